@@ -1,0 +1,182 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { buildBinaries, pinnedVersion } from "./cluster/binaries";
+import { importImages, initCluster, joinCluster, kubectl, waitReady } from "./cluster/kubeadm";
+import { networkDown, networkUp } from "./cluster/network";
+import { addressOf, existingNodes, initOf, inNode, nodeNamed, removeNode, routePods, startNode, stopNode, traces, type Node } from "./cluster/nodes";
+import { CLUSTER_PACKAGES, installPackages } from "./cluster/packages";
+import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry";
+import { buildSystemImages } from "./cluster/system-images";
+import { CACHE, KUBECONFIG, PLUGINS, REGISTRY, STATE } from "./paths";
+import { action, run } from "./shell";
+
+const FIRST = nodeNamed("control-plane-1");
+const TOOLS = path.join(STATE, "tools");
+
+const HELP = `sandbox: a real throwaway kubeadm cluster on this machine, with all that the stack needs beside it
+
+  up [--without-images]           start everything; running it again changes nothing
+  down                            remove everything but the cache, whatever state it is in
+  status                          what runs
+  add-node [NAME]                 join a machine: worker-N (default) or control-plane-N
+  remove-node NAME                drain a machine, take it out of the cluster and remove it
+  stop-node NAME | start-node NAME   cut a machine's power, and boot it again with the disk it had
+  exec NAME -- COMMAND...         run a command on a machine
+  load-image REFERENCE|ARCHIVE    put an image (docker-archive file or buildah image) into the local registry
+  kubeconfig                      print the path of the administrator's kubeconfig
+  env                             print the exports that put pulumi, kubectl, plugins, backend and passphrase in place
+
+State: ${STATE}. Cache (kept by down; BUILD_PLATFORM_CACHE moves it): ${CACHE}.
+`;
+
+/** Folder laid over /usr of every node: the Kubernetes programs where Debian's own packages of them would put them. */
+async function layOutTools(binaries: Record<string, string>): Promise<void> {
+  const bin = path.join(TOOLS, "bin");
+  fs.mkdirSync(bin, { recursive: true });
+  const wanted: [string, string][] = [
+    ...["kubelet", "kubeadm", "kubectl"].map((name): [string, string] => ["kubernetes", name]),
+    ["etcd", "etcdctl"],
+    ["pulumi", "pulumi"],
+  ];
+  for (const [tool, name] of wanted) {
+    const target = path.join(bin, name);
+    const source = path.join(binaries[tool], name);
+    const stamp = path.join(TOOLS, `${name}.from`);
+    if (fs.existsSync(target) && fs.existsSync(stamp) && fs.readFileSync(stamp, "utf8") === source) continue;
+    await run("cp", ["--reflink=auto", "--remove-destination", source, target]);
+    fs.writeFileSync(stamp, source);
+  }
+}
+
+async function up(withImages: boolean): Promise<void> {
+  const started = Date.now();
+  const elapsed = () => `${((Date.now() - started) / 1000).toFixed(0)} s`;
+  if (process.getuid?.() !== 0) throw new Error("the sandbox makes namespaces, mounts and a bridge: run it as root");
+  const { IMAGE_PACKAGES, buildImages, pushImages } = await import("./images/index");
+  const { bundlePlugins } = await import("./plugins/bundle");
+  await action("install the Debian packages that are missing", () => installPackages([...CLUSTER_PACKAGES, ...IMAGE_PACKAGES]));
+  const binaries = await buildBinaries();
+  await action("lay out the node's programs", () => layOutTools(binaries));
+  const archives = await action("make kubeadm's images", () => buildSystemImages(binaries));
+  await action("network", networkUp);
+  await action(`registry on ${REGISTRY}`, startRegistry);
+  await action(`boot ${FIRST.name} on ${addressOf(FIRST)}`, () => startNode(FIRST, TOOLS));
+  await action("load kubeadm's images", () => importImages(FIRST, archives));
+  await action("kubeadm init", () => initCluster(FIRST, pinnedVersion("kubernetes", "k8s.io/kubernetes")));
+  await routePods(existingNodes());
+  await action("node Ready", () => waitReady(FIRST, TOOLS));
+  process.stderr.write(`   node Ready ${elapsed()} after the start\n`);
+  await action("Pulumi plugins and backend", async () => {
+    await bundlePlugins(PLUGINS);
+    fs.mkdirSync(path.join(STATE, "pulumi"), { recursive: true, mode: 0o700 });
+  });
+  if (withImages) {
+    const images = await action("images that cannot be pulled here", () =>
+      buildImages({ cacheDir: path.join(CACHE, "images"), binaries: binaries["ingress-nginx"], log: (line) => process.stderr.write(`   ${line}\n`) }));
+    await action(`push them to ${REGISTRY}`, () => pushImages(images, REGISTRY));
+  }
+  await action("cluster DNS", () => kubectl(TOOLS, ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"]));
+  process.stderr.write(`sandbox up in ${elapsed()}; next: eval "$(npm run -s sandbox -- env)"\n`);
+}
+
+async function down(): Promise<void> {
+  for (const name of traces()) await action(`remove ${name}`, () => removeNode({ name }));
+  await action("stop the registry", stopRegistry);
+  await action("remove the network", networkDown);
+  await action(`remove ${STATE}`, () => run("rm", ["-rf", "--one-file-system", STATE]));
+}
+
+async function status(): Promise<void> {
+  const nodes = existingNodes();
+  if (nodes.length === 0) return void process.stdout.write("no sandbox on this machine\n");
+  for (const node of nodes) process.stdout.write(`${node.name}\t${addressOf(node)}\t${initOf(node) === undefined ? "stopped" : "running"}\n`);
+  process.stdout.write(`registry\t${REGISTRY}\t${(await registryAnswers()) ? "running" : "stopped"}\n`);
+  if (initOf(FIRST) === undefined) return;
+  process.stdout.write((await kubectl(TOOLS, ["get", "nodes,pods", "-A", "-o", "wide"])).stdout);
+}
+
+async function addNode(name: string | undefined): Promise<void> {
+  const nodes = existingNodes();
+  const taken = new Set(nodes.map((node) => node.name));
+  let free = 1;
+  while (taken.has(`worker-${free}`)) free++;
+  const node = nodeNamed(name ?? `worker-${free}`);
+  const archives = (await buildSystemImages(await buildBinaries())).filter((image) => node.role === "control-plane" || image.everyNode);
+  await action(`boot ${node.name} on ${addressOf(node)}`, () => startNode(node, TOOLS));
+  await action("load its images", () => importImages(node, archives));
+  await routePods(existingNodes());
+  await action("kubeadm join", () => joinCluster(FIRST, node));
+  await action(`${node.name} Ready`, () => waitReady(node, TOOLS));
+}
+
+async function takeOut(node: Node): Promise<void> {
+  await action(`drain ${node.name}`, () => kubectl(TOOLS, ["drain", node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"]));
+  if (node.role === "control-plane") await action("leave etcd", () => inNode(node, ["kubeadm", "reset", "--force"]));
+  await action(`remove ${node.name}`, async () => {
+    await kubectl(TOOLS, ["delete", "node", node.name, "--ignore-not-found"]);
+    await removeNode(node);
+  });
+}
+
+async function loadImage(source: string): Promise<void> {
+  const isFile = fs.existsSync(source);
+  const name = isFile ? path.basename(source).replace(/\.tar$/, "") : source.replace(/^[^/]*[.:][^/]*\//, "");
+  const target = `docker://${REGISTRY}/${name}`;
+  await run("buildah", ["push", "--tls-verify=false", isFile ? `docker-archive:${source}` : source, target]);
+  process.stdout.write(`${REGISTRY}/${name}\n`);
+}
+
+/** The exports of `env`: the official binaries win where they are on PATH already. */
+export function environment(): Record<string, string> {
+  return {
+    PATH: `$PATH:${path.join(TOOLS, "bin")}:${PLUGINS}`,
+    KUBECONFIG,
+    PULUMI_BACKEND_URL: `file://${path.join(STATE, "pulumi")}`,
+    PULUMI_HOME: path.join(STATE, "pulumi-home"),
+    PULUMI_CONFIG_PASSPHRASE: "sandbox",
+    PULUMI_SKIP_UPDATE_CHECK: "1",
+    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "1",
+  };
+}
+
+async function main([command, ...args]: string[]): Promise<void> {
+  switch (command) {
+    case "up":
+      return up(!args.includes("--without-images"));
+    case "down":
+      return down();
+    case "status":
+      return status();
+    case "add-node":
+      return addNode(args[0]);
+    case "remove-node":
+      return takeOut(nodeNamed(args[0]));
+    case "stop-node":
+      return stopNode(nodeNamed(args[0]));
+    case "start-node":
+      await startNode(nodeNamed(args[0]), TOOLS);
+      return routePods(existingNodes());
+    case "exec": {
+      const result = await inNode(nodeNamed(args[0]), args.slice(args[1] === "--" ? 2 : 1), { allowFailure: true });
+      process.stdout.write(result.stdout);
+      process.stderr.write(result.stderr);
+      process.exitCode = result.code;
+      return;
+    }
+    case "load-image":
+      return loadImage(args[0]);
+    case "kubeconfig":
+      return void process.stdout.write(`${KUBECONFIG}\n`);
+    case "env":
+      for (const [name, value] of Object.entries(environment())) process.stdout.write(`export ${name}="${value}"\n`);
+      return;
+    default:
+      process.stderr.write(HELP);
+      process.exitCode = command === undefined || command === "--help" || command === "help" ? 0 : 2;
+  }
+}
+
+main(process.argv.slice(2)).catch((error: Error) => {
+  process.stderr.write(`sandbox: ${error.message}\n`);
+  process.exitCode = 1;
+});

@@ -1,0 +1,83 @@
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { CACHE, REPO } from "../paths";
+import { action, run } from "../shell";
+
+const GO = path.join(REPO, "sandbox", "go");
+
+/** A folder of sandbox/go: pinned by its go.mod and go.sum, it builds `packages` into one cache entry. */
+interface Tool {
+  name: string;
+  /** Binary name -> Go package. */
+  packages: Record<string, string>;
+  ldflags?: (version: (module: string) => string) => string[];
+}
+
+const KUBE_PROGRAMS = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl", "kubeadm"];
+
+const TOOLS: Tool[] = [
+  { name: "pause", packages: { pause: "." } },
+  {
+    name: "pulumi",
+    packages: { pulumi: "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi" },
+    ldflags: (version) => [`-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=${version("github.com/pulumi/pulumi/pkg/v3")}`],
+  },
+  {
+    name: "kubernetes",
+    packages: Object.fromEntries(KUBE_PROGRAMS.map((program) => [program, `k8s.io/kubernetes/cmd/${program}`])),
+    ldflags: (version) => {
+      const gitVersion = version("k8s.io/kubernetes");
+      const [major, minor] = gitVersion.slice(1).split(".");
+      const values = { gitVersion, gitMajor: major, gitMinor: minor, gitTreeState: "clean" };
+      return Object.entries(values).map(([key, value]) => `-X k8s.io/component-base/version.${key}=${value}`);
+    },
+  },
+  { name: "etcd", packages: { etcd: "go.etcd.io/etcd/server/v3", etcdctl: "go.etcd.io/etcd/etcdctl/v3" } },
+  { name: "coredns", packages: { coredns: "." } },
+  { name: "ingress-nginx", packages: { "nginx-ingress-controller": "k8s.io/ingress-nginx/cmd/nginx" } },
+];
+
+/** The version of `module` that sandbox/go/TOOL/go.mod requires. */
+export function pinnedVersion(tool: string, module: string): string {
+  const text = fs.readFileSync(path.join(GO, tool, "go.mod"), "utf8");
+  const match = text.match(new RegExp(`^(?:require)?\\s*${module.replace(/[.]/g, "\\.")} (v\\S+)`, "m"));
+  if (!match) throw new Error(`sandbox/go/${tool}/go.mod does not require ${module}`);
+  return match[1];
+}
+
+/** Hash of everything that decides what a folder of sandbox/go builds. */
+function pinsOf(tool: Tool): string {
+  const hash = createHash("sha256").update(JSON.stringify(tool.packages));
+  for (const file of fs.readdirSync(path.join(GO, tool.name)).sort()) {
+    hash.update(file).update(fs.readFileSync(path.join(GO, tool.name, file)));
+  }
+  return hash.digest("hex").slice(0, 16);
+}
+
+/** Builds what the cache lacks and returns the folder of each tool's binaries by the tool's name. */
+export async function buildBinaries(): Promise<Record<string, string>> {
+  const folders: Record<string, string> = {};
+  for (const tool of TOOLS) {
+    const folder = path.join(CACHE, "bin", `${tool.name}-${pinsOf(tool)}`);
+    folders[tool.name] = folder;
+    if (fs.existsSync(folder)) continue;
+    await action(`build ${tool.name} from its pinned Go module (first start only)`, async () => {
+      const partial = `${folder}.part`;
+      fs.rmSync(partial, { recursive: true, force: true });
+      fs.mkdirSync(partial, { recursive: true });
+      const ldflags = ["-s", "-w", ...(tool.ldflags?.((module) => pinnedVersion(tool.name, module)) ?? [])].join(" ");
+      const env = { ...process.env, CGO_ENABLED: "0", GOFLAGS: "-mod=readonly -trimpath -buildvcs=false", GOTOOLCHAIN: "local" };
+      const cwd = path.join(GO, tool.name);
+      const named = Object.entries(tool.packages);
+      if (named.length > 2) {
+        // One invocation shares the compile of common packages; Go names each binary after its package.
+        await run("go", ["build", "-ldflags", ldflags, "-o", `${partial}/`, ...named.map(([, pkg]) => pkg)], { cwd, env });
+      } else {
+        for (const [binary, pkg] of named) await run("go", ["build", "-ldflags", ldflags, "-o", path.join(partial, binary), pkg], { cwd, env });
+      }
+      fs.renameSync(partial, folder);
+    });
+  }
+  return folders;
+}

@@ -1,0 +1,67 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { NETWORK, PREFIX, STATE } from "../paths";
+import { run } from "../shell";
+
+const COMMENT = `${PREFIX}sandbox`;
+const FORWARD = "/proc/sys/net/ipv4/ip_forward";
+const SAVED_FORWARD = path.join(STATE, "ip_forward.before");
+
+/** The iptables rules that let nodes and pods reach the package registries, as [table, chain, ...match]. */
+const RULES: [string, string, ...string[]][] = [
+  ["nat", "POSTROUTING", "-s", NETWORK.subnet, "!", "-d", NETWORK.subnet, "-j", "MASQUERADE"],
+  ["filter", "FORWARD", "-i", NETWORK.bridge, "-j", "ACCEPT"],
+  ["filter", "FORWARD", "-o", NETWORK.bridge, "-j", "ACCEPT"],
+];
+
+function iptables(operation: "-C" | "-I" | "-D", [table, chain, ...match]: (typeof RULES)[number]) {
+  return run("iptables", ["-w", "-t", table, operation, chain, "-m", "comment", "--comment", COMMENT, ...match], { allowFailure: true });
+}
+
+/** Makes the bridge, turns forwarding on and adds the rules. Running it again changes nothing. */
+export async function networkUp(): Promise<void> {
+  fs.mkdirSync(STATE, { recursive: true, mode: 0o711 });
+  if (!fs.existsSync(`/sys/class/net/${NETWORK.bridge}`)) {
+    await run("ip", ["link", "add", NETWORK.bridge, "type", "bridge"]);
+    await run("ip", ["addr", "add", `${NETWORK.gateway}/24`, "dev", NETWORK.bridge]);
+  }
+  await run("ip", ["link", "set", NETWORK.bridge, "up"]);
+  await run("modprobe", ["-a", "br_netfilter", "overlay"], { allowFailure: true }); // built into some kernels
+  if (!fs.existsSync(SAVED_FORWARD)) fs.writeFileSync(SAVED_FORWARD, fs.readFileSync(FORWARD));
+  fs.writeFileSync(FORWARD, "1");
+  for (const rule of RULES) {
+    if ((await iptables("-C", rule)).code !== 0) {
+      const added = await iptables("-I", rule);
+      if (added.code !== 0) throw new Error(`iptables refused ${rule.join(" ")}: ${added.stderr.trim()}`);
+    }
+  }
+}
+
+/** Removes exactly what `networkUp` made and puts forwarding back as it was. */
+export async function networkDown(): Promise<void> {
+  for (const rule of RULES) {
+    while ((await iptables("-C", rule)).code === 0) await iptables("-D", rule);
+  }
+  if (fs.existsSync(`/sys/class/net/${NETWORK.bridge}`)) await run("ip", ["link", "del", NETWORK.bridge]);
+  if (fs.existsSync(SAVED_FORWARD)) {
+    fs.writeFileSync(FORWARD, fs.readFileSync(SAVED_FORWARD));
+    fs.rmSync(SAVED_FORWARD);
+  }
+}
+
+/** Makes a network namespace on the bridge; every node is a host of its own there. */
+export async function joinNetwork(namespace: string, index: number, address: string): Promise<void> {
+  if (fs.existsSync(`/run/netns/${namespace}`)) return;
+  const [outside, inside] = [`${PREFIX}v${index}`, `${PREFIX}i${index}`];
+  await run("ip", ["netns", "add", namespace]);
+  await run("ip", ["link", "add", outside, "type", "veth", "peer", "name", inside]);
+  await run("ip", ["link", "set", outside, "master", NETWORK.bridge, "up"]);
+  await run("ip", ["link", "set", inside, "netns", namespace, "name", "eth0"]);
+  const inNode = (...args: string[]) => run("ip", ["-n", namespace, ...args]);
+  await inNode("addr", "add", `${address}/24`, "dev", "eth0");
+  await inNode("link", "set", "lo", "up");
+  await inNode("link", "set", "eth0", "up");
+  await inNode("route", "add", "default", "via", NETWORK.gateway);
+  const sysctls = ["net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1"];
+  for (const sysctl of sysctls) await run("nsenter", [`--net=/run/netns/${namespace}`, "sysctl", "-q", "-w", sysctl]);
+}

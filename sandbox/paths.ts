@@ -1,0 +1,28 @@
+import * as os from "node:os";
+import * as path from "node:path";
+
+/** Everything a running sandbox keeps; `down` removes it whole. One sandbox per machine. */
+export const STATE = "/var/lib/build-platform-sandbox";
+
+/** What is slow to make and worth keeping after `down`; entries are keyed by a hash of their pins. */
+export const CACHE = process.env.BUILD_PLATFORM_CACHE ?? path.join(os.homedir(), ".cache", "build-platform");
+
+export const REPO = path.resolve(__dirname, "..");
+export const KUBECONFIG = path.join(STATE, "kubeconfig");
+export const PLUGINS = path.join(STATE, "plugins");
+export const SSH_KEY = path.join(STATE, "ssh", "id_ed25519");
+
+/** Addresses of the sandbox's own network; nothing outside the machine ever sees them. */
+export const NETWORK = {
+  bridge: "bp0",
+  gateway: "10.88.0.1",
+  subnet: "10.88.0.0/24",
+  pods: "10.244.0.0/16",
+  services: "10.96.0.0/12",
+} as const;
+
+/** `host:port` of the local image registry as nodes, pods and the operator's machine reach it. */
+export const REGISTRY = `${NETWORK.gateway}:5000`;
+
+/** Every network namespace, link and iptables comment of the sandbox starts so, and only those are ever removed. */
+export const PREFIX = "bp-";
