@@ -36,11 +36,11 @@ export function existingNodes(): Node[] {
   return fs.existsSync(NODES) ? fs.readdirSync(NODES).sort().map(nodeNamed) : [];
 }
 
-/** Folders of the cgroup tree that a node's kubelet needs: one in each v1 hierarchy, or one in the v2 tree. */
+/** Folders of the cgroup tree that a node's kubelet needs: one in each v1 hierarchy and in the v2 tree. */
 function cgroupFolders(node: Pick<Node, "name">): string[] {
   const mounts = fs.readFileSync("/proc/self/mounts", "utf8").split("\n").map((line) => line.split(" "));
   const v1 = mounts.filter(([, , type]) => type === "cgroup").map(([, target]) => target);
-  const v2 = mounts.filter(([, target, type]) => type === "cgroup2" && target === "/sys/fs/cgroup").map(([, target]) => target);
+  const v2 = mounts.filter(([, , type]) => type === "cgroup2").map(([, target]) => target);
   return [...v1, ...v2].map((root) => path.join(root, cgroupOf(node)));
 }
 
