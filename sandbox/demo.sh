@@ -1,0 +1,31 @@
+#!/bin/bash
+# Starts the sandbox, reconciles the stack onto it and waits until Jenkins answers on port 80 of the node.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+npm run -s sandbox -- up
+eval "$(npm run -s sandbox -- env)"
+pulumi stack select --create sandbox
+pulumi up --stack sandbox --yes --skip-preview
+
+domain=$(pulumi config get domain --stack sandbox)
+node=10.88.0.2
+for _ in $(seq 60); do
+  code=$(curl -s -o /dev/null -w '%{http_code}' -H "Host: $domain" "http://$node/login" || true)
+  [[ $code == 200 ]] && break
+  sleep 1
+done
+if [[ $code != 200 ]]; then
+  echo "http://$node/login with Host: $domain answers $code, not 200; see: kubectl -n jenkins get pods" >&2
+  exit 1
+fi
+
+cat <<EOF
+
+Jenkins answers 200 on port 80 of the node. Try:
+  curl -H 'Host: $domain' http://$node/login
+  eval "\$(npm run -s sandbox -- env)"
+  pulumi stack output --stack sandbox
+  $(pulumi stack output adminPasswordCommand --stack sandbox)
+'make down' removes everything.
+EOF
