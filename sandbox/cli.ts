@@ -7,11 +7,11 @@ import { addressOf, existingNodes, initOf, inNode, nodeNamed, removeNode, routeP
 import { CLUSTER_PACKAGES, installPackages } from "./cluster/packages";
 import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry";
 import { buildSystemImages } from "./cluster/system-images";
-import { CACHE, KUBECONFIG, PLUGINS, REGISTRY, STATE } from "./paths";
+import { environment } from "./environment";
+import { CACHE, KUBECONFIG, PLUGINS, REGISTRY, STATE, TOOLS } from "./paths";
 import { action, run } from "./shell";
 
 const FIRST = nodeNamed("control-plane-1");
-const TOOLS = path.join(STATE, "tools");
 
 const HELP = `sandbox: a real throwaway kubeadm cluster on this machine, with all that the stack needs beside it
 
@@ -124,19 +124,6 @@ async function loadImage(source: string): Promise<void> {
   const target = `docker://${REGISTRY}/${name}`;
   await run("buildah", ["push", "--tls-verify=false", isFile ? `docker-archive:${source}` : source, target]);
   process.stdout.write(`${REGISTRY}/${name}\n`);
-}
-
-/** The exports of `env`: the official binaries win where they are on PATH already. */
-export function environment(): Record<string, string> {
-  return {
-    PATH: `$PATH:${path.join(TOOLS, "bin")}:${PLUGINS}`,
-    KUBECONFIG,
-    PULUMI_BACKEND_URL: `file://${path.join(STATE, "pulumi")}`,
-    PULUMI_HOME: path.join(STATE, "pulumi-home"),
-    PULUMI_CONFIG_PASSPHRASE: "sandbox",
-    PULUMI_SKIP_UPDATE_CHECK: "1",
-    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "1",
-  };
 }
 
 async function main([command, ...args]: string[]): Promise<void> {

@@ -10,6 +10,8 @@ export const CACHE = process.env.BUILD_PLATFORM_CACHE ?? path.join(os.homedir(),
 export const REPO = path.resolve(__dirname, "..");
 export const KUBECONFIG = path.join(STATE, "kubeconfig");
 export const PLUGINS = path.join(STATE, "plugins");
+/** Laid over /usr of every node; its bin/ also holds the operator's pulumi and kubectl. */
+export const TOOLS = path.join(STATE, "tools");
 export const SSH_KEY = path.join(STATE, "ssh", "id_ed25519");
 
 /** Addresses of the sandbox's own network; nothing outside the machine ever sees them. */

@@ -1,0 +1,144 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { folderOf } from "../../sandbox/cluster/nodes";
+import {
+  adminAuth, createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, kubectl, kubectlJson, pulumi, request, STACK, startBuild, unpack, up, waitFor,
+} from "./sandbox";
+
+jest.setTimeout(900_000);
+
+const node = { name: "control-plane-1" };
+const manifest = path.join(folderOf(node), "etc/kubernetes/manifests/kube-apiserver.yaml");
+
+interface List<T> {
+  items: T[];
+}
+interface Pod {
+  metadata: { name: string; namespace: string; labels: Record<string, string> };
+  spec: { containers: { name: string; image: string; command?: string[]; args?: string[]; securityContext?: { privileged?: boolean } }[]; serviceAccountName: string };
+}
+
+const agentPods = async () => (await kubectlJson<List<Pod>>(["-n", "jenkins-agents", "get", "pods"])).items;
+const outputs = async () => JSON.parse((await pulumi(["stack", "output", "--stack", STACK, "--json"])).stdout) as Record<string, string> & { agentImages: Record<string, string> };
+
+/** Runs one build of `shell` on `label` and returns it with the pod that it ran in. */
+async function buildOnce(job: string, label: string, shell: string) {
+  await createJob(job, jobXml(label, shell));
+  try {
+    const number = await startBuild(job);
+    const pod = await waitFor(`an agent pod for ${job}`, 120, async () => (await agentPods())[0]);
+    const build = await finishedBuild(job, number);
+    await waitFor(`the agent pod of ${job} to be gone`, 120, async () => (await agentPods()).length === 0);
+    return { build, pod };
+  } finally {
+    await deleteJob(job);
+  }
+}
+
+const dockerBuild = (tag: string, file: string) => [
+  `cp ${file} app.jar`,
+  "printf 'FROM scratch\\nCOPY app.jar /app.jar\\n' > Dockerfile",
+  `docker build -q -t ${tag} .`,
+  `docker image inspect ${tag} --format 'image {{.Id}}'`,
+].join("\n");
+
+describe("the platform on a live cluster", () => {
+  beforeAll(ensurePlatform);
+
+  test("Jenkins' login page answers 200 through the ingress on node port 80, for its own host only", async () => {
+    const answer = await jenkinsAnswers();
+    expect(answer.body).toMatch(/j_username/);
+    expect((await request("GET", "/login", { host: "other.sandbox.test" })).status).toBe(404);
+  });
+
+  test("the home volume is Bound on openebs-hostpath and lies on the node's disk", async () => {
+    const claim = await kubectlJson<{ status: { phase: string }; spec: { storageClassName: string; volumeName: string } }>(["-n", "jenkins", "get", "pvc", "jenkins-home"]);
+    expect(claim.status.phase).toBe("Bound");
+    expect(claim.spec.storageClassName).toBe("openebs-hostpath");
+    const home = path.join(folderOf(node), "var/openebs/local", claim.spec.volumeName);
+    expect(fs.existsSync(path.join(home, "config.xml"))).toBe(true);
+    expect(fs.statSync(path.join(home, "config.xml")).uid).toBe(1000);
+  });
+
+  test("the outputs name what people need", async () => {
+    const out = await outputs();
+    expect(out.jenkinsUrl).toContain(DOMAIN);
+    expect(out.storageClass).toBe("openebs-hostpath");
+    expect(out.nodePortRange).toBe("80-32767");
+    expect(Object.values(out.agentImages).length).toBeGreaterThanOrEqual(2);
+    for (const reference of Object.values(out.agentImages)) expect(reference).toMatch(/@sha256:[0-9a-f]{64}$/);
+    const password = (await adminAuth()).split(":")[1];
+    expect(password.length).toBeGreaterThanOrEqual(16);
+    expect(JSON.stringify(out)).not.toContain(password);
+  });
+
+  test("a Maven job runs in an agent pod of its image, builds with a dependency and a container image, and the pod is gone after it", async () => {
+    const { build, pod } = await buildOnce("e2e-maven", "maven", [
+      "set -eu", unpack("maven-app"), "mvn -B -q package", "ls target/app-1.0.jar", dockerBuild("e2e/maven", "target/app-1.0.jar"),
+    ].join("\n"));
+    expect(build.console).toMatch(/image sha256:[0-9a-f]{64}/);
+    expect(build.result).toBe("SUCCESS");
+    const images = (await outputs()).agentImages;
+    const agent = pod.spec.containers.find((container) => container.name === "jnlp");
+    expect(agent?.image).toBe(images["maven-dind"]);
+    expect(agent?.command ?? []).toEqual([]);
+    expect(agent?.args ?? []).toEqual([]);
+    expect(pod.spec.containers.filter((container) => container.securityContext?.privileged).map((container) => container.name)).toEqual(["dind"]);
+    expect(pod.spec.serviceAccountName).toBe("jenkins-agent");
+  });
+
+  test("a Gradle job does the same in the Gradle image", async () => {
+    const { build, pod } = await buildOnce("e2e-gradle", "gradle", [
+      "set -eu", unpack("gradle-app"), "gradle --no-daemon -q jar", "ls build/libs/app.jar", dockerBuild("e2e/gradle", "build/libs/app.jar"),
+    ].join("\n"));
+    expect(build.console).toMatch(/image sha256:[0-9a-f]{64}/);
+    expect(build.result).toBe("SUCCESS");
+    expect(pod.spec.containers.find((container) => container.name === "jnlp")?.image).toBe((await outputs()).agentImages["gradle-dind"]);
+  });
+
+  test("a second up changes nothing and preview says so", async () => {
+    await pulumi(["preview", "--stack", STACK, "--expect-no-changes"]);
+    const out = await up("--expect-no-changes");
+    expect(out).toMatch(/\d+ unchanged/);
+    expect(out).not.toMatch(/\d+ (created|updated|deleted|replaced)/);
+  });
+
+  test("refresh shows no drift", async () => {
+    const out = (await pulumi(["refresh", "--stack", STACK, "--yes", "--expect-no-changes", "--skip-preview"])).stdout;
+    expect(out).toMatch(/\d+ unchanged/);
+  });
+
+  test("killing the controller brings back the same jobs and the same password", async () => {
+    await createJob("e2e-survivor", jobXml("maven", "true"));
+    const before = await adminAuth();
+    const home = await kubectl(["-n", "jenkins", "get", "pvc", "jenkins-home", "-o", "jsonpath={.spec.volumeName}"]);
+    const config = path.join(folderOf(node), "var/openebs/local", home, "jobs/e2e-survivor/config.xml");
+    const bytes = fs.readFileSync(config);
+    try {
+      await kubectl(["-n", "jenkins", "delete", "pod", "-l", "app.kubernetes.io/name=jenkins", "--grace-period=0", "--force"]);
+      await waitFor("the controller to come back", 180, async () => (await request("GET", "/login")).status === 200);
+      expect(await adminAuth()).toBe(before);
+      const jobs = JSON.parse(await jenkins("GET", "/api/json")) as { jobs: { name: string }[] };
+      expect(jobs.jobs.map((job) => job.name)).toContain("e2e-survivor");
+      expect(fs.readFileSync(config).equals(bytes)).toBe(true);
+      expect((await request("GET", "/api/json", { auth: "admin:wrong-password" })).status).toBe(401);
+    } finally {
+      await deleteJob("e2e-survivor");
+    }
+  });
+
+  test("destroy leaves no namespace of the platform and the apiserver's manifest as kubeadm wrote it; up brings it back", async () => {
+    // kubeadm renders the same manifest again into a scratch folder: what it wrote, to the byte.
+    const { inNode } = await import("../../sandbox/cluster/nodes");
+    const scratch = "/tmp/rendered";
+    await inNode(node, ["sh", "-c", `mkdir -p ${scratch} && kubeadm init phase control-plane apiserver --config /etc/kubeadm.yaml --rootfs / --dry-run >/dev/null && cp "$(ls -td /etc/kubernetes/tmp/kubeadm-init-dryrun*/kube-apiserver.yaml | head -1)" ${scratch}/`]);
+    const rendered = (await inNode(node, ["cat", `${scratch}/kube-apiserver.yaml`])).stdout;
+    expect(fs.readFileSync(manifest, "utf8")).toContain("--service-node-port-range=80-32767");
+    await pulumi(["destroy", "--stack", STACK, "--yes", "--skip-preview"]);
+    const namespaces = (await kubectl(["get", "namespaces", "-o", "name"])).split("\n");
+    for (const name of ["jenkins", "jenkins-agents", "ingress-nginx", "openebs"]) expect(namespaces).not.toContain(`namespace/${name}`);
+    expect(fs.readFileSync(manifest, "utf8")).toBe(rendered);
+    expect(await kubectl(["get", "pv", "-o", "name"])).toBe("");
+    await ensurePlatform();
+  });
+});
