@@ -1,6 +1,6 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { folderOf } from "../../sandbox/cluster/nodes";
+import { folderOf, inNode } from "../../sandbox/cluster/nodes";
 import {
   adminAuth, createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, kubectl, kubectlJson, pulumi, request, STACK, startBuild, unpack, up, waitFor,
 } from "./sandbox";
@@ -129,16 +129,16 @@ describe("the platform on a live cluster", () => {
 
   test("destroy leaves no namespace of the platform and the apiserver's manifest as kubeadm wrote it; up brings it back", async () => {
     // kubeadm renders the same manifest again into a scratch folder: what it wrote, to the byte.
-    const { inNode } = await import("../../sandbox/cluster/nodes");
-    const scratch = "/tmp/rendered";
-    await inNode(node, ["sh", "-c", `mkdir -p ${scratch} && kubeadm init phase control-plane apiserver --config /etc/kubeadm.yaml --rootfs / --dry-run >/dev/null && cp "$(ls -td /etc/kubernetes/tmp/kubeadm-init-dryrun*/kube-apiserver.yaml | head -1)" ${scratch}/`]);
-    const rendered = (await inNode(node, ["cat", `${scratch}/kube-apiserver.yaml`])).stdout;
+    const render = "set -e; d=$(mktemp -d); KUBEADM_INIT_DRYRUN_DIR=$d kubeadm init phase control-plane apiserver --config /etc/kubeadm.yaml --dry-run >/dev/null 2>&1; cat $d/kube-apiserver.yaml; rm -rf $d";
+    const rendered = (await inNode(node, ["sh", "-c", render])).stdout;
     expect(fs.readFileSync(manifest, "utf8")).toContain("--service-node-port-range=80-32767");
     await pulumi(["destroy", "--stack", STACK, "--yes", "--skip-preview"]);
     const namespaces = (await kubectl(["get", "namespaces", "-o", "name"])).split("\n");
     for (const name of ["jenkins", "jenkins-agents", "ingress-nginx", "openebs"]) expect(namespaces).not.toContain(`namespace/${name}`);
     expect(fs.readFileSync(manifest, "utf8")).toBe(rendered);
     expect(await kubectl(["get", "pv", "-o", "name"])).toBe("");
+    const left = (await inNode(node, ["find", "/etc/kubernetes", "/etc/sysctl.d", "/var/openebs", "-newer", "/etc/kubeadm.yaml", "-type", "f"])).stdout.split("\n");
+    expect(left.filter((file) => /node-port|backup|openebs\/local\//.test(file))).toEqual([]);
     await ensurePlatform();
   });
 });
