@@ -1,0 +1,148 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { stringify } from "yaml";
+import { REPO, SSH_KEY } from "../../sandbox/paths";
+import { run } from "../../sandbox/shell";
+import { ENV, ensurePlatform, jenkinsAnswers, kubectl, pulumi, STACK } from "../e2e/sandbox";
+
+/**
+ * The stack beside kubectl: the same objects and the same commands (node-port patch, image builds), cold, unchanged
+ * and previewed, in one run on the sandbox. Node and registry have every image before the first figure is taken.
+ * Prints a table and saves tests/bench/results/platform.json.
+ */
+interface StateResource {
+  type: string;
+  urn: string;
+  inputs: Record<string, unknown>;
+  outputs: Record<string, unknown>;
+}
+
+const seconds = async (work: () => Promise<unknown>): Promise<number> => {
+  const started = process.hrtime.bigint();
+  await work();
+  return Number(process.hrtime.bigint() - started) / 1e9;
+};
+
+/** The middle of three runs, for what can be repeated. */
+async function median(work: () => Promise<unknown>): Promise<number> {
+  const runs = [];
+  for (let i = 0; i < 3; i++) runs.push(await seconds(work));
+  return runs.sort((a, b) => a - b)[1];
+}
+
+/** Pulumi's export marks secrets and outputs with a signature; this takes the plain value out. */
+function plain(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(plain);
+  if (value === null || typeof value !== "object") return value;
+  const record = value as Record<string, unknown>;
+  if ("4dabf18193072939515e22adb298388d" in record) return typeof record.plaintext === "string" ? JSON.parse(record.plaintext) : plain(record.value);
+  return Object.fromEntries(Object.entries(record).filter(([key]) => key !== "__defaults" && key !== "__initialApiVersion" && key !== "__fieldManager" && key !== "__inputs").map(([key, item]) => [key, plain(item)]));
+}
+
+const commandOf = (resource: StateResource) => plain(resource.inputs) as { create: string; stdin?: string; environment?: Record<string, string>; interpreter?: string[]; dir?: string; connection?: { host: string; user?: string; port?: number } };
+
+/** Runs the create command of a command resource by hand. */
+async function runByHand(resource: StateResource): Promise<void> {
+  const command = commandOf(resource);
+  const environment = command.environment ?? {};
+  if (resource.type === "command:local:Command") {
+    const [program, ...args] = command.interpreter ?? ["/bin/sh", "-c"];
+    await run(program, [...args, command.create], { cwd: command.dir ?? REPO, env: { ...ENV, ...environment }, input: command.stdin });
+    return;
+  }
+  const { host, user = "root", port = 22 } = command.connection ?? { host: "" };
+  const exports = Object.entries(environment).map(([name, value]) => `export ${name}='${value.replace(/'/g, `'\\''`)}'; `).join("");
+  await run("ssh", ["-q", "-i", SSH_KEY, "-p", String(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", `${user}@${host}`, exports + command.create], { input: command.stdin });
+}
+
+/** Resident memory of every container of a namespace's pods in MiB, as the kubelet counts it. */
+async function memory(namespace: string): Promise<Record<string, number>> {
+  const nodes = JSON.parse(await kubectl(["get", "nodes", "-o", "json"])) as { items: { metadata: { name: string } }[] };
+  const found: Record<string, number> = {};
+  for (const node of nodes.items) {
+    const summary = JSON.parse(await kubectl(["get", "--raw", `/api/v1/nodes/${node.metadata.name}/proxy/stats/summary`])) as {
+      pods: { podRef: { name: string; namespace: string }; containers?: { name: string; memory?: { workingSetBytes?: number } }[] }[];
+    };
+    for (const pod of summary.pods.filter((candidate) => candidate.podRef.namespace === namespace)) {
+      for (const container of pod.containers ?? []) found[container.name] = Math.round((container.memory?.workingSetBytes ?? 0) / 2 ** 20);
+    }
+  }
+  return found;
+}
+
+async function main(): Promise<void> {
+  await ensurePlatform(); // images built, pulled and cached
+  const destroy = () => pulumi(["destroy", "--stack", STACK, "--yes", "--skip-preview"]);
+  const up = () => pulumi(["up", "--stack", STACK, "--yes", "--skip-preview"]);
+  await destroy();
+  const pulumiCold = await seconds(up);
+  await jenkinsAnswers();
+  const cliStart = await median(() => pulumi(["stack", "output", "--stack", STACK]));
+  const pulumiNoop = await median(up);
+  const pulumiPreview = await median(() => pulumi(["preview", "--stack", STACK]));
+  const controller = await memory("jenkins");
+
+  const exported = JSON.parse((await pulumi(["stack", "export", "--stack", STACK, "--show-secrets"])).stdout) as { deployment: { resources: StateResource[] } };
+  const resources = exported.deployment.resources;
+  const objects = resources
+    .filter(({ type }) => type.startsWith("kubernetes:"))
+    .map(({ inputs }) => plain(inputs) as { kind: string; metadata: { name: string; namespace?: string } });
+  const commands = resources.filter(({ type, inputs }) => /^command:(local|remote):Command$/.test(type) && typeof plain(inputs.create) === "string");
+  await destroy();
+
+  const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-bench-"));
+  const write = (name: string, items: object[]) => {
+    const file = path.join(scratch, name);
+    fs.writeFileSync(file, items.map((item) => stringify(item)).join("---\n"), { mode: 0o600 });
+    return file;
+  };
+  const first = write("namespaces.yaml", objects.filter(({ kind }) => kind === "Namespace"));
+  const rest = write("objects.yaml", objects.filter(({ kind }) => kind !== "Namespace"));
+  const deployments = objects.filter(({ kind }) => kind === "Deployment");
+  const apply = async () => {
+    for (const file of [first, rest]) await kubectl(["apply", "--server-side", "--field-manager=bench", "--force-conflicts", "-f", file]);
+  };
+  const wait = async () => {
+    for (const { metadata } of deployments) await kubectl(["-n", metadata.namespace ?? "default", "rollout", "status", `deployment/${metadata.name}`, "--timeout=300s"]);
+    await kubectl(["-n", "jenkins", "wait", "--for=jsonpath={.status.phase}=Bound", "pvc/jenkins-home", "--timeout=120s"]);
+    await kubectl(["-n", "jenkins", "wait", "--for=jsonpath={.status.loadBalancer.ingress}", "ingress/jenkins", "--timeout=120s"]);
+  };
+  let kubectlCold: number, kubectlNoop: number, kubectlDiff: number;
+  try {
+    kubectlCold = await seconds(async () => {
+      for (const command of commands) await runByHand(command);
+      await apply();
+      await wait();
+    });
+    await jenkinsAnswers();
+    kubectlNoop = await median(async () => {
+      await apply();
+      await wait();
+    });
+    kubectlDiff = await median(async () => {
+      for (const file of [first, rest]) await run("kubectl", ["diff", "--server-side", "--field-manager=bench", "--force-conflicts", "-f", file], { env: ENV, allowFailure: true });
+    });
+  } finally {
+    await kubectl(["delete", "--ignore-not-found", "--wait=true", "-f", rest, "-f", first]);
+    fs.rmSync(scratch, { recursive: true });
+  }
+
+  const rows = [
+    { what: "cold, until every condition holds", pulumi: pulumiCold, kubectl: kubectlCold, target: "ratio at most 1.3" },
+    { what: "nothing changed: up / apply and wait", pulumi: pulumiNoop, kubectl: kubectlNoop, target: "" },
+    { what: "nothing changed: preview / diff", pulumi: pulumiPreview, kubectl: kubectlDiff, target: `at most 5 s over the CLI's start (${cliStart.toFixed(1)} s)` },
+  ];
+  process.stdout.write(`${objects.length} Kubernetes objects, ${commands.length} commands\n\n| | pulumi, s | kubectl, s | ratio | target |\n| --- | --- | --- | --- | --- |\n`);
+  for (const row of rows) process.stdout.write(`| ${row.what} | ${row.pulumi.toFixed(1)} | ${row.kubectl.toFixed(1)} | ${(row.pulumi / row.kubectl).toFixed(2)} | ${row.target} |\n`);
+  process.stdout.write(`\nController memory, idle, MiB: ${JSON.stringify(controller)}\n`);
+  const results = path.join(__dirname, "results");
+  fs.mkdirSync(results, { recursive: true });
+  fs.writeFileSync(path.join(results, "platform.json"), `${JSON.stringify({ date: new Date().toISOString(), objects: objects.length, cliStart, rows, controller }, null, 2)}\n`);
+  await ensurePlatform();
+}
+
+main().catch((error: Error) => {
+  process.stderr.write(`bench: ${error.message}\n`);
+  process.exitCode = 1;
+});
