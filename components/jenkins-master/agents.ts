@@ -1,0 +1,236 @@
+import { canonicalResources, Resources } from "../quantity";
+
+/** How builds of a template reach a container builder. */
+export type DockerMode = "dind" | "rootless" | "none";
+
+/** Build tools whose dependency caches a template's agents share on their node. */
+export type CachedTool = "maven" | "gradle";
+
+/** One key, operator, effect entry as in a Pod's `tolerations`. */
+export interface Toleration {
+  key?: string;
+  operator?: "Exists" | "Equal";
+  value?: string;
+  effect?: "NoSchedule" | "PreferNoSchedule" | "NoExecute";
+}
+
+/** What an agent pod of one kind is made of. Every field is filled in: defaults come from config. */
+export interface AgentTemplate {
+  /** Name of the pod template; agent pods are called `<name>-<random>`. */
+  name: string;
+  /** Jenkins labels, separated by blanks, that jobs ask for. */
+  label: string;
+  /** Full reference of the image that runs the build, with the agent inside. */
+  image: string;
+  /** Docker in a privileged sidecar, BuildKit in an unprivileged one, or neither. */
+  docker: DockerMode;
+  /** Tools whose shared dependency caches are mounted. */
+  caches: CachedTool[];
+  /** Requests and limits of the build container. */
+  resources: Resources;
+  /** Requests and limits of the docker or BuildKit sidecar. */
+  dockerResources: Resources;
+  /** Most agents of this template at once. */
+  cap: number;
+  /** Minutes an idle agent is kept for the next build; 0 gives every build a fresh pod. */
+  idleMinutes: number;
+  /** What happens to the pod after the build. */
+  podRetention: "never" | "onFailure" | "always" | "evicted";
+  /** Seconds for the pod to be scheduled, pull its images and connect. */
+  connectTimeoutSeconds: number;
+  /** Seconds after which the pod is ended whatever it does; 0 for no bound. */
+  activeDeadlineSeconds: number;
+  /** Node labels the pod needs. */
+  nodeSelector: Record<string, string>;
+  /** Taints the pod accepts. */
+  tolerations: Toleration[];
+  /** Whether agents are spread over the nodes as evenly as room allows. */
+  spread: boolean;
+  /** Further environment of the build container. */
+  env: Record<string, string>;
+}
+
+/** What all agent pods share. */
+export interface AgentSettings {
+  /** Image of the privileged docker daemon, for templates with docker mode dind. */
+  dindImage: string;
+  /** Image of rootless BuildKit, for templates with docker mode rootless. */
+  buildkitImage: string;
+  /** Registries (host:port) that speak plain HTTP, which dockerd must be told. */
+  insecureRegistries: string[];
+  /** Folder on the nodes that holds the shared caches, or undefined for none. */
+  cachePath?: string;
+}
+
+/** Where the caches' folder appears in agents. */
+export const cacheMount = "/var/cache/build-platform";
+
+const workspace = "/home/jenkins/agent";
+/** The id of the user `jenkins` in the inbound-agent image. */
+export const agentUser = 1000;
+
+const sharedCaches: Record<CachedTool, { readOnly: boolean; env: Record<string, string> }> = {
+  // Many agents write one local repository: Maven Resolver's file locks make that safe between processes.
+  // https://maven.apache.org/resolver/local-repository.html
+  maven: {
+    readOnly: false,
+    env: {
+      MAVEN_OPTS: [
+        `-Dmaven.repo.local=${cacheMount}/maven/repository`,
+        "-Daether.syncContext.named.factory=file-lock",
+        "-Daether.syncContext.named.nameMapper=file-gav",
+      ].join(" "),
+    },
+  },
+  // Gradle's own locks do not work between pods (they talk over loopback), so the shared part is read-only.
+  // https://docs.gradle.org/current/userguide/dependency_caching.html#sec:shared-readonly-cache
+  gradle: { readOnly: true, env: { GRADLE_RO_DEP_CACHE: `${cacheMount}/gradle/current` } },
+};
+
+const unprivileged = {
+  allowPrivilegeEscalation: false,
+  capabilities: { drop: ["ALL"] },
+};
+
+function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object[] {
+  const resources = canonicalResources(template.dockerResources);
+  const workspaceMount = { name: "workspace-volume", mountPath: workspace };
+  if (template.docker === "dind") {
+    return [
+      {
+        name: "dind",
+        image: settings.dindImage,
+        // Bound to the pod's own loopback; --tls=false spares the pause dockerd makes before it serves without TLS.
+        args: [
+          "dockerd",
+          "--host=unix:///var/run/docker.sock",
+          "--host=tcp://127.0.0.1:2375",
+          "--tls=false",
+          ...settings.insecureRegistries.map((host) => `--insecure-registry=${host}`),
+        ],
+        env: [{ name: "DOCKER_TLS_CERTDIR", value: "" }],
+        securityContext: { privileged: true, runAsUser: 0, runAsGroup: 0, runAsNonRoot: false },
+        // The kubernetes plugin gives an agent work only when its whole pod is ready: no build meets a missing daemon.
+        readinessProbe: {
+          exec: { command: ["docker", "--host=unix:///var/run/docker.sock", "version"] },
+          periodSeconds: 1,
+          timeoutSeconds: 5,
+        },
+        volumeMounts: [{ name: "docker-data", mountPath: "/var/lib/docker" }, workspaceMount],
+        resources,
+      },
+    ];
+  }
+  if (template.docker === "rootless") {
+    return [
+      {
+        name: "buildkitd",
+        image: settings.buildkitImage,
+        args: ["--addr=tcp://127.0.0.1:1234", "--oci-worker-no-process-sandbox"],
+        // What BuildKit's own Kubernetes example for the rootless mode asks for: user namespaces are made inside.
+        // https://github.com/moby/buildkit/blob/master/examples/kubernetes/deployment%2Bservice.rootless.yaml
+        securityContext: {
+          seccompProfile: { type: "Unconfined" },
+          appArmorProfile: { type: "Unconfined" },
+          runAsUser: agentUser,
+          runAsGroup: agentUser,
+        },
+        readinessProbe: {
+          exec: { command: ["buildctl", "--addr=tcp://127.0.0.1:1234", "debug", "workers"] },
+          periodSeconds: 1,
+          timeoutSeconds: 5,
+        },
+        volumeMounts: [{ name: "docker-data", mountPath: "/home/user/.local/share/buildkit" }, workspaceMount],
+        resources,
+      },
+    ];
+  }
+  return [];
+}
+
+const dockerEnv: Record<DockerMode, Record<string, string>> = {
+  dind: { DOCKER_HOST: "tcp://localhost:2375" },
+  rootless: { BUILDKIT_HOST: "tcp://localhost:1234" },
+  none: {},
+};
+
+/**
+ * The pod of an agent. The container that connects to the controller is called `jnlp` and has neither command nor
+ * args, whatever the template says, so that the image's own entry point connects with what Jenkins puts in the
+ * environment.
+ */
+export function agentPod(template: AgentTemplate, settings: AgentSettings): object {
+  const caches = settings.cachePath === undefined ? [] : template.caches;
+  const env = {
+    ...dockerEnv[template.docker],
+    ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)),
+    ...template.env,
+  };
+  const labels = { jenkins: "agent", "build-platform/template": template.name };
+  return {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { labels },
+    spec: {
+      serviceAccountName: "jenkins-agent",
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      restartPolicy: "Never",
+      securityContext: {
+        runAsUser: agentUser,
+        runAsGroup: agentUser,
+        runAsNonRoot: true,
+        fsGroup: agentUser,
+        seccompProfile: { type: "RuntimeDefault" },
+      },
+      ...(Object.keys(template.nodeSelector).length > 0 && { nodeSelector: template.nodeSelector }),
+      ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
+      ...(template.spread && {
+        topologySpreadConstraints: [
+          {
+            maxSkew: 1,
+            topologyKey: "kubernetes.io/hostname",
+            whenUnsatisfiable: "ScheduleAnyway",
+            labelSelector: { matchLabels: { jenkins: "agent" } },
+          },
+        ],
+      }),
+      containers: [
+        {
+          name: "jnlp",
+          image: template.image,
+          workingDir: workspace,
+          env: Object.entries(env).map(([name, value]) => ({ name, value })),
+          resources: canonicalResources(template.resources),
+          securityContext: unprivileged,
+          volumeMounts: [
+            { name: "workspace-volume", mountPath: workspace },
+            ...caches.map((tool) => ({
+              name: `cache-${tool}`,
+              mountPath: `${cacheMount}/${tool}`,
+              readOnly: sharedCaches[tool].readOnly,
+            })),
+          ],
+        },
+        ...dockerSidecar(template, settings),
+      ],
+      volumes: [
+        { name: "workspace-volume", emptyDir: {} },
+        ...(template.docker !== "none" ? [{ name: "docker-data", emptyDir: {} }] : []),
+        ...caches.map((tool) => ({
+          name: `cache-${tool}`,
+          hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
+        })),
+      ],
+    },
+  };
+}
+
+/**
+ * The Pod Security level the agents' namespace can be held to:
+ * docker sidecars and hostPath caches need the open one.
+ */
+export function agentsPodSecurity(templates: AgentTemplate[], cachePath?: string): "privileged" | "restricted" {
+  const open = templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.length > 0));
+  return open ? "privileged" : "restricted";
+}

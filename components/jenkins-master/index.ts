@@ -1,0 +1,594 @@
+import * as command from "@pulumi/command";
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { createHash } from "node:crypto";
+import { canonicalQuantity, canonicalResources, isQuantity, Resources } from "../quantity";
+import { AgentSettings, AgentTemplate, agentsPodSecurity, agentUser, Toleration } from "./agents";
+import { cacheKeeperScript } from "./cache";
+import { renderCasc } from "./casc";
+
+export { AgentTemplate, CachedTool, DockerMode, Toleration } from "./agents";
+
+/** Pull secret for a registry that asks for a password. */
+export interface RegistryLogin {
+  /** Registry as host or host:port. */
+  host: string;
+  username: pulumi.Input<string>;
+  /** Kept secret. */
+  password: pulumi.Input<string>;
+}
+
+/** How people outside the cluster reach Jenkins over HTTPS. Without it the Ingress serves plain HTTP. */
+export interface IngressTls {
+  /** Secret of type kubernetes.io/tls in the controller's namespace; made by cert-manager where an issuer is given. */
+  secretName: string;
+  /** cert-manager ClusterIssuer that makes and renews the certificate. */
+  clusterIssuer?: string;
+}
+
+/** A template whose image may not be built yet. */
+export type AgentTemplateArgs = Omit<AgentTemplate, "image"> & { image: pulumi.Input<string> };
+
+export interface JenkinsMasterArgs {
+  /** Host name Jenkins answers on, without scheme or port. */
+  domain: string;
+  /** Controller image, plugins baked in, by digest. */
+  image: pulumi.Input<string>;
+  /** StorageClass of jenkins_home. */
+  storageClassName: pulumi.Input<string>;
+  /** Size of jenkins_home as a quantity with unit, such as "20Gi". */
+  storageSize: string;
+  /** Whether `pulumi destroy` and replacements refuse to delete jenkins_home. Default true. */
+  protectHome?: boolean;
+  /** IngressClass that serves the domain. */
+  ingressClassName: pulumi.Input<string>;
+  /** Namespace whose pods forward people's requests. Default `ingress-nginx`. */
+  ingressNamespace?: string;
+  /** HTTPS at the Ingress. Default none. */
+  tls?: IngressTls;
+  /** Further annotations of the Ingress. Default none. */
+  ingressAnnotations?: Record<string, string>;
+  /** Largest request body the Ingress lets through, as nginx writes sizes. Default "64m". */
+  maxBodySize?: string;
+  /** Kinds of agents. */
+  agentTemplates: AgentTemplateArgs[];
+  /** Most agent pods at once over all templates. Default 10, as in the official chart. */
+  agentCap?: number;
+  /** What all agent pods share. */
+  agentSettings: AgentSettings;
+  /** Image with a POSIX shell and GNU coreutils that keeps the caches on each node; needed with a cache path. */
+  cacheKeeperImage?: pulumi.Input<string>;
+  /** Most GiB the shared caches may take on each node. Default 20. */
+  cacheMaxGi?: number;
+  /** Name of the administrator. */
+  adminUser: string;
+  /** The administrator's password; kept secret. Default: made once and kept. */
+  adminPassword?: pulumi.Input<string>;
+  /** Raise it to have a new password made. Default 1. */
+  adminPasswordVersion?: number;
+  /** Name of a Secret in the controller's namespace with keys admin-user and admin-password, used instead of an own one. */
+  adminExistingSecret?: string;
+  /** Requests and limits of the controller container. A memory limit is required: the JVM's heap follows it. */
+  resources: Resources;
+  /** Share of the memory limit that the JVM's heap may take, in percent. Default 60: threads, metaspace and code live beside it. */
+  maxRamPercentage?: number;
+  /** Further JVM options. Default none. */
+  javaOpts?: string;
+  /** Seconds the controller may take to answer after its start. Default 600: plugins and jobs are loaded first. */
+  startupSeconds?: number;
+  /** Seconds running builds and Jenkins itself get to stop in order. Default 90. */
+  terminationSeconds?: number;
+  /** Node labels the controller needs. */
+  nodeSelector?: Record<string, string>;
+  /** Taints the controller accepts. */
+  tolerations?: Toleration[];
+  /** Whether NetworkPolicies fence the controller and the agents. Default true. */
+  networkPolicies?: boolean;
+  /** Addresses of the API server as CIDRs, which agents must not reach. */
+  apiServerCidrs?: pulumi.Input<pulumi.Input<string>[]>;
+  /** Whether the pod asks to be scraped at /prometheus/, and by which namespace. Default no. */
+  prometheusNamespace?: string;
+  /** Login for the registry of the images. Default none. */
+  registryLogin?: RegistryLogin;
+}
+
+/** Namespace of the controller. */
+export const namespaceName = "jenkins";
+/** Namespace of the agents. */
+export const agentsNamespaceName = "jenkins-agents";
+/** Secret that holds the administrator's name and password under the keys admin-user and admin-password. */
+export const adminSecretName = "jenkins-admin";
+
+const labels = { "app.kubernetes.io/name": "jenkins", "app.kubernetes.io/part-of": "build-platform" };
+const controllerLabels = { ...labels, "app.kubernetes.io/component": "controller" };
+const keeperLabels = { "app.kubernetes.io/name": "agent-cache", "app.kubernetes.io/part-of": "build-platform" };
+
+/**
+ * What the kubernetes plugin does with the agents' namespace, and no more. The plugin's example also reads Secrets,
+ * which nothing in it needs: https://github.com/jenkinsci/kubernetes-plugin/blob/master/src/main/kubernetes/service-account.yml
+ */
+export const controllerRules = [
+  { apiGroups: [""], resources: ["pods", "pods/exec"], verbs: ["create", "delete", "get", "list", "patch", "update", "watch"] },
+  { apiGroups: [""], resources: ["pods/log"], verbs: ["get", "list", "watch"] },
+  { apiGroups: [""], resources: ["events"], verbs: ["watch"] },
+];
+
+function base64(text: string): string {
+  return Buffer.from(text).toString("base64");
+}
+
+/** The controller's JVM options: the heap follows the container's memory limit. */
+export function javaOptions(maxRamPercentage: number, further?: string): string {
+  return [
+    "-Djenkins.install.runSetupWizard=false",
+    `-XX:MaxRAMPercentage=${maxRamPercentage.toFixed(1)}`,
+    // A controller out of memory limps on half dead; its container is restarted at once instead.
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    ...(further ? [further] : []),
+  ].join(" ");
+}
+
+/** The address people use. */
+export function jenkinsUrl(domain: string, tls: boolean): string {
+  return `${tls ? "https" : "http"}://${domain}/`;
+}
+
+/** Annotations that make ingress-nginx fit Jenkins; another controller ignores them. */
+export function ingressAnnotations(args: Pick<JenkinsMasterArgs, "tls" | "maxBodySize" | "ingressAnnotations">): Record<string, string> {
+  return {
+    "nginx.ingress.kubernetes.io/proxy-body-size": args.maxBodySize ?? "64m",
+    // Console output is streamed; a long silence in a build must not cut it.
+    "nginx.ingress.kubernetes.io/proxy-read-timeout": "600",
+    "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
+    "nginx.ingress.kubernetes.io/ssl-redirect": args.tls ? "true" : "false",
+    ...(args.tls?.clusterIssuer && { "cert-manager.io/cluster-issuer": args.tls.clusterIssuer }),
+    ...args.ingressAnnotations,
+  };
+}
+
+/** Mistakes in the arguments, one detail per field. */
+export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: string; reason: string }[] {
+  const problems: { propertyPath: string; reason: string }[] = [];
+  const check = (good: boolean, propertyPath: string, reason: string) => {
+    if (!good) problems.push({ propertyPath, reason });
+  };
+  check(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$/.test(args.domain), "domain", `"${args.domain}" is no host name such as jenkins.example.com`);
+  check(isQuantity(args.storageSize) && /[A-Za-z]$/.test(args.storageSize) && !args.storageSize.endsWith("m"), "storageSize", `"${args.storageSize}" is no size with a unit such as 20Gi`);
+  const quantities = (resources: Resources, path: string) => {
+    for (const side of ["requests", "limits"] as const)
+      for (const [what, value] of Object.entries(resources[side] ?? {}))
+        check(isQuantity(value), `${path}.${side}.${what}`, `"${value}" is no quantity such as 500m or 2Gi`);
+  };
+  quantities(args.resources, "resources");
+  check(args.resources.limits?.memory !== undefined, "resources.limits.memory", "is missing; the JVM's heap is a share of it");
+  const percentage = args.maxRamPercentage ?? 60;
+  check(percentage >= 10 && percentage <= 90, "maxRamPercentage", `${percentage} is not between 10 and 90`);
+  const names = args.agentTemplates.map((t) => t.name);
+  check(names.length > 0, "agentTemplates", "is empty; the controller itself builds nothing");
+  args.agentTemplates.forEach((template, i) => {
+    check(names.indexOf(template.name) === i, `agentTemplates[${i}].name`, `"${template.name}" appears twice`);
+    quantities(template.resources, `agentTemplates[${i}].resources`);
+    quantities(template.dockerResources, `agentTemplates[${i}].dockerResources`);
+  });
+  check(!(args.adminPassword !== undefined && args.adminExistingSecret), "adminExistingSecret", "cannot be given together with adminPassword");
+  check(args.agentSettings.cachePath === undefined || args.cacheKeeperImage !== undefined, "cacheKeeperImage", "is needed with agentSettings.cachePath");
+  return problems;
+}
+
+/**
+ * Jenkins: the controller with its data, configuration, address and rights, and the namespace in which its agents run.
+ *
+ * Names others may rely on: namespaces `jenkins` and `jenkins-agents`; in the first Deployment, Service, Ingress and
+ * ServiceAccount `jenkins`, Service `jenkins-agent`, PersistentVolumeClaim `jenkins-home`, Secret `jenkins-admin`,
+ * ConfigMap `jenkins-casc`; in the second ServiceAccount `jenkins-agent`.
+ *
+ * @throws InputPropertiesError listing every bad argument, before any resource is made
+ */
+export class JenkinsMaster extends pulumi.ComponentResource {
+  /** Address people use. */
+  readonly url: pulumi.Output<string>;
+  readonly adminUser: pulumi.Output<string>;
+  /** Shell command that prints the administrator's password. */
+  readonly passwordCommand: pulumi.Output<string>;
+  /** Namespaces of the controller and the agents. */
+  readonly namespace: pulumi.Output<string>;
+  readonly agentsNamespace: pulumi.Output<string>;
+  /** Claim that holds jenkins_home. */
+  readonly homeClaim: pulumi.Output<string>;
+
+  constructor(name: string, args: JenkinsMasterArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("build-platform:jenkins:JenkinsMaster", name, args, opts);
+    const problems = jenkinsMasterProblems(args);
+    if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: `JenkinsMaster "${name}" cannot be made`, errors: problems });
+
+    const parent = { parent: this };
+    const cachePath = args.agentSettings.cachePath;
+    const url = jenkinsUrl(args.domain, args.tls !== undefined);
+
+    const namespace = new k8s.core.v1.Namespace(
+      `${name}-namespace`,
+      {
+        metadata: {
+          name: namespaceName,
+          labels: { ...labels, "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted" },
+        },
+      },
+      parent,
+    );
+    const agentsNamespace = new k8s.core.v1.Namespace(
+      `${name}-agents-namespace`,
+      {
+        metadata: {
+          name: agentsNamespaceName,
+          labels: { ...labels, "pod-security.kubernetes.io/enforce": agentsPodSecurity(args.agentTemplates as AgentTemplate[], cachePath) },
+        },
+      },
+      parent,
+    );
+    const here = namespace.metadata.name;
+    const there = agentsNamespace.metadata.name;
+
+    const pullSecrets = this.pullSecrets(name, args.registryLogin, [
+      ["controller", here],
+      ["agents", there],
+    ]);
+    const serviceAccount = new k8s.core.v1.ServiceAccount(
+      `${name}-account`,
+      { metadata: { name: "jenkins", namespace: here, labels }, ...(pullSecrets && { imagePullSecrets: [{ name: pullSecrets[0] }] }) },
+      parent,
+    );
+    new k8s.core.v1.ServiceAccount(
+      `${name}-agent-account`,
+      {
+        metadata: { name: "jenkins-agent", namespace: there, labels },
+        automountServiceAccountToken: false,
+        ...(pullSecrets && { imagePullSecrets: [{ name: pullSecrets[1] }] }),
+      },
+      parent,
+    );
+    const role = new k8s.rbac.v1.Role(`${name}-agents-role`, { metadata: { name: "jenkins", namespace: there, labels }, rules: controllerRules }, parent);
+    const binding = new k8s.rbac.v1.RoleBinding(
+      `${name}-agents-role-binding`,
+      {
+        metadata: { name: "jenkins", namespace: there, labels },
+        roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name: role.metadata.name },
+        subjects: [{ kind: "ServiceAccount", name: serviceAccount.metadata.name, namespace: here }],
+      },
+      parent,
+    );
+
+    const admin = this.adminSecret(name, args, here);
+
+    const casc = pulumi.all(args.agentTemplates.map((t) => pulumi.output(t.image))).apply((images) =>
+      renderCasc({
+        url,
+        namespace: namespaceName,
+        agentsNamespace: agentsNamespaceName,
+        containerCap: args.agentCap ?? 10,
+        templates: args.agentTemplates.map((t, i) => ({ ...t, image: images[i] })),
+        settings: args.agentSettings,
+      }),
+    );
+    const configMap = new k8s.core.v1.ConfigMap(
+      `${name}-casc`,
+      { metadata: { name: "jenkins-casc", namespace: here, labels }, data: { "jenkins.yaml": casc } },
+      parent,
+    );
+
+    const home = new k8s.core.v1.PersistentVolumeClaim(
+      `${name}-home`,
+      {
+        metadata: { name: "jenkins-home", namespace: here, labels },
+        spec: {
+          accessModes: ["ReadWriteOnce"],
+          storageClassName: args.storageClassName,
+          resources: { requests: { storage: canonicalQuantity(args.storageSize) } },
+        },
+      },
+      { ...parent, protect: args.protectHome ?? true },
+    );
+
+    const httpService = new k8s.core.v1.Service(
+      `${name}-http`,
+      {
+        metadata: { name: "jenkins", namespace: here, labels },
+        spec: { selector: controllerLabels, ports: [{ name: "http", port: 8080, targetPort: "http", protocol: "TCP" }] },
+      },
+      parent,
+    );
+    const agentService = new k8s.core.v1.Service(
+      `${name}-agent`,
+      {
+        metadata: { name: "jenkins-agent", namespace: here, labels },
+        spec: { selector: controllerLabels, ports: [{ name: "agent", port: 50000, targetPort: "agent", protocol: "TCP" }] },
+      },
+      parent,
+    );
+
+    new k8s.apps.v1.Deployment(
+      `${name}-controller`,
+      {
+        metadata: { name: "jenkins", namespace: here, labels: controllerLabels },
+        spec: {
+          replicas: 1,
+          // Two controllers on one home corrupt it, and a rolling update waits for ever on a volume of one node.
+          strategy: { type: "Recreate" },
+          selector: { matchLabels: controllerLabels },
+          template: {
+            metadata: {
+              labels: controllerLabels,
+              annotations: {
+                // Both are read when Jenkins starts: a change restarts it.
+                "build-platform/casc-sha256": casc.apply((text) => createHash("sha256").update(text).digest("hex")),
+                ...(admin.version && { "build-platform/admin-version": admin.version }),
+                ...(args.prometheusNamespace && { "prometheus.io/scrape": "true", "prometheus.io/path": "/prometheus/", "prometheus.io/port": "8080" }),
+              },
+            },
+            spec: controllerPod(args, {
+              serviceAccount: serviceAccount.metadata.name,
+              configMap: configMap.metadata.name,
+              adminSecret: admin.secretName,
+              claim: home.metadata.name,
+            }),
+          },
+        },
+      },
+      // Agents need the role; a controller that starts without it logs errors until it has it.
+      { ...parent, dependsOn: [binding], customTimeouts: { create: "20m", update: "20m" } },
+    );
+
+    new k8s.policy.v1.PodDisruptionBudget(
+      `${name}-disruption-budget`,
+      {
+        metadata: { name: "jenkins", namespace: here, labels },
+        // One replica: a drain waits until a person moves the controller, instead of ending it under running builds.
+        spec: { minAvailable: 1, selector: { matchLabels: controllerLabels } },
+      },
+      parent,
+    );
+
+    new k8s.networking.v1.Ingress(
+      `${name}-ingress`,
+      {
+        metadata: { name: "jenkins", namespace: here, labels, annotations: ingressAnnotations(args) },
+        spec: {
+          ingressClassName: args.ingressClassName,
+          ...(args.tls && { tls: [{ hosts: [args.domain], secretName: args.tls.secretName }] }),
+          rules: [
+            {
+              host: args.domain,
+              http: {
+                paths: [{ path: "/", pathType: "Prefix", backend: { service: { name: httpService.metadata.name, port: { name: "http" } } } }],
+              },
+            },
+          ],
+        },
+      },
+      { ...parent, customTimeouts: { create: "20m", update: "20m" } },
+    );
+
+    if (args.networkPolicies ?? true) this.networkPolicies(name, args, here, there);
+    if (cachePath !== undefined && args.cacheKeeperImage !== undefined) this.cacheKeeper(name, args.cacheKeeperImage, cachePath, args.cacheMaxGi ?? 20, there);
+
+    this.url = pulumi.output(url);
+    this.adminUser = pulumi.output(args.adminUser);
+    this.passwordCommand = pulumi.interpolate`kubectl -n ${here} get secret ${admin.secretName} -o jsonpath='{.data.admin-password}' | base64 -d`;
+    this.namespace = here;
+    this.agentsNamespace = there;
+    this.homeClaim = home.metadata.name;
+    this.registerOutputs({
+      url: this.url,
+      adminUser: this.adminUser,
+      passwordCommand: this.passwordCommand,
+      namespace: this.namespace,
+      agentsNamespace: this.agentsNamespace,
+      homeClaim: this.homeClaim,
+      agentService: agentService.metadata.name,
+    });
+  }
+
+  /** The Secret with the administrator's name and password, and what must restart the controller when it changes. */
+  private adminSecret(name: string, args: JenkinsMasterArgs, namespace: pulumi.Output<string>): { secretName: pulumi.Output<string>; version?: pulumi.Output<string> } {
+    if (args.adminExistingSecret) return { secretName: pulumi.output(args.adminExistingSecret) };
+    const password = args.adminPassword ?? this.madePassword(name, args.adminPasswordVersion ?? 1);
+    const secret = new k8s.core.v1.Secret(
+      `${name}-admin`,
+      {
+        metadata: { name: adminSecretName, namespace, labels },
+        // As data, not stringData: the API server keeps only data, and a refresh would find the other changed.
+        data: { "admin-user": base64(args.adminUser), "admin-password": pulumi.secret(pulumi.output(password).apply(base64)) },
+      },
+      { parent: this },
+    );
+    const version = pulumi.all([args.adminUser, password]).apply(([user, pass]) => createHash("sha256").update(`${user}\n${pass}`).digest("hex"));
+    return { secretName: secret.metadata.name, version: pulumi.secret(version) };
+  }
+
+  /** 32 random letters and digits (190 bits), made once and kept in the state as a secret. */
+  private madePassword(name: string, version: number): pulumi.Output<string> {
+    const made = new command.local.Command(
+      `${name}-admin-password`,
+      {
+        create: "LC_ALL=C tr -dc 'A-Za-z0-9' </dev/urandom | head -c 32",
+        interpreter: ["/bin/sh", "-c"],
+        logging: "none",
+        triggers: [version],
+      },
+      // A later wording of the command must not make a new password.
+      { parent: this, additionalSecretOutputs: ["stdout"], ignoreChanges: ["create", "interpreter", "logging"] },
+    );
+    return pulumi.secret(made.stdout);
+  }
+
+  private pullSecrets(name: string, login: RegistryLogin | undefined, namespaces: [string, pulumi.Output<string>][]): pulumi.Output<string>[] | undefined {
+    if (!login) return undefined;
+    const config = pulumi.secret(
+      pulumi.all([login.username, login.password]).apply(([username, password]) =>
+        base64(JSON.stringify({ auths: { [login.host]: { auth: base64(`${username}:${password}`) } } })),
+      ),
+    );
+    return namespaces.map(
+      ([part, namespace]) =>
+        new k8s.core.v1.Secret(
+          `${name}-${part}-registry`,
+          { metadata: { name: "registry-login", namespace, labels }, type: "kubernetes.io/dockerconfigjson", data: { ".dockerconfigjson": config } },
+          { parent: this },
+        ).metadata.name,
+    );
+  }
+
+  private networkPolicies(name: string, args: JenkinsMasterArgs, here: pulumi.Output<string>, there: pulumi.Output<string>): void {
+    const parent = { parent: this };
+    const from = (namespace: pulumi.Input<string>) => ({ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } } });
+    const tcp = (...ports: number[]) => ports.map((port) => ({ port, protocol: "TCP" }));
+    new k8s.networking.v1.NetworkPolicy(
+      `${name}-controller-policy`,
+      {
+        metadata: { name: "jenkins", namespace: here, labels },
+        spec: {
+          podSelector: { matchLabels: controllerLabels },
+          policyTypes: ["Ingress"],
+          ingress: [
+            { from: [from(args.ingressNamespace ?? "ingress-nginx")], ports: tcp(8080) },
+            { from: [{ ...from(there), podSelector: { matchLabels: { jenkins: "agent" } } }], ports: tcp(8080, 50000) },
+            ...(args.prometheusNamespace ? [{ from: [from(args.prometheusNamespace)], ports: tcp(8080) }] : []),
+          ],
+        },
+      },
+      parent,
+    );
+    const dns = [
+      { port: 53, protocol: "UDP" },
+      { port: 53, protocol: "TCP" },
+    ];
+    new k8s.networking.v1.NetworkPolicy(
+      `${name}-agents-policy`,
+      {
+        metadata: { name: "jenkins-agents", namespace: there, labels },
+        spec: {
+          // Every pod of the namespace: nobody connects to an agent, and no agent connects to the API server.
+          podSelector: {},
+          policyTypes: ["Ingress", "Egress"],
+          egress: [
+            { to: [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "kube-system" } }, podSelector: { matchLabels: { "k8s-app": "kube-dns" } } }], ports: dns },
+            { to: [{ ...from(here), podSelector: { matchLabels: controllerLabels } }], ports: tcp(8080, 50000) },
+            { to: [{ ipBlock: { cidr: "0.0.0.0/0", ...(args.apiServerCidrs && { except: args.apiServerCidrs }) } }] },
+          ],
+        },
+      },
+      parent,
+    );
+  }
+
+  private cacheKeeper(name: string, image: pulumi.Input<string>, cachePath: string, maxGi: number, namespace: pulumi.Output<string>): void {
+    new k8s.apps.v1.DaemonSet(
+      `${name}-agent-cache`,
+      {
+        metadata: { name: "agent-cache", namespace, labels: keeperLabels },
+        spec: {
+          selector: { matchLabels: keeperLabels },
+          template: {
+            metadata: { labels: keeperLabels },
+            spec: {
+              serviceAccountName: "jenkins-agent",
+              automountServiceAccountToken: false,
+              enableServiceLinks: false,
+              terminationGracePeriodSeconds: 5,
+              containers: [
+                {
+                  name: "keeper",
+                  image,
+                  command: ["/bin/sh", "-c", cacheKeeperScript],
+                  env: [
+                    { name: "CACHE", value: "/cache" },
+                    { name: "MAX_KIB", value: String(maxGi * 1024 * 1024) },
+                    { name: "OWNER", value: String(agentUser) },
+                  ],
+                  resources: { requests: { cpu: "10m", memory: "32Mi" }, limits: { memory: "256Mi" } },
+                  readinessProbe: { exec: { command: ["test", "-d", "/cache/maven/repository"] }, periodSeconds: 2 },
+                  securityContext: {
+                    // Folders the kubelet makes on a node belong to root; only their owner is set here.
+                    runAsUser: 0,
+                    runAsNonRoot: false,
+                    allowPrivilegeEscalation: false,
+                    readOnlyRootFilesystem: true,
+                    capabilities: { drop: ["ALL"], add: ["CHOWN", "DAC_OVERRIDE", "FOWNER"] },
+                    seccompProfile: { type: "RuntimeDefault" },
+                  },
+                  volumeMounts: [{ name: "cache", mountPath: "/cache" }],
+                },
+              ],
+              volumes: [{ name: "cache", hostPath: { path: cachePath, type: "DirectoryOrCreate" } }],
+            },
+          },
+        },
+      },
+      { parent: this },
+    );
+  }
+}
+
+/** The controller's pod, held to Pod Security level `restricted`. */
+function controllerPod(
+  args: JenkinsMasterArgs,
+  refs: { serviceAccount: pulumi.Input<string>; configMap: pulumi.Input<string>; adminSecret: pulumi.Input<string>; claim: pulumi.Input<string> },
+): k8s.types.input.core.v1.PodSpec {
+  const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
+  return {
+    serviceAccountName: refs.serviceAccount,
+    enableServiceLinks: false,
+    terminationGracePeriodSeconds: args.terminationSeconds ?? 90,
+    ...(args.nodeSelector && Object.keys(args.nodeSelector).length > 0 && { nodeSelector: args.nodeSelector }),
+    ...(args.tolerations && args.tolerations.length > 0 && { tolerations: args.tolerations }),
+    securityContext: {
+      runAsUser: 1000,
+      runAsGroup: 1000,
+      runAsNonRoot: true,
+      fsGroup: 1000,
+      // A home of many files is not walked at every start.
+      fsGroupChangePolicy: "OnRootMismatch",
+      seccompProfile: { type: "RuntimeDefault" },
+    },
+    containers: [
+      {
+        name: "jenkins",
+        image: args.image,
+        env: [
+          { name: "CASC_JENKINS_CONFIG", value: "/var/jenkins_casc" },
+          { name: "SECRETS", value: "/run/secrets/jenkins" },
+          { name: "JAVA_OPTS", value: javaOptions(args.maxRamPercentage ?? 60, args.javaOpts) },
+          // The unpacked war is no data: it stays out of the home and so out of backups.
+          { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
+          { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
+          // The home's plugins follow the image, in both directions.
+          { name: "PLUGINS_FORCE_UPGRADE", value: "true" },
+          { name: "TRY_UPGRADE_IF_NO_MARKER", value: "true" },
+        ],
+        ports: [
+          { name: "http", containerPort: 8080, protocol: "TCP" },
+          { name: "agent", containerPort: 50000, protocol: "TCP" },
+        ],
+        resources: canonicalResources(args.resources),
+        startupProbe: { ...probe, periodSeconds: 2, failureThreshold: Math.ceil((args.startupSeconds ?? 600) / 2) },
+        livenessProbe: { ...probe, failureThreshold: 6 },
+        readinessProbe: { ...probe, failureThreshold: 3 },
+        securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } },
+        volumeMounts: [
+          { name: "home", mountPath: "/var/jenkins_home" },
+          { name: "casc", mountPath: "/var/jenkins_casc", readOnly: true },
+          { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true },
+          { name: "cache", mountPath: "/var/cache/jenkins" },
+          { name: "tmp", mountPath: "/tmp" },
+        ],
+      },
+    ],
+    volumes: [
+      { name: "home", persistentVolumeClaim: { claimName: refs.claim } },
+      { name: "casc", configMap: { name: refs.configMap } },
+      { name: "admin", secret: { secretName: refs.adminSecret } },
+      { name: "cache", emptyDir: {} },
+      { name: "tmp", emptyDir: {} },
+    ],
+  };
+}
