@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import * as command from "@pulumi/command";
+import * as kubernetes from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 
 /** What builds the images: a local buildah, a local `docker buildx`, or a BuildKit pod in the cluster (needs kubectl only). */
@@ -37,6 +38,16 @@ export interface ImageSpec {
 /** What a registry said of one image: there, not there, or not to be found out (unreachable, refused). */
 export type ImageState = "present" | "missing" | "unknown";
 
+/** How BuildKit runs in the cluster. */
+export interface InClusterArgs {
+  /** BuildKit's image. A tag that ends in `-rootless` runs as user 1000, any other as a privileged container. */
+  image: string;
+  /** Namespace of the build jobs; AgentImages makes it. It admits what BuildKit needs, so nothing else should run there. Default `image-builds`. */
+  namespace?: string;
+  /** Context of the kubeconfig. Default: its current one. */
+  context?: string;
+}
+
 /** Arguments of AgentImages. */
 export interface AgentImagesArgs {
   registry: RegistryArgs;
@@ -47,6 +58,10 @@ export interface AgentImagesArgs {
   platforms?: string[];
   /** Build cache: a folder of the machine that builds, or `registry` (beside the image, as `<name>-cache`). Default: the builder's own layer cache only. */
   cache?: string;
+  /** Folder for a bill of materials (SPDX JSON) of each image, which is also stored beside the image in the registry. Needs syft on PATH. Default: none is made. */
+  sbom?: string;
+  /** What the builder `in-cluster` needs; of no use to the others. */
+  inCluster?: InClusterArgs;
   /** True: `pulumi destroy` deletes the images of this stack's last build from the registry. Default false. */
   deleteOnDestroy?: boolean;
   /** What `inspectImages` found just now, by image name. An image that is missing is built again though its content is unchanged. Default: nothing is known. */
@@ -236,6 +251,8 @@ export function argProblems(args: AgentImagesArgs): Problem[] {
   for (const platform of args.platforms ?? []) {
     if (!platformName.test(platform)) say("platforms", `"${platform}" is no platform; write it as linux/amd64 or linux/arm64`);
   }
+  if (args.builder === "in-cluster" && args.inCluster === undefined) say("inCluster", "is missing; the builder in-cluster needs at least inCluster.image, a BuildKit image that the cluster can pull");
+  if (args.builder === "in-cluster" && args.cache !== undefined && args.cache !== "registry") say("cache", `"${args.cache}" is of no use to the builder in-cluster, which keeps nothing between builds; use "registry", or leave it out`);
   for (const [name, spec] of Object.entries(args.images)) problems.push(...imageProblems(name, spec));
   return problems;
 }
@@ -287,6 +304,9 @@ function outside(context: string, file: string): boolean {
 /** host/prefix/name, without tag. */
 const repository = (registry: RegistryArgs, name: string): string => [registry.host, registry.prefix, name].filter((part) => part !== "").join("/");
 
+/** Namespace of the build jobs where none is given. */
+const buildNamespace = "image-builds";
+
 /** The script that the command resources run, relative to the project (the folder in which Pulumi starts the provider). */
 const script = "scripts/build-image.sh";
 
@@ -330,8 +350,12 @@ export function imageEnvironment(name: string, content: ImageContent, args: Agen
     IMAGE_BUILDER: args.builder,
     IMAGE_PLATFORMS: (args.platforms ?? []).join(","),
     IMAGE_CACHE: args.cache ?? "",
+    IMAGE_SBOM: args.sbom ?? "",
     IMAGE_FILES: JSON.stringify(content.files),
     REGISTRY_INSECURE: String(args.registry.insecure),
+    ...(args.builder !== "in-cluster" || args.inCluster === undefined
+      ? {}
+      : { BUILDKIT_IMAGE: args.inCluster.image, BUILDKIT_NAMESPACE: args.inCluster.namespace ?? buildNamespace, BUILDKIT_CONTEXT: args.inCluster.context ?? "" }),
   };
 }
 
@@ -350,6 +374,11 @@ export class AgentImages extends pulumi.ComponentResource {
     if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: "The agent images cannot be built as configured:", errors: problems });
 
     const { registry } = args;
+    const before: pulumi.Resource[] = [];
+    if (args.builder === "in-cluster") {
+      const labels = { "pod-security.kubernetes.io/enforce": "privileged", "app.kubernetes.io/part-of": "build-platform" };
+      before.push(new kubernetes.core.v1.Namespace(`${name}-builds`, { metadata: { name: args.inCluster?.namespace ?? buildNamespace, labels } }, { parent: this }));
+    }
     this.references = {};
     for (const [image, spec] of Object.entries(args.images)) {
       const missing = args.found?.[image] === "missing";
@@ -370,6 +399,7 @@ export class AgentImages extends pulumi.ComponentResource {
         },
         {
           parent: this,
+          dependsOn: before,
           // What the state says of an earlier loss is no reason to build an image that is there.
           ignoreChanges: missing ? [] : ["environment.IMAGE_MISSING"],
         },

@@ -2,8 +2,8 @@
 # Speaks to one image registry (OCI distribution API) with curl. Sourced by build-image.sh and clean-images.sh.
 #
 # Expects: $work, a private folder; $repository, host/path; $insecure, true or false; REGISTRY_USERNAME and
-# REGISTRY_PASSWORD in the environment, or neither. After a call $status holds the HTTP status (000: no connection),
-# $work/headers and $work/body the answer.
+# REGISTRY_PASSWORD in the environment, or neither. After a call $work/status holds the HTTP status (000: no connection),
+# $work/headers and $work/body the answer; $registry_url is the registry's address with its scheme.
 
 manifest_types="application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
 
@@ -45,7 +45,11 @@ registry_once() {
   local how=(--request "$method")
   if [ "$method" = HEAD ]; then how=(--head); fi
   status=$(curl --config "$work/curl.conf" "${how[@]}" --dump-header "$work/headers" --output "$work/body" --write-out '%{http_code}' "$@" "$registry_url/$path" || true)
+  echo "$status" >"$work/status"
 }
+
+# The status of the last request, also after a call in a subshell.
+registry_status() { cat "$work/status"; }
 
 # Turns a "WWW-Authenticate: Bearer" answer into $work/token.conf. Fails where the registry asks for something else.
 registry_token() {
@@ -90,4 +94,72 @@ registry_tag() {
   mv "$work/body" "$work/manifest"
   registry PUT "${repository#*/}/manifests/$2" --header "Content-Type: $type" --data-binary "@$work/manifest"
   [ "$status" = 201 ]
+}
+
+# All tags of the repository, one per line; none if there is no such repository. Fails if it cannot be found out.
+registry_tags() {
+  local path="${repository#*/}/tags/list?n=1000" next
+  while [ -n "$path" ]; do
+    registry GET "$path"
+    case $status in
+      200) ;;
+      404) return 0 ;;
+      *) return 1 ;;
+    esac
+    sed -n 's/.*"tags" *: *\[\([^]]*\)\].*/\1/p' "$work/body" | tr -d '" ' | tr ',' '\n' | sed '/^$/d'
+    next=$(tr -d '\r' <"$work/headers" | sed -n 's/^[Ll]ink: *<\([^>]*\)>.*rel="next".*/\1/p')
+    path=${next#*/v2/}
+  done
+}
+
+# Deletes a manifest and so every tag on it. The registry frees the space with its own garbage collection.
+registry_delete() {
+  registry DELETE "${repository#*/}/manifests/$1"
+  case $status in
+    200 | 202 | 404) ;;
+    *) return 1 ;;
+  esac
+}
+
+# registry_blob FILE: uploads a blob and prints its digest.
+registry_blob() {
+  local digest location
+  digest=sha256:$(sha256 <"$1")
+  registry POST "${repository#*/}/blobs/uploads/" --header "Content-Length: 0"
+  if [ "$status" != 202 ]; then return 1; fi
+  location=$(registry_header location)
+  case $location in
+    *\?*) location="$location&digest=$digest" ;;
+    *) location="$location?digest=$digest" ;;
+  esac
+  registry PUT "${location#*/v2/}" --header "Content-Type: application/octet-stream" --data-binary "@$1"
+  if [ "$status" != 201 ]; then return 1; fi
+  echo "$digest"
+}
+
+# registry_attach DIGEST TYPE FILE: stores a file as an OCI artifact that refers to an image. A registry without the referrers
+# API (before OCI 1.1) gets the index that the specification names for it, under the tag sha256-<digest>.
+registry_attach() {
+  local config layer subject artifact
+  registry GET "${repository#*/}/manifests/$1" --header "Accept: $manifest_types"
+  if [ "$status" != 200 ]; then return 1; fi
+  subject="{\"mediaType\":\"$(registry_header content-type)\",\"digest\":\"$1\",\"size\":$(($(wc -c <"$work/body")))}"
+  printf '{}' >"$work/empty"
+  config=$(registry_blob "$work/empty") || return 1
+  layer=$(registry_blob "$3") || return 1
+  printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"%s","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"%s","size":2},"layers":[{"mediaType":"%s","digest":"%s","size":%d}],"subject":%s}' \
+    "$2" "$config" "$2" "$layer" "$(($(wc -c <"$3")))" "$subject" >"$work/artifact"
+  artifact=sha256:$(sha256 <"$work/artifact")
+  registry PUT "${repository#*/}/manifests/$artifact" --header "Content-Type: application/vnd.oci.image.manifest.v1+json" --data-binary "@$work/artifact"
+  if [ "$status" != 201 ]; then return 1; fi
+  if [ -n "$(registry_header oci-subject)" ]; then return 0; fi
+  printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"%s","digest":"%s","size":%d}]}' \
+    "$2" "$artifact" "$(($(wc -c <"$work/artifact")))" >"$work/index"
+  registry PUT "${repository#*/}/manifests/${1/:/-}" --header "Content-Type: application/vnd.oci.image.index.v1+json" --data-binary "@$work/index"
+  [ "$status" = 201 ]
+}
+
+# SHA-256 of standard input in hex, with what Linux or macOS has.
+sha256() {
+  if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -d ' ' -f 1
 }

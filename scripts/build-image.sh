@@ -20,10 +20,14 @@ An image whose tag is in the registry already is not built again. Every option m
   --platforms LIST   such as linux/amd64,linux/arm64; default: the builder's  IMAGE_PLATFORMS
   --cache C          a folder, or "registry" for R-cache                      IMAGE_CACHE
   --stack NAME       also tag NAME-<time>, which clean-images.sh goes by      IMAGE_STACK
+  --sbom FOLDER      write <tag>.spdx.json there, and beside R (needs syft)   IMAGE_SBOM
   --insecure         R's host may use plain HTTP or an unverified certificate REGISTRY_INSECURE=true
+  --namespace N      in-cluster: where the BuildKit job runs                  BUILDKIT_NAMESPACE
+  --buildkit-image I in-cluster: BuildKit, rootless if its tag ends so        BUILDKIT_IMAGE
+  --kube-context C   in-cluster: kubectl context, default the current one     BUILDKIT_CONTEXT
   --force            build even if the tag is in the registry
   --inspect          build nothing; print present, missing or unknown
-  --delete           build nothing; delete the tag's image from the registry
+  --delete           build nothing; delete the image, unless another stack's tag is on it
   --dry-run          change nothing; print the commands that would run
   --verbose          show the builder's whole log, not only its end on failure
   --help             this text
@@ -32,6 +36,9 @@ Environment only:
   REGISTRY_USERNAME, REGISTRY_PASSWORD  log-in for R's host (else the builder's own log-ins are used)
   BUILD_IMAGE_STORAGE                   buildah: storage folder, default buildah's own
   BUILDAH_ISOLATION                     buildah: default chroot, which needs no privileges of a container runtime
+  BUILDX_BUILDER                        buildx: which builder, default the current one; it needs BuildKit's own image
+                                        exporter (driver docker-container, kubernetes or remote)
+  KUBECONFIG                            in-cluster: as kubectl reads it
 
 Exit: 0 done, 1 failed (nothing was tagged), 2 bad input.
 HELP
@@ -39,7 +46,8 @@ HELP
 
 name=${IMAGE_NAME:-} repository=${IMAGE_REPOSITORY:-} context=${IMAGE_CONTEXT:-} tag=${IMAGE_TAG:-}
 dockerfile=${IMAGE_DOCKERFILE:-Dockerfile} builder=${IMAGE_BUILDER:-buildah} platforms=${IMAGE_PLATFORMS:-}
-cache=${IMAGE_CACHE:-} stack=${IMAGE_STACK:-} insecure=${REGISTRY_INSECURE:-false}
+cache=${IMAGE_CACHE:-} stack=${IMAGE_STACK:-} sbom=${IMAGE_SBOM:-} insecure=${REGISTRY_INSECURE:-false}
+namespace=${BUILDKIT_NAMESPACE:-} buildkit_image=${BUILDKIT_IMAGE:-} kube_context=${BUILDKIT_CONTEXT:-}
 action=build force=false dry_run=false verbose=false
 build_args=()
 while IFS= read -r line; do
@@ -58,7 +66,7 @@ fail() {
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --repository | --context | --name | --tag | --dockerfile | --arg | --builder | --platforms | --cache | --stack)
+    --repository | --context | --name | --tag | --dockerfile | --arg | --builder | --platforms | --cache | --stack | --sbom | --namespace | --buildkit-image | --kube-context)
       if [ $# -lt 2 ]; then bad_input "$1 needs a value; see --help"; fi
       case $1 in
         --repository) repository=$2 ;;
@@ -71,6 +79,10 @@ while [ $# -gt 0 ]; do
         --platforms) platforms=$2 ;;
         --cache) cache=$2 ;;
         --stack) stack=$2 ;;
+        --sbom) sbom=$2 ;;
+        --namespace) namespace=$2 ;;
+        --buildkit-image) buildkit_image=$2 ;;
+        --kube-context) kube_context=$2 ;;
       esac
       shift 2
       ;;
@@ -112,6 +124,10 @@ if [ "$action" = build ]; then
       *) bad_input "build argument \"$arg\" is not KEY=VALUE" ;;
     esac
   done
+  if [ "$builder" = in-cluster ]; then
+    if [ -z "$namespace" ] || [ -z "$buildkit_image" ]; then bad_input "the in-cluster builder needs --namespace and --buildkit-image"; fi
+    if [ -n "$cache" ] && [ "$cache" != registry ]; then bad_input "the in-cluster builder keeps nothing between builds: a cache folder is of no use, set cache to registry"; fi
+  fi
 else
   if [ -z "$tag" ]; then bad_input "--$action needs --tag"; fi
 fi
@@ -122,9 +138,10 @@ fi
 
 # Everything temporary, the credentials included, lives in one folder that only this user can read.
 work=$(mktemp -d "${TMPDIR:-/tmp}/build-image.XXXXXX")
-child=""
+child="" undo=()
 clean_up() {
   if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; fi
+  if [ ${#undo[@]} -gt 0 ]; then "${undo[@]}" >/dev/null 2>&1 || true; fi
   rm -rf "$work"
 }
 trap clean_up EXIT
@@ -139,8 +156,10 @@ need() {
   if ! command -v "$1" >/dev/null; then fail "there is no $1 on PATH; $2"; fi
 }
 
-# run COMMAND...: runs a builder with its output in the log. Prints it instead on --dry-run.
+# run WHAT COMMAND...: runs one step with its output in the log; WHAT names it in messages. Prints it instead on --dry-run.
 run() {
+  local what=$1
+  shift
   if [ "$dry_run" = true ]; then
     printf '%q ' "$@" >&2
     printf '\n' >&2
@@ -157,7 +176,7 @@ run() {
   child=""
   if [ "$result" != 0 ]; then
     if [ "$verbose" = false ]; then tail -n 25 "$work/log" | sed "s|^|$name: \| |" >&2; fi
-    fail "$1 failed (exit $result); $(advice)"
+    fail "$what failed (exit $result); $(advice)"
   fi
 }
 
@@ -202,7 +221,7 @@ stage_context() {
   chmod -R u=rwX,go=rX "$staged"
 }
 
-# What every builder is told, besides its own options: labels of provenance and the build arguments.
+# What every builder is told, besides its own options: where the image came from, under the names of the OCI annotations.
 labels=()
 describe() {
   labels=("org.opencontainers.image.title=$name" "org.opencontainers.image.version=$tag")
@@ -239,23 +258,26 @@ build_buildah() {
   # --timestamp 0 sets every time in the image to 1970: the same content gives the same digest.
   options+=(--isolation "${BUILDAH_ISOLATION:-chroot}" --format oci --layers --timestamp 0 --identity-label=false --file "$staged/$dockerfile")
   if [ -f "$staged/$dockerfile.dockerignore" ]; then options+=(--ignorefile "$staged/$dockerfile.dockerignore"); fi
-  if [ "$cache" = registry ]; then
-    options+=(--cache-from "$repository-cache" --cache-to "$repository-cache")
-  fi
+  case $cache in
+    "") ;;
+    registry) options+=(--cache-from "$repository-cache" --cache-to "$repository-cache") ;;
+    # buildah's layer cache is its storage.
+    *) buildah=(buildah --root "$cache/root" --runroot "$cache/run") ;;
+  esac
   for item in "${build_args[@]+"${build_args[@]}"}"; do options+=(--build-arg "$item"); done
   for item in "${labels[@]}"; do options+=(--label "$item" --annotation "$item"); done
 
   local local_name="localhost/build-image-$name-$$"
   if [ "${platforms#*,}" = "$platforms" ]; then
     if [ -n "$platforms" ]; then options+=(--platform "$platforms"); fi
-    run "${buildah[@]}" build "${options[@]}" --iidfile "$work/image" "$staged"
+    run build "${buildah[@]}" build "${options[@]}" --iidfile "$work/image" "$staged"
     local image=IMAGE
     if [ "$dry_run" = false ]; then image=$(cat "$work/image"); fi
-    each_tag run "${buildah[@]}" push --format oci "${push[@]}" "$image"
+    each_tag run push "${buildah[@]}" push --format oci "${push[@]}" "$image"
   else
-    run "${buildah[@]}" build "${options[@]}" --platform "$platforms" --manifest "$local_name" "$staged"
-    each_tag run "${buildah[@]}" manifest push --all --format oci "${push[@]}" "$local_name"
-    run "${buildah[@]}" manifest rm "$local_name"
+    run build "${buildah[@]}" build "${options[@]}" --platform "$platforms" --manifest "$local_name" "$staged"
+    each_tag run push "${buildah[@]}" manifest push --all --format oci "${push[@]}" "$local_name"
+    run clean-up "${buildah[@]}" manifest rm "$local_name"
   fi
 }
 
@@ -265,35 +287,222 @@ each_tag() {
   for target in "$tag" $stack_tag; do "$@" "docker://$repository:$target"; done
 }
 
+# BuildKit's image exporter, for buildx and buildctl. The manifest goes up after all that it names, so a tag is whole or absent.
+# rewrite-timestamp with SOURCE_DATE_EPOCH=0 does what --timestamp 0 does for buildah.
+buildkit_output() {
+  local names=$repository:$tag
+  if [ -n "$stack_tag" ]; then names="\"name=$names,$repository:$stack_tag\""; else names="name=$names"; fi
+  printf 'type=image,%s,push=true,oci-mediatypes=true,rewrite-timestamp=true%s' "$names" "$buildkit_insecure"
+}
+
+buildkit_digest() {
+  sed -n 's/.*"containerimage.digest": *"\(sha256:[0-9a-f]*\)".*/\1/p' "$work/metadata.json" | head -n 1 >"$work/digest"
+}
+
+build_buildx() {
+  local buildx=(docker buildx) options=() item
+  if ! docker buildx version >/dev/null 2>&1; then
+    buildx=(buildx)
+    need buildx "install docker with its buildx plugin, or set the builder to buildah or in-cluster."
+  fi
+  if [ -f "$work/docker/config.json" ]; then
+    # A log-in of our own must not hide the user's builders and plugins, which live in the same folder.
+    local own=${DOCKER_CONFIG:-$HOME/.docker}
+    export BUILDX_CONFIG=${BUILDX_CONFIG:-$own/buildx} DOCKER_CONFIG=$work/docker
+    for item in cli-plugins contexts; do
+      if [ -d "$own/$item" ]; then ln -s "$own/$item" "$work/docker/$item"; fi
+    done
+  fi
+  for item in "${build_args[@]+"${build_args[@]}"}" SOURCE_DATE_EPOCH=0; do options+=(--build-arg "$item"); done
+  for item in "${labels[@]}"; do options+=(--label "$item" --annotation "$item"); done
+  if [ -n "$platforms" ]; then options+=(--platform "$platforms"); fi
+  case $cache in
+    "") ;;
+    registry) options+=(--cache-from "type=registry,ref=$repository-cache$buildkit_insecure" --cache-to "type=registry,ref=$repository-cache,mode=max$buildkit_insecure") ;;
+    *) options+=(--cache-from "type=local,src=$cache/$name" --cache-to "type=local,dest=$cache/$name,mode=max") ;;
+  esac
+  # Provenance attestations hold the time of the build, and so would give each build a digest of its own.
+  run "build or push" "${buildx[@]}" build --progress plain --provenance=false --sbom=false --file "$staged/$dockerfile" "${options[@]}" \
+    --output "$(buildkit_output)" --metadata-file "$work/metadata.json" "$staged"
+  if [ "$dry_run" = false ]; then buildkit_digest; fi
+}
+
+# The job in which BuildKit runs. It waits for orders and ends by itself if nobody gives any.
+job_manifest() {
+  local security='"privileged": true' flags="" home=/root/.local/share/buildkit
+  case $buildkit_image in
+    *-rootless | *-rootless@*)
+      security='"runAsUser": 1000, "runAsGroup": 1000, "seccompProfile": {"type": "Unconfined"}, "appArmorProfile": {"type": "Unconfined"}'
+      flags=--oci-worker-no-process-sandbox
+      home=/home/user/.local/share/buildkit
+      ;;
+    *) home=/var/lib/buildkit ;;
+  esac
+  cat <<JSON
+{
+  "apiVersion": "batch/v1", "kind": "Job",
+  "metadata": {"name": "$job", "labels": {"app.kubernetes.io/name": "image-build", "app.kubernetes.io/component": "$name"}},
+  "spec": {
+    "backoffLimit": 0, "activeDeadlineSeconds": 3600, "ttlSecondsAfterFinished": 60,
+    "template": {
+      "metadata": {"labels": {"app.kubernetes.io/name": "image-build", "app.kubernetes.io/component": "$name"}},
+      "spec": {
+        "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false, "terminationGracePeriodSeconds": 1,
+        "containers": [{
+          "name": "buildkit", "image": "$buildkit_image",
+          "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait"],
+          "env": [{"name": "BUILDKITD_FLAGS", "value": "$flags --config /work/buildkitd.toml"}, {"name": "DOCKER_CONFIG", "value": "/work/docker"}],
+          "securityContext": {$security},
+          "volumeMounts": [{"name": "work", "mountPath": "/work"}, {"name": "state", "mountPath": "$home"}]
+        }],
+        "volumes": [{"name": "work", "emptyDir": {"medium": "Memory"}}, {"name": "state", "emptyDir": {}}]
+      }
+    }
+  }
+}
+JSON
+}
+
+# BuildKit in a pod. Context and log-in travel through "kubectl exec" into memory of that pod; the cluster stores neither.
+build_in_cluster() {
+  local kubectl=(kubectl --namespace "$namespace") options=() item
+  need kubectl "install it, or set the builder to buildah or buildx."
+  if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
+  job="build-$(printf '%s' "$name" | tr '._' '--' | cut -c 1-40)-$(date +%s)-$$"
+  job_manifest >"$work/job.json"
+  for item in "${build_args[@]+"${build_args[@]}"}" SOURCE_DATE_EPOCH=0; do options+=(--opt "build-arg:$item"); done
+  for item in "${labels[@]}"; do options+=(--opt "label:$item"); done
+  if [ -n "$platforms" ]; then options+=(--opt "platform=$platforms"); fi
+  if [ "$cache" = registry ]; then options+=(--import-cache "type=registry,ref=$repository-cache$buildkit_insecure" --export-cache "type=registry,ref=$repository-cache,mode=max$buildkit_insecure"); fi
+  local annotations=""
+  for item in "${labels[@]}"; do annotations+=",annotation.$item"; done
+  local build=(buildctl-daemonless.sh build --progress plain --frontend dockerfile.v0 --local context=/work/context --local dockerfile=/work/context
+    --opt "filename=$dockerfile" "${options[@]}" --output "$(buildkit_output)$annotations" --metadata-file /work/metadata.json)
+
+  if [ "$dry_run" = true ]; then
+    cat "$work/job.json" >&2
+    run "build or push" "${kubectl[@]}" exec "job/$job" -- "${build[@]}"
+    return
+  fi
+  : >"$work/buildkitd.toml"
+  if [ "$insecure" = true ]; then
+    printf '[registry."%s"]\n  http = %s\n  insecure = true\n' "${repository%%/*}" "$(case $registry_url in http:*) echo true ;; *) echo false ;; esac)" >"$work/buildkitd.toml"
+  fi
+  mkdir -p "$work/docker"
+  undo=("${kubectl[@]}" delete job "$job" --ignore-not-found --wait=false)
+  run "creating the BuildKit job" "${kubectl[@]}" create --filename "$work/job.json"
+  run "starting the BuildKit job" await_pod
+  run "sending the context" send_context
+  run "build or push" "${kubectl[@]}" exec "job/$job" -- "${build[@]}"
+  "${kubectl[@]}" exec "job/$job" -- cat /work/metadata.json >"$work/metadata.json"
+  buildkit_digest
+}
+
+# Until the job's pod runs; says why if it does not within five minutes.
+await_pod() {
+  local tries=0 selector="job-name=$job"
+  until [ "$("${kubectl[@]}" get pod --selector "$selector" --output 'jsonpath={.items[0].status.containerStatuses[0].ready}' 2>/dev/null)" = true ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 600 ]; then
+      "${kubectl[@]}" describe job "$job" | tail -n 10
+      "${kubectl[@]}" describe pod --selector "$selector" | tail -n 10
+      echo "the BuildKit pod did not start within 5 minutes"
+      return 1
+    fi
+    sleep 0.5
+  done
+}
+
+send_context() {
+  tar -C "$work" -cf - context docker buildkitd.toml | "${kubectl[@]}" exec --stdin "job/$job" -- tar -C /work -xf -
+}
+
+# SPDX list of what is in the image: in a local folder, and as an artifact beside the image in the registry.
+write_sbom() {
+  mkdir -p "$sbom"
+  local file=$sbom/$tag.spdx.json
+  if [ -f "$work/docker/config.json" ]; then export DOCKER_CONFIG=$work/docker; fi
+  case $registry_url in http:*) export SYFT_REGISTRY_INSECURE_USE_HTTP=true ;; esac
+  if [ "$insecure" = true ]; then export SYFT_REGISTRY_INSECURE_SKIP_TLS_VERIFY=true; fi
+  SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:$repository@$1" --output "spdx-json=$work/sbom.json"
+  if [ "$dry_run" = true ]; then return; fi
+  mv "$work/sbom.json" "$file"
+  if registry_attach "$1" application/spdx+json "$file"; then
+    say "bill of materials in $file and beside the image"
+  else
+    say "bill of materials in $file; the registry did not take it as an artifact (status $(registry_status))"
+  fi
+}
+
+# Deletes the image of this tag, unless a tag of another stack is on it.
+delete_image() {
+  local digest other tags
+  digest=$(registry_digest "$tag") || fail "the registry did not answer for $repository:$tag (status $(registry_status)); nothing was deleted. Try again, or set deleteOnDestroy to false"
+  if [ -z "$digest" ]; then
+    say "$repository:$tag is not in the registry; nothing to delete"
+    return
+  fi
+  tags=$(registry_tags) || fail "the registry did not list the tags of $repository (status $(registry_status)); nothing was deleted"
+  for other in $tags; do
+    case $other in
+      "$tag" | "$stack"-[0-9]*t[0-9]*z) ;;
+      *-[0-9]*t[0-9]*z)
+        if [ "$(registry_digest "$other")" = "$digest" ]; then
+          say "kept $repository:$tag: another stack has it as $other"
+          return
+        fi
+        ;;
+    esac
+  done
+  if [ "$dry_run" = true ]; then
+    say "would delete $repository@$digest"
+    return
+  fi
+  registry_delete "$digest" || fail "the registry refused to delete $repository@$digest (status $(registry_status)); allow deletion there (docker-registry: storage.delete.enabled), or set deleteOnDestroy to false"
+  say "deleted $repository@$digest"
+}
+
 started=$(date +%s)
 registry_configure
+buildkit_insecure=""
+if [ "$insecure" = true ]; then buildkit_insecure=",registry.insecure=true"; fi
 
-if [ "$action" = inspect ]; then
-  if digest=$(registry_digest "$tag"); then
-    if [ -n "$digest" ]; then echo present; else echo missing; fi
-  else
-    echo unknown
-  fi
-  exit 0
-fi
+case $action in
+  inspect)
+    if digest=$(registry_digest "$tag"); then
+      if [ -n "$digest" ]; then echo present; else echo missing; fi
+    else
+      echo unknown
+    fi
+    exit 0
+    ;;
+  delete)
+    delete_image
+    exit 0
+    ;;
+esac
 
-if [ "$dry_run" = false ] && [ "$force" = false ] && digest=$(registry_digest "$tag") && [ -n "$digest" ]; then
-  say "$repository:$tag is in the registry already; not built again"
-  echo "$repository@$digest"
-  exit 0
-fi
-
+if [ -n "$sbom" ]; then need syft "install it (github.com/anchore/syft), or leave out sbom."; fi
 stack_tag=""
-if [ -n "$stack" ]; then stack_tag=$(printf '%s' "$stack-$(date -u +%Y%m%dt%H%M%Sz)" | tr -c 'A-Za-z0-9_.-' '-'); fi
-write_auth
-stage_context
-describe
-say "building with $builder"
-build_buildah
-if [ "$dry_run" = true ]; then exit 0; fi
-digest=$(cat "$work/digest")
-if served=$(registry_digest "$tag") && [ "$served" != "$digest" ]; then
-  fail "pushed $digest, but $repository:$tag is \"$served\" in the registry; somebody else pushes this tag, or a proxy stands between"
+if [ -n "$stack" ]; then stack_tag=$(printf '%s' "$stack" | tr -c 'A-Za-z0-9_.-' '-')-$(date -u +%Y%m%dt%H%M%Sz); fi
+
+if [ "$force" = false ] && digest=$(registry_digest "$tag") && [ -n "$digest" ]; then
+  say "$repository:$tag is in the registry already; not built again"
+  if [ "$dry_run" = true ]; then exit 0; fi
+  if [ -n "$stack_tag" ] && ! registry_tag "$digest" "$stack_tag"; then say "could not tag it $stack_tag (status $(registry_status)): clean-images.sh may take it for unused"; fi
+else
+  write_auth
+  stage_context
+  describe
+  say "building with $builder"
+  "build_${builder//-/_}"
+  if [ "$dry_run" = true ]; then exit 0; fi
+  digest=$(cat "$work/digest")
+  # The registry has the last word on what it holds; where it cannot be asked, the builder's.
+  if served=$(registry_digest "$tag") && [ "$served" != "$digest" ]; then
+    fail "pushed $digest, but $repository:$tag is \"$served\" in the registry; somebody else pushes this tag, or a proxy stands between"
+  fi
+  say "built and pushed in $(($(date +%s) - started)) s as $repository:$tag"
 fi
-say "built and pushed in $(($(date +%s) - started)) s as $repository:$tag"
+if [ -n "$sbom" ] && [ ! -f "$sbom/$tag.spdx.json" ]; then write_sbom "$digest"; fi
 echo "$repository@$digest"

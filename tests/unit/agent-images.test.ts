@@ -218,6 +218,7 @@ describe("AgentImages", () => {
       IMAGE_BUILDER: "buildah",
       IMAGE_PLATFORMS: "",
       IMAGE_CACHE: "",
+      IMAGE_SBOM: "",
       IMAGE_FILES: expect.stringMatching(/^\{"Dockerfile":"644 [0-9a-f]{12}","a.txt":"644 [0-9a-f]{12}"\}$/),
       IMAGE_STACK: "test",
       IMAGE_MISSING: "",
@@ -237,6 +238,18 @@ describe("AgentImages", () => {
     expect(REGISTRY_PASSWORD).toBe("s3cret");
     expect(command.inputs.environment.value).toBeDefined();
     expect(JSON.stringify({ ...command.inputs, environment: others })).not.toContain("s3cret");
+  });
+
+  test("makes a namespace for the BuildKit jobs, and only for the builder that runs there", async () => {
+    const namespaces = (): pulumi.runtime.MockResourceArgs[] => made.filter((r) => r.type === "kubernetes:core/v1:Namespace");
+    await promiseOf(new AgentImages("images", args()).references["maven-dind"]);
+    expect(namespaces()).toEqual([]);
+    expect(Object.keys(environmentOf(commands()[0])).filter((key) => key.startsWith("BUILDKIT_"))).toEqual([]);
+
+    made.length = 0;
+    await promiseOf(new AgentImages("images", args({ builder: "in-cluster", inCluster: { image: "docker.io/moby/buildkit:v0.31.1-rootless" } })).references["maven-dind"]);
+    expect(namespaces().map((n) => n.inputs.metadata)).toEqual([expect.objectContaining({ name: "image-builds", labels: expect.objectContaining({ "pod-security.kubernetes.io/enforce": "privileged" }) })]);
+    expect(environmentOf(commands()[0])).toMatchObject({ BUILDKIT_IMAGE: "docker.io/moby/buildkit:v0.31.1-rootless", BUILDKIT_NAMESPACE: "image-builds", BUILDKIT_CONTEXT: "" });
   });
 
   test("deletes from the registry on destroy only if told so", async () => {
@@ -295,6 +308,11 @@ describe("AgentImages", () => {
     expect(byPath["images.linked.dockerfile"]).toContain("outside the context");
     await settled();
     expect(commands()).toEqual([]);
+  });
+
+  test("refuses an in-cluster builder without an image, or with a cache folder", () => {
+    expect(argProblems(args({ builder: "in-cluster", cache: "/var/cache/images" })).map((p) => p.propertyPath)).toEqual(["inCluster", "cache"]);
+    expect(argProblems(args({ builder: "in-cluster", cache: "registry", inCluster: { image: "i" } }))).toEqual([]);
   });
 
   test.each(["10.88.0.1:5000", "registry.example.org", "localhost:5000", "[::1]:5000"])("takes %s as a host", (host) => {
