@@ -52,9 +52,9 @@ async function up(withImages: boolean): Promise<void> {
   const started = Date.now();
   const elapsed = () => `${((Date.now() - started) / 1000).toFixed(0)} s`;
   if (process.getuid?.() !== 0) throw new Error("the sandbox makes namespaces, mounts and a bridge: run it as root");
-  const { IMAGE_PACKAGES, buildImages, pushImages } = await import("./images/index");
+  const { buildImages, DEBIAN_PACKAGES, pushImages } = await import("./images/index");
   const { bundlePlugins } = await import("./plugins/bundle");
-  await action("install the Debian packages that are missing", () => installPackages([...CLUSTER_PACKAGES, ...IMAGE_PACKAGES]));
+  await action("install the Debian packages that are missing", () => installPackages([...CLUSTER_PACKAGES, ...DEBIAN_PACKAGES]));
   const binaries = await buildBinaries();
   await action("lay out the node's programs", () => layOutTools(binaries));
   const archives = await action("make kubeadm's images", () => buildSystemImages(binaries));
@@ -72,7 +72,7 @@ async function up(withImages: boolean): Promise<void> {
   });
   if (withImages) {
     const images = await action("images that cannot be pulled here", () =>
-      buildImages({ cacheDir: path.join(CACHE, "images"), binaries: binaries["ingress-nginx"], log: (line) => process.stderr.write(`   ${line}\n`) }));
+      buildImages({ cacheDir: CACHE, binaries: binaries["ingress-nginx"], log: (line) => process.stderr.write(`   ${line}\n`) }));
     await action(`push them to ${REGISTRY}`, () => pushImages(images, REGISTRY));
   }
   await action("cluster DNS", () => kubectl(TOOLS, ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"]));
