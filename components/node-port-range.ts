@@ -1,0 +1,268 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import * as command from "@pulumi/command";
+import * as pulumi from "@pulumi/pulumi";
+
+/** A control-plane node reached over SSH. */
+export interface SshNode {
+  /** Name of the node in messages and in resource names; usually its Kubernetes name. */
+  name: string;
+  /** Host name or address of its SSH server. */
+  host: string;
+  /** Public host key as `ssh-keyscan` prints it, without the host: "ssh-ed25519 AAAA...". Any other key is refused. */
+  hostKey: string;
+}
+
+/** A jump host between the machine that runs Pulumi and the nodes. */
+export interface SshProxy {
+  host: string;
+  port: number;
+  user: string;
+  /** Private key in PEM form; without it the agent's keys are used. */
+  privateKey?: pulumi.Output<string>;
+  /** Public host key of the jump host. */
+  hostKey: string;
+}
+
+/** How the control-plane nodes are reached. The user must be root or be allowed `sudo -n`. */
+export type ControlPlaneAccess =
+  | { kind: "local"; nodes: { name: string }[] }
+  | {
+      kind: "ssh";
+      user: string;
+      port: number;
+      /** Private key in PEM form; a secret. */
+      privateKey?: pulumi.Output<string>;
+      /** Socket of an SSH agent, instead of or beside the private key. */
+      agentSocketPath?: string;
+      proxy?: SshProxy;
+      /** All control-plane nodes, in the order in which they are changed. */
+      nodes: SshNode[];
+    };
+
+export interface NodePortRangeArgs {
+  /** Ports that Services of type NodePort may hold, "MIN-MAX" within 1-65535. Kubernetes' own default is 30000-32767. */
+  range: string;
+  access: ControlPlaneAccess;
+  /**
+   * Also keep the range out of the nodes' local port allocation (net.ipv4.ip_local_reserved_ports, over reboots).
+   * @default false
+   */
+  reserveLocalPorts?: boolean;
+}
+
+/** What `node-port-range.sh show --json` found on one node, before anything is changed. */
+export interface Inspection {
+  manifest: string;
+  /** Value of the flag in the manifest; null where it is absent. */
+  flag: string | null;
+  /** Value the running kube-apiserver serves, "absent", or null where none runs. */
+  serving: string | null;
+  /** Value in the kubeadm-config ConfigMap, "absent", or null where there is none to be read. */
+  kubeadmConfig: string | null;
+  inForce: boolean;
+  /** Names the last change as long as it is in force, and is new as soon as it is not. */
+  mark: string;
+  /** Why the range is not in force. */
+  reasons: string[];
+  warnings: string[];
+  /** What would change in the manifest, as a unified diff. */
+  diff: string;
+}
+
+/** State of one node: at preview what would change, after an update what is in force. */
+export interface NodeState {
+  name: string;
+  state: string;
+}
+
+const script = fs.readFileSync(path.join(__dirname, "..", "scripts", "node-port-range.sh"), "utf8");
+
+/** Beyond the script's own time-outs: 300 s for the change and 300 s for putting it back. */
+const timeout = "15m";
+
+/** Runs the script as root; it comes on standard input, so that nothing is left on the node. */
+const runScript = (args: string) => `[ "$(id -u)" = 0 ] || exec sudo -n sh -s -- ${args}; exec sh -s -- ${args}`;
+
+/** Ends with 0 whatever happens: what went wrong is printed behind "error ", for parseInspection. */
+const reportErrors = (body: string) => `umask 077
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
+(${body}) 2>"$dir/err" || { printf 'error '; cat "$dir/err"; }`;
+
+/**
+ * Runs $NODE_COMMAND on a node by the OpenSSH client, with nothing taken from the user's own SSH
+ * configuration. Keys come by the environment and lie in files only while it runs.
+ */
+const overSsh = `
+printf 'node %s\n' "$NODE_HOST_KEY" >"$dir/known_hosts"
+common="-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=$dir/known_hosts -o GlobalKnownHostsFile=/dev/null -o ConnectTimeout=15 -o LogLevel=ERROR"
+login() {
+  if [ -z "$2" ]; then return; fi
+  printf '%s\n' "$2" >"$dir/$1"
+  printf ' -i %s' "$dir/$1"
+  if [ -z "$AGENT_SOCKET" ]; then printf ' -o IdentitiesOnly=yes -o IdentityAgent=none'; fi
+}
+if [ -n "$AGENT_SOCKET" ]; then export SSH_AUTH_SOCK="$AGENT_SOCKET"; fi
+node="$common -o HostKeyAlias=node$(login node_key "$NODE_KEY")"
+if [ -n "$PROXY_HOST" ]; then
+  printf 'proxy %s\n' "$PROXY_HOST_KEY" >>"$dir/known_hosts"
+  set -- -o "ProxyCommand=ssh $common -o HostKeyAlias=proxy$(login proxy_key "$PROXY_KEY") -p $PROXY_PORT -W [%h]:%p $PROXY_USER@$PROXY_HOST"
+fi
+unset NODE_KEY PROXY_KEY
+ssh $node "$@" -p "$NODE_PORT" "$NODE_USER@$NODE_HOST" "$NODE_COMMAND"
+`;
+
+/** All mistakes in the arguments; empty where they are good. */
+export function nodePortRangeProblems(args: NodePortRangeArgs): { propertyPath: string; reason: string }[] {
+  const problems: { propertyPath: string; reason: string }[] = [];
+  const match = /^([1-9]\d{0,4})-([1-9]\d{0,4})$/.exec(args.range);
+  if (!match || Number(match[1]) > Number(match[2]) || Number(match[2]) > 65535)
+    problems.push({ propertyPath: "range", reason: `found "${args.range}", expected MIN-MAX with 1 <= MIN <= MAX <= 65535, such as "80-32767"` });
+  const { access } = args;
+  if (access.nodes.length === 0) problems.push({ propertyPath: "access.nodes", reason: "found no node, expected every control-plane node of the cluster" });
+  if (access.kind === "local" && access.nodes.length > 1)
+    problems.push({ propertyPath: "access.nodes", reason: `found ${access.nodes.length} nodes, expected one: "local" reaches only the machine Pulumi runs on; use "ssh"` });
+  const hostKey = (propertyPath: string, key: string) => {
+    if (!/^(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/]{16,}={0,2}( .*)?$/.test(key))
+      problems.push({ propertyPath, reason: `found "${key}", expected a public host key such as "ssh-ed25519 AAAA..." (ssh-keyscan prints it)` });
+  };
+  const names = new Set<string>();
+  access.nodes.forEach((node: { name: string } | SshNode, i) => {
+    if (names.has(node.name)) problems.push({ propertyPath: `access.nodes[${i}].name`, reason: `"${node.name}" stands twice, expected each node once` });
+    names.add(node.name);
+    if ("hostKey" in node) hostKey(`access.nodes[${i}].hostKey`, node.hostKey);
+  });
+  if (access.kind === "ssh") {
+    if (!access.privateKey && !access.agentSocketPath)
+      problems.push({ propertyPath: "access.privateKey", reason: "found neither a private key nor an agent's socket, expected one of them" });
+    if (access.proxy) hostKey("access.proxy.hostKey", access.proxy.hostKey);
+  }
+  return problems;
+}
+
+/** The result of an inspection as the script printed it; throws with the node's name where it failed. */
+export function parseInspection(node: string, printed: string): Inspection {
+  if (!printed.startsWith("{")) throw new Error(`control-plane node ${node} cannot be inspected: ${printed.replace(/^error /, "").trim() || "it printed nothing"}`);
+  return JSON.parse(printed) as Inspection;
+}
+
+/** One sentence on a node, for previews and stack outputs. */
+export function describeInspection(range: string, found: Inspection): string {
+  if (found.inForce) return inForce(range);
+  const restart = found.diff === "" ? "kube-apiserver is not restarted" : "kube-apiserver restarts once";
+  return `would change to ${range} (${restart}), because ${found.reasons.join("; ")}`;
+}
+
+const inForce = (range: string) => `${range} in force`;
+
+/**
+ * Sets the API server's node-port range on every control-plane node, one node after the other, by
+ * scripts/node-port-range.sh; destroying it puts back what each node had before.
+ *
+ * Each run of the program inspects the nodes (read-only, also at preview). A node on which the range is
+ * not in force, whoever changed it, has a new mark, which makes its command resource due for an update.
+ */
+export class NodePortRange extends pulumi.ComponentResource {
+  /** The range in force; known only after every node serves it. */
+  readonly range: pulumi.Output<string>;
+  /** What was found, and what would change or is in force, node by node. */
+  readonly nodes: pulumi.Output<NodeState[]>;
+
+  constructor(name: string, args: NodePortRangeArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("build-platform:cluster:NodePortRange", name, {}, opts);
+    const errors = nodePortRangeProblems(args);
+    if (errors.length > 0) throw new pulumi.InputPropertiesError({ message: `${name}: the node-port range cannot be set`, errors });
+
+    const { range, access } = args;
+    const options = `--range ${range}${args.reserveLocalPorts ? " --reserve-local-ports" : ""}`;
+    const commands: (command.local.Command | command.remote.Command)[] = [];
+    const states: pulumi.Output<NodeState>[] = [];
+
+    for (const node of access.nodes) {
+      const found = this.inspect(node, access, `show --json ${options}`);
+      const change = found.apply(({ mark }) => runScript(`apply ${options} --mark ${mark}`));
+      const inputs = { create: change, update: change, delete: runScript("restore"), stdin: script, addPreviousOutputInEnv: false };
+      const resourceOptions: pulumi.CustomResourceOptions = {
+        parent: this,
+        dependsOn: commands.slice(-1),
+        customTimeouts: { create: timeout, update: timeout, delete: timeout },
+      };
+      const resource =
+        access.kind === "local"
+          ? new command.local.Command(`${name}-${node.name}`, inputs, resourceOptions)
+          : new command.remote.Command(`${name}-${node.name}`, { ...inputs, connection: connectionTo(node as SshNode, access) }, resourceOptions);
+      commands.push(resource);
+      states.push(
+        found
+          .apply((inspection) =>
+            pulumi.runtime.isDryRun() || inspection.inForce ? pulumi.output(describeInspection(range, inspection)) : resource.stdout.apply(() => inForce(range)),
+          )
+          .apply((state) => ({ name: node.name, state })),
+      );
+    }
+
+    this.range = pulumi.all(commands.map((each) => each.stdout)).apply(() => range);
+    this.nodes = pulumi.all(states);
+    this.registerOutputs({ range: this.range, nodes: this.nodes });
+  }
+
+  /** Looks at one node without changing it; at preview says what would change there. */
+  private inspect(node: { name: string } | SshNode, access: ControlPlaneAccess, args: string): pulumi.Output<Inspection> {
+    const result = command.local.runOutput(
+      {
+        command: reportErrors(access.kind === "local" ? runScript(args) : overSsh),
+        environment: access.kind === "local" ? {} : sshEnvironment(node as SshNode, access, runScript(args)),
+        stdin: script,
+        logging: command.types.enums.local.Logging.None,
+        addPreviousOutputInEnv: false,
+      },
+      { parent: this },
+    );
+    // The inspection prints no secret; the result is marked as one because the keys are among its arguments.
+    return pulumi.unsecret(result.stdout).apply(async (printed) => {
+      const found = parseInspection(node.name, printed);
+      if (pulumi.runtime.isDryRun()) {
+        for (const warning of found.warnings) await pulumi.log.warn(`${node.name}: ${warning}`, this);
+        if (found.diff) await pulumi.log.info(`${node.name}, ${found.manifest} would change:\n${found.diff}`, this);
+      }
+      return found;
+    });
+  }
+}
+
+type SshAccess = Extract<ControlPlaneAccess, { kind: "ssh" }>;
+
+function connectionTo(node: SshNode, access: SshAccess): command.types.input.remote.ConnectionArgs {
+  const secret = (key: pulumi.Output<string> | undefined) => key && pulumi.secret(key);
+  return {
+    host: node.host,
+    hostKey: node.hostKey,
+    user: access.user,
+    port: access.port,
+    privateKey: secret(access.privateKey),
+    agentSocketPath: access.agentSocketPath,
+    // An SSH server that refuses is not asked ten times, the provider's default.
+    dialErrorLimit: 3,
+    proxy: access.proxy && { ...access.proxy, privateKey: secret(access.proxy.privateKey), agentSocketPath: access.agentSocketPath, dialErrorLimit: 3 },
+  };
+}
+
+function sshEnvironment(node: SshNode, access: SshAccess, nodeCommand: string): Record<string, pulumi.Input<string>> {
+  const { proxy } = access;
+  return {
+    NODE_COMMAND: nodeCommand,
+    NODE_HOST: node.host,
+    NODE_PORT: `${access.port}`,
+    NODE_USER: access.user,
+    NODE_HOST_KEY: node.hostKey,
+    NODE_KEY: access.privateKey ? pulumi.secret(access.privateKey) : "",
+    AGENT_SOCKET: access.agentSocketPath ?? "",
+    PROXY_HOST: proxy?.host ?? "",
+    PROXY_PORT: `${proxy?.port ?? ""}`,
+    PROXY_USER: proxy?.user ?? "",
+    PROXY_HOST_KEY: proxy?.hostKey ?? "",
+    PROXY_KEY: proxy?.privateKey ? pulumi.secret(proxy.privateKey) : "",
+  };
+}
