@@ -43,7 +43,7 @@ export interface JenkinsMasterArgs {
   /** IngressClass that serves the domain. */
   ingressClassName: pulumi.Input<string>;
   /** Namespace whose pods forward people's requests. Default `ingress-nginx`. */
-  ingressNamespace?: string;
+  ingressNamespace?: pulumi.Input<string>;
   /** HTTPS at the Ingress. Default none. */
   tls?: IngressTls;
   /** Further annotations of the Ingress. Default none. */

@@ -1,0 +1,125 @@
+import * as net from "node:net";
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { AgentImages, AgentImagesArgs, inspectImages } from "./components/agent-images";
+import { IngressNginx } from "./components/ingress-nginx";
+import { JenkinsMaster } from "./components/jenkins-master";
+import { NodePortRange } from "./components/node-port-range";
+import { OpenEbsStorage } from "./components/openebs-storage";
+import { explain, loadConfig } from "./config";
+import { preflight } from "./preflight";
+
+/** The program: stack config in, components in order, stack outputs out. */
+export = async () => {
+  const config = loadConfig();
+  const { problems, apiServerAddresses } = await preflight(config);
+  if (problems.length > 0) throw new pulumi.RunError(explain(problems, pulumi.getStack()));
+
+  const provider = new k8s.Provider("cluster", {
+    ...(config.cluster.kubeconfig && { kubeconfig: config.cluster.kubeconfig }),
+    context: config.cluster.context,
+    // Changed settings reach the live object instead of replacing it under its users.
+    enableConfigMapMutable: true,
+    enableSecretMutable: true,
+  });
+  const opts = { providers: [provider] };
+
+  const { host, prefix, insecure, username, password } = config.registry;
+  const login = username && password ? { host, username, password: pulumi.secret(password) } : undefined;
+  const imagePullSecret = login && {
+    dockerConfigJson: pulumi.secret(JSON.stringify({ auths: { [host]: { auth: Buffer.from(`${username}:${password}`).toString("base64") } } })),
+  };
+
+  const nodePorts = new NodePortRange("node-port-range", config.nodePorts, opts);
+  // The API server restarts when its range changes: whatever talks to it comes afterwards.
+  const afterNodePorts = { ...opts, dependsOn: [nodePorts] };
+
+  const ingress = config.ingress.install
+    ? new IngressNginx(
+        "ingress-nginx",
+        {
+          image: config.images.ingressNginx,
+          ingressClassName: config.ingress.className,
+          replicas: config.ingress.replicas,
+          hstsSeconds: config.ingress.hstsSeconds,
+          ...(imagePullSecret && { imagePullSecret }),
+        },
+        afterNodePorts,
+      )
+    : undefined;
+
+  const storage = new OpenEbsStorage(
+    "openebs-storage",
+    {
+      basePath: config.storage.basePath,
+      provisionerImage: config.images.openebsProvisioner,
+      helperImage: config.images.openebsLinuxUtils,
+      ...(imagePullSecret && { imagePullSecret }),
+    },
+    afterNodePorts,
+  );
+
+  const imageArgs: AgentImagesArgs = {
+    registry: { host, prefix, insecure, ...(login && { username: login.username, password: login.password }) },
+    builder: config.imageBuild.builder,
+    images: config.builds,
+    ...(config.imageBuild.platforms.length > 0 && { platforms: config.imageBuild.platforms }),
+    ...(config.imageBuild.cache && { cache: config.imageBuild.cache }),
+    deleteOnDestroy: config.imageBuild.deleteOnDestroy,
+  };
+  const images = new AgentImages("agent-images", { ...imageArgs, found: await inspectImages(imageArgs, { username, password }) }, config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
+  /** A build's digest reference, or the reference that config gives. */
+  const image = (name: string): pulumi.Input<string> => images.references[name] ?? name;
+
+  const jenkins = new JenkinsMaster(
+    "jenkins",
+    {
+      domain: config.domain,
+      image: image(config.controller.image),
+      storageClassName: storage.storageClassName,
+      storageSize: config.storage.size,
+      protectHome: config.storage.protectHome,
+      ingressClassName: ingress?.ingressClassName ?? config.ingress.className,
+      ingressNamespace: ingress?.namespace ?? config.ingress.namespace,
+      ...(config.ingress.tls && { tls: config.ingress.tls }),
+      ingressAnnotations: config.ingress.annotations,
+      maxBodySize: config.ingress.maxBodySize,
+      agentTemplates: config.agents.map((agent) => ({ ...agent, image: image(agent.image) })),
+      agentCap: config.agentCap,
+      agentSettings: {
+        dindImage: config.images.dockerDind,
+        buildkitImage: config.images.buildkit,
+        insecureRegistries: insecure ? [host] : [],
+        ...(config.agentCache && { cachePath: config.agentCache.path }),
+      },
+      ...(config.agentCache && { cacheKeeperImage: config.images.inboundAgent, cacheMaxGi: config.agentCache.maxGi }),
+      adminUser: config.admin.user,
+      ...(config.admin.password && { adminPassword: config.admin.password }),
+      adminPasswordVersion: config.admin.passwordVersion,
+      ...(config.admin.existingSecret && { adminExistingSecret: config.admin.existingSecret }),
+      resources: config.controller.resources,
+      maxRamPercentage: config.controller.maxRamPercentage,
+      javaOpts: config.controller.javaOpts,
+      startupSeconds: config.controller.startupSeconds,
+      terminationSeconds: config.controller.terminationSeconds,
+      nodeSelector: config.controller.nodeSelector,
+      tolerations: config.controller.tolerations,
+      networkPolicies: config.networkPolicies,
+      apiServerCidrs: apiServerAddresses.filter(net.isIPv4).map((address) => `${address}/32`),
+      ...(config.prometheusNamespace && { prometheusNamespace: config.prometheusNamespace }),
+      ...(login && { registryLogin: login }),
+    },
+    afterNodePorts,
+  );
+
+  return {
+    jenkinsUrl: jenkins.url,
+    adminUser: jenkins.adminUser,
+    adminPasswordCommand: jenkins.passwordCommand,
+    agentImages: images.references,
+    storageClass: storage.storageClassName,
+    nodePortRange: nodePorts.range,
+    ingressClass: ingress?.ingressClassName ?? config.ingress.className,
+    namespaces: { jenkins: jenkins.namespace, agents: jenkins.agentsNamespace },
+  };
+};

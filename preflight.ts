@@ -1,0 +1,175 @@
+/**
+ * What must answer before the stack is touched, at preview as at up: the cluster and the registry. Without these checks a
+ * preview against an unreachable cluster is green and proves nothing.
+ */
+import * as fs from "node:fs";
+import * as http from "node:http";
+import * as https from "node:https";
+import * as os from "node:os";
+import * as path from "node:path";
+import type { KubeConfig } from "@kubernetes/client-node";
+import type { PlatformConfig, Problem } from "./config";
+
+/** How often and for how long one answer is awaited. */
+export interface Patience {
+  timeoutMs: number;
+  attempts: number;
+  pauseMs: number;
+}
+
+const patience: Patience = { timeoutMs: 5000, attempts: 3, pauseMs: 1000 };
+
+interface Answer {
+  status: number;
+  body: string;
+}
+
+/** The answer to a GET, or why there is none. */
+async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Patience): Promise<Answer | Error> {
+  return new Promise((resolve) => {
+    const get = url.startsWith("https:") ? https.get : http.get;
+    const request = get(url, { ...options, timeout: timeoutMs, agent: options.agent ?? false }, (answer) => {
+      let body = "";
+      answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
+      answer.on("end", () => resolve({ status: answer.statusCode ?? 0, body }));
+      answer.on("error", resolve);
+    });
+    request.on("timeout", () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
+    request.on("error", resolve);
+  });
+}
+
+function reason(error: Error): string {
+  // Node gives a failed connection to several addresses as one error without a message of its own.
+  const first = error instanceof AggregateError && error.errors[0] instanceof Error ? error.errors[0] : error;
+  return first.message || ((first as NodeJS.ErrnoException).code ?? first.name);
+}
+
+/** Whether the registry speaks its API: 200, or 401 where it wants a login first. */
+export async function registryProblem(registry: PlatformConfig["registry"], wait: Patience = patience): Promise<Problem | undefined> {
+  const tries: [string, https.RequestOptions][] = registry.insecure
+    ? [
+        [`http://${registry.host}/v2/`, {}],
+        [`https://${registry.host}/v2/`, { rejectUnauthorized: false }],
+      ]
+    : [[`https://${registry.host}/v2/`, {}]];
+  const seen: string[] = [];
+  for (const [url, options] of tries) {
+    const answer = await ask(url, options, wait);
+    if (!(answer instanceof Error) && (answer.status === 200 || answer.status === 401)) return undefined;
+    seen.push(`${url}: ${answer instanceof Error ? reason(answer) : `status ${answer.status}`}`);
+  }
+  return {
+    key: "registry.host",
+    found: seen.join("; "),
+    expected: `an image registry that answers at ${registry.host}`,
+    fix: registry.insecure
+      ? "start the registry, or correct the name: pulumi config set --path 'registry.host' <host:port>"
+      : "start the registry, correct registry.host, or set registry.insecure: true for one without a valid certificate",
+  };
+}
+
+/** Files the kubeconfig is read from: the config's own, else $KUBECONFIG, else ~/.kube/config. */
+export function kubeconfigFiles(kubeconfig: string | undefined, environment: NodeJS.ProcessEnv): string[] {
+  if (kubeconfig) return [kubeconfig];
+  const listed = (environment.KUBECONFIG ?? "").split(path.delimiter).filter((file) => file !== "");
+  return listed.length > 0 ? listed : [path.join(os.homedir(), ".kube", "config")];
+}
+
+async function loadKubeconfig(files: string[]): Promise<KubeConfig> {
+  const { KubeConfig } = await import("@kubernetes/client-node");
+  const merged = new KubeConfig();
+  for (const file of files) {
+    const part = new KubeConfig();
+    part.loadFromFile(file);
+    merged.mergeConfig(part, true);
+  }
+  return merged;
+}
+
+/** What a healthy cluster said of itself. */
+export interface ClusterFacts {
+  /** Addresses on which pods reach the API server: its Service's and its endpoints', sorted. */
+  apiServerAddresses: string[];
+}
+
+/** Checks that the named context exists and that its API server is ready and accepts its credentials. */
+export async function inspectCluster(cluster: PlatformConfig["cluster"], environment: NodeJS.ProcessEnv = process.env, wait: Patience = patience): Promise<ClusterFacts | Problem> {
+  const files = kubeconfigFiles(cluster.kubeconfig, environment);
+  const present = files.filter((file) => fs.existsSync(file));
+  const key = cluster.kubeconfig ? "kubeconfig" : "kubeContext";
+  if (present.length === 0)
+    return { key, found: `no file ${files.join(" or ")}`, expected: "a kubeconfig file", fix: "pulumi config set kubeconfig <path>, or export KUBECONFIG=<path>" };
+  let kubeconfig: KubeConfig;
+  try {
+    kubeconfig = await loadKubeconfig(present);
+  } catch (error) {
+    return { key, found: `${present.join(", ")}: ${reason(error as Error)}`, expected: "a kubeconfig file", fix: "compare it with what kubectl config view prints" };
+  }
+  const context = kubeconfig.getContextObject(cluster.context);
+  if (!context) {
+    const names = kubeconfig.getContexts().map((known) => known.name);
+    return {
+      key: "kubeContext",
+      found: cluster.context,
+      expected: `a context of ${present.join(", ")}: ${names.join(", ") || "it has none"}`,
+      fix: names.length === 1 ? `pulumi config set kubeContext ${names[0]}` : "pulumi config set kubeContext <name>",
+    };
+  }
+  kubeconfig.setCurrentContext(cluster.context);
+  const server = kubeconfig.getCurrentCluster()?.server.replace(/\/$/, "");
+  if (!server) return { key: "kubeContext", found: `context ${cluster.context} without a cluster`, expected: "a context whose cluster has a server", fix: "compare it with what kubectl config view prints" };
+
+  const get = async (target: string): Promise<Answer | Error> => {
+    try {
+      const options: https.RequestOptions = {};
+      await kubeconfig.applyToHTTPSOptions(options);
+      return await ask(server + target, options, wait);
+    } catch (error) {
+      return error as Error;
+    }
+  };
+  let ready = await get("/readyz");
+  for (let attempt = 1; attempt < wait.attempts && (ready instanceof Error || ready.status >= 500); attempt++) {
+    await new Promise((resolve) => setTimeout(resolve, wait.pauseMs));
+    ready = await get("/readyz");
+  }
+  if (ready instanceof Error || ready.status >= 500)
+    return {
+      key: "kubeContext",
+      found: `${server}: ${ready instanceof Error ? reason(ready) : `/readyz answers ${ready.status}`}`,
+      expected: `an API server that is ready in context ${cluster.context}`,
+      fix: `check the address, the network and the cluster; kubectl --context ${cluster.context} get --raw /readyz must print ok`,
+    };
+
+  // Also the proof that the credentials are good: /readyz answers strangers as well.
+  const answers = await Promise.all(["/api/v1/namespaces/default/services/kubernetes", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"].map(get));
+  const refused = answers.find((answer) => answer instanceof Error || answer.status !== 200);
+  if (refused)
+    return {
+      key: "kubeContext",
+      found: `${server} refuses user ${context.user}: ${refused instanceof Error ? reason(refused) : `status ${refused.status}`}`,
+      expected: `credentials that may administer the cluster of context ${cluster.context}`,
+      fix: `renew user ${context.user} in ${present.join(", ")}; kubectl --context ${cluster.context} -n default get service kubernetes must work`,
+    };
+  const [service, slice] = answers.map((answer) => JSON.parse((answer as Answer).body)) as [{ spec: { clusterIPs: string[] } }, { endpoints: { addresses: string[] }[] | null }];
+  const addresses = [...service.spec.clusterIPs, ...(slice.endpoints ?? []).flatMap((endpoint) => endpoint.addresses)];
+  return { apiServerAddresses: [...new Set(addresses)].sort() };
+}
+
+/**
+ * Asks cluster and registry at the same time; `problems` holds everything that does not answer. A registry that only the
+ * cluster must reach, with builder `in-cluster`, is asked by the build itself.
+ */
+export async function preflight(
+  config: Pick<PlatformConfig, "cluster" | "registry" | "imageBuild">,
+  environment: NodeJS.ProcessEnv = process.env,
+  wait: Patience = patience,
+): Promise<ClusterFacts & { problems: Problem[] }> {
+  const [cluster, registry] = await Promise.all([
+    inspectCluster(config.cluster, environment, wait),
+    config.imageBuild.builder === "in-cluster" ? undefined : registryProblem(config.registry, wait),
+  ]);
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : [])];
+  return { apiServerAddresses: "key" in cluster ? [] : cluster.apiServerAddresses, problems };
+}
