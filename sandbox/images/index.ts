@@ -1,0 +1,392 @@
+/**
+ * Builds the images that the sandbox cannot pull, and pushes them to its registry.
+ *
+ * Each folder beside this file holds one image: a Containerfile and what goes into it; RECIPES below says
+ * what they are built on and which upstream image each stands in for. Finished images lie in one OCI layout
+ * in the cache, compressed once; a record per image holds the hash of its inputs, so that nothing is built twice.
+ */
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { build as bundle } from "esbuild";
+import { blobPath, push } from "./registry";
+
+/** Debian packages that building the images needs on this machine. */
+export const DEBIAN_PACKAGES = ["buildah", "mmdebstrap"];
+
+/** An image that lies finished in the cache. */
+export interface BuiltImage {
+  /** Folder name below sandbox/images. */
+  name: string;
+  /** Repository and tag in the sandbox's registry, such as "jenkins/jenkins" and "2.568.2-jdk21". */
+  repository: string;
+  tag: string;
+  /** Digest of the image manifest, "sha256:...". */
+  digest: string;
+  /** Compressed size of configuration and layers in bytes. */
+  bytes: number;
+  /** Folder of the OCI layout that holds the blobs. */
+  layout: string;
+}
+
+export interface BuildOptions {
+  /** Folder outside the repository that survives `down`. */
+  cacheDir: string;
+  /** Receives one line for each step. */
+  log: (line: string) => void;
+  /** Build only these (folder names) and what they are built on. */
+  only?: string[];
+  /** Folder that holds the `nginx-ingress-controller` binary. */
+  binaries: string;
+}
+
+interface Recipe {
+  /** Images this one is built on; each reaches the Containerfile as an argument of its name in capitals. */
+  on: string[];
+  /** Key in images/upstream.json, or a full reference, of what it stands in for; absent for inner layers. */
+  upstream?: string;
+  /** What else decides the content, besides the folder. */
+  inputs?: (o: BuildOptions) => (string | Buffer)[];
+  /** Puts what the Containerfile needs beyond its folder into the build context. */
+  prepare?: (context: string, o: BuildOptions) => Promise<void>;
+}
+
+const HERE = __dirname;
+const UPSTREAM = path.join(HERE, "../../images/upstream.json");
+const DEBIAN_SOURCES = [
+  "deb http://deb.debian.org/debian bookworm main",
+  "deb http://deb.debian.org/debian bookworm-updates main",
+  "deb http://deb.debian.org/debian-security bookworm-security main",
+];
+/** What a container has no use for; copyright files stay. */
+const DEBIAN_LEAN = [
+  "path-exclude=/usr/share/man/*",
+  "path-exclude=/usr/share/locale/*",
+  "path-exclude=/usr/share/doc/*",
+  "path-include=/usr/share/doc/*/copyright",
+];
+/** Certificate authorities that the administrator added to this machine: the images trust whom the machine trusts. */
+const LOCAL_AUTHORITIES = "/usr/local/share/ca-certificates";
+
+const RECIPES: Record<string, Recipe> = {
+  base: { on: [], upstream: "docker.io/library/debian:bookworm-slim", inputs: () => [...DEBIAN_SOURCES, ...DEBIAN_LEAN, ...localAuthorities().map((f) => fs.readFileSync(f))], prepare: debianRoot },
+  java: { on: ["base"] },
+  jdk: { on: ["java"] },
+  maven: { on: ["jdk"], upstream: "maven" },
+  hudson: { on: ["maven"] },
+  jenkins: { on: ["java", "jdk", "hudson"], upstream: "jenkins", inputs: () => adapterSources().map((f) => fs.readFileSync(f)), prepare: bundleAdapter },
+  agent: { on: ["jdk"], upstream: "inboundAgent" },
+  gradle: { on: ["jdk"], upstream: "gradle" },
+  dind: { on: ["base"], upstream: "dockerDind" },
+  "docker-cli": { on: ["base"], upstream: "dockerCli" },
+  "ingress-nginx": { on: ["base"], upstream: "ingressNginx", inputs: (o) => [fs.readFileSync(controllerBinary(o))], prepare: async (context, o) => fs.copyFileSync(controllerBinary(o), path.join(context, "nginx-ingress-controller")) },
+  "openebs-provisioner": { on: [], upstream: "openebsProvisioner", prepare: goBinary("provisioner-localpv") },
+  "openebs-linux-utils": { on: ["base"], upstream: "openebsLinuxUtils" },
+  restic: { on: ["base"], upstream: "restic" },
+};
+
+/** Folder names of the images that are pushed. */
+export const IMAGE_NAMES = Object.keys(RECIPES).filter((name) => RECIPES[name].upstream !== undefined);
+
+/**
+ * References of all images in a registry, keyed as in images/upstream.json (the Debian base as "debian").
+ * @param registry host and port, such as "10.88.0.1:5000"
+ */
+export function sandboxReferences(registry: string): Record<string, string> {
+  return Object.fromEntries(
+    IMAGE_NAMES.map((name) => {
+      const { repository, tag } = target(name);
+      return [name === "base" ? "debian" : RECIPES[name].upstream!, `${registry}/${repository}:${tag}`];
+    }),
+  );
+}
+
+/**
+ * Builds every image whose inputs changed since it was last built into this cache.
+ * @throws when a tool is missing or a build fails; the message holds the failing step's last lines
+ */
+export async function buildImages(o: BuildOptions): Promise<BuiltImage[]> {
+  const unknown = (o.only ?? []).filter((name) => !RECIPES[name]);
+  if (unknown.length > 0) throw new Error(`no such image: ${unknown.join(", ")}; there are ${Object.keys(RECIPES).join(", ")}`);
+  const wanted = o.only ?? Object.keys(RECIPES);
+  const keys = new Map<string, string>();
+  const keyOf = (name: string): string => {
+    if (!keys.has(name)) keys.set(name, inputHash(name, RECIPES[name].on.map(keyOf), o));
+    return keys.get(name)!;
+  };
+  const store = new Store(path.join(o.cacheDir, "images"));
+  if (wanted.some((name) => !store.find(name, keyOf(name)))) {
+    await store.locked(async () => {
+      const pending = new Map<string, Promise<void>>();
+      const slots = new Slots(2);
+      const make = (name: string): Promise<void> => {
+        const running = pending.get(name);
+        if (running) return running;
+        const promise = (async () => {
+          const { on } = RECIPES[name];
+          if (store.find(name, keyOf(name))) return;
+          // An inner image that is recorded but gone from the builder's own storage is made again.
+          await Promise.all(on.filter((parent) => !store.holds(parent, keyOf(parent))).map((parent) => { store.forget(parent); return make(parent); }));
+          await slots.run(async () => {
+            const started = Date.now();
+            o.log(`${name}: building`);
+            const bytes = await buildOne(name, keyOf, store, o);
+            const size = bytes > 0 ? `, ${(bytes / 1e6).toFixed(0)} MB compressed` : "";
+            o.log(`${name}: built in ${((Date.now() - started) / 1000).toFixed(1)} s${size}`);
+          });
+        })();
+        pending.set(name, promise);
+        return promise;
+      };
+      const results = await Promise.allSettled(wanted.map(make));
+      const failed = results.flatMap((r) => (r.status === "rejected" ? [r.reason as Error] : []));
+      if (failed.length > 0) throw new Error([...new Set(failed.map((e) => e.message))].join("\n"));
+      store.collectGarbage();
+    });
+  }
+  return wanted
+    .filter((name) => RECIPES[name].upstream !== undefined)
+    .map((name) => ({ name, ...target(name), ...store.find(name, keyOf(name))!, layout: store.layout }));
+}
+
+/**
+ * Pushes images to a plain HTTP registry; what it has already is left alone.
+ * @param registry host and port, such as "10.88.0.1:5000"
+ */
+export async function pushImages(images: BuiltImage[], registry: string, log: (line: string) => void = () => undefined): Promise<void> {
+  for (const image of images) {
+    const sent = await push(image, registry);
+    if (sent > 0) log(`${image.repository}:${image.tag}: pushed ${(sent / 1e6).toFixed(0)} MB`);
+  }
+}
+
+/** Repository and tag of an image: the upstream name without its host. */
+function target(name: string): { repository: string; tag: string } {
+  const { upstream } = RECIPES[name];
+  let reference = upstream!;
+  if (!reference.includes("/")) {
+    const pins = JSON.parse(fs.readFileSync(UPSTREAM, "utf8")) as Record<string, { image: string; tag: string }>;
+    const pin = pins[reference];
+    if (!pin) throw new Error(`images/upstream.json has no entry ${reference}, which sandbox/images/${name} stands in for`);
+    reference = `${pin.image}:${pin.tag}`;
+  }
+  const [, repository, tag] = /^[^/]+\/(.+):([^:/]+)$/.exec(reference)!;
+  return { repository, tag };
+}
+
+/** Hash of everything that decides an image's content. */
+function inputHash(name: string, parents: string[], o: BuildOptions): string {
+  const hash = createHash("sha256");
+  const add = (part: string | Buffer) => hash.update(`${part.length}:`).update(part);
+  parents.forEach(add);
+  const folder = path.join(HERE, name);
+  for (const file of filesBelow(folder)) {
+    add(path.relative(folder, file));
+    add(String(fs.statSync(file).mode & 0o111));
+    add(fs.readFileSync(file));
+  }
+  (RECIPES[name].inputs?.(o) ?? []).forEach(add);
+  return hash.digest("hex").slice(0, 16);
+}
+
+function filesBelow(folder: string): string[] {
+  return fs
+    .readdirSync(folder, { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => (entry.isDirectory() ? filesBelow(path.join(folder, entry.name)) : [path.join(folder, entry.name)]));
+}
+
+async function buildOne(name: string, keyOf: (name: string) => string, store: Store, o: BuildOptions): Promise<number> {
+  const recipe = RECIPES[name];
+  const context = fs.mkdtempSync(path.join(store.scratch, `${name}-`));
+  try {
+    fs.cpSync(path.join(HERE, name), context, { recursive: true });
+    await recipe.prepare?.(context, o);
+    const local = `localhost/${name}:${keyOf(name)}`;
+    const args = recipe.on.flatMap((parent) => ["--build-arg", `${parent.toUpperCase().replace(/-/g, "_")}=localhost/${parent}:${keyOf(parent)}`]);
+    await run(["buildah", ...store.buildah, "bud", "--isolation", "chroot", "--timestamp", "0", "--pull-never", "--network", "host", ...args, "-t", local, "-f", path.join(context, "Containerfile"), context], `image ${name}`);
+    if (recipe.upstream === undefined) {
+      store.record(name, { key: keyOf(name), digest: "", bytes: 0 });
+      return 0;
+    }
+    const exported = path.join(store.scratch, `${path.basename(context)}-oci`);
+    await run(["buildah", ...store.buildah, "push", "--quiet", "--format", "oci", local, `oci:${exported}`], `image ${name}`);
+    return store.adopt(name, keyOf(name), exported);
+  } finally {
+    fs.rmSync(context, { recursive: true, force: true });
+    fs.rmSync(`${context}-oci`, { recursive: true, force: true });
+  }
+}
+
+/** The base image's files: a minimal Debian that trusts whom this machine trusts. */
+async function debianRoot(context: string): Promise<void> {
+  const authorities = localAuthorities();
+  const hooks = authorities.length > 0 ? [`--customize-hook=copy-in ${authorities.join(" ")} ${LOCAL_AUTHORITIES}`, `--customize-hook=chroot "$1" update-ca-certificates`] : [];
+  await run(
+    ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "--aptopt=APT::Install-Recommends \"false\"", ...DEBIAN_LEAN.map((opt) => `--dpkgopt=${opt}`), ...hooks, "bookworm", path.join(context, "rootfs.tar"), ...DEBIAN_SOURCES],
+    "image base",
+    { SOURCE_DATE_EPOCH: "0" },
+  );
+}
+
+function localAuthorities(): string[] {
+  return fs.existsSync(LOCAL_AUTHORITIES) ? filesBelow(LOCAL_AUTHORITIES).filter((f) => f.endsWith(".crt")) : [];
+}
+
+function adapterSources(): string[] {
+  return [require.resolve("yaml/package.json"), require.resolve("esbuild/package.json")];
+}
+
+async function bundleAdapter(context: string): Promise<void> {
+  await bundle({ entryPoints: [path.join(HERE, "jenkins/adapter/main.ts")], outfile: path.join(context, "adapter.js"), bundle: true, platform: "node", target: "node18", legalComments: "none", logLevel: "silent" });
+}
+
+function controllerBinary(o: BuildOptions): string {
+  const file = path.join(o.binaries, "nginx-ingress-controller");
+  if (!fs.existsSync(file)) throw new Error(`${file} is missing: build sandbox/go/ingress-nginx first`);
+  return file;
+}
+
+function goBinary(output: string): NonNullable<Recipe["prepare"]> {
+  return (context) => run(["go", "build", "-C", context, "-trimpath", "-ldflags", "-s -w", "-o", output, "."], `image ${path.basename(context)}`, { CGO_ENABLED: "0", GOFLAGS: "-mod=readonly", GOTOOLCHAIN: "local" });
+}
+
+interface Entry {
+  key: string;
+  digest: string;
+  bytes: number;
+}
+
+/** The cache folder: buildah's own storage, the OCI layout with the finished blobs, a record per image. */
+class Store {
+  readonly layout: string;
+  readonly scratch: string;
+  readonly buildah: string[];
+  private readonly records: string;
+
+  constructor(private readonly dir: string) {
+    this.layout = path.join(dir, "oci");
+    this.scratch = path.join(dir, "scratch");
+    this.records = path.join(dir, "records");
+    this.buildah = ["--root", path.join(dir, "storage"), "--runroot", path.join(dir, "run"), "--storage-driver", "overlay"];
+  }
+
+  /** The finished image of this key, if all of it is there. */
+  find(name: string, key: string): Entry | undefined {
+    try {
+      const entry = JSON.parse(fs.readFileSync(path.join(this.records, `${name}.json`), "utf8")) as Entry;
+      if (entry.key !== key) return undefined;
+      return entry.digest === "" || fs.existsSync(blobPath(this.layout, entry.digest)) ? entry : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Whether buildah can build on this image. */
+  holds(name: string, key: string): boolean {
+    if (!this.find(name, key)) return false;
+    try {
+      const images = JSON.parse(fs.readFileSync(path.join(this.dir, "storage/overlay-images/images.json"), "utf8")) as { names?: string[] }[];
+      return images.some((image) => image.names?.includes(`localhost/${name}:${key}`));
+    } catch {
+      return false;
+    }
+  }
+
+  record(name: string, entry: Entry): void {
+    const file = path.join(this.records, `${name}.json`);
+    fs.writeFileSync(`${file}.new`, JSON.stringify(entry));
+    fs.renameSync(`${file}.new`, file);
+  }
+
+  forget(name: string): void {
+    fs.rmSync(path.join(this.records, `${name}.json`), { force: true });
+  }
+
+  /** Moves an exported image's blobs into the layout and records it; returns its compressed size. */
+  adopt(name: string, key: string, exported: string): number {
+    const index = JSON.parse(fs.readFileSync(path.join(exported, "index.json"), "utf8")) as { manifests: { digest: string }[] };
+    const digest = index.manifests[0].digest;
+    for (const blob of fs.readdirSync(path.join(exported, "blobs/sha256"))) {
+      fs.renameSync(path.join(exported, "blobs/sha256", blob), blobPath(this.layout, `sha256:${blob}`));
+    }
+    const bytes = manifestBlobs(this.layout, digest).reduce((sum, blob) => sum + blob.size, 0);
+    this.record(name, { key, digest, bytes });
+    return bytes;
+  }
+
+  /** Drops blobs that no record refers to any more. */
+  collectGarbage(): void {
+    const used = new Set<string>();
+    for (const file of fs.readdirSync(this.records).filter((f) => f.endsWith(".json"))) {
+      const { digest } = JSON.parse(fs.readFileSync(path.join(this.records, file), "utf8")) as Entry;
+      if (digest === "") continue;
+      used.add(digest);
+      manifestBlobs(this.layout, digest).forEach((blob) => used.add(blob.digest));
+    }
+    for (const blob of fs.readdirSync(path.join(this.layout, "blobs/sha256"))) {
+      if (!used.has(`sha256:${blob}`)) fs.rmSync(path.join(this.layout, "blobs/sha256", blob));
+    }
+  }
+
+  /** Runs an action that no other process runs on this cache at the same time. */
+  async locked(action: () => Promise<void>): Promise<void> {
+    for (const dir of [this.records, this.scratch, path.join(this.layout, "blobs/sha256")]) fs.mkdirSync(dir, { recursive: true });
+    const lock = path.join(this.dir, "lock");
+    for (;;) {
+      try {
+        fs.writeFileSync(lock, String(process.pid), { flag: "wx" });
+        break;
+      } catch (e) {
+        if ((e as NodeJS.ErrnoException).code !== "EEXIST") throw e;
+        const holder = Number(fs.readFileSync(lock, "utf8"));
+        if (holder > 0 && !fs.existsSync(`/proc/${holder}`)) fs.rmSync(lock, { force: true });
+        else await new Promise((resolve) => setTimeout(resolve, 500));
+      }
+    }
+    try {
+      await action();
+    } finally {
+      fs.rmSync(lock, { force: true });
+    }
+  }
+}
+
+function manifestBlobs(layout: string, digest: string): { digest: string; size: number }[] {
+  const manifest = JSON.parse(fs.readFileSync(blobPath(layout, digest), "utf8")) as { config: { digest: string; size: number }; layers: { digest: string; size: number }[] };
+  return [manifest.config, ...manifest.layers];
+}
+
+/** Lets at most `free` actions run at once. */
+class Slots {
+  private readonly waiting: (() => void)[] = [];
+  constructor(private free: number) {}
+
+  async run<T>(action: () => Promise<T>): Promise<T> {
+    if (this.free > 0) this.free--;
+    else await new Promise<void>((resolve) => this.waiting.push(resolve));
+    try {
+      return await action();
+    } finally {
+      const next = this.waiting.shift();
+      if (next) next();
+      else this.free++;
+    }
+  }
+}
+
+/** Runs a command quietly; when it fails, the error carries its last lines. */
+function run(argv: string[], what: string, env: Record<string, string> = {}): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let tail = "";
+    const child = spawn(argv[0], argv.slice(1), { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
+    const keep = (chunk: Buffer) => (tail = (tail + chunk.toString()).slice(-8000));
+    child.stdout.on("data", keep);
+    child.stderr.on("data", keep);
+    child.on("error", (e: NodeJS.ErrnoException) =>
+      reject(new Error(e.code === "ENOENT" ? `${what}: ${argv[0]} is not installed; apt-get install ${DEBIAN_PACKAGES.join(" ")}, and Go for the binaries` : `${what}: ${e.message}`)),
+    );
+    child.on("close", (code) => (code === 0 ? resolve() : reject(new Error(`${what}: ${argv[0]} ended with code ${code}:\n${tail.trim().split("\n").slice(-20).join("\n")}`))));
+  });
+}
