@@ -64,7 +64,7 @@ export interface AgentImagesArgs {
   inCluster?: InClusterArgs;
   /** True: `pulumi destroy` deletes the images of this stack's last build from the registry. Default false. */
   deleteOnDestroy?: boolean;
-  /** What `inspectImages` found just now, by image name. An image that is missing is built again though its content is unchanged. Default: nothing is known. */
+  /** What the registry said just now, by image name, see `prepareImages`. An image that is missing is built again though its content is unchanged. Default: nothing is known. */
   found?: Record<string, ImageState>;
 }
 
@@ -220,6 +220,11 @@ export function declaredArgs(dockerfile: string): Set<string> {
   return names;
 }
 
+/** The arguments of a Dockerfile that name an image: those of which a FROM is made as a whole. */
+export function baseArgs(dockerfile: string): Set<string> {
+  return new Set([...dockerfile.matchAll(/^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))(?=\s|$)/gim)].map(([, braced, bare]) => braced ?? bare));
+}
+
 /** Build arguments that every builder knows without an ARG instruction. */
 const predefinedArgs = new Set(["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].flatMap((n) => [n, n.toLowerCase()]));
 
@@ -310,30 +315,80 @@ const buildNamespace = "image-builds";
 /** The script that the command resources run, relative to the project (the folder in which Pulumi starts the provider). */
 const script = "scripts/build-image.sh";
 
+/** A registry log-in in plain text, for what the program itself asks a registry. */
+export interface Login {
+  username?: string;
+  password?: string;
+}
+
 /**
- * Asks the registry for each image by its content tag; a few milliseconds each, all at once, nothing is changed. Meant for
- * the program, before AgentImages is made: its answer is what lets a plain `up` notice that a registry was wiped. Never
- * throws: what cannot be found out is `unknown`, and changes nothing.
+ * What a program does before it makes AgentImages: pins each base image that is given by tag to the digest the tag has now,
+ * so that a new base is a change, and looks which images the registry lacks. Asks registries, a few at once; changes nothing.
+ * Throws if a base image without digest cannot be found, with every such image and the fix.
  */
-export async function inspectImages(args: AgentImagesArgs, credentials: { username?: string; password?: string } = {}): Promise<Record<string, ImageState>> {
+export async function prepareImages(args: AgentImagesArgs, login: Login = {}): Promise<AgentImagesArgs> {
+  if (argProblems(args).length > 0) return args;
+  const pinned = { ...args, images: await pinBaseImages(args, login) };
+  return { ...pinned, found: await inspectImages(pinned, login) };
+}
+
+/** The images with every base image given by digest. */
+async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Record<string, ImageSpec>> {
+  const digests = new Map<string, Promise<Answer>>();
+  const missing: string[] = [];
+  const pinned = Object.entries(args.images).map(async ([name, spec]): Promise<[string, ImageSpec]> => {
+    const bases = baseArgs(fs.readFileSync(path.join(spec.context, spec.dockerfile ?? "Dockerfile"), "utf8"));
+    const pairs = Object.entries(spec.args ?? {}).map(async ([key, value]): Promise<[string, string]> => {
+      if (!bases.has(key) || value.includes("@") || value === "scratch") return [key, value];
+      const environment = { IMAGE_NAME: name, IMAGE_REPOSITORY: repository(args.registry, name), REGISTRY_INSECURE: String(args.registry.insecure), ...loginEnvironment(login) };
+      const asked = digests.get(value) ?? run(script, ["--resolve", value], environment);
+      digests.set(value, asked);
+      const answer = await asked;
+      if (answer.ok) return [key, `${value}@${answer.out}`];
+      missing.push(`image ${name}, argument ${key}: ${value} has no digest and could not be looked up (${answer.error}); give it as ${value}@sha256:..., or make its registry reachable from here`);
+      return [key, value];
+    });
+    return [name, { ...spec, ...(spec.args && { args: Object.fromEntries(await Promise.all(pairs)) }) }];
+  });
+  const images = Object.fromEntries(await Promise.all(pinned));
+  if (missing.length > 0) throw new pulumi.RunError(`Base images that are not pinned:\n${missing.sort().map((line) => `  - ${line}`).join("\n")}`);
+  return images;
+}
+
+/**
+ * Asks the registry for each image by its content tag; a few milliseconds each, all at once, nothing is changed. Its answer
+ * is what lets a plain `up` notice that a registry was wiped. Never throws: what cannot be found out is `unknown`, and
+ * changes nothing.
+ */
+export async function inspectImages(args: AgentImagesArgs, login: Login = {}): Promise<Record<string, ImageState>> {
   if (argProblems(args).length > 0) return {};
   const states = Object.entries(args.images).map(async ([name, spec]): Promise<[string, ImageState]> => {
     const environment = imageEnvironment(name, imageContent(spec, args.builder, args.platforms), args);
-    const login: Record<string, string> = credentials.username !== undefined && credentials.password !== undefined ? { REGISTRY_USERNAME: credentials.username, REGISTRY_PASSWORD: credentials.password } : {};
-    const answer = await run(script, ["--inspect"], { ...environment, ...login });
-    return [name, answer === "present" || answer === "missing" ? answer : "unknown"];
+    const { out } = await run(script, ["--inspect"], { ...environment, ...loginEnvironment(login) });
+    return [name, out === "present" || out === "missing" ? out : "unknown"];
   });
   return Object.fromEntries(await Promise.all(states));
 }
 
-/** Standard output of a program, trimmed; "" if it fails or does not start. */
-function run(file: string, args: string[], environment: Record<string, string>): Promise<string> {
+const loginEnvironment = ({ username, password }: Login): Record<string, string> =>
+  username !== undefined && password !== undefined ? { REGISTRY_USERNAME: username, REGISTRY_PASSWORD: password } : {};
+
+/** What a program printed: all of its standard output, the last line of its error output. */
+interface Answer {
+  ok: boolean;
+  out: string;
+  error: string;
+}
+
+function run(file: string, args: string[], environment: Record<string, string>): Promise<Answer> {
   return new Promise((resolve) => {
-    const child = spawn(file, args, { env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "ignore"] });
+    const child = spawn(file, args, { env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] });
     let out = "";
+    let error = "";
     child.stdout.on("data", (chunk) => (out += chunk));
-    child.on("error", () => resolve(""));
-    child.on("close", (code) => resolve(code === 0 ? out.trim() : ""));
+    child.stderr.on("data", (chunk) => (error += chunk));
+    child.on("error", (failure) => resolve({ ok: false, out: "", error: failure.message }));
+    child.on("close", (code) => resolve({ ok: code === 0, out: out.trim(), error: error.trim().split("\n").pop() ?? "" }));
   });
 }
 

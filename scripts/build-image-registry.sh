@@ -163,3 +163,12 @@ registry_attach() {
 sha256() {
   if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -d ' ' -f 1
 }
+
+# Deletes what registry_attach stored beside an image where the registry does not do so by itself.
+registry_delete_attached() {
+  local index artifact
+  index=$(registry_digest "${1/:/-}") || return 0
+  if [ -z "$index" ]; then return 0; fi
+  registry GET "${repository#*/}/manifests/$index" --header "Accept: $manifest_types"
+  for artifact in $(grep -Eo 'sha256:[0-9a-f]{64}' "$work/body") "$index"; do registry_delete "$artifact" || true; done
+}

@@ -27,6 +27,7 @@ An image whose tag is in the registry already is not built again. Every option m
   --kube-context C   in-cluster: kubectl context, default the current one     BUILDKIT_CONTEXT
   --force            build even if the tag is in the registry
   --inspect          build nothing; print present, missing or unknown
+  --resolve IMAGE    build nothing; print the digest that IMAGE's tag has in its registry
   --delete           build nothing; delete the image, unless another stack's tag is on it
   --dry-run          change nothing; print the commands that would run
   --verbose          show the builder's whole log, not only its end on failure
@@ -48,7 +49,7 @@ name=${IMAGE_NAME:-} repository=${IMAGE_REPOSITORY:-} context=${IMAGE_CONTEXT:-}
 dockerfile=${IMAGE_DOCKERFILE:-Dockerfile} builder=${IMAGE_BUILDER:-buildah} platforms=${IMAGE_PLATFORMS:-}
 cache=${IMAGE_CACHE:-} stack=${IMAGE_STACK:-} sbom=${IMAGE_SBOM:-} insecure=${REGISTRY_INSECURE:-false}
 namespace=${BUILDKIT_NAMESPACE:-} buildkit_image=${BUILDKIT_IMAGE:-} kube_context=${BUILDKIT_CONTEXT:-}
-action=build force=false dry_run=false verbose=false
+action=build image="" force=false dry_run=false verbose=false
 build_args=()
 while IFS= read -r line; do
   if [ -n "$line" ]; then build_args+=("$line"); fi
@@ -89,6 +90,11 @@ while [ $# -gt 0 ]; do
     --insecure) insecure=true && shift ;;
     --force) force=true && shift ;;
     --inspect) action=inspect && shift ;;
+    --resolve)
+      if [ $# -lt 2 ]; then bad_input "$1 needs a value; see --help"; fi
+      action=resolve image=$2
+      shift 2
+      ;;
     --delete) action=delete && shift ;;
     --dry-run) dry_run=true && shift ;;
     --verbose) verbose=true && shift ;;
@@ -97,6 +103,25 @@ while [ $# -gt 0 ]; do
   esac
 done
 
+if [ "$action" = resolve ]; then
+  # host/path:tag, with Docker Hub's short forms. What config says of R's host holds for that host only.
+  host=${repository%%/*}
+  tag=latest
+  case ${image##*/} in *:*) tag=${image##*:} image=${image%:*} ;; esac
+  case ${image%%/*} in
+    *.* | *:* | localhost) ;;
+    *) image=docker.io/$image ;;
+  esac
+  if [ "${image%%/*}" != "$host" ]; then
+    insecure=false
+    unset REGISTRY_USERNAME REGISTRY_PASSWORD
+  fi
+  case $image in
+    docker.io/*/*) image=registry-1.$image ;;
+    docker.io/*) image=registry-1.docker.io/library/${image#*/} ;;
+  esac
+  repository=$image
+fi
 name=${name:-${repository##*/}}
 case $repository in
   */*) ;;
@@ -128,8 +153,8 @@ if [ "$action" = build ]; then
     if [ -z "$namespace" ] || [ -z "$buildkit_image" ]; then bad_input "the in-cluster builder needs --namespace and --buildkit-image"; fi
     if [ -n "$cache" ] && [ "$cache" != registry ]; then bad_input "the in-cluster builder keeps nothing between builds: a cache folder is of no use, set cache to registry"; fi
   fi
-else
-  if [ -z "$tag" ]; then bad_input "--$action needs --tag"; fi
+elif [ -z "$tag" ]; then
+  bad_input "--$action needs --tag"
 fi
 if [ -z "$tag" ]; then
   tag=$name-by-hand
@@ -459,6 +484,7 @@ delete_image() {
     return
   fi
   registry_delete "$digest" || fail "the registry refused to delete $repository@$digest (status $(registry_status)); allow deletion there (docker-registry: storage.delete.enabled), or set deleteOnDestroy to false"
+  registry_delete_attached "$digest"
   say "deleted $repository@$digest"
 }
 
@@ -474,6 +500,12 @@ case $action in
     else
       echo unknown
     fi
+    exit 0
+    ;;
+  resolve)
+    digest=$(registry_digest "$tag") || fail "${repository%%/*} did not answer for $repository:$tag (status $(registry_status))"
+    if [ -z "$digest" ]; then fail "there is no image $repository:$tag"; fi
+    echo "$digest"
     exit 0
     ;;
   delete)
