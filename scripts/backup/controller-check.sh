@@ -1,0 +1,44 @@
+#!/bin/sh
+# Asks the Jenkins of this pod whether it has loaded every job and build of an inventory (home.sh inventory), and
+# prints what it lacks. Runs in the controller's image, for its curl. Usage: controller-check.sh INVENTORY [SECONDS]
+# Exit code: 0 all there, 1 something is missing, 2 Jenkins does not answer or refuses.
+set -eu
+INVENTORY=$1
+SECONDS_LEFT=${2:-600}
+URL=${JENKINS_URL_LOCAL:-http://127.0.0.1:8080}
+CREDENTIALS=${SECRETS:-/run/secrets/jenkins}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Through a file, so that no argument list shows the password.
+umask 077
+printf 'user = "%s:%s"\n' "$(cat "$CREDENTIALS/admin-user")" "$(sed 's/["\\]/\\&/g' "$CREDENTIALS/admin-password")" >"$work/curl"
+ask() { curl --silent --show-error --fail --max-time 60 --config "$work/curl" --cookie-jar "$work/cookies" --cookie "$work/cookies" "$@"; }
+
+end=$(($(date +%s) + SECONDS_LEFT))
+until ask -o "$work/answer" "$URL/api/json" 2>"$work/error"; do
+  [ "$(date +%s)" -lt "$end" ] || { echo "Jenkins does not answer after $SECONDS_LEFT s: $(cat "$work/error")" >&2; exit 2; }
+  sleep 1
+done
+ask -o "$work/crumb" "$URL/crumbIssuer/api/json" 2>/dev/null || : >"$work/crumb"
+sed -n 's/.*"crumb":"\([^"]*\)".*"crumbRequestField":"\([^"]*\)".*/header = "\2: \1"/p' "$work/crumb" >>"$work/curl"
+cat >"$work/script" <<'GROOVY'
+def jenkins = hudson.model.Hudson.instance
+def home = jenkins.rootDir.absolutePath + '/'
+jenkins.getAllItems(hudson.model.Item).each { item ->
+  def at = item.rootDir.absolutePath - home
+  println 'item\t' + at
+  if (item instanceof hudson.model.Job) item.builds.each { println 'build\t' + at + '\t' + it.number }
+}
+null
+GROOVY
+ask --data-urlencode "script@$work/script" -o "$work/loaded" "$URL/scriptText" || { echo "Jenkins refuses its script console to the administrator" >&2; exit 2; }
+grep -q '^item' "$work/loaded" || [ ! -s "$INVENTORY" ] || { echo "Jenkins lists no job: $(head -c 300 "$work/loaded")" >&2; exit 1; }
+LC_ALL=C sort -u "$INVENTORY" >"$work/wanted"
+LC_ALL=C sort -u "$work/loaded" >"$work/has"
+LC_ALL=C comm -23 "$work/wanted" "$work/has" >"$work/missing"
+if [ -s "$work/missing" ]; then
+  echo "Jenkins has not loaded $(wc -l <"$work/missing") of $(wc -l <"$work/wanted"):"
+  head -n 20 "$work/missing"
+  exit 1
+fi
+echo "Jenkins has loaded all $(grep -c '^item' "$work/wanted" || true) jobs and folders and $(grep -c '^build' "$work/wanted" || true) builds"

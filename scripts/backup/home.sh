@@ -1,0 +1,310 @@
+#!/bin/sh
+# Backs up, checks and restores a jenkins_home with restic. Runs in pods of the restic image (busybox is enough);
+# works with restic 0.14 and later. Usage: home.sh COMMAND [ARGUMENT...], see `usage` below.
+#
+# Why a live copy is consistent: Jenkins replaces its XML files and nextBuildNumber by rename, raises nextBuildNumber
+# before it makes the build's folder, and restic lists `builds` before it opens `nextBuildNumber` (names are walked
+# in order). So a snapshot's nextBuildNumber is always ahead of the builds in it. This is not taken on trust: every
+# snapshot is examined, and taken again where it does not hold.
+set -eu
+
+usage() {
+  cat <<'TEXT'
+home.sh COMMAND [ARGUMENT...]
+  backup                         snapshot of HOME_DIR, then check and retention; result in RESULT_FILE
+  snapshots                      one line of JSON
+  diff SNAPSHOT SNAPSHOT         what changed between two snapshots
+  restore SNAPSHOT DIR           the whole home and its keys into DIR, every byte read back
+  restore-job SNAPSHOT JOB DIR   one job of a stopped home, the present one is put aside in DIR/.replaced
+  examine DIR                    job and build counts, and whether build numbers hold
+  inventory DIR                  every job, and the numbers of its complete builds, one a line
+Environment
+  RESTIC_REPOSITORY_FILE RESTIC_PASSWORD_FILE   the repository of the home
+  KEY_REPOSITORY_FILE KEY_PASSWORD_FILE         the repository of the encryption keys, under its own password
+  HOME_DIR        default /var/jenkins_home
+  WORK_DIR        scratch folder and restic's cache, default /tmp
+  RESULT_FILE     where `backup` leaves its result as JSON, default WORK_DIR/result.json
+  EXCLUDES_FILE   one pattern a line, relative to HOME_DIR
+  KEEP_LAST KEEP_DAILY KEEP_WEEKLY KEEP_MONTHLY retention, defaults 3 7 4 6
+  CHECK_PARTS     each backup reads 1/CHECK_PARTS of the repository's data back, another part each day; default 14
+  UPLOAD_LIMIT    KiB/s, default 0 (none)
+  STATUS_DIR      folder of the last result; where it names a snapshot, a missing repository is an error
+  SFTP_COMMAND    how to reach an SFTP server, for keys and known hosts
+  ACCEPT_SHRINK   1: retention goes on although most jobs are gone since the last snapshot
+TEXT
+}
+
+HOME_DIR=${HOME_DIR:-/var/jenkins_home}
+WORK_DIR=${WORK_DIR:-/tmp}
+RESULT_FILE=${RESULT_FILE:-$WORK_DIR/result.json}
+# All snapshots carry one host name: the pod that makes them has another name each time.
+HOST=jenkins
+# Longest first pass in seconds whose files are close enough in time; a longer one is followed by a short one.
+SETTLE=60
+export RESTIC_CACHE_DIR="${RESTIC_CACHE_DIR:-$WORK_DIR/restic-cache}"
+export RESTIC_PROGRESS_FPS=0.1
+
+say() { echo "$(date -u +%H:%M:%S) $*"; }
+# $1 what happened, $2 (optional) what to do
+fail() { FAILURE="$1"; echo "home.sh: $1" >&2; [ $# -lt 2 ] || { FAILURE="$1; $2"; echo "  $2" >&2; }; exit 1; }
+home_restic() { restic ${SFTP_COMMAND:+-o "sftp.command=$SFTP_COMMAND"} "$@"; }
+key_restic() { RESTIC_REPOSITORY_FILE=$KEY_REPOSITORY_FILE RESTIC_PASSWORD_FILE=$KEY_PASSWORD_FILE home_restic "$@"; }
+# Background priority for this shell and every restic it starts, as far as the tools are there and allowed.
+if [ -z "${HOME_SH_GENTLE:-}" ] && [ "${1:-}" = backup ]; then
+  export HOME_SH_GENTLE=1
+  gentle=
+  ! nice -n 19 true 2>/dev/null || gentle="nice -n 19"
+  ! ionice -c 3 true 2>/dev/null || gentle="$gentle ionice -c 3"
+  exec $gentle sh "$0" "$@"
+fi
+
+# $1 = home_restic or key_restic, $2 its name for people. Leaves the list of snapshots in $snapshots, as JSON; makes the
+# repository where nothing is there yet.
+open_repository() {
+  if snapshots=$("$1" snapshots --no-lock --json --host "$HOST" 2>"$WORK_DIR/open.err"); then return; fi
+  problem=$(grep -v '^$' "$WORK_DIR/open.err" | tail -n 1 | cut -c 1-300)
+  if grep -qi 'wrong password\|no key found' "$WORK_DIR/open.err"; then
+    fail "wrong password for the $2 repository" "give it the password that it was made with (pulumi config set --secret), or another repository"
+  fi
+  # A share that is not mounted looks like an empty folder; a new repository there would hide the loss.
+  [ ! -s "${STATUS_DIR:-/nonexistent}/snapshot" ] || fail "the $2 repository is gone, or cannot be reached: $problem" \
+    "snapshot $(cat "$STATUS_DIR/snapshot") was saved before, so no new one is made; for a new repository on purpose: kubectl -n jenkins delete configmap jenkins-backup-status && pulumi up --refresh"
+  "$1" init >/dev/null 2>"$WORK_DIR/init.err" || fail "the $2 repository cannot be opened: $problem" "nor made: $(grep -v '^$' "$WORK_DIR/init.err" | tail -n 1 | cut -c 1-300)"
+  say "made the $2 repository"
+  snapshots='[]'
+}
+
+# Value of a number or plain string of one JSON line on stdin: field NAME
+field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p" | tail -n 1; }
+
+# A number of the last pass' summary, 0 where there is none
+number() { value=$(echo "$summary" | field "$1"); echo "${value:-0}"; }
+
+# Jobs and folders (config.xml outside builds), and complete builds (build.xml), below $1
+count_items() { [ ! -d "$1/jobs" ] || find "$1/jobs" \( -name builds -o -name workspace \) -prune -o -type f -name config.xml -print | wc -l | tr -d ' '; }
+count_builds() { [ ! -d "$1/jobs" ] || find "$1/jobs" -path '*/builds/*' -name build.xml -print | wc -l | tr -d ' '; }
+
+# stdin: paths, one a line; $1: file of "PATH<tab>NUMBER" of each nextBuildNumber. Prints each job whose number is not
+# ahead of its newest build.
+behind() {
+  awk -F '\t' -v numbers="$1" '
+    BEGIN { while ((getline line < numbers) > 0) { n = split(line, part, "\t"); if (n == 2) next_of[part[1]] = part[2] + 0 } }
+    match($0, /\/builds\/[0-9]+$/) {
+      job = substr($0, 1, RSTART - 1); number = substr($0, RSTART + 8) + 0
+      if (number > newest[job]) newest[job] = number
+    }
+    END { for (job in newest) if (job in next_of && next_of[job] <= newest[job]) print job ": nextBuildNumber " next_of[job] ", newest build " newest[job] }'
+}
+
+# $1 folder whose nextBuildNumber files are wanted, $2 the prefix to take off
+numbers_below() {
+  find "$1" -name nextBuildNumber -type f | while IFS= read -r file; do
+    job=${file%/nextBuildNumber}
+    printf '%s\t%s\n' "${job#"$2"}" "$(head -n 1 "$file" | tr -dc 0-9)"
+  done
+}
+
+# Prints what is wrong with the build numbers of snapshot $1.
+examine_snapshot() {
+  rm -rf "$WORK_DIR/examine"
+  home_restic restore "$1" --include nextBuildNumber --target "$WORK_DIR/examine" >/dev/null
+  numbers_below "$WORK_DIR/examine" "$WORK_DIR/examine" >"$WORK_DIR/numbers"
+  rm -rf "$WORK_DIR/examine"
+  home_restic ls "$1" >"$WORK_DIR/listing"
+  behind "$WORK_DIR/numbers" <"$WORK_DIR/listing"
+}
+
+# Prints what is wrong with the build numbers of folder $1.
+examine_folder() {
+  numbers_below "$1" "$1" >"$WORK_DIR/numbers"
+  find "$1/jobs" -path '*/builds/*' -prune -print 2>/dev/null | sed "s|^$1||" >"$WORK_DIR/listing"
+  behind "$WORK_DIR/numbers" <"$WORK_DIR/listing"
+}
+
+# Leaves "SNAPSHOT" in $snapshot and the summary line in $summary; returns 1 where files that exist could not be read.
+one_pass() {
+  code=0
+  home_restic backup --json --host "$HOST" --tag home --tag "items=$items" --tag "builds=$builds" \
+    --exclude-file "$WORK_DIR/excludes" --limit-upload "${UPLOAD_LIMIT:-0}" . >"$WORK_DIR/backup.out" 2>"$WORK_DIR/backup.err" || code=$?
+  summary=$(grep '"message_type":"summary"' "$WORK_DIR/backup.out" | tail -n 1 || true)
+  snapshot=$(echo "$summary" | field snapshot_id | cut -c 1-8)
+  # 3: a snapshot was made, but some files could not be read. One that vanished meanwhile (a build that Jenkins
+  # deleted, a log that it rotated) is no loss; one that is still there is.
+  if [ "$code" = 3 ] && [ -n "$snapshot" ]; then
+    unreadable=$(grep '"message_type":"error"' "$WORK_DIR/backup.err" | sed -n 's/.*"item":"\(.*\)"}.*/\1/p' | while IFS= read -r item; do
+      [ ! -e "$item" ] || echo "$item"
+    done)
+    [ -n "$unreadable" ] || return 0
+    return 1
+  fi
+  [ "$code" = 0 ] && [ -n "$snapshot" ] || fail "restic could not make the snapshot (exit code $code): $(grep -hv '^$' "$WORK_DIR/backup.err" | tail -n 2 | tr '\n' ' ' | cut -c 1-300)" \
+    "earlier snapshots are as they were; if the target is full or gone, mend it and run the backup again"
+}
+
+# The keys are saved when they are not yet, and again should they ever change.
+backup_keys() {
+  open_repository key_restic key
+  set --
+  for file in secrets/master.key secret.key; do [ ! -f "$file" ] || set -- "$@" "$file"; done
+  [ $# -gt 0 ] || { say "this home has no key yet"; return 0; }
+  sum=$(cat "$@" | sha256sum | cut -c 1-16)
+  case "$snapshots" in *"\"sha256=$sum\""*) return 0 ;; esac
+  key_restic backup --quiet --host "$HOST" --tag keys --tag "sha256=$sum" "$@" >"$WORK_DIR/keys.out" 2>&1 ||
+    fail "the keys could not be saved: $(grep -v '^$' "$WORK_DIR/keys.out" | tail -n 1 | cut -c 1-300)"
+  say "saved the keys of this home"
+}
+
+# Applies the retention to snapshots of tag $1. Locks that a killed run left are taken away once they are stale (30 min,
+# restic's own rule); until then retention waits for the next run, which costs space only.
+retain() {
+  home_restic unlock >/dev/null 2>&1 || true
+  if ! home_restic forget --quiet --host "$HOST" --tag "$1" --group-by host --keep-last "${KEEP_LAST:-3}" --keep-daily "${KEEP_DAILY:-7}" \
+    --keep-weekly "${KEEP_WEEKLY:-4}" --keep-monthly "${KEEP_MONTHLY:-6}" --prune >/dev/null 2>"$WORK_DIR/forget.err"; then
+    grep -qi lock "$WORK_DIR/forget.err" || fail "retention failed: $(grep -v '^$' "$WORK_DIR/forget.err" | tail -n 1 | cut -c 1-300)" "the new snapshot is whole; run the backup again when the cause is mended"
+    note="retention postponed: $(grep -i lock "$WORK_DIR/forget.err" | head -n 1 | cut -c 1-160)"
+    say "$note"
+  fi
+}
+
+# Runs at the end, however that comes. A snapshot that did not pass is taken out of "latest" and of retention.
+write_result() {
+  status=$?
+  if [ "$status" != 0 ] && [ -n "$snapshot" ] && [ "$proven" = no ]; then
+    home_restic tag --remove home --add suspect "$snapshot" >/dev/null 2>&1 || say "snapshot $snapshot could not be marked as suspect"
+  fi
+  [ "$status" = 0 ] && state=ok || state=failed
+  message=$(printf '%s' "${FAILURE:-$note}" | tr -d '"\\\n\t' | cut -c 1-600)
+  [ "$state" = ok ] || [ -n "$message" ] || message="stopped with exit code $status; see the log"
+  printf '{"status":"%s","time":"%s","seconds":%d,"snapshot":"%s","files":%d,"bytes":%d,"added":%d,"items":%d,"builds":%d,"passes":%d,"checked":"%s","message":"%s"}\n' \
+    "$state" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(($(date +%s) - started)) "$snapshot" "$(number total_files_processed)" \
+    "$(number total_bytes_processed)" "$added" "$items" "$builds" "$pass" "$checked" "$message" >"$RESULT_FILE"
+  cat "$RESULT_FILE"
+}
+
+backup() {
+  started=$(date +%s)
+  proven=no snapshot= summary= checked= note= added=0 items=0 builds=0 pass=0
+  trap write_result EXIT
+  cd "$HOME_DIR" || fail "$HOME_DIR is missing"
+  [ -e config.xml ] || [ -d jobs ] || fail "$HOME_DIR holds no jenkins_home (neither config.xml nor jobs)" "nothing was saved, so that an empty volume never pushes good snapshots out"
+  # Anchored at the home; restic matches absolute paths.
+  sed -n "s|^\([^#].*\)|$HOME_DIR/\1|p" "${EXCLUDES_FILE:?}" >"$WORK_DIR/excludes"
+  printf '%s\n' "$HOME_DIR/secrets/master.key" "$HOME_DIR/secret.key" >>"$WORK_DIR/excludes"
+  open_repository home_restic home
+  former=$(echo "$snapshots" | tr '{' '\n' | grep '"home"' | sed -n 's/.*"items=\([0-9]*\)".*/\1/p' | tail -n 1)
+  suspects=$(echo "$snapshots" | tr '{' '\n' | grep -c '"suspect"' || true)
+  items=$(count_items .) builds=$(count_builds .)
+  items=${items:-0} builds=${builds:-0}
+  while :; do
+    pass=$((pass + 1))
+    pass_started=$(date +%s)
+    readable=yes
+    earlier=$snapshot
+    one_pass || readable=no
+    # What an earlier pass saved is in this one.
+    [ -z "$earlier" ] || home_restic forget --quiet "$earlier" >/dev/null 2>&1 || true
+    took=$(($(date +%s) - pass_started))
+    added=$((added + $(number data_added)))
+    wrong=$(examine_snapshot "$snapshot")
+    say "pass $pass: snapshot $snapshot in $took s"
+    if [ "$readable" = yes ] && [ -z "$wrong" ] && { [ "$pass" -gt 1 ] || [ "$took" -le "$SETTLE" ]; }; then break; fi
+    if [ "$pass" = 3 ]; then
+      [ "$readable" = yes ] || fail "files that exist could not be read: $(echo "$unreadable" | head -n 3 | tr '\n' ' ')" "see that they belong to user $(id -u); snapshot $snapshot lacks them"
+      [ -z "$wrong" ] || fail "snapshot $snapshot has build numbers that would be given twice: $(echo "$wrong" | head -n 3 | tr '\n' ',' | sed 's/,$//')" "nextBuildNumber of these jobs is behind in the home itself: correct it there"
+      break
+    fi
+  done
+  backup_keys
+
+  parts=${CHECK_PARTS:-14}
+  part=$(($(date +%s) / 86400 % parts + 1))
+  # Without a lock of its own: nothing else in the platform removes data, and a killed run's lock must not stop the check.
+  if ! home_restic check --no-lock --read-data-subset "$part/$parts" >"$WORK_DIR/check.out" 2>&1; then
+    damaged=$(grep -i 'pack\|error\|blob' "$WORK_DIR/check.out" | grep -v '^create\|^load\|^check\|^read' | head -n 3 | tr '\n' ' ' | cut -c 1-400)
+    fail "the repository is damaged: $damaged" "see docs/backup.md, 'A damaged repository'; nothing was removed"
+  fi
+  checked="$part/$parts"
+  if [ -n "$former" ] && [ $((items * 2)) -lt "$former" ] && [ "${ACCEPT_SHRINK:-0}" != 1 ]; then
+    fail "more than half of the jobs are gone: $items now, $former in the snapshot before" "snapshot $snapshot is kept and so are all earlier ones; if it is meant so, run: npm run backup -- --accept-shrink"
+  fi
+  proven=yes
+  retain home
+  [ "$suspects" -lt 4 ] || retain suspect
+  say "snapshot $snapshot is good: $items jobs and folders, $builds builds"
+}
+
+# Puts the newest saved keys into folder $1. A home keeps its keys for life, so they fit every snapshot of it.
+restore_keys() {
+  key_restic cat config >/dev/null 2>"$WORK_DIR/open.err" || fail "the key repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-200)"
+  if [ "$(key_restic snapshots --no-lock --json --host "$HOST" --tag keys)" = "[]" ]; then say "no keys were ever saved"; return 0; fi
+  key_restic restore latest --host "$HOST" --tag keys --target "$1" >/dev/null || fail "the keys could not be restored"
+  chmod 600 "$1/secret.key" "$1/secrets/master.key" 2>/dev/null || true
+}
+
+restore() {
+  [ -d "$2" ] || fail "the folder $2 is missing"
+  home_restic cat config >/dev/null 2>"$WORK_DIR/open.err" || fail "the home repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-300)" "see that it can be reached and that its password is the right one"
+  sparse=
+  ! home_restic help restore | grep -q -- --sparse || sparse=--sparse
+  say "restoring snapshot $1"
+  home_restic restore "$1" --host "$HOST" --tag home --target "$2" --verify $sparse >"$WORK_DIR/restore.out" 2>&1 ||
+    fail "restic could not restore snapshot $1: $(grep -v '^$' "$WORK_DIR/restore.out" | grep -i 'error\|fatal' | head -n 3 | tr '\n' ' ' | cut -c 1-400)" "the volume is not used; try another snapshot: npm run backups"
+  restore_keys "$2"
+  home_restic ls "$1" --host "$HOST" --tag home | grep -c '^/' >"$WORK_DIR/expected" || true
+  found=$(find "$2" -mindepth 1 | sed "s|^$2||" | grep -c -v '^/secret.key$\|^/secrets/master.key$\|^/lost+found') || true
+  [ "$found" -ge "$(cat "$WORK_DIR/expected")" ] || fail "snapshot $1 holds $(cat "$WORK_DIR/expected") files and folders, but only $found were restored"
+  examine "$2"
+}
+
+examine() {
+  wrong=$(examine_folder "$1")
+  [ -z "$wrong" ] || fail "build numbers would be given twice: $(echo "$wrong" | head -n 5 | tr '\n' ',' | sed 's/,$//')" "correct nextBuildNumber of these jobs and run again"
+  printf '{"items":%d,"builds":%d,"files":%d}\n' "$(count_items "$1")" "$(count_builds "$1")" "$(find "$1" -type f | wc -l)"
+}
+
+# Lines "item<tab>jobs/NAME" and "build<tab>jobs/NAME<tab>NUMBER" as controller-check.sh prints them for a running Jenkins.
+inventory() {
+  cd "$1"
+  [ -d jobs ] || return 0
+  find jobs \( -name builds -o -name workspace \) -prune -o -type f -name config.xml -print | sed -n 's|^\(\(jobs/[^/]*/\)*jobs/[^/]*\)/config.xml$|item\t\1|p'
+  find jobs -path '*/builds/[0-9]*' -prune -print | while IFS= read -r build; do
+    number=${build##*/}
+    case "$number" in *[!0-9]*) continue ;; esac
+    [ ! -f "$build/build.xml" ] || printf 'build\t%s\t%s\n' "${build%/builds/*}" "$number"
+  done
+}
+
+# The job's folder changes place by two renames; run again after an interruption it starts over from the snapshot.
+restore_job() {
+  folder=jobs/$(echo "$2" | sed 's|/|/jobs/|g')
+  staged=$3/.replaced/incoming
+  rm -rf "$staged"
+  mkdir -p "$staged" "$3/$(dirname "$folder")"
+  home_restic restore "$1" --host "$HOST" --tag home --include "/$folder" --target "$staged" --verify >"$WORK_DIR/restore.out" 2>&1 ||
+    fail "restic could not restore $folder of snapshot $1: $(grep -i 'error\|fatal' "$WORK_DIR/restore.out" | head -n 3 | tr '\n' ' ' | cut -c 1-400)"
+  [ -f "$staged/$folder/config.xml" ] || fail "snapshot $1 has no job $2" "the names of jobs are those of the folders below jobs; a job in a folder is written FOLDER/JOB"
+  wrong=$(examine_folder "$staged")
+  [ -z "$wrong" ] || fail "build numbers would be given twice: $wrong"
+  # Builds that ran since the snapshot used numbers up; they are not given again.
+  was=$(tr -dc 0-9 2>/dev/null <"$3/$folder/nextBuildNumber" || true)
+  now=$(tr -dc 0-9 2>/dev/null <"$staged/$folder/nextBuildNumber" || true)
+  if [ -n "$was" ] && [ "$was" -gt "${now:-0}" ]; then echo "$was" >"$staged/$folder/nextBuildNumber"; fi
+  aside=$3/.replaced/$(date -u +%Y%m%dT%H%M%SZ)/$folder
+  if [ -d "$3/$folder" ]; then mkdir -p "$(dirname "$aside")"; mv "$3/$folder" "$aside"; fi
+  mv "$staged/$folder" "$3/$folder"
+  rm -rf "$staged"
+  say "job $2 is as in snapshot $1; the former one is in ${aside#"$3"/}"
+}
+
+command=${1:-}
+[ $# -eq 0 ] || shift
+case "$command:$#" in
+  backup:0) backup ;;
+  snapshots:0) home_restic snapshots --no-lock --json --host "$HOST" --tag home --tag suspect ;;
+  diff:2) home_restic diff --no-lock "$1" "$2" ;;
+  restore:2) restore "$@" ;;
+  restore-job:3) restore_job "$@" ;;
+  examine:1) examine "$1" ;;
+  inventory:1) inventory "$1" ;;
+  *) usage >&2; exit 2 ;;
+esac
