@@ -401,8 +401,11 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       },
       { parent: this },
     );
-    const version = pulumi.all([args.adminUser, password]).apply(([user, pass]) => createHash("sha256").update(`${user}\n${pass}`).digest("hex"));
-    return { secretName: secret.metadata.name, version: pulumi.secret(version) };
+    // A made password tells nothing by its version; the hash of one that a person chose could be guessed from.
+    const version = args.adminPassword
+      ? pulumi.secret(pulumi.output(args.adminPassword).apply((text) => createHash("sha256").update(`${args.adminUser}\n${text}`).digest("hex")))
+      : pulumi.output(`${args.adminUser} ${args.adminPasswordVersion ?? 1}`);
+    return { secretName: secret.metadata.name, version };
   }
 
   /** 32 random letters and digits (190 bits), made once and kept in the state as a secret. */

@@ -1,0 +1,100 @@
+import { controllerSettings, IngressNginx, IngressNginxArgs } from "../../components/ingress-nginx";
+import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
+
+async function make(further: Partial<IngressNginxArgs> = {}): Promise<IngressNginx> {
+  const ingress = new IngressNginx("ingress", { image: "registry.test/ingress:1", ...further });
+  await settled();
+  return ingress;
+}
+
+beforeEach(() => useMocks());
+
+test("the Service takes node ports 80 and 443", async () => {
+  await make();
+  const { spec } = the("Service").inputs;
+  expect(spec.type).toBe("NodePort");
+  expect(spec.ports.map((p: { name: string; nodePort: number; targetPort: string }) => [p.name, p.nodePort, p.targetPort])).toEqual([
+    ["http", 80, "http"],
+    ["https", 443, "https"],
+  ]);
+});
+
+test("the Service selects the controller's pods and they carry the ports it names", async () => {
+  await make();
+  const template = the("Deployment").inputs.spec.template;
+  expect(template.metadata.labels).toMatchObject(the("Service").inputs.spec.selector);
+  expect(template.spec.containers[0].ports.map((p: { name: string }) => p.name)).toEqual(["http", "https"]);
+});
+
+test("Ingresses get the nodes' addresses, so that waiting for them ends", async () => {
+  await make();
+  const { args } = the("Deployment").inputs.spec.template.spec.containers[0];
+  expect(args).toContain("--report-node-internal-ip-address");
+  expect(args.join(" ")).not.toContain("--publish-service");
+});
+
+test("there is no admission webhook, no job and no snippet", async () => {
+  await make();
+  expect(all("ValidatingWebhookConfiguration")).toHaveLength(0);
+  expect(all("Job")).toHaveLength(0);
+  expect(the("Deployment").inputs.spec.template.spec.containers[0].args.join(" ")).not.toContain("webhook");
+  expect(the("ConfigMap").inputs.data["allow-snippet-annotations"]).toBe("false");
+});
+
+test("class, election and settings are named the same wherever they are named", async () => {
+  const ingress = await make({ ingressClassName: "inside" });
+  const { args } = the("Deployment").inputs.spec.template.spec.containers[0];
+  expect(the("IngressClass").inputs).toMatchObject({ metadata: { name: "inside" }, spec: { controller: "k8s.io/ingress-nginx" } });
+  expect(args).toContain("--ingress-class=inside");
+  expect(args).toContain("--controller-class=k8s.io/ingress-nginx");
+  expect(args).toContain(`--configmap=$(POD_NAMESPACE)/${the("ConfigMap").inputs.metadata.name}`);
+  const lease = the("Role").inputs.rules.find((rule: { resourceNames?: string[] }) => rule.resourceNames);
+  expect(args).toContain(`--election-id=${lease.resourceNames[0]}`);
+  expect(await valueOf(ingress.ingressClassName)).toBe("inside");
+  expect(await valueOf(ingress.namespace)).toBe("ingress-nginx");
+});
+
+test("the controller is no root and gains no privileges", async () => {
+  await make();
+  const { securityContext, containers } = the("Deployment").inputs.spec.template.spec;
+  expect(containers[0].securityContext).toMatchObject({ runAsNonRoot: true, allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"], add: ["NET_BIND_SERVICE"] } });
+  expect(securityContext.sysctls).toEqual([{ name: "net.ipv4.ip_unprivileged_port_start", value: "0" }]);
+  expect(the("Namespace").inputs.metadata.labels["pod-security.kubernetes.io/enforce"]).toBe("baseline");
+});
+
+test("roles hold no wildcard and let nothing be changed but leases, events and Ingress status", async () => {
+  await make();
+  const changes = new Set<string>();
+  for (const rule of [...the("ClusterRole").inputs.rules, ...the("Role").inputs.rules]) {
+    expect([...rule.apiGroups, ...rule.resources, ...rule.verbs]).not.toContain("*");
+    if (rule.verbs.some((verb: string) => !["get", "list", "watch"].includes(verb))) rule.resources.forEach((resource: string) => changes.add(resource));
+  }
+  expect([...changes].sort()).toEqual(["events", "ingresses/status", "leases"]);
+});
+
+test("quantities are sent as the API server gives them back", async () => {
+  await make({ resources: { requests: { cpu: "1000m", memory: "1024Mi" } } });
+  expect(the("Deployment").inputs.spec.template.spec.containers[0].resources).toEqual({ requests: { cpu: "1", memory: "1Gi" } });
+});
+
+test("a registry login becomes a pull secret, and without one there is none", async () => {
+  await make();
+  expect(all("Secret")).toHaveLength(0);
+  expect(the("Deployment").inputs.spec.template.spec).not.toHaveProperty("imagePullSecrets");
+  await useMocks();
+  await make({ imagePullSecret: { dockerConfigJson: "{}" } });
+  expect(the("Deployment").inputs.spec.template.spec.imagePullSecrets).toEqual([{ name: the("Secret").inputs.metadata.name }]);
+});
+
+test("all mistakes are reported at once, before anything is made", async () => {
+  const make = () => new IngressNginx("ingress", { image: "x", httpNodePort: 0, httpsNodePort: 70000, replicas: 1.5 });
+  expect(make).toThrow(expect.objectContaining({ errors: ["httpNodePort", "httpsNodePort", "replicas"].map((propertyPath) => expect.objectContaining({ propertyPath })) }));
+  expect(() => new IngressNginx("ingress", { image: "x", httpNodePort: 443 })).toThrow(expect.objectContaining({ errors: [expect.objectContaining({ propertyPath: "httpsNodePort" })] }));
+  await settled();
+  expect(objects()).toEqual([]);
+});
+
+test("HSTS follows config", () => {
+  expect(controllerSettings({})["hsts-max-age"]).toBe("31536000");
+  expect(controllerSettings({ hstsSeconds: 0 })["hsts-max-age"]).toBe("0");
+});

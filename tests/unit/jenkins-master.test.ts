@@ -1,0 +1,440 @@
+import * as fc from "fast-check";
+import { parse } from "yaml";
+import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount } from "../../components/jenkins-master/agents";
+import { cascConfig, CascInput, renderCasc } from "../../components/jenkins-master/casc";
+import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems } from "../../components/jenkins-master";
+import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
+
+const digest = `sha256:${"0".repeat(64)}`;
+const maven: AgentTemplate = {
+  name: "maven",
+  label: "maven",
+  image: `registry.test/platform/maven-dind@${digest}`,
+  docker: "dind",
+  caches: ["maven"],
+  resources: { requests: { cpu: "500m", memory: "1Gi" }, limits: { memory: "2048Mi" } },
+  dockerResources: { requests: { cpu: "250m" }, limits: { memory: "4Gi" } },
+  cap: 10,
+  idleMinutes: 0,
+  podRetention: "never",
+  connectTimeoutSeconds: 600,
+  activeDeadlineSeconds: 0,
+  nodeSelector: {},
+  tolerations: [],
+  spread: true,
+  env: {},
+};
+const settings = { dindImage: "registry.test/docker:dind", buildkitImage: "registry.test/buildkit:rootless", insecureRegistries: [] as string[], cachePath: "/var/cache/build-platform" };
+const args: JenkinsMasterArgs = {
+  domain: "jenkins.example.com",
+  image: `registry.test/platform/controller@${digest}`,
+  storageClassName: "openebs-hostpath",
+  storageSize: "20Gi",
+  ingressClassName: "nginx",
+  agentTemplates: [maven],
+  agentSettings: settings,
+  cacheKeeperImage: "registry.test/agent:1",
+  adminUser: "admin",
+  resources: { requests: { cpu: "500m", memory: "1Gi" }, limits: { memory: "2Gi" } },
+};
+const password = "A".repeat(32);
+
+async function make(further: Partial<JenkinsMasterArgs> = {}): Promise<JenkinsMaster> {
+  const jenkins = new JenkinsMaster("jenkins", { ...args, ...further });
+  await settled();
+  return jenkins;
+}
+
+// What the tests look at is plain JSON of many shapes.
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+type Json = any;
+const pod = (): Json => the("Deployment", "jenkins").inputs.spec.template.spec;
+const container = (): Json => pod().containers[0];
+const env = (of: Json): Record<string, string> => Object.fromEntries(of.env.map((e: { name: string; value: string }) => [e.name, e.value]));
+const document = (): Json => parse(the("ConfigMap").inputs.data["jenkins.yaml"]);
+const cloud = (): Json => document().jenkins.clouds[0].kubernetes;
+/** A pulumi secret as mocks see it. */
+const secret = (value: unknown) => ({ "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", value });
+
+beforeEach(() => useMocks((name) => (name === "jenkins-admin-password" ? password : "")));
+
+describe("the controller", () => {
+  test("names that others rely on", async () => {
+    await make();
+    const named = objects().flatMap(({ type, inputs }) => (inputs.metadata ? [`${type.split(":").pop()} ${inputs.metadata.namespace ?? "-"}/${inputs.metadata.name}`] : []));
+    expect(named.sort()).toEqual(
+      [
+        "ConfigMap jenkins/jenkins-casc",
+        "DaemonSet jenkins-agents/agent-cache",
+        "Deployment jenkins/jenkins",
+        "Ingress jenkins/jenkins",
+        "Namespace -/jenkins",
+        "Namespace -/jenkins-agents",
+        "NetworkPolicy jenkins-agents/jenkins-agents",
+        "NetworkPolicy jenkins/jenkins",
+        "PersistentVolumeClaim jenkins/jenkins-home",
+        "PodDisruptionBudget jenkins/jenkins",
+        "Role jenkins-agents/jenkins",
+        "RoleBinding jenkins-agents/jenkins",
+        "Secret jenkins/jenkins-admin",
+        "Service jenkins/jenkins",
+        "Service jenkins/jenkins-agent",
+        "ServiceAccount jenkins-agents/jenkins-agent",
+        "ServiceAccount jenkins/jenkins",
+      ].sort(),
+    );
+  });
+
+  test("one replica that is never doubled, on its own volume", async () => {
+    await make({ storageSize: "2048Mi" });
+    const { spec } = the("Deployment", "jenkins").inputs;
+    expect(spec).toMatchObject({ replicas: 1, strategy: { type: "Recreate" } });
+    expect(the("PersistentVolumeClaim").inputs.spec).toEqual({ accessModes: ["ReadWriteOnce"], storageClassName: "openebs-hostpath", resources: { requests: { storage: "2Gi" } } });
+    expect(pod().volumes).toContainEqual({ name: "home", persistentVolumeClaim: { claimName: "jenkins-home" } });
+    expect(container().volumeMounts).toContainEqual({ name: "home", mountPath: "/var/jenkins_home" });
+  });
+
+  test("passes Pod Security level restricted, which its namespace enforces", async () => {
+    await make();
+    expect(the("Namespace", "jenkins").inputs.metadata.labels["pod-security.kubernetes.io/enforce"]).toBe("restricted");
+    expect(pod().securityContext).toMatchObject({ runAsNonRoot: true, runAsUser: 1000, fsGroup: 1000, fsGroupChangePolicy: "OnRootMismatch", seccompProfile: { type: "RuntimeDefault" } });
+    expect(container().securityContext).toEqual({ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } });
+    expect(pod()).not.toHaveProperty("hostNetwork");
+    expect(pod().volumes.filter((v: Json) => v.hostPath)).toEqual([]);
+  });
+
+  test("every folder it writes to is a volume", async () => {
+    await make();
+    const writable = container().volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.mountPath);
+    expect(writable).toEqual(["/var/jenkins_home", "/var/cache/jenkins", "/tmp"]);
+    expect(env(container()).JENKINS_OPTS).toContain("--webroot=/var/cache/jenkins/war");
+  });
+
+  test("reads its configuration and password from files, and holds no password in its environment", async () => {
+    await make();
+    expect(env(container())).toMatchObject({ CASC_JENKINS_CONFIG: "/var/jenkins_casc", SECRETS: "/run/secrets/jenkins", JENKINS_SLAVE_AGENT_PORT: "50000" });
+    expect(container().volumeMounts).toContainEqual({ name: "casc", mountPath: "/var/jenkins_casc", readOnly: true });
+    expect(container().volumeMounts).toContainEqual({ name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true });
+    expect(pod().volumes).toContainEqual({ name: "admin", secret: { secretName: "jenkins-admin" } });
+    expect(JSON.stringify(the("Deployment", "jenkins").inputs)).not.toContain(password);
+    expect(JSON.stringify(the("ConfigMap").inputs)).not.toContain(password);
+  });
+
+  test("gets its start-up budget from config and is probed at /login", async () => {
+    await make({ startupSeconds: 121 });
+    const { startupProbe, livenessProbe, readinessProbe } = container();
+    expect(startupProbe.periodSeconds * startupProbe.failureThreshold).toBeGreaterThanOrEqual(121);
+    for (const probe of [startupProbe, livenessProbe, readinessProbe]) expect(probe.httpGet).toEqual({ path: "/login", port: "http" });
+  });
+
+  test("its heap is a share of the memory limit", async () => {
+    await make({ maxRamPercentage: 55, javaOpts: "-Dx=y" });
+    expect(env(container()).JAVA_OPTS).toContain("-XX:MaxRAMPercentage=55.0");
+    expect(env(container()).JAVA_OPTS).toMatch(/ -Dx=y$/);
+    expect(container().resources.limits.memory).toBe("2Gi");
+    expect(javaOptions(60)).not.toMatch(/-Xmx|undefined/);
+  });
+
+  test("both Services reach it by the container's port names", async () => {
+    await make();
+    const ports = container().ports.map((p: Json) => [p.name, p.containerPort]);
+    expect(ports).toEqual([["http", 8080], ["agent", 50000]]);
+    expect(the("Service", "jenkins").inputs.spec.ports).toMatchObject([{ name: "http", port: 8080, targetPort: "http" }]);
+    expect(the("Service", "jenkins-agent").inputs.spec.ports).toMatchObject([{ name: "agent", port: 50000, targetPort: "agent" }]);
+    const labels = the("Deployment", "jenkins").inputs.spec.template.metadata.labels;
+    for (const service of all("Service")) expect(labels).toMatchObject(service.inputs.spec.selector);
+  });
+
+  test("restarts when its configuration or the password changes, and only then", async () => {
+    const annotations = async (further: Partial<JenkinsMasterArgs>) => {
+      await useMocks(() => password);
+      await make(further);
+      // With a chosen password its hash makes the whole spec a secret, which mocks wrap.
+      const { spec } = the("Deployment", "jenkins").inputs;
+      return JSON.stringify((spec.value ?? spec).template.metadata.annotations);
+    };
+    const first = await annotations({});
+    expect(await annotations({})).toBe(first);
+    expect(await annotations({ agentCap: 11 })).not.toBe(first);
+    expect(await annotations({ adminPassword: "another-password" })).not.toBe(first);
+  });
+
+  test("goes to the nodes that are asked for, and to any by default", async () => {
+    await make();
+    expect(pod()).not.toHaveProperty("nodeSelector");
+    expect(pod()).not.toHaveProperty("tolerations");
+    await useMocks();
+    await make({ nodeSelector: { disk: "ssd" }, tolerations: [{ key: "ci", operator: "Exists" }] });
+    expect(pod()).toMatchObject({ nodeSelector: { disk: "ssd" }, tolerations: [{ key: "ci", operator: "Exists" }] });
+  });
+
+  test("is scraped only where a Prometheus namespace is named", async () => {
+    await make();
+    expect(the("Deployment", "jenkins").inputs.spec.template.metadata.annotations).not.toHaveProperty("prometheus.io/scrape");
+    await useMocks();
+    await make({ prometheusNamespace: "monitoring" });
+    expect(the("Deployment", "jenkins").inputs.spec.template.metadata.annotations).toMatchObject({ "prometheus.io/scrape": "true", "prometheus.io/path": "/prometheus/" });
+    expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs)).toContain("monitoring");
+  });
+});
+
+describe("the administrator", () => {
+  test("gets a password that is made once, kept secret and never printed", async () => {
+    await make();
+    const made = the("Command");
+    expect(made.inputs).toMatchObject({ logging: "none", triggers: [1] });
+    expect(made.inputs).not.toHaveProperty("update");
+    expect(the("Secret").inputs.data).toEqual(secret({ "admin-user": Buffer.from("admin").toString("base64"), "admin-password": Buffer.from(password).toString("base64") }));
+    expect(the("Secret").inputs).not.toHaveProperty("stringData");
+  });
+
+  test("gets a new one when the version is raised", async () => {
+    await make({ adminPasswordVersion: 2 });
+    expect(the("Command").inputs.triggers).toEqual([2]);
+  });
+
+  test("takes the password from config, and then none is made", async () => {
+    await make({ adminPassword: "from-the-config" });
+    expect(all("Command")).toHaveLength(0);
+    expect(JSON.stringify(the("Secret").inputs.data)).toContain(Buffer.from("from-the-config").toString("base64"));
+  });
+
+  test("takes it from an existing Secret, and then there is no other", async () => {
+    const jenkins = await make({ adminExistingSecret: "vault-made" });
+    expect(all("Command")).toHaveLength(0);
+    expect(all("Secret")).toHaveLength(0);
+    expect(pod().volumes).toContainEqual({ name: "admin", secret: { secretName: "vault-made" } });
+    expect(await valueOf(jenkins.passwordCommand)).toContain("get secret vault-made");
+  });
+});
+
+describe("rights", () => {
+  test("the controller may handle pods of the agents' namespace and nothing else", async () => {
+    await make();
+    expect(all("ClusterRole")).toHaveLength(0);
+    expect(all("ClusterRoleBinding")).toHaveLength(0);
+    expect(the("Role").inputs.metadata.namespace).toBe("jenkins-agents");
+    expect(the("RoleBinding").inputs.subjects).toEqual([{ kind: "ServiceAccount", name: "jenkins", namespace: "jenkins" }]);
+    const rules = controllerRules.flatMap((rule) => rule.resources);
+    expect(rules.sort()).toEqual(["events", "pods", "pods/exec", "pods/log"]);
+    expect(controllerRules.flatMap((rule) => [...rule.verbs, ...rule.resources])).not.toContain("*");
+  });
+
+  test("agents hold no token", async () => {
+    await make();
+    expect(the("ServiceAccount", "jenkins-agent").inputs.automountServiceAccountToken).toBe(false);
+    expect((agentPod(maven, settings) as Json).spec).toMatchObject({ serviceAccountName: "jenkins-agent", automountServiceAccountToken: false });
+  });
+});
+
+describe("the network", () => {
+  test("only ingress and agents reach the controller; agents reach no API server and nobody reaches agents", async () => {
+    await make({ apiServerCidrs: ["10.96.0.1/32", "192.0.2.10/32"] });
+    const controller = the("NetworkPolicy", "jenkins").inputs.spec;
+    expect(controller.policyTypes).toEqual(["Ingress"]);
+    expect(controller.ingress.map((rule: Json) => [rule.from[0].namespaceSelector.matchLabels["kubernetes.io/metadata.name"], rule.ports.map((p: Json) => p.port)])).toEqual([
+      ["ingress-nginx", [8080]],
+      ["jenkins-agents", [8080, 50000]],
+    ]);
+    const agents = the("NetworkPolicy", "jenkins-agents").inputs.spec;
+    expect(agents.podSelector).toEqual({});
+    expect(agents.policyTypes).toEqual(["Ingress", "Egress"]);
+    expect(agents).not.toHaveProperty("ingress");
+    expect(agents.egress.find((rule: Json) => rule.to[0].ipBlock).to[0].ipBlock).toEqual({ cidr: "0.0.0.0/0", except: ["10.96.0.1/32", "192.0.2.10/32"] });
+  });
+
+  test("policies can be left out", async () => {
+    await make({ networkPolicies: false });
+    expect(all("NetworkPolicy")).toHaveLength(0);
+  });
+
+  test("plain HTTP by default", async () => {
+    const jenkins = await make();
+    const { spec, metadata } = the("Ingress").inputs;
+    expect(spec.rules[0].host).toBe("jenkins.example.com");
+    expect(spec.rules[0].http.paths[0].backend.service).toEqual({ name: "jenkins", port: { name: "http" } });
+    expect(spec).not.toHaveProperty("tls");
+    expect(metadata.annotations["nginx.ingress.kubernetes.io/ssl-redirect"]).toBe("false");
+    expect(metadata.annotations).not.toHaveProperty("cert-manager.io/cluster-issuer");
+    expect(await valueOf(jenkins.url)).toBe("http://jenkins.example.com/");
+    expect(document().unclassified.location.url).toBe("http://jenkins.example.com/");
+  });
+
+  test("HTTPS where a certificate is named, with redirect and issuer", async () => {
+    const jenkins = await make({ tls: { secretName: "jenkins-tls", clusterIssuer: "letsencrypt" } });
+    expect(the("Ingress").inputs.spec.tls).toEqual([{ hosts: ["jenkins.example.com"], secretName: "jenkins-tls" }]);
+    expect(the("Ingress").inputs.metadata.annotations).toMatchObject({ "nginx.ingress.kubernetes.io/ssl-redirect": "true", "cert-manager.io/cluster-issuer": "letsencrypt" });
+    expect(await valueOf(jenkins.url)).toBe("https://jenkins.example.com/");
+  });
+
+  test("annotations from config win", () => {
+    expect(ingressAnnotations({ ingressAnnotations: { "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" } })).toMatchObject({ "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" });
+  });
+});
+
+describe("the registry's login", () => {
+  test("reaches both service accounts as a Secret", async () => {
+    await make({ registryLogin: { host: "registry.test", username: "puller", password: "pull-secret" } });
+    expect(all("Secret").map((s) => `${s.inputs.metadata.namespace}/${s.inputs.metadata.name}`).sort()).toEqual(["jenkins-agents/registry-login", "jenkins/jenkins-admin", "jenkins/registry-login"]);
+    for (const account of all("ServiceAccount")) expect(account.inputs.imagePullSecrets).toEqual([{ name: "registry-login" }]);
+    for (const object of all("Secret").filter((s) => s.inputs.metadata.name === "registry-login")) expect(Object.keys(object.inputs.data)).toContain("value");
+  });
+
+  test("is absent without one", async () => {
+    await make();
+    for (const account of all("ServiceAccount")) expect(account.inputs).not.toHaveProperty("imagePullSecrets");
+  });
+});
+
+describe("agents", () => {
+  const jnlp = (template: Partial<AgentTemplate>): Json => (agentPod({ ...maven, ...template }, settings) as Json).spec.containers.find((c: Json) => c.name === "jnlp");
+  const sidecar = (template: Partial<AgentTemplate>, name: string): Json => (agentPod({ ...maven, ...template }, settings) as Json).spec.containers.find((c: Json) => c.name === name);
+
+  test("the agent container is called jnlp and has neither command nor args", () => {
+    expect(jnlp({})).not.toHaveProperty("command");
+    expect(jnlp({})).not.toHaveProperty("args");
+    expect(jnlp({}).image).toBe(maven.image);
+  });
+
+  test("only the docker sidecar is privileged, and only in mode dind", () => {
+    const privileged = (docker: AgentTemplate["docker"]) =>
+      (agentPod({ ...maven, docker }, settings) as Json).spec.containers.filter((c: Json) => c.securityContext.privileged).map((c: Json) => c.name);
+    expect(privileged("dind")).toEqual(["dind"]);
+    expect(privileged("rootless")).toEqual([]);
+    expect(privileged("none")).toEqual([]);
+    expect(jnlp({}).securityContext).toEqual({ allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } });
+  });
+
+  test("the docker daemon listens inside the pod only and is told of plain registries", () => {
+    const plain = agentPod(maven, { ...settings, insecureRegistries: ["10.0.0.1:5000"] }) as Json;
+    const dind = plain.spec.containers.find((c: Json) => c.name === "dind");
+    expect(dind.args).toContain("--insecure-registry=10.0.0.1:5000");
+    expect(dind.args.filter((a: string) => a.startsWith("--host=tcp"))).toEqual(["--host=tcp://127.0.0.1:2375"]);
+    expect(sidecar({}, "dind").args.join(" ")).not.toContain("insecure");
+    expect(env(jnlp({})).DOCKER_HOST).toBe("tcp://localhost:2375");
+  });
+
+  test("rootless BuildKit runs as an ordinary user", () => {
+    expect(sidecar({ docker: "rootless" }, "buildkitd").securityContext).toMatchObject({ runAsUser: 1000 });
+    expect(sidecar({ docker: "rootless" }, "dind")).toBeUndefined();
+    expect(env(jnlp({ docker: "rootless" }))).toHaveProperty("BUILDKIT_HOST");
+    expect(env(jnlp({ docker: "rootless" }))).not.toHaveProperty("DOCKER_HOST");
+    expect(env(jnlp({ docker: "none", caches: [] }))).toEqual({});
+  });
+
+  test("Maven shares its repository under file locks, Gradle a read-only cache", () => {
+    expect(env(jnlp({})).MAVEN_OPTS).toBe(`-Dmaven.repo.local=${cacheMount}/maven/repository -Daether.syncContext.named.factory=file-lock -Daether.syncContext.named.nameMapper=file-gav`);
+    expect(jnlp({}).volumeMounts).toContainEqual({ name: "cache-maven", mountPath: `${cacheMount}/maven`, readOnly: false });
+    const gradle = jnlp({ caches: ["gradle"] });
+    expect(env(gradle)).toHaveProperty("GRADLE_RO_DEP_CACHE", `${cacheMount}/gradle/current`);
+    expect(env(gradle)).not.toHaveProperty("MAVEN_OPTS");
+    expect(gradle.volumeMounts).toContainEqual({ name: "cache-gradle", mountPath: `${cacheMount}/gradle`, readOnly: true });
+  });
+
+  test("no cache path, no hostPath", () => {
+    const bare = agentPod(maven, { ...settings, cachePath: undefined }) as Json;
+    expect(bare.spec.volumes.filter((v: Json) => v.hostPath)).toEqual([]);
+    expect(bare.spec.containers[0].env).toEqual([{ name: "DOCKER_HOST", value: "tcp://localhost:2375" }]);
+  });
+
+  test("environment of a template wins", () => {
+    expect(env(jnlp({ env: { MAVEN_OPTS: "-X", FOO: "bar" } }))).toMatchObject({ MAVEN_OPTS: "-X", FOO: "bar" });
+  });
+
+  test("placement follows the template", () => {
+    const spec = (template: Partial<AgentTemplate>): Json => (agentPod({ ...maven, ...template }, settings) as Json).spec;
+    expect(spec({})).not.toHaveProperty("nodeSelector");
+    expect(spec({})).not.toHaveProperty("tolerations");
+    expect(spec({}).topologySpreadConstraints[0]).toMatchObject({ topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: { jenkins: "agent" } } });
+    expect(spec({ spread: false })).not.toHaveProperty("topologySpreadConstraints");
+    expect(spec({ nodeSelector: { a: "b" }, tolerations: [{ operator: "Exists" }] })).toMatchObject({ nodeSelector: { a: "b" }, tolerations: [{ operator: "Exists" }] });
+  });
+
+  test("the namespace is as strict as its agents allow", () => {
+    expect(agentsPodSecurity([maven])).toBe("privileged");
+    expect(agentsPodSecurity([{ ...maven, docker: "none" }], "/cache")).toBe("privileged");
+    expect(agentsPodSecurity([{ ...maven, docker: "none" }])).toBe("restricted");
+    expect(agentsPodSecurity([{ ...maven, docker: "none", caches: [] }], "/cache")).toBe("restricted");
+  });
+
+  test("the cache keeper runs only where there is a cache", async () => {
+    await make({ agentSettings: { ...settings, cachePath: undefined } });
+    expect(all("DaemonSet")).toHaveLength(0);
+    await useMocks();
+    await make({ cacheMaxGi: 5 });
+    const keeper = the("DaemonSet").inputs.spec.template.spec;
+    expect(keeper.volumes).toEqual([{ name: "cache", hostPath: { path: "/var/cache/build-platform", type: "DirectoryOrCreate" } }]);
+    expect(env(keeper.containers[0]).MAX_KIB).toBe(String(5 * 1024 * 1024));
+    expect(keeper.automountServiceAccountToken).toBe(false);
+  });
+});
+
+describe("the JCasC document", () => {
+  const input: CascInput = { url: "http://jenkins.example.com/", namespace: "jenkins", agentsNamespace: "jenkins-agents", containerCap: 10, templates: [maven, { ...maven, name: "gradle", label: "gradle jdk21", caches: ["gradle"], activeDeadlineSeconds: 60 }], settings };
+
+  test("is this", () => {
+    expect(renderCasc(input)).toMatchSnapshot();
+  });
+
+  test("agents connect through the tunnel, and the controller builds nothing", async () => {
+    await make({ agentCap: 7 });
+    expect(cloud()).toMatchObject({ namespace: "jenkins-agents", jenkinsTunnel: "jenkins-agent.jenkins.svc:50000", jenkinsUrl: "http://jenkins.jenkins.svc:8080/", containerCapStr: "7", webSocket: false });
+    expect(document().jenkins).toMatchObject({ numExecutors: 0, slaveAgentPort: 50000, authorizationStrategy: { loggedInUsersCanDoAnything: { allowAnonymousRead: false } } });
+    expect(document().jenkins.securityRealm.local).toMatchObject({ allowsSignup: false, users: [{ id: "${admin-user}", password: "${admin-password}" }] });
+  });
+
+  test("one pod template for each agent, bounds included", async () => {
+    await make({ agentTemplates: [maven, { ...maven, name: "go", label: "go linux", cap: 3, idleMinutes: 5, podRetention: "onFailure", activeDeadlineSeconds: 3600 }] });
+    const [first, second] = cloud().templates;
+    expect(first).toMatchObject({ name: "maven", instanceCap: 10, idleMinutes: 0, podRetention: "never" });
+    expect(first).not.toHaveProperty("activeDeadlineSeconds");
+    expect(second).toMatchObject({ name: "go", label: "go linux", instanceCap: 3, idleMinutes: 5, podRetention: "onFailure", activeDeadlineSeconds: 3600 });
+    expect(parse(first.yaml)).toEqual(JSON.parse(JSON.stringify(agentPod(maven, settings))));
+  });
+
+  test("whatever text an agent's environment holds arrives as it is", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "grapheme" }), (value) => {
+        const rendered = parse(renderCasc({ ...input, templates: [{ ...maven, env: { VALUE: value } }] })) as Json;
+        // JCasC takes the caret away when it reads the document.
+        const text = rendered.jenkins.clouds[0].kubernetes.templates[0].yaml.replace(/\^\$\{/g, "${");
+        expect(env((parse(text) as Json).spec.containers[0]).VALUE).toBe(value);
+      }),
+    );
+  });
+
+  test("no reference to a secret can be smuggled in", () => {
+    const text = renderCasc({ ...input, templates: [{ ...maven, env: { STOLEN: "${admin-password}" } }] });
+    expect(text.match(/(?<!\^)\$\{admin-password\}/g)).toHaveLength(1);
+  });
+
+  test("is plain data", () => {
+    expect(JSON.parse(JSON.stringify(cascConfig(input)))).toEqual(parse(renderCasc(input)));
+  });
+});
+
+describe("bad arguments", () => {
+  test("are reported together, before anything is made", async () => {
+    const bad: JenkinsMasterArgs = {
+      ...args,
+      domain: "https://x",
+      storageSize: "15",
+      resources: { requests: { cpu: "much" } },
+      maxRamPercentage: 99,
+      agentTemplates: [maven, maven],
+      adminPassword: "some-password",
+      adminExistingSecret: "x",
+      cacheKeeperImage: undefined,
+    };
+    const paths = ["domain", "storageSize", "resources.requests.cpu", "resources.limits.memory", "maxRamPercentage", "agentTemplates[1].name", "adminExistingSecret", "cacheKeeperImage"];
+    expect(jenkinsMasterProblems(bad).map((p) => p.propertyPath)).toEqual(paths);
+    expect(() => new JenkinsMaster("jenkins", bad)).toThrow(/JenkinsMaster "jenkins"/);
+    await settled();
+    expect(objects()).toEqual([]);
+  });
+
+  test("good ones have no problems", () => {
+    expect(jenkinsMasterProblems(args)).toEqual([]);
+    expect(jenkinsMasterProblems({ ...args, agentTemplates: [] }).map((p) => p.propertyPath)).toEqual(["agentTemplates"]);
+  });
+});
