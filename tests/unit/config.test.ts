@@ -1,0 +1,319 @@
+import * as fc from "fast-check";
+import { explain, parseConfig, PlatformConfig, Problem, rangeProblem } from "../../config";
+import upstream from "../../images/upstream.json";
+import { defaults, environment, hostKey, privateKey, schema, stackConfig, valueOf } from "./mocks";
+
+const node = { name: "control-plane-1", host: "192.0.2.10", hostKey };
+const minimal = {
+  ...defaults(),
+  domain: "jenkins.example.com",
+  kubeContext: "admin@cluster",
+  controlPlane: { privateKeyFile: "~/.ssh/id_ed25519", nodes: [node] },
+  registry: { host: "registry.example.com:5000" },
+};
+
+const parse = (further: Record<string, unknown> = {}, env = environment) => parseConfig({ ...minimal, ...further }, env);
+const problemsOf = (further: Record<string, unknown>, env = environment): Problem[] => parse(further, env).problems;
+const keysOf = (further: Record<string, unknown>, env = environment): string[] => problemsOf(further, env).map((p) => p.key);
+
+describe("the shipped stack files", () => {
+  test.each(["dev", "prod", "sandbox"])("%s has no mistakes", (stack) => {
+    expect(parseConfig(stackConfig(stack), environment).problems).toEqual([]);
+  });
+
+  test("only the sandbox names the sandbox's registry", () => {
+    for (const stack of ["dev", "prod"]) expect(JSON.stringify(stackConfig(stack))).not.toMatch(/10\.88\.|sandbox/);
+  });
+
+  test("dev and prod use the upstream images; the sandbox the same names in its own registry", () => {
+    for (const stack of ["dev", "prod"]) {
+      const { images } = parseConfig(stackConfig(stack), environment).config;
+      expect(images.jenkins).toBe(`docker.io/jenkins/jenkins:${upstream.jenkins.tag}`);
+      expect(images.ingressNginx).toBe(`registry.k8s.io/ingress-nginx/controller:v1.15.1@${upstream.ingressNginx.digest}`);
+    }
+    const { images } = parseConfig(stackConfig("sandbox"), environment).config;
+    for (const [key, pin] of Object.entries(upstream)) expect(images[key as keyof typeof images]).toBe(`10.88.0.1:5000/${pin.image.replace(/^[^/]+\//, "")}:${pin.tag}`);
+  });
+
+  test("prod protects its data and serves HTTPS", () => {
+    const { config } = parseConfig(stackConfig("prod"), environment);
+    expect(config.storage.protectHome).toBe(true);
+    expect(config.ingress.tls).toEqual({ secretName: "jenkins-tls", clusterIssuer: "letsencrypt" });
+  });
+});
+
+describe("the schema in Pulumi.yaml", () => {
+  test("describes every key and gives it a default of its type", () => {
+    for (const [key, { type, description, default: value }] of Object.entries(schema())) {
+      expect([key, description.length > 20]).toEqual([key, true]);
+      const actual = Array.isArray(value) ? "array" : typeof value === "number" ? "integer" : typeof value;
+      expect([key, actual]).toEqual([key, type]);
+    }
+  });
+
+  test("declares exactly the keys that config.ts reads", () => {
+    const { problems } = parseConfig({ ...minimal, noSuchKey: "x" }, environment);
+    expect(problems.map((p) => p.key)).toEqual(["noSuchKey"]);
+    expect(problems[0].expected).toBe(`one of ${Object.keys(schema()).sort().join(", ")}`);
+  });
+});
+
+describe("a minimal config", () => {
+  test("has no mistakes and gets the documented defaults", () => {
+    const { config, problems } = parse();
+    expect(problems).toEqual([]);
+    expect(config).toMatchObject<Partial<PlatformConfig>>({
+      storage: { basePath: "/var/openebs/local", size: "20Gi", protectHome: true },
+      agentCap: 10,
+      agentCache: { path: "/var/cache/build-platform", maxGi: 20 },
+      networkPolicies: true,
+      admin: { user: "admin", passwordVersion: 1 },
+      imageBuild: { builder: "buildx", platforms: [], deleteOnDestroy: false },
+    });
+    expect(config.nodePorts).toMatchObject({ range: "80-32767", reserveLocalPorts: true });
+    expect(config.ingress).toMatchObject({ install: true, className: "nginx" });
+    expect(config.ingress).not.toHaveProperty("tls");
+    expect(config).not.toHaveProperty("backup");
+    expect(config).not.toHaveProperty("prometheusNamespace");
+    expect(config.cluster).toEqual({ context: "admin@cluster" });
+  });
+
+  test("builds the controller and the Maven and Gradle agents from the pinned images", () => {
+    const { config } = parse();
+    expect(config.agents.map((a) => [a.name, a.label, a.image, a.docker, a.caches])).toEqual([
+      ["maven", "maven", "maven-dind", "dind", ["maven"]],
+      ["gradle", "gradle", "gradle-dind", "dind", ["gradle"]],
+    ]);
+    expect(Object.keys(config.builds).sort()).toEqual(["controller", "gradle-dind", "maven-dind"]);
+    expect(config.builds.controller.args).toEqual({ JENKINS_IMAGE: config.images.jenkins });
+    expect(config.builds["maven-dind"].args).toEqual({ BASE_IMAGE: config.images.inboundAgent, MAVEN_IMAGE: config.images.maven, DOCKER_IMAGE: config.images.dockerCli });
+  });
+
+  test("reads key files once, from the home directory where they say so, and keeps the private key secret", async () => {
+    const seen: string[] = [];
+    const { config } = parse({}, { ...environment, readFile: (file) => (seen.push(file), privateKey) });
+    expect(seen).toEqual(["/home/someone/.ssh/id_ed25519"]);
+    const { access } = config.nodePorts;
+    if (access.kind !== "ssh" || !access.privateKey) throw new Error("no SSH access with a key");
+    expect(await access.privateKey.isSecret).toBe(true);
+    expect(await valueOf(access.privateKey)).toBe(privateKey);
+  });
+});
+
+describe("text from the engine", () => {
+  test("is read as what the schema says", () => {
+    const { config, problems } = parse({ agentCap: "25", protectHome: "false", registry: JSON.stringify({ host: "r.example.com", insecure: true }), agents: JSON.stringify([{ name: "go", image: "r.example.com/go:1" }]) });
+    expect(problems).toEqual([]);
+    expect(config).toMatchObject({ agentCap: 25, storage: { protectHome: false }, registry: { host: "r.example.com", insecure: true } });
+    expect(config.agents[0]).toMatchObject({ name: "go", label: "go", cap: 10, idleMinutes: 0, docker: "dind", caches: [] });
+    expect(Object.keys(config.builds)).toEqual(["controller"]);
+  });
+});
+
+describe("mistakes", () => {
+  test("are all reported together, each with key, find, expectation and fix", () => {
+    const { problems } = parseConfig({ ...defaults(), domain: "not_a_domain", storageSize: "15", nodePortRange: "30000-32767", controlPlane: { nodes: [{ name: "a", host: "b c" }] }, registry: {} }, environment);
+    expect(problems.map((p) => p.key).sort()).toEqual(["controlPlane.nodes[0].host", "controlPlane.nodes[0].hostKey", "controlPlane.privateKey", "domain", "kubeContext", "nodePortRange", "registry.host", "storageSize"]);
+    const text = explain(problems, "dev");
+    expect(text).toMatch(/^Stack dev cannot be brought up as configured; nothing was changed\./);
+    for (const problem of problems) {
+      expect(text).toContain(problem.key);
+      expect(problem.fix).not.toBe("");
+      expect(problem.expected).not.toBe("");
+    }
+    expect(text).toContain("found     not_a_domain");
+    expect(text).toContain("pulumi config set domain jenkins.example.com");
+    expect(text).toContain("pulumi config set --path 'registry.host' registry.example.com:5000");
+  });
+
+  test.each([
+    ["domain", ["", "localhost", "https://jenkins.example.com", "jenkins.example.com:8080", "Jenkins.example.com", "-a.example.com", `${"a".repeat(64)}.com`, "a..b"]],
+    ["storageSize", ["15", "big", "15 Gi", "-1Gi", "15GB", "1Mi", "500m"]],
+    ["storageBasePath", ["var/x", "/", "/var", "/var/../etc"]],
+    ["nodePortRange", ["80", "80:32767", "0-32767", "80-70000", "32767-80", "81-32767", "80-442", "30000-32767"]],
+    ["adminUser", ["a b", "-x", "a/b"]],
+    ["agentCap", ["0", "many", "1.5"]],
+    ["networkPolicies", ["yes", "1"]],
+    ["prometheusNamespace", ["Not A Name"]],
+  ])("in %s", (key, values) => {
+    for (const value of values) expect([value, keysOf({ [key]: value })]).toEqual([value, [key]]);
+  });
+
+  test.each<[string, Record<string, unknown>, string[]]>([
+    ["an unknown image key", { images: { jenkinss: "r.example.com/x:1" } }, ["images.jenkinss"]],
+    ["a short image reference", { images: { jenkins: "jenkins" } }, ["images.jenkins"]],
+    ["a registry with a scheme", { registry: { host: "http://r.example.com" } }, ["registry.host"]],
+    ["a registry user without password", { registry: { host: "r.example.com", username: "u" } }, ["registry.password"]],
+    ["an unknown builder", { imageBuild: { builder: "kaniko" } }, ["imageBuild.builder"]],
+    ["a bad platform", { imageBuild: { platforms: ["amd64"] } }, ["imageBuild.platforms"]],
+    ["no agents", { agents: [] }, ["agents"]],
+    ["an agent without image", { agents: [{ name: "a" }] }, ["agents[0].image"]],
+    ["an agent of an unknown build", { agents: [{ name: "a", image: "python" }] }, ["agents[0].image"]],
+    ["two agents of one name", { agents: [{ name: "a", image: "maven-dind" }, { name: "a", image: "maven-dind" }] }, ["agents[1].name"]],
+    ["a slip in an agent's key", { agents: [{ name: "a", image: "maven-dind", idelMinutes: 3 }] }, ["agents[0].idelMinutes"]],
+    ["an unknown docker mode", { agents: [{ name: "a", image: "maven-dind", docker: "podman" }] }, ["agents[0].docker"]],
+    ["an unknown cache", { agents: [{ name: "a", image: "maven-dind", caches: ["npm"] }] }, ["agents[0].caches"]],
+    ["a limit below the request", { agents: [{ name: "a", image: "maven-dind", resources: { requests: { memory: "2Gi" }, limits: { memory: "1Gi" } } }] }, ["agents[0].resources.limits.memory"]],
+    ["memory without unit", { controller: { resources: { limits: { memory: "2000" } } } }, ["controller.resources.limits.memory", "controller.resources.limits.memory"]],
+    ["too little memory for a JVM", { controller: { resources: { limits: { memory: "256Mi" } } } }, ["controller.resources.limits.memory"]],
+    ["a build outside the project", { agentImages: { go: { context: "../elsewhere" } } }, ["agentImages.go.context"]],
+    ["a build argument of an unknown image", { agentImages: { go: { args: { BASE_IMAGE: "upstream:golang" } } } }, ["agentImages.go.args.BASE_IMAGE"]],
+    ["both ways to the password", { adminPassword: "long-enough-password", adminExistingSecret: "x" }, ["adminPassword", "adminExistingSecret"]],
+    ["an agent that is no object", { agents: ["maven"] }, ["agents[0]", "agents"]],
+    ["an object that is none", { ingress: "nginx" }, ["ingress"]],
+  ])("%s", (_, further, keys) => {
+    expect(keysOf(further)).toEqual(keys);
+  });
+
+  test("a slip of the pen gets the key that was meant", () => {
+    expect(problemsOf({ storagesize: "20Gi" })[0].fix).toBe("rename it to storageSize");
+    expect(problemsOf({ somethingElse: "x" })[0].fix).toBe("remove it from the stack's file");
+  });
+});
+
+describe("control-plane access", () => {
+  const nodes = [node];
+  test.each<[string, Record<string, unknown>, string[]]>([
+    ["no nodes", { privateKeyFile: "k", nodes: [] }, ["controlPlane.nodes"]],
+    ["no way to log in", { nodes }, ["controlPlane.privateKey"]],
+    ["a node twice", { privateKeyFile: "k", nodes: [node, node] }, ["controlPlane.nodes[1].name"]],
+    ["a bad node name", { privateKeyFile: "k", nodes: [{ ...node, name: "Node 1" }] }, ["controlPlane.nodes[0].name"]],
+    ["a bad host", { privateKeyFile: "k", nodes: [{ ...node, host: "ssh://x" }] }, ["controlPlane.nodes[0].host"]],
+    ["no host key", { privateKeyFile: "k", nodes: [{ name: "a", host: "b" }] }, ["controlPlane.nodes[0].hostKey"]],
+    ["a host key that is none", { privateKeyFile: "k", nodes: [{ ...node, hostKey: "SHA256:abc" }] }, ["controlPlane.nodes[0].hostKey"]],
+    ["two host keys", { privateKeyFile: "k", nodes: [{ ...node, hostKeyFile: "x.pub" }] }, ["controlPlane.nodes[0].hostKeyFile"]],
+    ["a public key for a private one", { privateKeyFile: "k.pub", nodes }, ["controlPlane.privateKeyFile"]],
+    ["an unknown access", { access: "telnet", privateKeyFile: "k", nodes }, ["controlPlane.access"]],
+    ["SSH settings beside local", { access: "local", user: "root", nodes: [{ name: "a" }] }, ["controlPlane.user"]],
+    ["several nodes with local", { access: "local", nodes: [{ name: "a" }, { name: "b" }] }, ["controlPlane.nodes"]],
+    ["a proxy without host key", { privateKeyFile: "k", nodes, proxy: { host: "jump.example.com" } }, ["controlPlane.proxy.hostKey"]],
+  ])("refuses %s", (_, controlPlane, keys) => {
+    expect(keysOf({ controlPlane })).toEqual(keys);
+  });
+
+  test("says which file cannot be read and why", () => {
+    const env = { ...environment, readFile: (file: string) => { throw new Error(`ENOENT: no such file or directory, open '${file}'`); } };
+    const [problem] = problemsOf({}, env);
+    expect(problem).toMatchObject({ key: "controlPlane.privateKeyFile", found: "~/.ssh/id_ed25519" });
+    expect(problem.fix).toContain("/home/someone/.ssh/id_ed25519");
+  });
+
+  test("takes a host key from a file without its comment", () => {
+    const { config, problems } = parse({ controlPlane: { agentSocket: "/run/agent.sock", nodes: [{ name: "a", host: "2001:db8::1", hostKeyFile: "a.pub" }] } });
+    expect(problems).toEqual([]);
+    expect(config.nodePorts.access).toEqual({ kind: "ssh", user: "root", port: 22, agentSocketPath: "/run/agent.sock", nodes: [{ name: "a", host: "2001:db8::1", hostKey }] });
+  });
+
+  test("local needs a name only", () => {
+    expect(parse({ controlPlane: { access: "local", nodes: [{ name: "a" }] } })).toMatchObject({ problems: [], config: { nodePorts: { access: { kind: "local", nodes: [{ name: "a" }] } } } });
+  });
+
+  test("a jump host has its own user, port and key", () => {
+    const { config, problems } = parse({ controlPlane: { privateKeyFile: "k", nodes, proxy: { host: "jump.example.com", port: 2222, user: "jump", hostKey } } });
+    expect(problems).toEqual([]);
+    expect(config.nodePorts.access).toMatchObject({ proxy: { host: "jump.example.com", port: 2222, user: "jump", hostKey } });
+    expect((config.nodePorts.access as { proxy: object }).proxy).not.toHaveProperty("privateKey");
+  });
+});
+
+describe("secrets", () => {
+  const encrypted = { ...environment, isSecret: () => true };
+
+  test("in plain text are refused, and never shown", () => {
+    const further = { adminPassword: "plain-admin-password", registry: { host: "r.example.com", username: "u", password: "plain-registry-password" }, controlPlane: { privateKey, nodes: [node] } };
+    const problems = problemsOf(further);
+    expect(problems.map((p) => p.key)).toEqual(["adminPassword", "controlPlane.privateKey", "registry.password"]);
+    expect(explain(problems, "dev")).not.toMatch(/plain-|PRIVATE KEY/);
+    expect(explain(problems, "dev")).toContain("pulumi config set --secret --path 'registry.password'");
+    expect(problemsOf(further, encrypted)).toEqual([]);
+  });
+
+  test("that are too short are not shown either", () => {
+    const problems = problemsOf({ adminPassword: "short" }, encrypted);
+    expect(problems.map((p) => p.key)).toEqual(["adminPassword"]);
+    expect(explain(problems, "dev")).not.toContain("short");
+  });
+
+  test("stay secret in the config", async () => {
+    const { config } = parse({ adminPassword: "long-enough-password" }, encrypted);
+    expect(await config.admin.password?.isSecret).toBe(true);
+  });
+});
+
+describe("backup", () => {
+  const backup = { repository: "s3:https://s3.example.com/jenkins", password: "p", keysRepository: "/backup/keys", keysPassword: "q" };
+  const encrypted = { ...environment, isSecret: () => true };
+
+  test("is complete or refused", () => {
+    expect(parse({ backup }, encrypted)).toMatchObject({ problems: [], config: { backup: { repository: backup.repository, schedule: "", keep: { last: 3, daily: 7, weekly: 4, monthly: 6 } } } });
+    expect(keysOf({ backup: { repository: "jenkins" } }, encrypted)).toEqual(["backup.repository", "backup.password", "backup.keysRepository", "backup.keysPassword"]);
+    expect(keysOf({ backup: { ...backup, schedule: "at night" } }, encrypted)).toEqual(["backup.schedule"]);
+    expect(keysOf({ backup: { ...backup, keep: { daily: -1 } } }, encrypted)).toEqual(["backup.keep.daily"]);
+  });
+
+  test("keeps the master key apart", () => {
+    expect(keysOf({ backup: { ...backup, keysRepository: backup.repository } }, encrypted)).toEqual(["backup.keysRepository"]);
+  });
+});
+
+describe("builds", () => {
+  test("an own image is built where an agent uses it, with upstream images as arguments", () => {
+    const { config, problems } = parse({ agentImages: { go: { args: { BASE_IMAGE: "upstream:inboundAgent", GO_VERSION: "1.26" } } }, agents: [{ name: "go", image: "go" }] });
+    expect(problems).toEqual([]);
+    expect(config.builds).toEqual({
+      controller: { context: "images/controller", args: { JENKINS_IMAGE: config.images.jenkins } },
+      go: { context: "images/go", args: { BASE_IMAGE: config.images.inboundAgent, GO_VERSION: "1.26" } },
+    });
+  });
+
+  test("the repository's own take other arguments", () => {
+    const { config } = parse({ agentImages: { "gradle-dind": { args: { GRADLE_VERSION: "8.0" } } } });
+    expect(config.builds["gradle-dind"]).toMatchObject({ context: "images/gradle-dind", args: { GRADLE_VERSION: "8.0", GRADLE_IMAGE: config.images.gradle } });
+  });
+
+  test("a ready controller image is not built", () => {
+    const { config } = parse({ controller: { image: "r.example.com/jenkins:1" } });
+    expect(config.builds).not.toHaveProperty("controller");
+    expect(config.controller.image).toBe("r.example.com/jenkins:1");
+  });
+});
+
+describe("properties", () => {
+  const label = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?$/);
+
+  test("every host name of at least two labels is a domain", () => {
+    fc.assert(fc.property(fc.array(label, { minLength: 2, maxLength: 5 }), (labels) => { expect(keysOf({ domain: labels.join(".") })).toEqual([]); }));
+  });
+
+  test("every size with a unit is taken, and none without", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 9999 }), fc.constantFrom("Gi", "Ti", "G", "T"), (n, unit) => {
+        expect(keysOf({ storageSize: `${n}${unit}` })).toEqual([]);
+        expect(keysOf({ storageSize: `${n}` })).toEqual(["storageSize"]);
+      }),
+    );
+  });
+
+  test("a range is taken exactly if it holds 80 and 443", () => {
+    const port = fc.oneof(fc.integer({ min: 0, max: 70000 }), fc.integer({ min: 70, max: 450 }));
+    fc.assert(
+      fc.property(port, port, (low, high) => {
+        const good = low >= 1 && low <= 80 && high >= 443 && high <= 65535;
+        expect(rangeProblem(`${low}-${high}`) === undefined).toBe(good);
+      }),
+    );
+  });
+
+  test("no config, however wrong, makes the checks themselves fail", () => {
+    const keys = Object.keys(schema());
+    const anything = fc.dictionary(fc.oneof(fc.constantFrom(...keys), fc.string()), fc.oneof(fc.string(), fc.jsonValue(), fc.constantFrom("{}", "[]", "[{}]", '{"nodes":[{}]}')));
+    fc.assert(
+      fc.property(anything, (raw) => {
+        const { problems } = parseConfig({ ...defaults(), ...raw }, environment);
+        explain(problems, "dev");
+        expect(problems.every((p) => p.key !== "" || "" in raw)).toBe(true);
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
