@@ -106,7 +106,7 @@ registry_tags() {
       404) return 0 ;;
       *) return 1 ;;
     esac
-    sed -n 's/.*"tags" *: *\[\([^]]*\)\].*/\1/p' "$work/body" | tr -d '" ' | tr ',' '\n' | sed '/^$/d'
+    { cat "$work/body" && echo; } | sed -n 's/.*"tags" *: *\[\([^]]*\)\].*/\1/p' | tr -d '" ' | tr ',' '\n' | sed '/^$/d'
     next=$(tr -d '\r' <"$work/headers" | sed -n 's/^[Ll]ink: *<\([^>]*\)>.*rel="next".*/\1/p')
     path=${next#*/v2/}
   done

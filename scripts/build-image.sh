@@ -165,7 +165,8 @@ fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/build-image.XXXXXX")
 child="" undo=()
 clean_up() {
-  if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; fi
+  # The builder and what it started: a process group of its own, see run.
+  if [ -n "$child" ]; then kill -- "-$child" 2>/dev/null || true; fi
   if [ ${#undo[@]} -gt 0 ]; then "${undo[@]}" >/dev/null 2>&1 || true; fi
   rm -rf "$work"
 }
@@ -190,12 +191,14 @@ run() {
     printf '\n' >&2
     return
   fi
+  set -m
   if [ "$verbose" = true ]; then
     "$@" > >(tee -a "$work/log" >&2) 2>&1 &
   else
     "$@" >>"$work/log" 2>&1 &
   fi
   child=$!
+  set +m
   local result=0
   wait "$child" || result=$?
   child=""

@@ -1,0 +1,378 @@
+import { spawn } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { baseArgs, prepareImages, type AgentImagesArgs } from "../../components/agent-images";
+import { digestOf, RegistryStandIn } from "./agent-images-registry";
+
+const scripts = path.resolve(__dirname, "../../scripts");
+const registry = new RegistryStandIn();
+let folder: string;
+
+beforeAll(() => registry.start());
+afterAll(() => registry.stop());
+beforeEach(() => {
+  registry.clear();
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), "build-image-test-"));
+  for (const sub of ["bin", "tmp", "context"]) fs.mkdirSync(path.join(folder, sub));
+  fs.writeFileSync(path.join(folder, "context/Dockerfile"), "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n");
+  // Says what it was called with, then does its work.
+  program("curl", 'printf "curl %s\\n" "$*" >>"$FOLDER/calls"; exec /usr/bin/curl "$@"');
+});
+afterEach(() => fs.rmSync(folder, { recursive: true }));
+
+/** Puts a program on the PATH of the scripts under test. */
+function program(name: string, body: string): void {
+  fs.writeFileSync(path.join(folder, "bin", name), `#!/bin/bash\n${body}\n`, { mode: 0o755 });
+}
+
+/** Stand-in for buildah: notes its call and the credentials file, "builds" nothing and pushes an image whose content is the text given. */
+function buildah(content: string, beforePush = ""): void {
+  const manifest = JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: { digest: digestOf(content) }, layers: [] });
+  registry.blobs.add(digestOf(content));
+  program(
+    "buildah",
+    `printf 'buildah %s\\n' "$*" >>"$FOLDER/calls"
+    while [ $# -gt 1 ]; do
+      case $1 in
+        --iidfile) echo sha256:image >"$2" ;;
+        --authfile) { stat -c %a "$2"; cat "$2"; } >"$FOLDER/auth" ;;
+        --digestfile) digestfile=$2 ;;
+      esac
+      shift
+    done
+    case $1 in
+      docker://*)
+        ${beforePush}
+        target=\${1#docker://}; path=\${target#*/}
+        /usr/bin/curl -sf -X PUT -H 'Content-Type: application/vnd.oci.image.manifest.v1+json' --data-binary '${manifest}' "http://\${target%%/*}/v2/\${path%:*}/manifests/\${path##*:}" || exit 1
+        printf '%s' '${digestOf(manifest)}' >"$digestfile" ;;
+      *) ls -l "$1" >>"$FOLDER/built" ;;
+    esac`,
+  );
+}
+
+interface Ended {
+  code: number | null;
+  out: string;
+  err: string;
+}
+
+/** Runs a script with only the stand-ins and the system's own programs on its PATH. */
+function run(script: string, args: string[], environment: Record<string, string> = {}, onErr?: (err: string, kill: () => void) => void): Promise<Ended> {
+  return new Promise((resolve) => {
+    const env = { PATH: `${path.join(folder, "bin")}:/usr/bin:/bin`, HOME: folder, TMPDIR: path.join(folder, "tmp"), FOLDER: folder, ...environment };
+    const child = spawn(path.join(scripts, script), args, { env, cwd: folder });
+    let out = "";
+    let err = "";
+    child.stdout.on("data", (chunk) => (out += chunk));
+    child.stderr.on("data", (chunk) => {
+      err += chunk;
+      onErr?.(err, () => child.kill("SIGTERM"));
+    });
+    child.on("close", (code) => resolve({ code, out, err }));
+  });
+}
+
+const build = (args: string[] = [], environment: Record<string, string> = {}): Promise<Ended> =>
+  run("build-image.sh", ["--repository", `${registry.host}/team/maven-dind`, "--context", "context", "--arg", "BASE_IMAGE=example.org/base:1", "--tag", "maven-dind-0123456789ab", "--insecure", ...args], environment);
+const calls = (): string => (fs.existsSync(path.join(folder, "calls")) ? fs.readFileSync(path.join(folder, "calls"), "utf8") : "");
+const leftovers = (): string[] => fs.readdirSync(path.join(folder, "tmp"));
+const pushed = (): string[] => registry.requests.filter((r) => r.startsWith("PUT "));
+
+describe("build-image.sh", () => {
+  test("prints the reference with the registry's digest and nothing else, and leaves nothing behind", async () => {
+    buildah("one");
+    const ended = await build(["--stack", "dev"]);
+    expect(ended.err).toContain("maven-dind: built and pushed");
+    expect(ended).toMatchObject({ code: 0, out: `${registry.host}/team/maven-dind@${registry.tags.get("team/maven-dind")?.get("maven-dind-0123456789ab")}\n` });
+    expect(registry.tagsOf("team/maven-dind")).toEqual([expect.stringMatching(/^dev-\d{8}t\d{6}z$/), "maven-dind-0123456789ab"]);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test("does not build what the registry has, unless forced", async () => {
+    buildah("one");
+    const digest = registry.seed("team/maven-dind", "earlier", "maven-dind-0123456789ab");
+    const ended = await build(["--stack", "dev"]);
+    expect(ended).toMatchObject({ code: 0, out: `${registry.host}/team/maven-dind@${digest}\n` });
+    expect(calls()).not.toContain("buildah");
+    expect([...(registry.tags.get("team/maven-dind")?.values() ?? [])]).toEqual([digest, digest]);
+    expect((await build(["--force"])).out).not.toContain(digest);
+    expect(calls()).toContain("buildah");
+  });
+
+  test("gives the context the modes that git knows", async () => {
+    buildah("one");
+    fs.writeFileSync(path.join(folder, "context/private"), "", { mode: 0o600 });
+    fs.writeFileSync(path.join(folder, "context/program"), "", { mode: 0o700 });
+    expect((await build()).code).toBe(0);
+    const listed = fs.readFileSync(path.join(folder, "built"), "utf8");
+    expect(listed).toMatch(/^-rw-r--r--.* private$/m);
+    expect(listed).toMatch(/^-rwxr-xr-x.* program$/m);
+  });
+
+  test.each([false, true])("keeps the password from arguments, output and disk afterwards (token registry: %s)", async (tokens) => {
+    buildah("one");
+    const login = { REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: 'p"a\\s s$wörd' };
+    registry.options = { login: { username: "me", password: login.REGISTRY_PASSWORD }, tokens };
+    // The stand-in for buildah cannot log in; the real one is given the file that is looked at here.
+    const ended = await build([], { ...login, IGNORED: "" });
+    expect(ended.err).toContain("push failed");
+    registry.options = {};
+    const again = await build([], login);
+    expect(again.code).toBe(0);
+    const [mode, json] = fs.readFileSync(path.join(folder, "auth"), "utf8").split("\n");
+    expect(mode).toBe("600");
+    expect(JSON.parse(json)).toEqual({ auths: { [registry.host]: { auth: Buffer.from(`me:${login.REGISTRY_PASSWORD}`).toString("base64") } } });
+    for (const text of [calls(), ended.out, ended.err, again.out, again.err]) {
+      expect(text).not.toContain(login.REGISTRY_PASSWORD);
+      expect(text).not.toContain(Buffer.from(`me:${login.REGISTRY_PASSWORD}`).toString("base64"));
+    }
+    expect(leftovers()).toEqual([]);
+  });
+
+  test.each([
+    ["no space left on device", /disk is full/],
+    ["http: server gave HTTP response to HTTPS client", /registry\.insecure/],
+    ["tls: failed to verify certificate: x509: certificate signed by unknown authority", /CA/],
+    ["unauthorized: authentication required", /registry\.username/],
+    ["reading manifest 9 in docker.io/library/maven: manifest unknown", /does not exist.*BASE_IMAGE=example\.org\/base:1/],
+    ["dial tcp 10.0.0.1:5000: connect: connection refused", /cannot be reached/],
+    ["something new", /--verbose/],
+  ])("a build that fails with %j ends in the log's last lines, the image's name and what to do", async (line, advice) => {
+    program("buildah", `for i in $(seq 100); do echo "step $i"; done; echo 'Error: ${line}' >&2; exit 7`);
+    const ended = await build();
+    expect(ended).toMatchObject({ code: 1, out: "" });
+    expect(ended.err).toContain(`maven-dind: | Error: ${line}`);
+    expect(ended.err).toContain("maven-dind: | step 100");
+    expect(ended.err).not.toMatch(/step 1$/m);
+    expect(ended.err).toMatch(/maven-dind: build failed \(exit 7\); /);
+    expect(ended.err).toMatch(advice);
+    expect(registry.tagsOf("team/maven-dind")).toEqual([]);
+  });
+
+  test("a push that is stopped leaves no tag and no temporary file", async () => {
+    buildah("one", "echo pushing >&2; sleep 30");
+    const ended = await run("build-image.sh", ["--repository", `${registry.host}/team/maven-dind`, "--context", "context", "--tag", "t", "--insecure", "--verbose"], {}, (err, kill) => {
+      if (err.includes("pushing")) kill();
+    });
+    expect(ended).toMatchObject({ code: 143, out: "" });
+    expect(registry.tagsOf("team/maven-dind")).toEqual([]);
+    expect(pushed()).toEqual([]);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test("fails if the registry has another image under the tag than was pushed", async () => {
+    buildah("one");
+    program("buildah.real", "");
+    fs.appendFileSync(path.join(folder, "bin/buildah"), '\n[ -z "${digestfile:-}" ] || printf sha256:%064d 0 >"$digestfile"\n');
+    const ended = await build();
+    expect(ended).toMatchObject({ code: 1, out: "" });
+    expect(ended.err).toContain("somebody else pushes this tag");
+  });
+
+  test("says what to install where the builder is missing", async () => {
+    // A PATH with the shell's own tools only.
+    for (const tool of ["bash", "mktemp", "rm", "cat", "grep", "sed", "tr", "cut", "date", "chmod", "cp", "mkdir", "dirname", "tail", "awk", "base64", "head"]) {
+      fs.symlinkSync(`/usr/bin/${tool}`, path.join(folder, "bin", tool));
+    }
+    const only = { PATH: path.join(folder, "bin") };
+    for (const [builder, words] of [["buildah", "no buildah on PATH"], ["buildx", "no buildx on PATH"], ["in-cluster", "no kubectl on PATH"]]) {
+      const ended = await build(["--builder", builder, "--namespace", "n", "--buildkit-image", "i"], only);
+      expect(ended).toMatchObject({ code: 1, out: "" });
+      expect(ended.err).toContain(`maven-dind: there is ${words}; install`);
+    }
+  });
+
+  test.each([
+    [["--context", "nowhere"], 'there is no folder "nowhere"'],
+    [["--dockerfile", "../Dockerfile"], "outside the context"],
+    [["--dockerfile", "/etc/passwd"], "outside the context"],
+    [["--dockerfile", "Containerfile"], "no file context/Containerfile"],
+    [["--repository", "maven-dind"], "is no repository"],
+    [["--repository", "host/Maven"], "is no repository name"],
+    [["--tag", "a b"], "is no tag"],
+    [["--builder", "kaniko"], 'builder "kaniko" is unknown'],
+    [["--builder", "in-cluster"], "--namespace"],
+    [["--arg", "NOVALUE"], "is not KEY=VALUE"],
+    [["--arg"], "--arg needs a value"],
+    [["--frobnicate"], "unknown option --frobnicate"],
+  ])("bad input %j: exit 2, the fault named, nothing done", async (args, words) => {
+    buildah("one");
+    const ended = await build(args);
+    expect(ended).toMatchObject({ code: 2, out: "" });
+    expect(ended.err).toContain(words);
+    expect(calls()).toBe("");
+    expect(leftovers()).toEqual([]);
+  });
+
+  test("--help and --dry-run change nothing", async () => {
+    buildah("one");
+    const help = await run("build-image.sh", ["--help"]);
+    expect(help).toMatchObject({ code: 0, err: "" });
+    for (const option of ["--repository", "--dry-run", "--builder", "--delete", "REGISTRY_PASSWORD"]) expect(help.out).toContain(option);
+    const dry = await build(["--dry-run", "--stack", "dev"], { REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: "s3cret" });
+    expect(dry).toMatchObject({ code: 0, out: "" });
+    expect(dry.err).toMatch(/^buildah build .*--build-arg BASE_IMAGE=example\.org\/base:1/m);
+    expect(dry.err).toMatch(/^buildah push .*maven-dind:maven-dind-0123456789ab/m);
+    expect(dry.err).not.toContain("s3cret");
+    expect(calls()).not.toContain("buildah");
+    expect(pushed()).toEqual([]);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test.each([
+    ["docker.io/moby/buildkit:v0.31.1-rootless", { runAsUser: 1000 }, "--oci-worker-no-process-sandbox"],
+    ["docker.io/moby/buildkit:v0.31.1", { privileged: true }, ""],
+  ])("in-cluster with %s: a job that ends by itself and holds no token", async (image, security, flags) => {
+    const dry = await build(["--dry-run", "--builder", "in-cluster", "--namespace", "builds", "--buildkit-image", image]);
+    expect(dry.code).toBe(0);
+    const job = JSON.parse(dry.err.slice(dry.err.indexOf("{"), dry.err.lastIndexOf("\n}") + 2));
+    expect(job.spec).toMatchObject({ backoffLimit: 0, activeDeadlineSeconds: 3600, ttlSecondsAfterFinished: 60 });
+    const [container] = job.spec.template.spec.containers;
+    expect(job.spec.template.spec.automountServiceAccountToken).toBe(false);
+    expect(container).toMatchObject({ image, securityContext: security });
+    expect("privileged" in container.securityContext).toBe("privileged" in security);
+    expect(container.env[0].value).toContain(flags);
+    expect(dry.err).toMatch(/^kubectl --namespace builds exec job\/build-maven-dind-\S+ -- buildctl-daemonless\.sh build/m);
+  });
+
+  test("--inspect tells present, missing and unknown apart", async () => {
+    expect((await build(["--inspect"])).out).toBe("missing\n");
+    registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab");
+    expect((await build(["--inspect"])).out).toBe("present\n");
+    registry.options = { login: { username: "me", password: "x" } };
+    expect((await build(["--inspect"])).out).toBe("unknown\n");
+    expect((await build(["--inspect"], { REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: "x" })).out).toBe("present\n");
+    registry.options.tokens = true;
+    expect((await build(["--inspect"], { REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: "x" })).out).toBe("present\n");
+    expect((await build(["--inspect", "--repository", "127.0.0.1:1/team/x"])).out).toBe("unknown\n");
+    expect(pushed()).toEqual([]);
+  });
+
+  test("--delete deletes the image, but not one that another stack has", async () => {
+    registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab", "dev-20260101t000000z", "prod-20260101t000000z");
+    const kept = await build(["--delete", "--stack", "dev"]);
+    expect(kept).toMatchObject({ code: 0, out: "" });
+    expect(kept.err).toContain("another stack has it as prod-20260101t000000z");
+    expect(registry.tagsOf("team/maven-dind")).toHaveLength(3);
+
+    registry.clear();
+    registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab", "dev-20260101t000000z");
+    registry.seed("team/maven-dind", "two", "prod-20260101t000000z");
+    expect((await build(["--delete", "--stack", "dev"])).code).toBe(0);
+    expect(registry.tagsOf("team/maven-dind")).toEqual(["prod-20260101t000000z"]);
+    expect(await build(["--delete", "--stack", "dev"])).toMatchObject({ code: 0, err: expect.stringContaining("nothing to delete") });
+
+    registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab");
+    registry.options.deleteStatus = 405;
+    expect(await build(["--delete", "--stack", "dev"])).toMatchObject({ code: 1, err: expect.stringContaining("storage.delete.enabled") });
+  });
+
+  test.each([true, false])("writes a bill of materials and stores it beside the image (referrers API: %s)", async (referrers) => {
+    buildah("one");
+    program("syft", 'printf "syft %s\\n" "$*" >>"$FOLDER/calls"; for a; do case $a in spdx-json=*) echo \'{"spdxVersion":"SPDX-2.3"}\' >"${a#*=}" ;; esac; done');
+    registry.options = { referrers };
+    const ended = await build(["--sbom", "sbom"]);
+    expect(ended.code).toBe(0);
+    expect(JSON.parse(fs.readFileSync(path.join(folder, "sbom/maven-dind-0123456789ab.spdx.json"), "utf8"))).toEqual({ spdxVersion: "SPDX-2.3" });
+    const digest = ended.out.trim().split("@")[1];
+    expect(calls()).toContain(`syft scan registry:${registry.host}/team/maven-dind@${digest}`);
+    const artifacts = [...registry.manifests.values()].map((m) => JSON.parse(m.body)).filter((m) => m.artifactType === "application/spdx+json");
+    expect(artifacts).toEqual([expect.objectContaining({ subject: { mediaType: "application/vnd.oci.image.manifest.v1+json", digest, size: registry.manifests.get(digest)?.body.length } })]);
+    expect(artifacts[0].layers[0].digest).toBe(digestOf('{"spdxVersion":"SPDX-2.3"}\n'));
+    expect(registry.tagsOf("team/maven-dind").includes(digest.replace(":", "-"))).toBe(!referrers);
+  });
+});
+
+describe("clean-images.sh", () => {
+  const clean = (args: string[] = [], environment: Record<string, string> = {}): Promise<Ended> => run("clean-images.sh", ["--registry", `${registry.host}/team`, "--insecure", ...args, "maven-dind"], environment);
+  const cluster = (...digests: string[]): void => program("kubectl", `printf 'kubectl %s\\n' "$*" >>"$FOLDER/calls"; echo '${JSON.stringify({ items: digests.map((d) => ({ image: `r/x@${d}` })) })}'`);
+  const day = (n: number): string => `202601${String(n).padStart(2, "0")}t000000z`;
+
+  test("keeps what the cluster names, the last versions of each stack and foreign tags, and deletes the rest", async () => {
+    const old = registry.seed("team/maven-dind", "old", "maven-dind-000000000001", `dev-${day(1)}`);
+    const running = registry.seed("team/maven-dind", "running", "maven-dind-000000000002", `dev-${day(2)}`);
+    const before = registry.seed("team/maven-dind", "before", "maven-dind-000000000003", `dev-${day(3)}`, `dev-${day(4)}`);
+    const now = registry.seed("team/maven-dind", "now", "maven-dind-000000000004", `dev-${day(5)}`);
+    const prod = registry.seed("team/maven-dind", "prod", "maven-dind-000000000005", `prod-${day(1)}`);
+    const foreign = registry.seed("team/maven-dind", "foreign", "v1.0");
+    const orphan = registry.seed("team/maven-dind", "orphan", "maven-dind-000000000006");
+    cluster(running);
+
+    const dry = await clean(["--keep", "2", "--dry-run"]);
+    expect(dry.code).toBe(0);
+    expect(registry.manifests.size).toBe(7);
+    const ended = await clean(["--keep", "2"]);
+    const deleted = [old, orphan].map((d) => `${registry.host}/team/maven-dind@${d}`).sort();
+    expect(ended.out.trim().split("\n").sort()).toEqual(deleted);
+    expect(dry.out.trim().split("\n").sort()).toEqual(deleted);
+    expect([...registry.manifests.keys()].sort()).toEqual([before, foreign, now, prod, running].sort());
+    expect(ended.err).toContain("in use in the cluster");
+    expect(ended.err).toContain("one of the last 2 of stack prod");
+    expect(ended.err).toContain("tag v1.0 was made by somebody else");
+    expect(calls()).toMatch(/^kubectl --request-timeout 30s get pods,.*configmaps --all-namespaces/m);
+  });
+
+  test("takes the bill of materials along", async () => {
+    buildah("one");
+    program("syft", 'for a; do case $a in spdx-json=*) echo "{}" >"${a#*=}" ;; esac; done');
+    expect((await build(["--sbom", "sbom"])).code).toBe(0);
+    expect(registry.manifests.size).toBe(3);
+    cluster();
+    expect((await clean()).code).toBe(0);
+    expect(registry.manifests.size).toBe(0);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test("deletes nothing if a cluster cannot be asked, unless told that none counts", async () => {
+    registry.seed("team/maven-dind", "old", "maven-dind-000000000001");
+    program("kubectl", 'echo "connection refused" >&2; exit 1');
+    const ended = await clean();
+    expect(ended).toMatchObject({ code: 1, out: "", err: expect.stringContaining("connection refused") });
+    expect(registry.manifests.size).toBe(1);
+    expect((await clean(["--no-cluster"])).code).toBe(0);
+    expect(registry.manifests.size).toBe(0);
+  });
+
+  test("says so if the registry refuses, and names bad input", async () => {
+    registry.seed("team/maven-dind", "old", "maven-dind-000000000001");
+    registry.options.deleteStatus = 405;
+    expect(await clean(["--no-cluster"])).toMatchObject({ code: 1, out: "", err: expect.stringContaining("storage.delete.enabled") });
+    expect(await clean(["--keep", "0"])).toMatchObject({ code: 2 });
+    expect(await run("clean-images.sh", [])).toMatchObject({ code: 2, err: expect.stringContaining("--registry") });
+    expect(await run("clean-images.sh", ["--help"])).toMatchObject({ code: 0, err: "" });
+  });
+});
+
+describe("prepareImages", () => {
+  const args = (base: string): AgentImagesArgs => ({
+    registry: { host: registry.host, prefix: "team", insecure: true },
+    builder: "buildah",
+    images: { "maven-dind": { context: path.join(folder, "context"), args: { BASE_IMAGE: base } } },
+  });
+  const cwd = process.cwd();
+  beforeEach(() => process.chdir(path.resolve(scripts, "..")));
+  afterEach(() => process.chdir(cwd));
+
+  test("pins a base image given by tag, leaves one given by digest, and looks for the built image", async () => {
+    const digest = registry.seed("jenkins/inbound-agent", "base", "1");
+    const prepared = await prepareImages(args(`${registry.host}/jenkins/inbound-agent:1`));
+    expect(prepared.images["maven-dind"].args).toEqual({ BASE_IMAGE: `${registry.host}/jenkins/inbound-agent:1@${digest}` });
+    expect(prepared.found).toEqual({ "maven-dind": "missing" });
+    expect((await prepareImages(prepared)).images).toEqual(prepared.images);
+  });
+
+  test("names every base image that cannot be found, and the fix", async () => {
+    await expect(prepareImages(args(`${registry.host}/jenkins/inbound-agent:2`))).rejects.toThrow(/image maven-dind, argument BASE_IMAGE: .*there is no image .*@sha256:/);
+  });
+
+  test("unreachable registry for the built image: unknown, not an error", async () => {
+    const offline = { ...args(`example.org/base@${digestOf("")}`), registry: { host: "127.0.0.1:1", prefix: "", insecure: true } };
+    expect((await prepareImages(offline)).found).toEqual({ "maven-dind": "unknown" });
+  });
+
+  test("baseArgs finds the arguments that name images", () => {
+    expect([...baseArgs("ARG A\nFROM ${A} AS a\nFROM --platform=$BUILDPLATFORM $B as b\nFROM debian:$C\n# FROM $D\nRUN FROM=$E")]).toEqual(["A", "B"]);
+  });
+});
