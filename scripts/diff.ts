@@ -1,0 +1,151 @@
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { stringify } from "yaml";
+import { atCommit, renderStack, root, run, type Rendered } from "./render";
+
+const HELP = `npm run diff -- STACK [BASE [HEAD]]    what a change does to a stack's objects, without a cluster
+
+  STACK  name of a stack file, Pulumi.STACK.yaml
+  BASE   git commit or branch to compare with (default: main)
+  HEAD   git commit or branch to compare (default: the files as they are now)
+
+npm run diff -- --guard FILE             stop where FILE, made by \`pulumi preview --json\`, deletes or replaces data
+
+Nothing is changed and no cluster, registry or secret is asked. What only a cluster knows (objects changed by hand, the
+state of nodes, whether an image is built already) is not in it: \`pulumi preview\` tells.
+`;
+
+/** Kinds whose deletion takes people's data along. */
+const dataKinds = ["PersistentVolumeClaim", "PersistentVolume", "Namespace"];
+const kindOf = (type: string): string => type.split(":")[2] ?? type;
+
+/** Where an object lives in the cluster: what stays the same object when its Pulumi name changes. */
+export function objectPath({ type, name, props }: Rendered): string {
+  if (!type.startsWith("kubernetes:")) return `pulumi/${name}`;
+  const { namespace, name: objectName } = props.metadata ?? {};
+  return `${namespace ?? "cluster"}/${kindOf(type)}/${objectName ?? `${name}-`}`;
+}
+
+/** Keys in order, so that only real changes differ. */
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, inner]) => [key, sorted(inner)]));
+}
+
+/** One resource as text for people to compare. */
+export function resourceText({ type, props, protect }: Rendered): string {
+  const shown = type.startsWith("command:") && typeof props.stdin === "string"
+    // The script stands in the repository; its text would be here once for each node.
+    ? { ...props, stdin: `[script of ${props.stdin.split("\n").length} lines, sha256 ${createHash("sha256").update(props.stdin).digest("hex").slice(0, 12)}]` }
+    : props;
+  return `${protect ? "# protected: Pulumi refuses to delete it\n" : ""}${stringify(sorted(type.startsWith("kubernetes:") ? shown : { type, ...shown }), { lineWidth: 0 })}`;
+}
+
+/** Sentences on objects that hold data and would be deleted, replaced or left unprotected. */
+export function dataRisks(before: Rendered[], after: Rendered[]): string[] {
+  const now = new Map(after.map((resource) => [objectPath(resource), resource]));
+  return before.filter(({ type }) => dataKinds.includes(kindOf(type))).flatMap((old) => {
+    const at = objectPath(old);
+    const found = now.get(at);
+    if (!found) return [`${at} would be deleted${old.protect ? " (it is protected: the update would stop)" : ""}`];
+    const risks: string[] = [];
+    if (old.protect && !found.protect) risks.push(`${at} would lose its protection`);
+    if (kindOf(old.type) === "PersistentVolumeClaim") {
+      for (const key of ["storageClassName", "accessModes", "volumeName", "volumeMode", "selector"]) {
+        const [was, is] = [old, found].map(({ props }) => JSON.stringify(props.spec?.[key]));
+        if (was !== is) risks.push(`${at} would be replaced, and its data lost: ${key} ${was ?? "unset"} -> ${is ?? "unset"}`);
+      }
+      const [was, is] = [old, found].map(({ props }) => props.spec?.resources?.requests?.storage);
+      if (was !== is) risks.push(`${at} cannot be resized where it is (${was} -> ${is}): a hostpath volume needs a backup and a restore`);
+    }
+    return risks;
+  });
+}
+
+/** What differs between two renderings of a stack: a summary for people, then a unified diff. "" where nothing does. */
+export async function compare(before: Rendered[], after: Rendered[], labels: [string, string], colour = false): Promise<string> {
+  const texts = (resources: Rendered[]) => new Map(resources.map((resource) => [objectPath(resource), resourceText(resource)]));
+  const [old, now] = [texts(before), texts(after)];
+  const changes = [...new Set([...old.keys(), ...now.keys()])].sort().flatMap((at) => {
+    if (old.get(at) === now.get(at)) return [];
+    return [{ at, sign: !old.has(at) ? "+" : !now.has(at) ? "-" : "~" }];
+  });
+  if (changes.length === 0) return "";
+  const count = (sign: string) => changes.filter((change) => change.sign === sign).length;
+  const risks = dataRisks(before, after);
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-diff-"));
+  try {
+    for (const [side, list] of [["a", old], ["b", now]] as const) {
+      fs.mkdirSync(path.join(folder, side));
+      for (const { at } of changes) {
+        const text = list.get(at);
+        if (text === undefined) continue;
+        const file = path.join(folder, side, `${at}.yaml`);
+        fs.mkdirSync(path.dirname(file), { recursive: true });
+        fs.writeFileSync(file, text);
+      }
+    }
+    // The context holds the line that says which container or rule a change is in.
+    const args = ["diff", "--no-index", "--no-prefix", "--unified=5", `--color=${colour ? "always" : "never"}`, "a", "b"];
+    const diff = await run("git", args, { cwd: folder, codes: [0, 1], env: { ...process.env, GIT_CONFIG_NOSYSTEM: "1", GIT_CONFIG_GLOBAL: "/dev/null" } });
+    return [
+      `${count("~")} changed, ${count("+")} new, ${count("-")} gone, ${now.size - count("~") - count("+")} as before (${labels[0]} -> ${labels[1]})`,
+      ...changes.map(({ at, sign }) => `  ${sign} ${at}`),
+      ...(risks.length > 0 ? ["", "DATA AT RISK", ...risks.map((risk) => `  ! ${risk}`)] : []),
+      "",
+      diff.replace(/^index .*\n/gm, ""),
+    ].join("\n");
+  } finally {
+    fs.rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** A step of `pulumi preview --json`. */
+interface PreviewStep {
+  op: string;
+  urn: string;
+  replaceReasons?: string[] | null;
+}
+
+/** Steps of a preview that would delete or replace an object with data in it. */
+export function dataSteps(preview: { steps?: PreviewStep[] }): string[] {
+  return (preview.steps ?? []).flatMap(({ op, urn, replaceReasons }) => {
+    const type = urn.split("::")[2].split("$").pop() ?? "";
+    if (!type.startsWith("kubernetes:") || !dataKinds.includes(kindOf(type)) || !/delete|replace/.test(op) || op === "create-replacement") return [];
+    const because = replaceReasons?.length ? ` because of ${replaceReasons.join(", ")}` : "";
+    return [`${op} of ${kindOf(type)} ${urn.split("::").slice(3).join("::")}${because}`];
+  });
+}
+
+async function main(args: string[]): Promise<void> {
+  if (args[0] === "--guard" && args[1]) {
+    const steps = dataSteps(JSON.parse(fs.readFileSync(args[1], "utf8")));
+    if (steps.length === 0) return void process.stdout.write("no object with data in it is deleted or replaced\n");
+    throw new Error(`this update would lose data:\n${steps.map((step) => `  ${step}`).join("\n")}\nMove the data first (docs/operations.md), or run pulumi up by hand.`);
+  }
+  const [stack, base = "main", head] = args;
+  if (stack === undefined || stack.startsWith("-")) {
+    process.stderr.write(HELP);
+    process.exitCode = stack === "--help" ? 0 : 2;
+    return;
+  }
+  const at = async (ref: string): Promise<Rendered[]> =>
+    atCommit(ref, async (folder) => {
+      // A stack that is new has nothing before it.
+      if (!fs.existsSync(path.join(folder, `Pulumi.${stack}.yaml`)) && fs.existsSync(path.join(root, `Pulumi.${stack}.yaml`))) return [];
+      return renderStack(stack, folder);
+    });
+  const [before, after] = await Promise.all([at(base), head === undefined ? renderStack(stack) : at(head)]);
+  const text = await compare(before, after, [base, head ?? "files as they are"], process.stdout.isTTY);
+  process.stdout.write(text === "" ? `stack ${stack}: no object differs between ${base} and ${head ?? "the files as they are"}\n` : `stack ${stack}: ${text}`);
+}
+
+if (require.main === module) {
+  main(process.argv.slice(2)).catch((error: Error) => {
+    process.stderr.write(`diff: ${error.message}\n`);
+    process.exitCode = 1;
+  });
+}

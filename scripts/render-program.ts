@@ -1,0 +1,96 @@
+/**
+ * Runs the Pulumi program of the current folder without engine, plugins, cluster or registry and prints the resources it
+ * registers as JSON. Started by scripts/render.ts as a process of its own; stack and project name are its arguments, the
+ * config comes on standard input.
+ */
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import Module = require("node:module");
+import * as path from "node:path";
+import * as pulumi from "@pulumi/pulumi";
+import type { RegisterResourceRequest } from "@pulumi/pulumi/proto/resource_pb";
+import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
+import { secretPlaceholder, type Rendered } from "./render";
+
+/** Modules of the program that ask the world around it, and what they are told instead. */
+const answers: Record<string, object> = {
+  // 192.0.2.0/24 is set aside for examples (RFC 5737): it stands for the API server's addresses.
+  "./preflight": { preflight: async () => ({ problems: [], apiServerAddresses: ["192.0.2.1"] }) },
+  "./components/agent-images": { inspectImages: async () => ({}) },
+};
+
+// `any`: Node's module loader has no declared types for this.
+const loader = Module as any;
+const load = loader._load;
+loader._load = function (request: string, parent: { filename?: string } | undefined, ...rest: unknown[]) {
+  const loaded = load.call(this, request, parent, ...rest);
+  return parent?.filename === path.resolve("index.ts") && request in answers ? { ...loaded, ...answers[request] } : loaded;
+};
+
+const secretSignature = "4dabf18193072939515e22adb298388d";
+
+/** The inputs with every secret replaced and every property that is undefined left out. */
+// `any`: inputs of any resource.
+function masked(value: any): any {
+  if (Array.isArray(value)) return value.map(masked);
+  if (typeof value !== "object" || value === null) return value;
+  if (secretSignature in value) return secretPlaceholder;
+  return Object.fromEntries(Object.entries(value).flatMap(([key, inner]) => (inner === undefined ? [] : [[key, masked(inner)]])));
+}
+
+/** The inputs with secrets as they are, for the program's own use. */
+// `any`: as above.
+function revealed(value: any): any {
+  if (Array.isArray(value)) return value.map(revealed);
+  if (typeof value !== "object" || value === null) return value;
+  if (secretSignature in value) return revealed(value.value);
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, revealed(inner)]));
+}
+
+const resources: Rendered[] = [];
+const protectedNames = new Set<string>();
+
+const register = MockMonitor.prototype.registerResource;
+// The mocks are not told of resource options.
+MockMonitor.prototype.registerResource = function (request: RegisterResourceRequest, callback) {
+  if (request.getProtect()) protectedNames.add(`${request.getType()} ${request.getName()}`);
+  return register.call(this, request, callback);
+};
+
+const mocks: pulumi.runtime.Mocks = {
+  newResource: ({ type, name, inputs, custom }) => {
+    if (custom) resources.push({ type, name, props: masked(inputs), protect: protectedNames.has(`${type} ${name}`) });
+    const state: Record<string, unknown> = { ...inputs };
+    const environment = revealed(inputs.environment) ?? {};
+    if (type.startsWith("command:")) {
+      // A build's digest is not known before it is built; this one changes exactly when the content does.
+      state.stdout = environment.IMAGE_REPOSITORY
+        ? `${environment.IMAGE_REPOSITORY}@sha256:${createHash("sha256").update(`${environment.IMAGE_TAG}`).digest("hex")}`
+        : `[output of ${name}]`;
+    }
+    return { id: name, state };
+  },
+  call: ({ token, inputs }) => {
+    if (token !== "command:local:run") return inputs;
+    // The read-only inspection of a node: offline, nothing is known of it.
+    return { stdout: JSON.stringify({ manifest: "", flag: null, serving: null, kubeadmConfig: null, inForce: true, mark: "unknown", reasons: [], warnings: [], diff: "" }) };
+  },
+};
+
+async function main([stack, project]: string[]): Promise<void> {
+  const { config, secretKeys } = JSON.parse(fs.readFileSync(0, "utf8")) as { config: Record<string, string>; secretKeys: string[] };
+  await pulumi.runtime.setMocks(mocks, project, stack, false);
+  pulumi.runtime.setAllConfig(config, secretKeys);
+  await pulumi.runtime.runInPulumiStack(async () => {
+    const program = require(path.resolve("index.ts"));
+    return typeof program === "function" ? program() : program;
+  });
+  await pulumi.runtime.disconnect();
+  const order = (resource: Rendered) => `${resource.type} ${resource.name}`;
+  process.stdout.write(JSON.stringify(resources.sort((a, b) => (order(a) < order(b) ? -1 : 1))));
+}
+
+main(process.argv.slice(2)).catch((error: Error) => {
+  process.stderr.write(`${error.message}\n`);
+  process.exitCode = 1;
+});
