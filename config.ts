@@ -79,8 +79,16 @@ export interface BackupConfig {
   environment: pulumi.Output<Record<string, string>>;
   /** When, as a cron line in UTC; "" for by hand only. */
   schedule: string;
+  /** When a restored copy is booted, as a cron line in UTC; "" for by hand only. */
+  verifySchedule: string;
   /** How many snapshots are kept. */
   keep: { last: number; daily: number; weekly: number; monthly: number };
+  /** Patterns below jenkins_home that are left out beyond the usual ones. */
+  excludes: string[];
+  /** Most KiB/s sent to the repository; 0 for no limit. */
+  uploadLimit: number;
+  /** Login at SFTP repositories. */
+  ssh?: { privateKey: pulumi.Output<string>; knownHosts: string };
 }
 
 /** One mistake in the stack config, for a person to mend. */
@@ -508,20 +516,36 @@ function readIngress(section: Section): PlatformConfig["ingress"] {
 function readBackup(section: Section): BackupConfig {
   const secret = (key: string) => pulumi.secret(section.string(key, { expected: "a password", hidden: true, fix: `pulumi config set --secret --path 'backup.${key}' <value>` }));
   const target = { good: /^(s3:|sftp:|rest:|b2:|azure:|gs:|swift:|rclone:|\/)\S+$/, expected: "a restic repository such as s3:https://host/bucket or /folder/on/the/node" };
+  const cron = (key: string) => section.string(key, { default: "", good: cronPattern, expected: "five cron fields such as 0 2 * * *, in UTC" });
+  const excludes = parsed(section.get("excludes")) ?? [];
+  const goodExcludes = Array.isArray(excludes) && excludes.every((line) => typeof line === "string" && /^[^/\s#]\S*$/.test(line));
+  if (!goodExcludes) section.problem("excludes", excludes, "a list of patterns relative to jenkins_home such as jobs/**/htmlreports");
+  const ssh = section.has("ssh")
+    ? section.section("ssh", (login) => ({
+        privateKey: pulumi.secret(login.string("privateKey", { good: /^-----BEGIN [A-Z ]*PRIVATE KEY-----/, expected: "a private key without passphrase", hidden: true, fix: "pulumi config set --secret --path 'backup.ssh.privateKey' < key-file" })),
+        knownHosts: login.string("knownHosts", { expected: "the lines of known_hosts for the SFTP server, as ssh-keyscan prints them" }),
+      }))
+    : undefined;
   const backup: BackupConfig = {
     repository: section.string("repository", target),
     password: secret("password"),
     keysRepository: section.string("keysRepository", target),
     keysPassword: secret("keysPassword"),
     environment: pulumi.secret(section.strings("environment")),
-    schedule: section.string("schedule", { default: "", good: cronPattern, expected: "five cron fields such as 0 2 * * *, in UTC" }),
+    schedule: cron("schedule"),
+    verifySchedule: cron("verifySchedule"),
     keep: section.section("keep", (keep) => ({
       last: keep.integer("last", 3, 0, 1000),
       daily: keep.integer("daily", 7, 0, 1000),
       weekly: keep.integer("weekly", 4, 0, 1000),
       monthly: keep.integer("monthly", 6, 0, 1000),
     })),
+    excludes: goodExcludes ? (excludes as string[]) : [],
+    uploadLimit: section.integer("uploadLimit", 0, 0, 10_000_000),
+    ...(ssh && { ssh }),
   };
+  for (const key of ["repository", "keysRepository"] as const)
+    if (backup[key].startsWith("sftp:") && !ssh) section.problem("ssh", undefined, "privateKey (secret) and knownHosts, because a repository is reached over SFTP");
   if (backup.repository !== "" && backup.repository === backup.keysRepository)
     section.problem("keysRepository", backup.keysRepository, "another repository than the backup's own: the master key must not lie beside what it opens");
   return backup;
@@ -548,7 +572,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     secrets("adminPassword", "");
     secrets("controlPlane", "privateKey");
     secrets("registry", "password");
-    secrets("backup", "password", "keysPassword");
+    secrets("backup", "password", "keysPassword", "ssh");
 
     const images = root.section("images", readImages);
     const allBuilds = readBuilds(root, images);

@@ -3,6 +3,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { AgentImages, AgentImagesArgs, inspectImages } from "./components/agent-images";
 import { IngressNginx } from "./components/ingress-nginx";
+import { JenkinsBackup } from "./components/jenkins-backup";
 import { JenkinsMaster } from "./components/jenkins-master";
 import { NodePortRange } from "./components/node-port-range";
 import { OpenEbsStorage } from "./components/openebs-storage";
@@ -54,6 +55,8 @@ export = async () => {
       basePath: config.storage.basePath,
       provisionerImage: config.images.openebsProvisioner,
       helperImage: config.images.openebsLinuxUtils,
+      // What the home's claim leaves behind, by a restore or by mistake, stays on the disk.
+      reclaimPolicy: config.storage.protectHome ? "Retain" : "Delete",
       ...(imagePullSecret && { imagePullSecret }),
     },
     afterNodePorts,
@@ -112,6 +115,14 @@ export = async () => {
     afterNodePorts,
   );
 
+  const backup =
+    config.backup &&
+    new JenkinsBackup(
+      "jenkins-backup",
+      { ...config.backup, namespace: jenkins.namespace, homeClaim: jenkins.homeClaim, image: config.images.restic, controllerPod: jenkins.controllerPod },
+      opts,
+    );
+
   return {
     jenkinsUrl: jenkins.url,
     adminUser: jenkins.adminUser,
@@ -120,6 +131,7 @@ export = async () => {
     storageClass: storage.storageClassName,
     nodePortRange: nodePorts.range,
     ingressClass: ingress?.ingressClassName ?? config.ingress.className,
+    ...(backup && { backup: { schedule: backup.schedule, lastGood: backup.lastGoodBackup } }),
     namespaces: { jenkins: jenkins.namespace, agents: jenkins.agentsNamespace },
   };
 };

@@ -196,6 +196,8 @@ export class JenkinsMaster extends pulumi.ComponentResource {
   readonly agentsNamespace: pulumi.Output<string>;
   /** Claim that holds jenkins_home. */
   readonly homeClaim: pulumi.Output<string>;
+  /** The controller's pod; a backup is proven by booting a restored copy from the same one. */
+  readonly controllerPod: pulumi.Output<k8s.types.output.core.v1.PodSpec>;
 
   constructor(name: string, args: JenkinsMasterArgs, opts?: pulumi.ComponentResourceOptions) {
     super("build-platform:jenkins:JenkinsMaster", name, args, opts);
@@ -306,6 +308,12 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       parent,
     );
 
+    const pod = controllerPod(args, {
+      serviceAccount: serviceAccount.metadata.name,
+      configMap: configMap.metadata.name,
+      adminSecret: admin.secretName,
+      claim: home.metadata.name,
+    });
     new k8s.apps.v1.Deployment(
       `${name}-controller`,
       {
@@ -325,12 +333,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
                 ...(args.prometheusNamespace && { "prometheus.io/scrape": "true", "prometheus.io/path": "/prometheus/", "prometheus.io/port": "8080" }),
               },
             },
-            spec: controllerPod(args, {
-              serviceAccount: serviceAccount.metadata.name,
-              configMap: configMap.metadata.name,
-              adminSecret: admin.secretName,
-              claim: home.metadata.name,
-            }),
+            spec: pod,
           },
         },
       },
@@ -377,6 +380,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     this.namespace = here;
     this.agentsNamespace = there;
     this.homeClaim = home.metadata.name;
+    this.controllerPod = pulumi.output(pod) as pulumi.Output<k8s.types.output.core.v1.PodSpec>;
     this.registerOutputs({
       url: this.url,
       adminUser: this.adminUser,

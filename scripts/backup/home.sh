@@ -29,7 +29,7 @@ Environment
   CHECK_PARTS     each backup reads 1/CHECK_PARTS of the repository's data back, another part each day; default 14
   UPLOAD_LIMIT    KiB/s, default 0 (none)
   STATUS_DIR      folder of the last result; where it names a snapshot, a missing repository is an error
-  SFTP_COMMAND    how to reach an SFTP server, for keys and known hosts
+  SFTP_COMMAND KEY_SFTP_COMMAND  how the SFTP servers are reached, with key and known hosts
   ACCEPT_SHRINK   1: retention goes on although most jobs are gone since the last snapshot
 TEXT
 }
@@ -48,7 +48,10 @@ say() { echo "$(date -u +%H:%M:%S) $*"; }
 # $1 what happened, $2 (optional) what to do
 fail() { FAILURE="$1"; echo "home.sh: $1" >&2; [ $# -lt 2 ] || { FAILURE="$1; $2"; echo "  $2" >&2; }; exit 1; }
 home_restic() { restic ${SFTP_COMMAND:+-o "sftp.command=$SFTP_COMMAND"} "$@"; }
-key_restic() { RESTIC_REPOSITORY_FILE=$KEY_REPOSITORY_FILE RESTIC_PASSWORD_FILE=$KEY_PASSWORD_FILE home_restic "$@"; }
+key_restic() {
+  RESTIC_REPOSITORY_FILE=$KEY_REPOSITORY_FILE RESTIC_PASSWORD_FILE=$KEY_PASSWORD_FILE \
+    restic ${KEY_SFTP_COMMAND:+-o "sftp.command=$KEY_SFTP_COMMAND"} "$@"
+}
 # Background priority for this shell and every restic it starts, as far as the tools are there and allowed.
 if [ -z "${HOME_SH_GENTLE:-}" ] && [ "${1:-}" = backup ]; then
   export HOME_SH_GENTLE=1
@@ -183,7 +186,7 @@ write_result() {
 
 backup() {
   started=$(date +%s)
-  proven=no snapshot= summary= checked= note= added=0 items=0 builds=0 pass=0
+  proven=no snapshot='' summary='' checked='' note='' added=0 items=0 builds=0 pass=0
   trap write_result EXIT
   cd "$HOME_DIR" || fail "$HOME_DIR is missing"
   [ -e config.xml ] || [ -d jobs ] || fail "$HOME_DIR holds no jenkins_home (neither config.xml nor jobs)" "nothing was saved, so that an empty volume never pushes good snapshots out"
