@@ -19,30 +19,32 @@ export interface Patience {
 
 const patience: Patience = { timeoutMs: 5000, attempts: 3, pauseMs: 1000 };
 
-interface Answer {
-  status: number;
-  body: string;
-}
-
 /** The answer to a GET, or why there is none. */
-async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Patience): Promise<Answer | Error> {
+type Answer = { status: number; body: string } | { failure: string };
+
+async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Patience): Promise<Answer> {
   return new Promise((resolve) => {
     const get = url.startsWith("https:") ? https.get : http.get;
     const request = get(url, { ...options, timeout: timeoutMs, agent: options.agent ?? false }, (answer) => {
       let body = "";
       answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
       answer.on("end", () => resolve({ status: answer.statusCode ?? 0, body }));
-      answer.on("error", resolve);
+      answer.on("error", (error) => resolve({ failure: reason(error) }));
     });
     request.on("timeout", () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
-    request.on("error", resolve);
+    request.on("error", (error) => resolve({ failure: reason(error) }));
   });
 }
 
 function reason(error: Error): string {
   // Node gives a failed connection to several addresses as one error without a message of its own.
-  const first = error instanceof AggregateError && error.errors[0] instanceof Error ? error.errors[0] : error;
-  return first.message || ((first as NodeJS.ErrnoException).code ?? first.name);
+  const first = (error as AggregateError).errors?.[0] as Error | undefined;
+  return error.message || first?.message || ((error as NodeJS.ErrnoException).code ?? error.name);
+}
+
+/** The answer in words, for a message. */
+function words(answer: Answer): string {
+  return "failure" in answer ? answer.failure : `status ${answer.status}`;
 }
 
 /** Whether the registry speaks its API: 200, or 401 where it wants a login first. */
@@ -56,8 +58,8 @@ export async function registryProblem(registry: PlatformConfig["registry"], wait
   const seen: string[] = [];
   for (const [url, options] of tries) {
     const answer = await ask(url, options, wait);
-    if (!(answer instanceof Error) && (answer.status === 200 || answer.status === 401)) return undefined;
-    seen.push(`${url}: ${answer instanceof Error ? reason(answer) : `status ${answer.status}`}`);
+    if ("status" in answer && (answer.status === 200 || answer.status === 401)) return undefined;
+    seen.push(`${url}: ${words(answer)}`);
   }
   return {
     key: "registry.host",
@@ -79,10 +81,18 @@ export function kubeconfigFiles(kubeconfig: string | undefined, environment: Nod
 async function loadKubeconfig(files: string[]): Promise<KubeConfig> {
   const { KubeConfig } = await import("@kubernetes/client-node");
   const merged = new KubeConfig();
+  merged.loadFromOptions({ clusters: [], users: [], contexts: [], currentContext: "" });
   for (const file of files) {
     const part = new KubeConfig();
     part.loadFromFile(file);
-    merged.mergeConfig(part, true);
+    // Of two entries with one name the first counts, as with kubectl; the library would refuse the second.
+    const fresh = <T extends { name: string }>(entries: T[], known: T[]) => entries.filter((entry) => !known.some(({ name }) => name === entry.name));
+    merged.loadFromOptions({
+      clusters: [...merged.clusters, ...fresh(part.clusters, merged.clusters)],
+      users: [...merged.users, ...fresh(part.users, merged.users)],
+      contexts: [...merged.contexts, ...fresh(part.contexts, merged.contexts)],
+      currentContext: part.currentContext,
+    });
   }
   return merged;
 }
@@ -120,39 +130,41 @@ export async function inspectCluster(cluster: PlatformConfig["cluster"], environ
   const server = kubeconfig.getCurrentCluster()?.server.replace(/\/$/, "");
   if (!server) return { key: "kubeContext", found: `context ${cluster.context} without a cluster`, expected: "a context whose cluster has a server", fix: "compare it with what kubectl config view prints" };
 
-  const get = async (target: string): Promise<Answer | Error> => {
+  const get = async (target: string): Promise<Answer> => {
     try {
       const options: https.RequestOptions = {};
       await kubeconfig.applyToHTTPSOptions(options);
       return await ask(server + target, options, wait);
     } catch (error) {
-      return error as Error;
+      // Such as a credential plugin that cannot be started.
+      return { failure: reason(error as Error) };
     }
   };
+  const down = (answer: Answer) => "failure" in answer || answer.status >= 500;
   let ready = await get("/readyz");
-  for (let attempt = 1; attempt < wait.attempts && (ready instanceof Error || ready.status >= 500); attempt++) {
+  for (let attempt = 1; attempt < wait.attempts && down(ready); attempt++) {
     await new Promise((resolve) => setTimeout(resolve, wait.pauseMs));
     ready = await get("/readyz");
   }
-  if (ready instanceof Error || ready.status >= 500)
+  if (down(ready))
     return {
       key: "kubeContext",
-      found: `${server}: ${ready instanceof Error ? reason(ready) : `/readyz answers ${ready.status}`}`,
+      found: `${server}/readyz: ${words(ready)}`,
       expected: `an API server that is ready in context ${cluster.context}`,
       fix: `check the address, the network and the cluster; kubectl --context ${cluster.context} get --raw /readyz must print ok`,
     };
 
   // Also the proof that the credentials are good: /readyz answers strangers as well.
   const answers = await Promise.all(["/api/v1/namespaces/default/services/kubernetes", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"].map(get));
-  const refused = answers.find((answer) => answer instanceof Error || answer.status !== 200);
+  const refused = answers.find((answer) => "failure" in answer || answer.status !== 200);
   if (refused)
     return {
       key: "kubeContext",
-      found: `${server} refuses user ${context.user}: ${refused instanceof Error ? reason(refused) : `status ${refused.status}`}`,
+      found: `${server} refuses user ${context.user}: ${words(refused)}`,
       expected: `credentials that may administer the cluster of context ${cluster.context}`,
       fix: `renew user ${context.user} in ${present.join(", ")}; kubectl --context ${cluster.context} -n default get service kubernetes must work`,
     };
-  const [service, slice] = answers.map((answer) => JSON.parse((answer as Answer).body)) as [{ spec: { clusterIPs: string[] } }, { endpoints: { addresses: string[] }[] | null }];
+  const [service, slice] = answers.map((answer) => JSON.parse("body" in answer ? answer.body : "")) as [{ spec: { clusterIPs: string[] } }, { endpoints: { addresses: string[] }[] | null }];
   const addresses = [...service.spec.clusterIPs, ...(slice.endpoints ?? []).flatMap((endpoint) => endpoint.addresses)];
   return { apiServerAddresses: [...new Set(addresses)].sort() };
 }

@@ -1,4 +1,5 @@
 import * as fc from "fast-check";
+import * as pulumi from "@pulumi/pulumi";
 import { explain, parseConfig, PlatformConfig, Problem, rangeProblem } from "../../config";
 import upstream from "../../images/upstream.json";
 import { defaults, environment, hostKey, privateKey, schema, stackConfig, valueOf } from "./mocks";
@@ -95,7 +96,7 @@ describe("a minimal config", () => {
     expect(seen).toEqual(["/home/someone/.ssh/id_ed25519"]);
     const { access } = config.nodePorts;
     if (access.kind !== "ssh" || !access.privateKey) throw new Error("no SSH access with a key");
-    expect(await access.privateKey.isSecret).toBe(true);
+    expect(await pulumi.isSecret(access.privateKey)).toBe(true);
     expect(await valueOf(access.privateKey)).toBe(privateKey);
   });
 });
@@ -236,7 +237,7 @@ describe("secrets", () => {
 
   test("stay secret in the config", async () => {
     const { config } = parse({ adminPassword: "long-enough-password" }, encrypted);
-    expect(await config.admin.password?.isSecret).toBe(true);
+    expect(config.admin.password && (await pulumi.isSecret(config.admin.password))).toBe(true);
   });
 });
 

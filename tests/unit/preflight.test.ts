@@ -1,0 +1,173 @@
+import type { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as http from "node:http";
+import type { AddressInfo } from "node:net";
+import * as os from "node:os";
+import * as path from "node:path";
+import { inspectCluster, kubeconfigFiles, preflight, registryProblem } from "../../preflight";
+
+// Jest cannot load ES modules: the real library is bundled into a CommonJS one for it.
+jest.mock("@kubernetes/client-node", () => {
+  const root = jest.requireActual<typeof path>("node:path").resolve(__dirname, "../..");
+  const options = ["node_modules/@kubernetes/client-node/dist/config.js", "--bundle", "--platform=node", "--format=cjs", "--log-level=error"];
+  const text = jest.requireActual<{ execFileSync: typeof execFileSync }>("node:child_process").execFileSync(`${root}/node_modules/.bin/esbuild`, options, { cwd: root, encoding: "utf8", maxBuffer: 1e8 });
+  const loaded = { exports: {} };
+  new Function("module", "exports", "require", text)(loaded, loaded.exports, require);
+  return loaded.exports;
+});
+
+const impatient = { timeoutMs: 300, attempts: 2, pauseMs: 10 };
+let folder: string;
+const servers: http.Server[] = [];
+
+beforeAll(() => (folder = fs.mkdtempSync(path.join(os.tmpdir(), "preflight-"))));
+afterEach(async () => {
+  for (const server of servers.splice(0)) {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  }
+});
+afterAll(() => fs.rmSync(folder, { recursive: true }));
+
+/** A server on loopback; answers what `answer` says for a path. */
+async function serve(answer: (url: string, seen: number) => [number, object?]): Promise<string> {
+  let seen = 0;
+  const server = http.createServer((request, response) => {
+    const [status, body] = answer(request.url ?? "", seen++);
+    if (status !== 0) response.writeHead(status).end(JSON.stringify(body ?? {}));
+  });
+  servers.push(server);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+/** An address on which nothing listens. */
+async function nowhere(): Promise<string> {
+  const host = await serve(() => [200]);
+  const [server] = servers.splice(-1);
+  await new Promise((resolve) => server.close(resolve));
+  return host;
+}
+
+function kubeconfig(host: string, context = "admin@test"): string {
+  const file = path.join(folder, `kubeconfig-${host.replace(/\W/g, "-")}-${context}`);
+  const config = {
+    apiVersion: "v1",
+    kind: "Config",
+    clusters: [{ name: `cluster of ${context}`, cluster: { server: `http://${host}`, "insecure-skip-tls-verify": true } }],
+    users: [{ name: "admin", user: { token: "t" } }],
+    contexts: [{ name: context, context: { cluster: `cluster of ${context}`, user: "admin" } }],
+    "current-context": context,
+  };
+  fs.writeFileSync(file, JSON.stringify(config));
+  return file;
+}
+
+const healthy = (url: string): [number, object?] => {
+  if (url === "/readyz") return [200];
+  if (url.endsWith("/services/kubernetes")) return [200, { spec: { clusterIPs: ["10.96.0.1"] } }];
+  return [200, { endpoints: [{ addresses: ["192.0.2.11"] }, { addresses: ["192.0.2.10"] }] }];
+};
+
+describe("the cluster", () => {
+  const inspect = (host: string) => inspectCluster({ kubeconfig: kubeconfig(host), context: "admin@test" }, {}, impatient);
+
+  test("that is ready tells where its API server is", async () => {
+    expect(await inspect(await serve(healthy))).toEqual({ apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11"] });
+  });
+
+  test("that is just restarting is waited for", async () => {
+    const host = await serve((url, seen) => (seen === 0 ? [500] : healthy(url)));
+    expect(await inspect(host)).toHaveProperty("apiServerAddresses");
+  });
+
+  test("that nobody serves is named with its address", async () => {
+    const host = await nowhere();
+    expect(await inspect(host)).toMatchObject({ key: "kubeContext", found: expect.stringMatching(new RegExp(`^http://${host}/readyz: .*ECONNREFUSED`)), fix: expect.stringContaining("kubectl --context admin@test") });
+  });
+
+  test("that does not answer is given up", async () => {
+    expect(await inspect(await serve(() => [0]))).toMatchObject({ found: expect.stringContaining("no answer within 0.3 s") });
+  });
+
+  test("that stays unready is given up", async () => {
+    expect(await inspect(await serve(() => [500]))).toMatchObject({ found: expect.stringContaining("/readyz: status 500") });
+  });
+
+  test("that answers strangers but refuses the credentials is told apart", async () => {
+    const host = await serve((url) => (url === "/readyz" ? [200] : [401]));
+    expect(await inspect(host)).toMatchObject({ key: "kubeContext", found: expect.stringContaining("refuses user admin: status 401") });
+  });
+
+  test("whose context does not exist lists those that do", async () => {
+    const file = kubeconfig("127.0.0.1:1", "other");
+    expect(await inspectCluster({ kubeconfig: file, context: "admin@test" }, {}, impatient)).toEqual({
+      key: "kubeContext",
+      found: "admin@test",
+      expected: `a context of ${file}: other`,
+      fix: "pulumi config set kubeContext other",
+    });
+  });
+
+  test("without a kubeconfig says where it was looked for", async () => {
+    expect(await inspectCluster({ kubeconfig: "/no/such/file", context: "c" }, {}, impatient)).toMatchObject({ key: "kubeconfig", found: "no file /no/such/file" });
+    expect(await inspectCluster({ context: "c" }, { KUBECONFIG: "/no/such/a:/no/such/b" }, impatient)).toMatchObject({ key: "kubeContext", found: "no file /no/such/a or /no/such/b" });
+  });
+
+  test("with a file that is no kubeconfig says so", async () => {
+    const file = path.join(folder, "broken");
+    fs.writeFileSync(file, "{ not: [yaml");
+    expect(await inspectCluster({ kubeconfig: file, context: "c" }, {}, impatient)).toMatchObject({ key: "kubeconfig", found: expect.stringContaining(file) });
+  });
+
+  test("may be in any of several kubeconfig files", async () => {
+    const host = await serve(healthy);
+    const files = [kubeconfig("127.0.0.1:1", "other"), kubeconfig(host)].join(path.delimiter);
+    expect(await inspectCluster({ context: "admin@test" }, { KUBECONFIG: files }, impatient)).toHaveProperty("apiServerAddresses");
+  });
+});
+
+test("the kubeconfig is the config's, else $KUBECONFIG's, else the home directory's", () => {
+  expect(kubeconfigFiles("/a", { KUBECONFIG: "/b" })).toEqual(["/a"]);
+  expect(kubeconfigFiles(undefined, { KUBECONFIG: "/b:/c:" })).toEqual(["/b", "/c"]);
+  expect(kubeconfigFiles(undefined, {})).toEqual([path.join(os.homedir(), ".kube/config")]);
+});
+
+describe("the registry", () => {
+  const ask = (host: string, insecure = true) => registryProblem({ host, prefix: "p", insecure }, impatient);
+
+  test.each([200, 401])("is there when it answers %d", async (status) => {
+    expect(await ask(await serve((url) => [url === "/v2/" ? status : 404]))).toBeUndefined();
+  });
+
+  test.each([404, 500])("is none when it answers %d", async (status) => {
+    expect(await ask(await serve(() => [status]))).toMatchObject({ key: "registry.host", found: expect.stringContaining(`status ${status}`) });
+  });
+
+  test("that nobody serves is named with both addresses tried", async () => {
+    const host = await nowhere();
+    const problem = await ask(host);
+    expect(problem?.found).toContain(`http://${host}/v2/`);
+    expect(problem?.found).toContain(`https://${host}/v2/`);
+  });
+
+  test("over plain HTTP is refused unless config allows it", async () => {
+    const problem = await ask(await serve(() => [200]), false);
+    expect(problem).toMatchObject({ key: "registry.host", fix: expect.stringContaining("registry.insecure: true") });
+  });
+});
+
+describe("together", () => {
+  test("everything that does not answer is reported at once", async () => {
+    const host = await nowhere();
+    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host, prefix: "p", insecure: true }, imageBuild: { builder: "buildx" as const, platforms: [], deleteOnDestroy: false } };
+    const { problems } = await preflight(config, {}, impatient);
+    expect(problems.map((p) => p.key)).toEqual(["kubeContext", "registry.host"]);
+  });
+
+  test("a registry that only the cluster must reach is not asked from here", async () => {
+    const host = await serve(healthy);
+    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host: await nowhere(), prefix: "p", insecure: true }, imageBuild: { builder: "in-cluster" as const, platforms: [], deleteOnDestroy: false } };
+    expect(await preflight(config, {}, impatient)).toEqual({ apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11"], problems: [] });
+  });
+});
