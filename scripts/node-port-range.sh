@@ -123,7 +123,10 @@ function load(text,   p, probe) {
   if (p <= N && is_mark(p) && skip(p + 3) > N) p = N + 1
   if (p <= N) refuse(is_mark(p) ? "a second document" : "indentation or syntax that is not understood", p)
 }
-function note(path, what, s, e, how) { kind[path] = what; st[path] = s; en[path] = e; style[path] = how }
+function note(path, what, s, e, how) {
+  if (how == "plain" && substr(T, s, e - s) ~ /^(null|Null|NULL|~)$/) what = "null"
+  kind[path] = what; st[path] = s; en[path] = e; style[path] = how
+}
 function only_comment_after(p,   q) { q = skip(p); if (q <= N && q < line_end(p)) refuse("text after a value that is not understood", q) ; return q }
 function word_end(p, stop,   c) { while (p <= N) { c = at(p); if (blank_at(p) || index(stop, c)) break; p++ } return p }
 
@@ -416,6 +419,7 @@ function delete_items(list, a, b,   s, e, f, i) {
   if ((list SEP b) in comma) {
     e = comma[list SEP b] + 1
     if (spaces_only(LS[line_of(s)], s) && spaces_only(e, line_end(e))) { delete_lines(s, e - 1); return }
+    if (b == cnt[list] - 1 && a > 0 && spaces_only(comma[list SEP (a - 1)] + 1, s)) { plan(comma[list SEP (a - 1)] + 1, e, ""); return }
     while (at(e) == " " || at(e) == "\t") e++
     plan(s, e, ""); return
   }
@@ -453,8 +457,8 @@ function insert_after(list, j, text,   item, line, s, nl, sep, base, how) {
     if (!index(sep, "\n")) { match(substr(T, LS[line_of(base)]), /^[ \t]*/); sep = newline_of(base) substr(T, LS[line_of(base)], RLENGTH) "  " }
     if (!(item in comma)) plan(base, base, ",")
     s = line_end(base); if (at(s - 1) == "\r") s--
-    plan(s, s, sep text)
-  } else plan(base, base, ((item in comma) ? "" : ",") sep text)
+    plan(s, s, sep text ((item in comma) ? "," : ""))
+  } else plan(base, base, (item in comma) ? sep text "," : "," sep text)
 }
 
 # ---- the apiserver's manifest ------------------------------------------------------------------
@@ -527,12 +531,15 @@ function others(   i, h, s) {
   s = ""; for (i = 0; i < ARGS; i++) { for (h = 0; h < HITS; h++) if (i >= HIT[h] && i < HIT[h] + HIT_SPAN[h]) break; if (h == HITS) s = s ARG_LIST[i] "\004" ARG[i] "\004" }
   return s
 }
-function rest_of_tree(c,   path, n, s) {   # a fingerprint of all that no edit may touch, independent of order
-  s = 0; n = 0
-  for (path in kind) if (index(path, c SEP "command") != 1 && index(path, c SEP "args") != 1) { n++; if (kind[path] == "scalar" || kind[path] == "alias") SNAP[path] = scalar(path); else SNAP[path] = kind[path] }
-  return n
+# Nodes that no edit may touch; looking up a path that does not exist leaves an empty entry.
+function untouchable(path, c) { return kind[path] != "" && index(path, c SEP "command") != 1 && index(path, c SEP "args") != 1 }
+function content(path) { return is_text(path) ? scalar(path) : kind[path] }
+function keep_tree(c,   path, n) { n = 0; for (path in kind) if (untouchable(path, c)) { n++; KEPT[path] = content(path) } return n }
+function same_tree(c, nodes,   path) {
+  for (path in kind) if (untouchable(path, c)) { nodes--; if (!(path in KEPT) || KEPT[path] != content(path)) return 0 }
+  return nodes == 0
 }
-function manifest(   c, i, before, nodes, path, text) {
+function manifest(   c, i, before, nodes, text) {
   c = find_container()
   if (MODE == "inspect" && c == "") { print "apiserver\tno\n"; return }
   if (c == "") refuse("no kube-apiserver container", 1)
@@ -543,7 +550,7 @@ function manifest(   c, i, before, nodes, path, text) {
     return
   }
   if (!ARGS) refuse("the kube-apiserver container has neither command nor args", st[c])
-  before = others(); nodes = rest_of_tree(c)
+  before = others(); nodes = keep_tree(c)
   if (MODE == "set" && agrees()) { print T; return }
   if (MODE == "set" && !HITS) { i = place_for_new(); insert_after(ARG_LIST[i], ARG_AT[i], "--" FLAG "=" WANT) }
   while (HITS > (MODE == "set")) {
@@ -552,15 +559,8 @@ function manifest(   c, i, before, nodes, path, text) {
   }
   if (MODE == "set" && HITS && HIT_VALUE[0] != WANT) set_value(0)
   text = carry_out(); load(text); read_arguments(c)
-  if (before != others() || HITS != (MODE == "set") || (HITS && HIT_VALUE[0] != WANT) || nodes != check_tree(c)) refuse("the edit would not come out as meant; change the flag by hand", 1)
+  if (before != others() || HITS != (MODE == "set") || (HITS && HIT_VALUE[0] != WANT) || !same_tree(c, nodes)) refuse("the edit would not come out as meant; change the flag by hand", 1)
   print text
-}
-function check_tree(c,   path, n) {
-  n = 0
-  for (path in kind) if (index(path, c SEP "command") != 1 && index(path, c SEP "args") != 1) {
-    n++; if (!(path in SNAP) || SNAP[path] != ((kind[path] == "scalar" || kind[path] == "alias") ? scalar(path) : kind[path])) return -1
-  }
-  return n
 }
 
 # ---- kubeadm's ClusterConfiguration -----------------------------------------------------------
@@ -594,14 +594,14 @@ function cc_set(api, path,   nl, as_list, s, indent, entry) {
     else { s = LS[line_of(st[CX])]; plan(s, s, cc_entry(substr(T, s, column(st[CX])), nl, as_list)) }
   } else if (CX in keyat) {
     if (kind[CX] == "alias") refuse("extraArgs is an alias", st[CX])
-    if (flow[api]) plan(st[CX], has(CX) ? en[CX] : st[CX], (has(CX) ? "" : " ") (as_list ? "[" entry "]" : "{" entry "}"))
+    if (flow[api]) plan(st[CX], en[CX], (st[CX] < en[CX] ? "" : " ") (as_list ? "[" entry "]" : "{" entry "}"))
     else { indent = substr(T, LS[line_of(keyat[CX])], column(keyat[CX])); cc_value(CX, nl cc_strip(cc_entry(indent (as_list ? "" : "  "), nl, as_list), nl)) }
   } else if (has(api) && cnt[api]) {
     entry = as_list ? "[" entry "]" : "{" entry "}"
     if (flow[api]) plan(st[api] + 1, st[api] + 1, "\"extraArgs\": " entry ", ")
     else { s = LS[line_of(st[api])]; indent = substr(T, s, column(st[api])); plan(s, s, indent "extraArgs:" nl cc_entry(indent (as_list ? "" : "  "), nl, as_list)) }
   } else if (api in keyat) {
-    if (flow[""]) plan(st[api], has(api) ? en[api] : st[api], (has(api) ? "" : " ") "{\"extraArgs\": " (as_list ? "[" entry "]" : "{" entry "}") "}")
+    if (flow[""]) plan(st[api], en[api], (st[api] < en[api] ? "" : " ") "{\"extraArgs\": " (as_list ? "[" entry "]" : "{" entry "}") "}")
     else { indent = substr(T, LS[line_of(keyat[api])], column(keyat[api])); cc_value(api, nl indent "  extraArgs:" nl cc_strip(cc_entry(indent (as_list ? "  " : "    "), nl, as_list), nl)) }
   } else if (flow[""]) plan(st[""] + 1, st[""] + 1, "\"apiServer\": {\"extraArgs\": " (as_list ? "[" entry "]" : "{" entry "}") "}" (cnt[""] ? ", " : ""))
   else { s = LS[line_of(st[""])]; plan(s, s, "apiServer:" nl "  extraArgs:" nl cc_entry(as_list ? "  " : "    ", nl, as_list)) }
@@ -609,9 +609,9 @@ function cc_set(api, path,   nl, as_list, s, indent, entry) {
 function cc_strip(s, nl) { return substr(s, 1, length(s) - length(nl)) }
 # Writes a block behind a key that has no value, {} or [].
 function cc_value(path, block,   e, s) {
-  s = colon[path] + 1; e = has(path) ? en[path] : s
+  s = colon[path] + 1; e = en[path]
   if (kind[path] == "scalar") refuse("expected a mapping or a list", st[path])
-  if (!spaces_only(s, has(path) ? nst[path] : s)) refuse("a comment or tag before an empty value; change kubeadm-config by hand", s)
+  if (!spaces_only(s, nst[path])) refuse("a comment or tag before an empty value; change kubeadm-config by hand", s)
   plan(s, e, block)
 }
 function cc_remove(api,   path, e, i) {
@@ -634,7 +634,7 @@ function cc_remove(api,   path, e, i) {
   path = CX SEP FLAG
   if (!flow[CX]) { delete_lines(keyat[path], en[path] - 1); return }
   if (path in comma) { e = comma[path] + 1; while (at(e) == " ") e++; plan(keyat[path], e, "") }
-  else refuse("the argument is the last of a one-line mapping; change kubeadm-config by hand", st[path])
+  else { for (i = 0; keys[CX, i] != FLAG; i++); plan(comma[CX SEP keys[CX, i - 1]], en[path], "") }
 }
 AWK
 )
