@@ -521,6 +521,7 @@ if [ -n "$sbom" ]; then need syft "install it (github.com/anchore/syft), or leav
 stack_tag=""
 if [ -n "$stack" ]; then stack_tag=$(printf '%s' "$stack" | tr -c 'A-Za-z0-9_.-' '-')-$(date -u +%Y%m%dt%H%M%Sz); fi
 
+built=false
 if [ "$force" = false ] && digest=$(registry_digest "$tag") && [ -n "$digest" ]; then
   say "$repository:$tag is in the registry already; not built again"
   if [ "$dry_run" = true ]; then exit 0; fi
@@ -537,7 +538,8 @@ else
   if served=$(registry_digest "$tag") && [ "$served" != "$digest" ]; then
     fail "pushed $digest, but $repository:$tag is \"$served\" in the registry; somebody else pushes this tag, or a proxy stands between"
   fi
+  built=true
   say "built and pushed in $(($(date +%s) - started)) s as $repository:$tag"
 fi
-if [ -n "$sbom" ] && [ ! -f "$sbom/$tag.spdx.json" ]; then write_sbom "$digest"; fi
+if [ -n "$sbom" ] && { [ "$built" = true ] || [ ! -f "$sbom/$tag.spdx.json" ]; }; then write_sbom "$digest"; fi
 echo "$repository@$digest"
