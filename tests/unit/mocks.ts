@@ -11,6 +11,8 @@ export interface Registered {
   // Whatever the resource takes: tests look at single fields of many kinds of object.
   // eslint-disable-next-line @typescript-eslint/no-explicit-any
   inputs: any;
+  /** Reference of the explicit provider. */
+  provider?: string;
 }
 
 /** Every resource registered since the last useMocks. */
@@ -24,14 +26,15 @@ export async function useMocks(stdout: (name: string) => string = () => ""): Pro
   registered = [];
   await pulumi.runtime.setMocks(
     {
-      newResource: ({ type, name, inputs }) => {
-        registered.push({ type, name, inputs });
+      newResource: ({ type, name, inputs, provider }) => {
+        registered.push({ type, name, inputs, provider });
         const state = { ...inputs };
         if (type.startsWith("kubernetes:")) state.metadata = { name, ...inputs.metadata };
         if (type.startsWith("command:")) state.stdout = stdout(name);
         return { id: `${name}-id`, state };
       },
-      call: ({ inputs }) => inputs,
+      // The only call of the stack is the node-port inspection, which finds everything in force.
+      call: () => ({ stdout: JSON.stringify({ manifest: "", flag: null, serving: null, inForce: true, mark: "0", reasons: [], warnings: [], diff: "" }) }),
     },
     "build-platform",
     "unit",

@@ -1,0 +1,116 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import * as pulumi from "@pulumi/pulumi";
+import type { Problem } from "../../config";
+import { all, hostKey, objects, privateKey, registered, settled, stackConfig, the, useMocks, valueOf } from "./mocks";
+
+const answers: { problems: Problem[]; apiServerAddresses: string[] } = { problems: [], apiServerAddresses: ["10.96.0.1", "192.0.2.10", "fd00::1"] };
+jest.mock("../../preflight", () => ({ preflight: async () => answers }));
+// The registry is asked for images that it may have lost: not in a unit test.
+jest.mock("../../components/agent-images", () => ({ ...jest.requireActual<object>("../../components/agent-images"), inspectImages: async () => ({}) }));
+
+const digest = (name: string) => `registry.test/build-platform/${name}@sha256:${"ab".repeat(32)}`;
+let folder: string;
+
+beforeAll(() => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), "stack-"));
+  fs.writeFileSync(path.join(folder, "key"), privateKey);
+  fs.writeFileSync(path.join(folder, "host.pub"), hostKey);
+});
+afterAll(() => fs.rmSync(folder, { recursive: true }));
+
+/** Runs the program with the sandbox's config, its files replaced, under mocks. */
+async function run(further: Record<string, unknown> = {}, secrets: string[] = []) {
+  await useMocks((name) => (name.startsWith("agent-images-") ? digest(name.slice("agent-images-".length)) : name === "jenkins-admin-password" ? "A".repeat(32) : "in force"));
+  const access = { privateKeyFile: path.join(folder, "key"), nodes: [{ name: "control-plane-1", host: "192.0.2.10", hostKeyFile: path.join(folder, "host.pub") }] };
+  const config = { ...stackConfig("sandbox"), controlPlane: access, ...further };
+  pulumi.runtime.setAllConfig(
+    Object.fromEntries(Object.entries(config).map(([key, value]) => [`build-platform:${key}`, typeof value === "object" ? JSON.stringify(value) : String(value)])),
+    secrets.map((key) => `build-platform:${key}`),
+  );
+  const { default: program } = (await import("../../index")) as unknown as { default: () => Promise<Record<string, pulumi.Input<unknown>>> };
+  const outputs = await program();
+  await settled();
+  return outputs;
+}
+
+afterEach(() => (answers.problems = []));
+
+test("the whole stack is wired: components, their order and what they hand on", async () => {
+  const outputs = await run();
+  const components = registered.filter((r) => r.type.startsWith("build-platform:")).map((r) => r.type);
+  expect(components.sort()).toEqual(["build-platform:cluster:NodePortRange", "build-platform:images:AgentImages", "build-platform:ingress:IngressNginx", "build-platform:jenkins:JenkinsMaster", "build-platform:storage:OpenEbsStorage"]);
+  expect(the("PersistentVolumeClaim").inputs.spec.storageClassName).toBe("openebs-hostpath");
+  expect(the("Ingress").inputs.spec).toMatchObject({ ingressClassName: "nginx", rules: [{ host: "jenkins.sandbox.test" }] });
+  expect(the("Deployment", "jenkins").inputs.spec.template.spec.containers[0].image).toBe(digest("controller"));
+  const casc = the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"];
+  expect(casc).toContain(`image: ${digest("maven-dind")}`);
+  expect(casc).toContain(`image: ${digest("gradle-dind")}`);
+  expect(casc).toContain("--insecure-registry=10.88.0.1:5000");
+  expect(Object.keys(outputs).sort()).toEqual(["adminPasswordCommand", "adminUser", "agentImages", "ingressClass", "jenkinsUrl", "namespaces", "nodePortRange", "storageClass"]);
+  expect(await valueOf(pulumi.output(outputs))).toMatchObject({
+    jenkinsUrl: "http://jenkins.sandbox.test/",
+    adminUser: "admin",
+    agentImages: { controller: digest("controller"), "maven-dind": digest("maven-dind"), "gradle-dind": digest("gradle-dind") },
+    storageClass: "openebs-hostpath",
+    nodePortRange: "80-32767",
+    ingressClass: "nginx",
+    namespaces: { jenkins: "jenkins", agents: "jenkins-agents" },
+  });
+});
+
+test("every Kubernetes object goes through the provider of the named context", async () => {
+  await run();
+  expect(the("kubernetes").inputs).toMatchObject({ context: "kubernetes-admin@sandbox", kubeconfig: "/var/lib/build-platform-sandbox/kubeconfig" });
+  const used = objects().filter((r) => r.type.startsWith("kubernetes:"));
+  expect(used.length).toBeGreaterThan(30);
+  for (const { name, provider } of used) expect([name, provider]).toEqual([name, expect.stringContaining("pulumi:providers:kubernetes::cluster")]);
+});
+
+test("agents are kept from the API server's addresses", async () => {
+  await run();
+  expect(JSON.stringify(the("NetworkPolicy", "jenkins-agents").inputs.spec)).toContain('"except":["10.96.0.1/32","192.0.2.10/32"]');
+});
+
+test("every image that runs is one that config names or that was built", async () => {
+  await run();
+  const images = objects().flatMap((r) => (r.inputs.spec?.template?.spec?.containers ?? []).map((c: { image: string }) => c.image));
+  expect(images).toHaveLength(4);
+  for (const image of images) expect(image).toMatch(/^(10\.88\.0\.1:5000|registry\.test)\//);
+});
+
+test("another ingress controller's class is used as it is", async () => {
+  await run({ ingress: { install: false, className: "traefik", namespace: "traefik" } });
+  expect(all("IngressClass")).toHaveLength(0);
+  expect(the("Ingress").inputs.spec.ingressClassName).toBe("traefik");
+  expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs.spec)).toContain('"kubernetes.io/metadata.name":"traefik"');
+});
+
+test("the registry's password reaches Secrets only", async () => {
+  await run({ registry: { host: "registry.test", username: "puller", password: "the-registry-password" } }, ["registry"]);
+  expect(all("Secret").map((s) => `${s.inputs.metadata.namespace}/${s.inputs.metadata.name}`).sort()).toEqual([
+    "ingress-nginx/registry-login", "jenkins-agents/registry-login", "jenkins/jenkins-admin", "jenkins/registry-login", "openebs/registry-login",
+  ]);
+  for (const { type, name, inputs } of objects().filter((r) => !r.type.endsWith(":Secret"))) {
+    for (const [key, value] of Object.entries(inputs)) {
+      const secret = (value as { value?: unknown })?.value !== undefined;
+      if (!secret) expect([type, name, key, JSON.stringify(value)]).toEqual([type, name, key, expect.not.stringContaining("the-registry-password")]);
+    }
+  }
+});
+
+test("mistakes in config stop it before anything is registered, all in one message", async () => {
+  const error = await run({ domain: "nope", storageSize: "15", registry: {} }).catch((thrown: Error) => thrown);
+  expect(pulumi.RunError.isInstance(error)).toBe(true);
+  for (const key of ["domain", "storageSize", "registry.host"]) expect((error as Error).message).toContain(`\n  ${key}\n`);
+  await settled();
+  expect(registered).toEqual([]);
+});
+
+test("a cluster or registry that does not answer stops it as well", async () => {
+  answers.problems = [{ key: "kubeContext", found: "https://192.0.2.1:6443/readyz: connect ECONNREFUSED", expected: "an API server", fix: "check it" }];
+  await expect(run()).rejects.toThrow(/^Stack unit cannot be brought up[\s\S]*ECONNREFUSED[\s\S]*check it/);
+  await settled();
+  expect(registered).toEqual([]);
+});
