@@ -1,0 +1,211 @@
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import * as readline from "node:readline";
+import { parseArgs } from "node:util";
+import { parse, stringify } from "yaml";
+import { explain, parseConfig, type Problem } from "../config";
+import { schemaComment } from "./docs";
+import { root } from "./render";
+
+const HELP = `npm run new-env -- NAME [options]    writes Pulumi.NAME.yaml for a new environment
+
+Asks for what the options leave open.
+
+  --domain HOST              host name people will use
+  --context NAME             context of the cluster in the kubeconfig
+  --kubeconfig FILE          default: $KUBECONFIG, or ~/.kube/config
+  --registry HOST[:PORT]     registry that built images go to and nodes pull from
+  --insecure-registry        the registry speaks plain HTTP
+  --storage-size SIZE        size of jenkins_home, with unit (20Gi)
+  --tls-issuer NAME          cert-manager ClusterIssuer for HTTPS
+  --tls-secret NAME          Secret with a certificate for HTTPS
+  --node NAME=HOST           a control-plane node; once for each of them
+  --host-key NAME=KEY        its SSH host key ("ssh-ed25519 AAAA...", or a file that holds it)
+  --user NAME                SSH user, root or one who may sudo (root)
+  --key FILE                 private SSH key (~/.ssh/id_ed25519)
+  --local                    pulumi runs on the only control-plane node itself: no SSH
+  --yes                      ask nothing: an option that is missing is a mistake
+
+A host key that is not given is fetched from the node and shown for you to compare; with --yes it must be given.
+`;
+
+/** What decides a stack file. */
+export interface Answers {
+  domain: string;
+  context: string;
+  kubeconfig?: string;
+  registry: string;
+  insecureRegistry: boolean;
+  storageSize: string;
+  tlsIssuer?: string;
+  tlsSecret?: string;
+  access:
+    | { kind: "local"; node: string }
+    | { kind: "ssh"; user: string; key: string; nodes: { name: string; host: string; hostKey: string }[] };
+}
+
+/** Name of a new stack that Pulumi and a file name can both bear. */
+export function nameProblem(name: string): string | undefined {
+  return /^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$/.test(name) ? undefined : `"${name}" is no name for an environment; use at most 40 small letters, digits and hyphens, such as staging`;
+}
+
+/** The stack file's config, keys with the project's name. */
+export function stackConfig(project: string, answers: Answers): Record<string, unknown> {
+  const { access } = answers;
+  const tls = { ...(answers.tlsIssuer && { clusterIssuer: answers.tlsIssuer }), ...(answers.tlsSecret && { tlsSecret: answers.tlsSecret }) };
+  const config: Record<string, unknown> = {
+    domain: answers.domain,
+    ...(answers.kubeconfig && { kubeconfig: answers.kubeconfig }),
+    kubeContext: answers.context,
+    controlPlane: access.kind === "local" ? { access: "local", nodes: [{ name: access.node }] } : { user: access.user, privateKeyFile: access.key, nodes: access.nodes },
+    registry: { host: answers.registry, ...(answers.insecureRegistry && { insecure: true }) },
+    storageSize: answers.storageSize,
+    ...(Object.keys(tls).length > 0 && { ingress: tls }),
+  };
+  return Object.fromEntries(Object.entries(config).map(([key, value]) => [`${project}:${key}`, value]));
+}
+
+/** What config.ts finds wrong with a stack file's config, the defaults of Pulumi.yaml filled in. */
+export function configProblems(project: string, defaults: Record<string, { default?: unknown }>, config: Record<string, unknown>): Problem[] {
+  const raw: Record<string, unknown> = Object.fromEntries(Object.entries(defaults).map(([key, schema]) => [key, schema.default]));
+  for (const [key, value] of Object.entries(config)) raw[key.slice(project.length + 1)] = value;
+  return parseConfig(raw, { readFile: (file) => fs.readFileSync(file, "utf8"), homeDirectory: os.homedir(), isSecret: () => false }).problems;
+}
+
+/** A key as OpenSSH shows it to people: SHA256:... of its bytes. */
+export function fingerprint(hostKey: string): string {
+  return `SHA256:${createHash("sha256").update(Buffer.from(hostKey.split(/\s+/)[1] ?? "", "base64")).digest("base64").replace(/=+$/, "")}`;
+}
+
+/** Type and key of a line as ssh-keyscan or a .pub file has it. */
+const bareKey = (line: string): string => /\b((?:ssh|ecdsa)-\S+ AAAA\S+)/.exec(line)?.[1] ?? line.trim();
+
+function scanHostKey(host: string): string {
+  const found = spawnSync("ssh-keyscan", ["-T", "10", "-t", "ed25519,ecdsa,rsa", host], { encoding: "utf8" });
+  const lines = (found.stdout ?? "").split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  const line = lines.find((each) => each.includes("ssh-ed25519")) ?? lines[0];
+  if (line === undefined) throw new Error(`no SSH server answers at ${host}; start it, correct the host, or give the key with --host-key`);
+  return bareKey(line);
+}
+
+function pairs(option: string, values: string[] = []): Map<string, string> {
+  return new Map(
+    values.map((value) => {
+      const at = value.indexOf("=");
+      if (at < 1 || at === value.length - 1) throw new Error(`--${option} ${value}: expected NAME=${option === "node" ? "HOST" : "KEY"}`);
+      return [value.slice(0, at), value.slice(at + 1)];
+    }),
+  );
+}
+
+/** Asks a person, or reads the answers of a pipe line by line. */
+function prompter() {
+  const source = readline.createInterface({ input: process.stdin });
+  const lines = source[Symbol.asyncIterator]();
+  return {
+    ask: async (question: string, fallback?: string): Promise<string> => {
+      for (;;) {
+        process.stderr.write(`${question}${fallback === undefined ? "" : ` [${fallback}]`}: `);
+        const line = await lines.next();
+        if (line.done) throw new Error("the answers ended early; nothing was written");
+        const answer = line.value.trim() || fallback;
+        if (answer) return answer;
+      }
+    },
+    close: () => source.close(),
+  };
+}
+
+async function main(args: string[]): Promise<void> {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: {
+      domain: { type: "string" }, context: { type: "string" }, kubeconfig: { type: "string" }, registry: { type: "string" },
+      "insecure-registry": { type: "boolean" }, "storage-size": { type: "string" }, "tls-issuer": { type: "string" }, "tls-secret": { type: "string" },
+      node: { type: "string", multiple: true }, "host-key": { type: "string", multiple: true }, user: { type: "string" }, key: { type: "string" },
+      local: { type: "boolean" }, yes: { type: "boolean" }, help: { type: "boolean" },
+    },
+  });
+  const [name] = positionals;
+  if (values.help || name === undefined) {
+    process.stderr.write(HELP);
+    process.exitCode = values.help ? 0 : 2;
+    return;
+  }
+  const badName = nameProblem(name);
+  if (badName) throw new Error(badName);
+  // npm runs scripts in the project's folder.
+  const file = path.resolve(`Pulumi.${name}.yaml`);
+  if (fs.existsSync(file)) throw new Error(`Pulumi.${name}.yaml exists; edit it, or choose another name`);
+
+  const prompt = values.yes ? undefined : prompter();
+  try {
+    const ask = async (option: keyof typeof values, question: string, fallback?: string): Promise<string> => {
+      const given = values[option];
+      if (typeof given === "string") return given;
+      // What is missing is reported by the check of the whole config below, all at once.
+      return prompt ? prompt.ask(question, fallback) : (fallback ?? "");
+    };
+    const domain = await ask("domain", "Host name people will use, such as jenkins.example.com");
+    const context = await ask("context", "Context of the cluster in the kubeconfig");
+    const registry = await ask("registry", "Image registry that the nodes can pull from, host or host:port");
+    const storageSize = await ask("storage-size", "Size of jenkins_home", "20Gi");
+    const tlsIssuer = values["tls-secret"] === undefined ? await ask("tls-issuer", "cert-manager ClusterIssuer for HTTPS, - for none", "-") : "-";
+
+    const nodes = pairs("node", values.node);
+    if (prompt && nodes.size === 0) {
+      while (nodes.size === 0 || !values.local) {
+        const node = await prompt.ask(`${nodes.size === 0 ? "A" : "Another"} control-plane node as kubectl get nodes names it${nodes.size === 0 ? "" : ", - for no more"}`, nodes.size === 0 ? undefined : "-");
+        if (node === "-") break;
+        nodes.set(node, values.local ? "" : await prompt.ask(`SSH host of ${node}`, node));
+      }
+    }
+    const access = values.local ? { kind: "local" as const, node: [...nodes.keys()][0] ?? "" } : await sshAccess(nodes, pairs("host-key", values["host-key"]));
+
+    async function sshAccess(wanted: Map<string, string>, keys: Map<string, string>): Promise<Answers["access"]> {
+      const user = await ask("user", "SSH user on the control-plane nodes", "root");
+      const key = await ask("key", "Private SSH key", "~/.ssh/id_ed25519");
+      const list = [];
+      for (const [node, host] of wanted) {
+        const given = keys.get(node);
+        let hostKey = given && bareKey(fs.existsSync(given) ? fs.readFileSync(given, "utf8") : given);
+        if (hostKey === undefined && prompt) {
+          hostKey = scanHostKey(host);
+          const answer = await prompt.ask(`${host} shows the host key ${fingerprint(hostKey)}.\nCompare it with "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" on the node's console. Is it the same? (yes/no)`);
+          if (answer !== "yes") throw new Error(`the host key of ${node} was not confirmed; nothing was written`);
+        }
+        list.push({ name: node, host, hostKey: hostKey ?? "" });
+      }
+      return { kind: "ssh", user, key, nodes: list };
+    }
+
+    const answers: Answers = {
+      domain, context, registry, storageSize, access,
+      ...(values.kubeconfig && { kubeconfig: values.kubeconfig }),
+      insecureRegistry: values["insecure-registry"] ?? false,
+      ...(tlsIssuer !== "-" && tlsIssuer !== "" && { tlsIssuer }),
+      ...(values["tls-secret"] && { tlsSecret: values["tls-secret"] }),
+    };
+    const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
+    const config = stackConfig(project.name, answers);
+    const problems = configProblems(project.name, project.config, config);
+    if (problems.length > 0) throw new Error(`${explain(problems, name)}\nPulumi.${name}.yaml was not written.`);
+    // Refuses a file that came into being meanwhile.
+    fs.writeFileSync(file, `${schemaComment}\n${stringify({ config }, { lineWidth: 0 })}`, { flag: "wx" });
+    const plain = answers.tlsIssuer || answers.tlsSecret ? "" : "It serves plain HTTP, which the policy refuses: set ingress.tlsSecret or ingress.clusterIssuer before people use it.\n";
+    process.stdout.write(`Pulumi.${name}.yaml written. ${plain}Next: pulumi stack init ${name}; npm run doctor -- ${name}; pulumi preview -s ${name}\n`);
+  } finally {
+    prompt?.close();
+  }
+}
+
+if (require.main === module) {
+  main(process.argv.slice(2)).catch((error: Error) => {
+    process.stderr.write(`new-env: ${error.message}\n`);
+    process.exitCode = 1;
+  });
+}

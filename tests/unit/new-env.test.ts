@@ -1,0 +1,102 @@
+import { spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import Ajv from "ajv";
+import { parse } from "yaml";
+import { configProblems, fingerprint, nameProblem, stackConfig, type Answers } from "../../scripts/new-env";
+import { schemaComment, schemaFile } from "../../scripts/docs";
+import { root } from "../../scripts/render";
+
+jest.setTimeout(120_000);
+
+const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID0FkgLfwsVeMvwmoBSaRh3QKEaRbUmKS+aOnOX/gLw5";
+const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8"));
+
+let folder: string;
+let key: string;
+beforeEach(() => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), "new-env-"));
+  key = path.join(folder, "id");
+  // Only its form is looked at; it opens nothing.
+  fs.writeFileSync(key, "-----BEGIN OPENSSH PRIVATE KEY-----\n-----END OPENSSH PRIVATE KEY-----\n");
+});
+afterEach(() => fs.rmSync(folder, { recursive: true }));
+
+const run = (args: string[], input = "") =>
+  spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/new-env.ts"), ...args], { cwd: folder, input, encoding: "utf8" });
+const written = (name: string) => fs.readFileSync(path.join(folder, `Pulumi.${name}.yaml`), "utf8");
+const options = () => [
+  "--domain", "ci.example.com", "--context", "admin@prod", "--registry", "registry.example.com:5000", "--storage-size", "50Gi", "--tls-issuer", "letsencrypt",
+  "--node", "cp-1=192.0.2.1", "--node", "cp-2=192.0.2.2", "--host-key", `cp-1=${hostKey} root@cp-1`, "--host-key", `cp-2=${hostKey}`, "--key", key,
+];
+
+test("writes a stack file that config.ts and the editors' schema accept", () => {
+  const ended = run(["staging", ...options(), "--yes"]);
+  expect(ended.stderr).toBe("");
+  expect(ended.status).toBe(0);
+  expect(ended.stdout).toContain("npm run doctor -- staging");
+  expect(written("staging").split("\n")[0]).toBe(schemaComment);
+  const { config } = parse(written("staging"));
+  expect(configProblems(project.name, project.config, config)).toEqual([]);
+  expect(config["build-platform:controlPlane"].nodes).toEqual([
+    { name: "cp-1", host: "192.0.2.1", hostKey },
+    { name: "cp-2", host: "192.0.2.2", hostKey },
+  ]);
+  expect(config["build-platform:storageSize"]).toBe("50Gi");
+  expect(config["build-platform:ingress"]).toEqual({ clusterIssuer: "letsencrypt" });
+  expect(written("staging")).not.toContain("PRIVATE KEY");
+  const validate = new Ajv({ allowUnionTypes: true }).compile(JSON.parse(fs.readFileSync(path.join(root, schemaFile), "utf8")));
+  expect(validate({ config })).toBe(true);
+});
+
+test("asks for what options leave open, with defaults", () => {
+  const answers = ["ci.example.com", "admin@prod", "registry.example.com", "", "", "cp-1", "-"];
+  const ended = run(["staging", "--local"], `${answers.join("\n")}\n`);
+  expect(ended.stderr).toContain("Size of jenkins_home [20Gi]");
+  expect(ended.status).toBe(0);
+  expect(ended.stdout).toContain("plain HTTP");
+  expect(parse(written("staging")).config).toMatchObject({ "build-platform:storageSize": "20Gi", "build-platform:controlPlane": { access: "local", nodes: [{ name: "cp-1" }] } });
+});
+
+test("reports every mistake at once and writes nothing", () => {
+  const ended = run(["staging", ...options(), "--domain", "not a host", "--storage-size", "50", "--yes"]);
+  expect(ended.status).toBe(1);
+  expect(ended.stderr).toMatch(/domain\n[\s\S]*storageSize\n/);
+  expect(fs.readdirSync(folder)).toEqual(["id"]);
+});
+
+test("without a host key, --yes does not trust what a scan finds", () => {
+  const ended = run(["staging", "--domain", "ci.example.com", "--context", "c", "--registry", "r.example.com", "--key", key, "--node", "cp-1=192.0.2.1", "--yes"]);
+  expect(ended.status).toBe(1);
+  expect(ended.stderr).toMatch(/controlPlane\.nodes\[0\]\.hostKey/);
+});
+
+test("answers that end early write nothing", () => {
+  const ended = run(["staging"], "ci.example.com\n");
+  expect(ended.status).toBe(1);
+  expect(ended.stderr).toContain("ended early");
+  expect(fs.existsSync(path.join(folder, "Pulumi.staging.yaml"))).toBe(false);
+});
+
+test("never overwrites a stack file", () => {
+  fs.writeFileSync(path.join(folder, "Pulumi.staging.yaml"), "config: {}\n");
+  const ended = run(["staging", ...options(), "--yes"]);
+  expect(ended.status).toBe(1);
+  expect(ended.stderr).toContain("Pulumi.staging.yaml exists");
+  expect(written("staging")).toBe("config: {}\n");
+});
+
+test.each(["staging", "team-a-2", "x"])("%s is a name", (name) => expect(nameProblem(name)).toBeUndefined());
+test.each(["", "A", "a_b", "-a", "a/b", "../x", "a".repeat(41)])("%j is no name", (name) => expect(nameProblem(name)).toContain("no name"));
+
+test("a fingerprint is what ssh-keygen shows", () => {
+  // ssh-keygen -lf of this key.
+  expect(fingerprint(hostKey)).toBe("SHA256:7TZR21zTQwMNZTfP7iSpm8PzkVDMsD5x8ecjXl4Xqao");
+});
+
+test("keys that were not answered are left out", () => {
+  const answers: Answers = { domain: "d.example.com", context: "c", registry: "r", insecureRegistry: false, storageSize: "1Gi", access: { kind: "local", node: "a" } };
+  expect(Object.keys(stackConfig("p", answers))).toEqual(["p:domain", "p:kubeContext", "p:controlPlane", "p:registry", "p:storageSize"]);
+  expect(stackConfig("p", answers)["p:registry"]).toEqual({ host: "r" });
+});
