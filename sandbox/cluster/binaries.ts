@@ -38,6 +38,24 @@ const TOOLS: Tool[] = [
   { name: "ingress-nginx", packages: { "nginx-ingress-controller": "k8s.io/ingress-nginx/cmd/nginx" } },
 ];
 
+/** Tools that only tests use: nothing of the sandbox waits for them, and `up` does not build them. */
+const TEST_TOOLS = {
+  buildkit: {
+    name: "buildkit",
+    packages: {
+      buildkitd: "github.com/moby/buildkit/cmd/buildkitd",
+      buildctl: "github.com/moby/buildkit/cmd/buildctl",
+      buildx: "github.com/docker/buildx/cmd/buildx",
+    },
+    ldflags: (version) => [`-X github.com/moby/buildkit/version.Version=${version("github.com/moby/buildkit")}`, `-X github.com/docker/buildx/version.Version=${version("github.com/docker/buildx")}`],
+  },
+  syft: {
+    name: "syft",
+    packages: { syft: "github.com/anchore/syft/cmd/syft" },
+    ldflags: (version) => [`-X main.version=${version("github.com/anchore/syft").slice(1)}`],
+  },
+} satisfies Record<string, Tool>;
+
 /** The version of `module` that sandbox/go/TOOL/go.mod requires. */
 export function pinnedVersion(tool: string, module: string): string {
   const text = fs.readFileSync(path.join(GO, tool, "go.mod"), "utf8");
@@ -58,26 +76,31 @@ function pinsOf(tool: Tool): string {
 /** Builds what the cache lacks and returns the folder of each tool's binaries by the tool's name. */
 export async function buildBinaries(): Promise<Record<string, string>> {
   const folders: Record<string, string> = {};
-  for (const tool of TOOLS) {
-    const folder = path.join(CACHE, "bin", `${tool.name}-${pinsOf(tool)}`);
-    folders[tool.name] = folder;
-    if (fs.existsSync(folder)) continue;
-    await action(`build ${tool.name} from its pinned Go module (first start only)`, async () => {
-      const partial = `${folder}.part`;
-      fs.rmSync(partial, { recursive: true, force: true });
-      fs.mkdirSync(partial, { recursive: true });
-      const ldflags = ["-s", "-w", ...(tool.ldflags?.((module) => pinnedVersion(tool.name, module)) ?? [])].join(" ");
-      const env = { ...process.env, CGO_ENABLED: "0", GOFLAGS: "-mod=readonly -trimpath -buildvcs=false", GOTOOLCHAIN: "local" };
-      const cwd = path.join(GO, tool.name);
-      const named = Object.entries(tool.packages);
-      if (named.length > 2) {
-        // One invocation shares the compile of common packages; Go names each binary after its package.
-        await run("go", ["build", "-ldflags", ldflags, "-o", `${partial}/`, ...named.map(([, pkg]) => pkg)], { cwd, env });
-      } else {
-        for (const [binary, pkg] of named) await run("go", ["build", "-ldflags", ldflags, "-o", path.join(partial, binary), pkg], { cwd, env });
-      }
-      fs.renameSync(partial, folder);
-    });
-  }
+  for (const tool of TOOLS) folders[tool.name] = await buildTool(tool);
   return folders;
+}
+
+/** Builds a tool that only tests use, unless the cache has it, and returns the folder of its binaries. */
+export const buildTestTool = (name: keyof typeof TEST_TOOLS): Promise<string> => buildTool(TEST_TOOLS[name]);
+
+async function buildTool(tool: Tool): Promise<string> {
+  const folder = path.join(CACHE, "bin", `${tool.name}-${pinsOf(tool)}`);
+  if (fs.existsSync(folder)) return folder;
+  await action(`build ${tool.name} from its pinned Go module (first start only)`, async () => {
+    const partial = `${folder}.part`;
+    fs.rmSync(partial, { recursive: true, force: true });
+    fs.mkdirSync(partial, { recursive: true });
+    const ldflags = ["-s", "-w", ...(tool.ldflags?.((module) => pinnedVersion(tool.name, module)) ?? [])].join(" ");
+    const env = { ...process.env, CGO_ENABLED: "0", GOFLAGS: "-mod=readonly -trimpath -buildvcs=false", GOTOOLCHAIN: "local" };
+    const cwd = path.join(GO, tool.name);
+    const named = Object.entries(tool.packages);
+    if (named.length > 2) {
+      // One invocation shares the compile of common packages; Go names each binary after its package.
+      await run("go", ["build", "-ldflags", ldflags, "-o", `${partial}/`, ...named.map(([, pkg]) => pkg)], { cwd, env });
+    } else {
+      for (const [binary, pkg] of named) await run("go", ["build", "-ldflags", ldflags, "-o", path.join(partial, binary), pkg], { cwd, env });
+    }
+    fs.renameSync(partial, folder);
+  });
+  return folder;
 }
