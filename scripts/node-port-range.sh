@@ -114,6 +114,7 @@ function load(text,   p, probe) {
   split("", target); split("", anc); split("", used); split("", anchor_of); split("", keyat); split("", colon); split("", comma); split("", dash); split("", keys)
   T = text; N = length(T); index_lines()
   probe = T; gsub(/\r\n/, "\n", probe); if (index(probe, "\r")) refuse("a carriage return that ends no line", index(T, "\r"))
+  if (match(T, /[\001-\010\013\014\016-\037\177]/)) refuse("a control character", RSTART)
   p = 1; if (substr(T, 1, 3) == "\357\273\277") p = 4
   p = skip(p)
   if (at(p) == "%") refuse("YAML directives are not supported", p)
