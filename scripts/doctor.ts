@@ -1,0 +1,321 @@
+import { spawn } from "node:child_process";
+import * as dns from "node:dns/promises";
+import * as fs from "node:fs";
+import * as net from "node:net";
+import * as os from "node:os";
+import * as path from "node:path";
+import { quantityMillis } from "../components/quantity";
+import { run } from "./render";
+import { columns, readStack, type Stack } from "./stack";
+
+/** `npm run doctor -- STACK`: looks at the cluster and this machine before the first `up`, changes nothing. */
+
+export type State = "ok" | "warn" | "fail";
+
+/** One line of the table. */
+export interface Line {
+  state: State;
+  check: string;
+  where: string;
+  found: string;
+  /** What to do; "" where nothing is to be done. */
+  fix: string;
+}
+
+const line = (state: State, check: string, where: string, found: string, fix = ""): Line => ({ state, check, where, found, fix });
+
+/** Kubernetes minor versions that ingress-nginx v1.15.1 is tested with (its README's table); the platform needs nothing else of them. */
+const supported = { least: 31, most: 35 };
+
+/** The server's version, "v1.34.3". */
+export function judgeVersion(version: string): Line {
+  const minor = Number(/^v1\.(\d+)/.exec(version)?.[1] ?? NaN);
+  if (minor >= supported.least && minor <= supported.most) return line("ok", "Kubernetes version", "cluster", version);
+  if (minor > supported.most) return line("warn", "Kubernetes version", "cluster", version, `newer than 1.${supported.most}, the last that ingress-nginx v1.15.1 was tested with; try it on a test cluster first`);
+  return line("fail", "Kubernetes version", "cluster", version, `upgrade to 1.${supported.least} or later with kubeadm upgrade`);
+}
+
+export interface NodeFacts {
+  name: string;
+  address: string;
+  ready: boolean;
+  /** Seconds since the kubelet last renewed its lease, by the kubelet's clock; undefined where there is no lease. */
+  leaseAge?: number;
+  /** Free bytes of the kubelet's file system; undefined where the kubelet does not say. */
+  freeBytes?: number;
+  /** What a TCP connection to ports 80 and 443 met. */
+  ports: Record<number, "open" | "closed" | "silent">;
+}
+
+/** Seconds a node's clock may be ahead. */
+const ahead = 2;
+/** A kubelet renews its lease every 10 s and is given up after 40 s: an older lease of a node that is Ready means a slow clock. */
+const behind = 30;
+
+/**
+ * @param holders Service that holds a node port, by port
+ * @param ownService the platform's own Service for these ports
+ * @param wanted bytes that jenkins_home may come to need
+ */
+export function judgeNode(node: NodeFacts, holders: Map<number, string>, ownService: string, wanted: number, basePath: string): Line[] {
+  const lines = [node.ready ? line("ok", "node is Ready", node.name, "Ready") : line("fail", "node is Ready", node.name, "not Ready", `kubectl describe node ${node.name}`)];
+
+  for (const [port, answer] of Object.entries(node.ports)) {
+    const holder = holders.get(Number(port));
+    const check = `port ${port} is free`;
+    if (holder === ownService) lines.push(line("ok", check, node.name, "served by this platform"));
+    else if (holder !== undefined) lines.push(line("fail", check, node.name, `held by Service ${holder}`, `give that Service another nodePort, or delete it`));
+    else if (answer === "open") lines.push(line("fail", check, node.name, "a program of the node listens there", `on ${node.name}: ss -ltnp 'sport = :${port}' shows it; stop or move it`));
+    else if (answer === "closed") lines.push(line("ok", check, node.name, "free"));
+    else lines.push(line("warn", check, node.name, "no answer: a firewall drops it", `open port ${port} of ${node.address} to the people who use Jenkins`));
+  }
+
+  if (node.freeBytes === undefined) lines.push(line("warn", "disk", node.name, "the kubelet does not say", `on ${node.name}: df -h ${basePath}`));
+  else {
+    const [free, need] = [node.freeBytes, wanted].map((bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`);
+    const enough = node.freeBytes >= wanted;
+    // A hostpath volume lies on one node: the scheduler does not look at the room there.
+    lines.push(line(enough ? "ok" : "warn", "disk", node.name, `${free} free, storageSize is ${need}`, enough ? "" : `free some room below ${basePath}, or lower storageSize; the volume does not enforce its size`));
+  }
+
+  if (node.leaseAge === undefined) lines.push(line("warn", "clock", node.name, "no lease of the kubelet", "see whether the node is Ready"));
+  else if (node.leaseAge < -ahead) lines.push(line("fail", "clock", node.name, `${(-node.leaseAge).toFixed(0)} s ahead of this machine`, "run an NTP client (chrony, systemd-timesyncd) on both"));
+  else if (node.leaseAge > behind && node.ready) lines.push(line("fail", "clock", node.name, `at least ${(node.leaseAge - 10).toFixed(0)} s behind this machine`, "run an NTP client (chrony, systemd-timesyncd) on both"));
+  else lines.push(line("ok", "clock", node.name, "agrees with this machine"));
+  return lines;
+}
+
+/** Objects by the names the platform uses, with the labels they bear. */
+export interface Named {
+  kind: string;
+  name: string;
+  ours: boolean;
+}
+
+/** Objects that exist and are not the platform's would make `pulumi up` stop half way. */
+export function judgeNames(found: Named[]): Line[] {
+  const foreign = found.filter((object) => !object.ours);
+  if (foreign.length === 0) return [line("ok", "names are free", "cluster", found.length > 0 ? "the platform's own objects" : "free")];
+  return foreign.map(({ kind, name }) => line("fail", "names are free", `${kind} ${name}`, "exists and is not the platform's", `delete it, or import it: kubectl get ${kind.toLowerCase()} ${name} -o yaml shows whose it is`));
+}
+
+/** StorageClasses that claims without a class get. More than one and the choice is the newest's. */
+export function judgeDefaultClass(defaults: string[]): Line {
+  if (defaults.length > 1) return line("warn", "default StorageClass", "cluster", defaults.join(", "), "take the annotation storageclass.kubernetes.io/is-default-class from all but one");
+  return line("ok", "default StorageClass", "cluster", defaults[0] ?? "none; the platform names its own");
+}
+
+/** What one control-plane node said over SSH, or why it did not. */
+export type Visit = { name: string; error: string } | { name: string; facts: Record<string, string> };
+
+export function judgeVisit(visit: Visit, basePath: string, registry: string): Line[] {
+  const where = visit.name;
+  if ("error" in visit) {
+    const text = visit.error.trim().split("\n").pop() ?? "";
+    const fix = /verification failed|REMOTE HOST IDENTIFICATION/i.test(visit.error)
+      ? `the node shows another host key than config; compare on its console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`
+      : /Permission denied/i.test(visit.error)
+        ? "add the public key to ~/.ssh/authorized_keys of that user, or correct controlPlane.user and privateKeyFile"
+        : "correct controlPlane.nodes in the stack's file, or open the SSH port to this machine";
+    return [line("fail", "SSH access", where, text, fix)];
+  }
+  const { facts } = visit;
+  const lines = [line("ok", "SSH access", where, "host key and login are right")];
+  if (facts.root !== "yes") lines.push(line("fail", "root rights", where, "neither root nor sudo without a password", "let the user run sudo -n, or set controlPlane.user to root"));
+  else lines.push(line("ok", "root rights", where, "yes"));
+  if (facts.manifest === "yes") lines.push(line("ok", "kube-apiserver manifest", where, "found"));
+  else lines.push(line("fail", "kube-apiserver manifest", where, "none in the kubelet's folder", "list only control-plane nodes made by kubeadm under controlPlane.nodes"));
+  for (const port of ["80", "443"]) {
+    if (facts[`listen${port}`] === "yes") lines.push(line("fail", `port ${port} is free`, where, "a program of the node listens there", `on ${where}: ss -ltnp 'sport = :${port}' shows it; stop or move it`));
+  }
+  const free = Number(facts.freeKib) * 1024;
+  if (Number.isFinite(free)) lines.push(line(free > 2 ** 30 ? "ok" : "fail", `disk below ${basePath}`, where, `${(free / 2 ** 30).toFixed(1)} GiB free`, free > 2 ** 30 ? "" : "make room, or choose another storageBasePath"));
+  else lines.push(line("warn", `disk below ${basePath}`, where, "df says nothing", `on ${where}: df -h ${basePath}`));
+  if (facts.registry === "yes") lines.push(line("ok", `registry ${registry}`, where, "reachable"));
+  else if (facts.registry === "no") lines.push(line("fail", `registry ${registry}`, where, "cannot be reached from the node", `on ${where}: curl -v http(s)://${registry}/v2/ tells why; correct registry.host, DNS or the firewall`));
+  else lines.push(line("warn", `registry ${registry}`, where, "the node has neither curl nor wget nor bash", `try it by hand from ${where}`));
+  return lines;
+}
+
+/** POSIX shell that prints what judgeVisit wants, one key=value per line. Reads only. */
+export function visitScript(basePath: string, registry: { host: string; insecure: boolean }): string {
+  const urls = registry.insecure ? [`http://${registry.host}/v2/`, `https://${registry.host}/v2/`] : [`https://${registry.host}/v2/`];
+  const [, host, port] = /^(.*?)(?::(\d+))?$/.exec(registry.host) ?? [];
+  const bare = `timeout 5 bash -c ': <"/dev/tcp/${host}/${port ?? (registry.insecure ? 80 : 443)}"' 2>/dev/null`;
+  const insecure = registry.insecure ? "k" : "";
+  return `sudo=
+if [ "$(id -u)" = 0 ]; then echo root=yes; elif sudo -n true 2>/dev/null; then echo root=yes; sudo="sudo -n"; else echo root=no; fi
+folder=$(sed -n 's/^staticPodPath: *//p' /var/lib/kubelet/config.yaml 2>/dev/null | tr -d '"')
+$sudo sh -c "ls \${folder:-/etc/kubernetes/manifests}/kube-apiserver.*" >/dev/null 2>&1 && echo manifest=yes || echo manifest=no
+listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$1" '$4 == "0A" && $2 ~ (":" port "$") { found = 1 } END { exit !found }'; }
+listens 0050 && echo listen80=yes
+listens 01BB && echo listen443=yes
+d='${basePath}'
+while [ ! -d "$d" ]; do d=\${d%/*}; [ -n "$d" ] || d=/; done
+echo "freeKib=$(df -Pk "$d" | awk 'NR == 2 { print $4 }')"
+if command -v curl >/dev/null; then
+  answer=no
+  for url in ${urls.join(" ")}; do case $(curl -s${insecure} -o /dev/null -w '%{http_code}' --max-time 5 "$url") in 200|401) answer=yes;; esac; done
+elif command -v bash >/dev/null; then
+  if ${bare}; then answer=yes; else answer=no; fi
+else answer=unknown; fi
+echo "registry=$answer"
+`;
+}
+
+/** Runs a script on a control-plane node, by the OpenSSH client and with nothing of the user's own SSH configuration but the key. */
+async function visit(stack: Stack, node: { name: string; host?: string; hostKey?: string }, script: string): Promise<Visit> {
+  const { access } = stack.config.nodePorts;
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-doctor-"));
+  try {
+    const file = (name: string, text: string) => {
+      fs.writeFileSync(path.join(folder, name), text.endsWith("\n") ? text : `${text}\n`, { mode: 0o600 });
+      return path.join(folder, name);
+    };
+    let [program, args] = ["sh", ["-s"]];
+    const env = { ...process.env };
+    if (access.kind === "ssh") {
+      const known = [`node ${node.hostKey}`, ...(access.proxy ? [`proxy ${access.proxy.hostKey}`] : [])].join("\n");
+      const common = ["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", `UserKnownHostsFile=${file("known_hosts", known)}`, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR"];
+      const login = (name: string, key: string | undefined) => (key ? ["-i", file(name, key), ...(access.agentSocketPath ? [] : ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"])] : []);
+      if (access.agentSocketPath) env.SSH_AUTH_SOCK = access.agentSocketPath;
+      const { proxy } = access;
+      const through = proxy
+        ? ["-o", `ProxyCommand=ssh ${[...common, "-o", "HostKeyAlias=proxy", ...login("proxy_key", stack.keys.proxy)].join(" ")} -p ${proxy.port} -W [%h]:%p ${proxy.user}@${proxy.host}`]
+        : [];
+      program = "ssh";
+      args = [...common, "-o", "HostKeyAlias=node", ...login("node_key", stack.keys.node), ...through, "-p", String(access.port), `${access.user}@${node.host}`, "sh -s"];
+    }
+    const printed = await run(program, args, { env, input: script });
+    return { name: node.name, facts: Object.fromEntries(printed.split("\n").filter((each) => each.includes("=")).map((each) => [each.slice(0, each.indexOf("=")), each.slice(each.indexOf("=") + 1)])) };
+  } catch (error) {
+    return { name: node.name, error: (error as Error).message };
+  } finally {
+    fs.rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function knock(host: string, port: number): Promise<"open" | "closed" | "silent"> {
+  return new Promise((resolve) => {
+    const socket = net.connect({ host, port, timeout: 3000 });
+    const end = (answer: "open" | "closed" | "silent") => {
+      socket.destroy();
+      resolve(answer);
+    };
+    socket.once("connect", () => end("open"));
+    socket.once("timeout", () => end("silent"));
+    socket.once("error", (error: NodeJS.ErrnoException) => end(error.code === "ECONNREFUSED" ? "closed" : "silent"));
+  });
+}
+
+const succeeds = (program: string, ...args: string[]): Promise<boolean> =>
+  new Promise((resolve) => {
+    spawn(program, args, { stdio: "ignore" }).on("error", () => resolve(false)).on("close", (code) => resolve(code === 0));
+  });
+
+/** This machine: the programs that `pulumi up` starts. */
+async function machine({ config }: Stack): Promise<Line[]> {
+  const tools: [string, boolean, string][] = [["pulumi", await succeeds("pulumi", "version"), "install it: https://www.pulumi.com/docs/install/"]];
+  if (config.nodePorts.access.kind === "ssh") tools.push(["ssh", await succeeds("ssh", "-V"), "install the OpenSSH client"]);
+  const { builder } = config.imageBuild;
+  if (builder === "buildah") tools.push(["buildah", await succeeds("buildah", "--version"), "install buildah, or set imageBuild.builder to buildx or in-cluster"]);
+  if (builder === "buildx") tools.push(["docker buildx", await succeeds("docker", "buildx", "version"), "install Docker with buildx, or set imageBuild.builder to buildah or in-cluster"]);
+  return tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
+}
+
+async function cluster({ config, kubectl }: Stack): Promise<Line[]> {
+  interface Item {
+    metadata: { name: string; namespace?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
+  }
+  const list = async <T extends Item>(...what: string[]): Promise<T[]> => JSON.parse(await kubectl("get", ...what, "-o", "json")).items;
+  const version = JSON.parse(await kubectl("version", "-o", "json")).serverVersion.gitVersion as string;
+  const lines = [judgeVersion(version)];
+
+  const allowed = await kubectl("auth", "can-i", "*", "*", "--all-namespaces").then(() => true, () => false);
+  lines.push(allowed ? line("ok", "administrator's rights", "cluster", "yes") : line("fail", "administrator's rights", "cluster", "no", "use a context of cluster-admin, such as /etc/kubernetes/admin.conf"));
+
+  interface NodeItem extends Item {
+    status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[] };
+  }
+  interface ServiceItem extends Item {
+    spec: { ports?: { nodePort?: number }[] };
+  }
+  const [nodes, services, leases, classes, namespaces, ingressClasses] = await Promise.all([
+    list<NodeItem>("nodes"), list<ServiceItem>("services", "--all-namespaces"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
+    list("storageclasses"), list("namespaces"), list("ingressclasses"),
+  ]);
+  const holders = new Map(services.flatMap(({ metadata, spec }) => (spec.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [[nodePort, `${metadata.namespace}/${metadata.name}`] as const] : []))));
+  const wanted = Number(quantityMillis(config.storage.size) / 1000n);
+
+  const ours = ({ metadata }: Item) => metadata.labels?.["app.kubernetes.io/part-of"] === "build-platform";
+  const named = (kind: string, items: Item[], names: string[]) => items.filter(({ metadata }) => names.includes(metadata.name)).map((item) => ({ kind, name: item.metadata.name, ours: ours(item) }));
+  lines.push(
+    ...judgeNames([
+      ...named("Namespace", namespaces, ["jenkins", "jenkins-agents", "openebs", ...(config.ingress.install ? ["ingress-nginx"] : [])]),
+      ...named("StorageClass", classes, ["openebs-hostpath"]),
+      ...(config.ingress.install ? named("IngressClass", ingressClasses, [config.ingress.className]) : []),
+    ]),
+    judgeDefaultClass(classes.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
+  );
+  if (!config.ingress.install && !ingressClasses.some(({ metadata }) => metadata.name === config.ingress.className))
+    lines.push(line("fail", "IngressClass", "cluster", `${config.ingress.className} does not exist`, "install that ingress controller, or set ingress.install to true"));
+
+  const perNode = await Promise.all(
+    nodes.map(async ({ metadata: { name }, status }): Promise<Line[]> => {
+      const address = status.addresses.find(({ type }) => type === "InternalIP")?.address ?? name;
+      const stats = await kubectl("get", "--raw", `/api/v1/nodes/${name}/proxy/stats/summary`).then((text) => JSON.parse(text), () => undefined);
+      const renewed = leases.find(({ metadata }) => metadata.name === name)?.spec.renewTime;
+      const ports: NodeFacts["ports"] = config.ingress.install ? { 80: await knock(address, 80), 443: await knock(address, 443) } : {};
+      const facts: NodeFacts = {
+        name, address, ports,
+        ready: status.conditions.some(({ type, status: value }) => type === "Ready" && value === "True"),
+        ...(renewed && { leaseAge: (Date.now() - Date.parse(renewed)) / 1000 }),
+        ...(stats?.node?.fs?.availableBytes !== undefined && { freeBytes: stats.node.fs.availableBytes }),
+      };
+      return judgeNode(facts, holders, "ingress-nginx/ingress-nginx-controller", wanted, config.storage.basePath);
+    }),
+  );
+  lines.push(...perNode.flat());
+
+  const addresses = nodes.flatMap(({ status }) => status.addresses.map(({ address }) => address));
+  const resolved = await dns.lookup(config.domain, { all: true }).then((found) => found.map(({ address }) => address), () => []);
+  if (resolved.some((address) => addresses.includes(address))) lines.push(line("ok", "DNS", config.domain, resolved.join(", ")));
+  else lines.push(line("warn", "DNS", config.domain, resolved.length > 0 ? `${resolved.join(", ")}, no node of this cluster` : "does not resolve here", `point it at ${addresses.filter((address) => net.isIP(address)).join(" or ")}, or at a load balancer before them`));
+  return lines;
+}
+
+/** Every check; those that cannot be made say why. */
+export async function examine(stack: Stack): Promise<Line[]> {
+  if (stack.problems.length > 0) return stack.problems.map(({ key, found, expected, fix }) => line("fail", "stack config", key, `${found}; expected ${expected}`, fix));
+  const { config } = stack;
+  const script = visitScript(config.storage.basePath, config.registry);
+  const [here, there, ...visits] = await Promise.all([
+    machine(stack),
+    cluster(stack).catch((error: Error) => [line("fail", "cluster", config.cluster.context, error.message.trim().split("\n").pop() ?? "", "start the cluster, or correct kubeContext and kubeconfig; kubectl must be on PATH")]),
+    ...config.nodePorts.access.nodes.map((node) => visit(stack, node, script)),
+  ]);
+  return [...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host))];
+}
+
+const signs: Record<State, string> = { ok: "ok", warn: "WARN", fail: "FAIL" };
+
+/** The table for people, worst last so that it stays in sight, and one line of totals. */
+export function report(lines: Line[]): string {
+  const order: State[] = ["ok", "warn", "fail"];
+  const rows = order.flatMap((state) => lines.filter((each) => each.state === state)).map(({ state, check, where, found, fix }) => [signs[state], check, where, fix === "" ? found : `${found} -> ${fix}`]);
+  const count = (state: State) => lines.filter((each) => each.state === state).length;
+  return `${columns([["", "check", "where", "found -> what to do"], ...rows])}\n\n${count("ok")} ok, ${count("warn")} to look at, ${count("fail")} to mend\n`;
+}
+
+if (require.main === module) {
+  readStack(process.argv[2])
+    .then(examine)
+    .then((lines) => {
+      process.stdout.write(report(lines));
+      process.exitCode = lines.some(({ state }) => state === "fail") ? 1 : 0;
+    })
+    .catch((error: Error) => {
+      process.stderr.write(`doctor: ${error.message}\n`);
+      process.exitCode = 1;
+    });
+}

@@ -1,0 +1,71 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { parse } from "yaml";
+import { parseConfig, type PlatformConfig, type Problem } from "../config";
+import { root, run } from "./render";
+
+/** A stack's config and the means to look at its cluster, for commands that run beside Pulumi. */
+export interface Stack {
+  name: string;
+  config: PlatformConfig;
+  problems: Problem[];
+  /** The private key for the control-plane nodes and their jump host, where config holds or names one. */
+  keys: { node?: string; proxy?: string };
+  /** kubectl with the stack's own kubeconfig and context; its standard output. */
+  kubectl(...args: string[]): Promise<string>;
+  /** Arguments that make kubectl reach the stack's cluster. */
+  kubectlArgs: string[];
+}
+
+/** Stacks that have a file. */
+export const stackNames = (): string[] => fs.readdirSync(root).flatMap((name) => /^Pulumi\.(.+)\.yaml$/.exec(name)?.[1] ?? []);
+
+/**
+ * Reads a stack's file, the defaults of Pulumi.yaml filled in. Only a file with encrypted values needs the pulumi CLI and
+ * the passphrase.
+ * @throws where the file is missing or its secrets cannot be decrypted
+ */
+export async function readStack(name: string | undefined): Promise<Stack> {
+  const choice = `Name one of ${stackNames().join(", ")}.`;
+  if (name === undefined) throw new Error(`which stack? ${choice}`);
+  const file = path.join(root, `Pulumi.${name}.yaml`);
+  if (!fs.existsSync(file)) throw new Error(`there is no Pulumi.${name}.yaml. ${choice} \`npm run new-env ${name}\` makes one.`);
+  const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
+  const text = fs.readFileSync(file, "utf8");
+  let given: Record<string, unknown> = parse(text)?.config ?? {};
+  const secret = new Set<string>();
+  if (/^\s*secure:|\{\s*secure:/m.test(text)) {
+    // Decrypted in memory only; the CLI prints to this process and to nobody else.
+    const printed = await run("pulumi", ["config", "--stack", name, "--show-secrets", "--json", "--non-interactive"]).catch((error: Error) => {
+      throw new Error(`the secrets of stack ${name} cannot be read: ${error.message.trim().split("\n")[0]}\nLog in to the backend and set PULUMI_CONFIG_PASSPHRASE, as for pulumi up.`);
+    });
+    const values = JSON.parse(printed) as Record<string, { value?: string; objectValue?: unknown; secret: boolean }>;
+    given = Object.fromEntries(Object.entries(values).map(([key, value]) => [key, value.objectValue ?? value.value]));
+    for (const [key, value] of Object.entries(values)) if (value.secret) secret.add(key.slice(key.indexOf(":") + 1));
+  }
+  const raw: Record<string, unknown> = Object.fromEntries(Object.entries(project.config).map(([key, schema]) => [key, schema.default]));
+  for (const [key, value] of Object.entries(given)) {
+    if (!key.includes(":") || key.startsWith(`${project.name}:`)) raw[key.slice(key.indexOf(":") + 1)] = value;
+  }
+  const { config, problems } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
+
+  interface Login { privateKey?: string; privateKeyFile?: string }
+  const controlPlane = (raw.controlPlane ?? {}) as Login & { proxy?: Login };
+  const keyOf = ({ privateKey, privateKeyFile }: Login): string | undefined => {
+    const expanded = privateKeyFile?.replace(/^~(?=\/|$)/, os.homedir());
+    return privateKey ?? (expanded && fs.existsSync(expanded) ? fs.readFileSync(expanded, "utf8") : undefined);
+  };
+  const kubectlArgs = [...(config.cluster.kubeconfig ? ["--kubeconfig", config.cluster.kubeconfig] : []), "--context", config.cluster.context, "--request-timeout=15s"];
+  return {
+    name, config, problems, kubectlArgs,
+    keys: { node: keyOf(controlPlane), proxy: keyOf(controlPlane.proxy ?? {}) },
+    kubectl: (...args) => run("kubectl", [...kubectlArgs, ...args]),
+  };
+}
+
+/** Lines of cells as columns of equal width, two blanks between them. */
+export function columns(rows: string[][]): string {
+  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i].length))) ?? [];
+  return rows.map((row) => row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i]))).join("  ").trimEnd()).join("\n");
+}

@@ -1,0 +1,141 @@
+import { spawn } from "node:child_process";
+import * as http from "node:http";
+import type { AddressInfo } from "node:net";
+import { judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../scripts/doctor";
+
+const own = "ingress-nginx/ingress-nginx-controller";
+const gib = 2 ** 30;
+const node = (over: Partial<NodeFacts> = {}): NodeFacts => ({ name: "n1", address: "192.0.2.1", ready: true, leaseAge: 5, freeBytes: 50 * gib, ports: { 80: "closed", 443: "closed" }, ...over });
+const judge = (facts: NodeFacts, holders: [number, string][] = []) => judgeNode(facts, new Map(holders), own, 20 * gib, "/var/openebs/local");
+const bad = (lines: Line[]) => lines.filter(({ state }) => state !== "ok");
+const fine = { root: "yes", manifest: "yes", freeKib: String(10 * 2 ** 20), registry: "yes" };
+const visit = (facts: Record<string, string>) => judgeVisit({ name: "cp", facts }, "/var/openebs/local", "registry.example.com");
+
+describe("the cluster's version", () => {
+  test.each([["v1.31.0", "ok"], ["v1.34.3", "ok"], ["v1.35.9", "ok"], ["v1.30.14", "fail"], ["v1.36.0", "warn"], ["", "fail"]])("%s is %s", (version, state) => {
+    expect(judgeVersion(version).state).toBe(state);
+  });
+});
+
+describe("a node", () => {
+  test("in order has no line to look at", () => {
+    expect(bad(judge(node()))).toEqual([]);
+  });
+
+  test.each<[string, NodeFacts, [number, string][], Partial<Line>]>([
+    ["not Ready", node({ ready: false }), [], { state: "fail", check: "node is Ready" }],
+    ["a program on port 80", node({ ports: { 80: "open", 443: "closed" } }), [], { state: "fail", check: "port 80 is free", fix: expect.stringContaining("ss -ltnp 'sport = :80'") }],
+    ["another Service on port 443", node(), [[443, "default/web"]], { state: "fail", found: "held by Service default/web" }],
+    ["a firewall", node({ ports: { 80: "silent", 443: "closed" } }), [], { state: "warn", check: "port 80 is free" }],
+    ["too little room", node({ freeBytes: 10 * gib }), [], { state: "warn", check: "disk", found: "10.0 GiB free, storageSize is 20.0 GiB" }],
+    ["a kubelet without figures", node({ freeBytes: undefined }), [], { state: "warn", check: "disk" }],
+    ["a fast clock", node({ leaseAge: -7 }), [], { state: "fail", check: "clock", found: "7 s ahead of this machine" }],
+    ["a slow clock", node({ leaseAge: 100 }), [], { state: "fail", check: "clock", found: "at least 90 s behind this machine" }],
+    ["no lease", node({ leaseAge: undefined }), [], { state: "warn", check: "clock" }],
+  ])("%s is named with what to do", (_, facts, holders, expected) => {
+    const lines = bad(judge(facts, holders));
+    expect(lines).toEqual([expect.objectContaining({ where: "n1", ...expected })]);
+    expect(lines[0].fix).not.toBe("");
+  });
+
+  test("the platform's own Service may hold the ports", () => {
+    expect(bad(judge(node({ ports: { 80: "open", 443: "open" } }), [[80, own], [443, own]]))).toEqual([]);
+  });
+
+  test("a stale lease of a node that is down says nothing of its clock", () => {
+    expect(bad(judge(node({ ready: false, leaseAge: 500 }))).map(({ check }) => check)).toEqual(["node is Ready"]);
+  });
+});
+
+describe("names", () => {
+  test("the platform's own objects are no obstacle", () => {
+    expect(bad(judgeNames([]))).toEqual([]);
+    expect(bad(judgeNames([{ kind: "Namespace", name: "jenkins", ours: true }]))).toEqual([]);
+  });
+
+  test("each foreign object is one", () => {
+    const lines = judgeNames([{ kind: "Namespace", name: "jenkins", ours: false }, { kind: "IngressClass", name: "nginx", ours: false }, { kind: "StorageClass", name: "openebs-hostpath", ours: true }]);
+    expect(lines.map(({ state, where }) => [state, where])).toEqual([["fail", "Namespace jenkins"], ["fail", "IngressClass nginx"]]);
+  });
+
+  test("two default StorageClasses are one too many", () => {
+    expect(judgeDefaultClass([]).state).toBe("ok");
+    expect(judgeDefaultClass(["a"]).state).toBe("ok");
+    expect(judgeDefaultClass(["a", "b"])).toMatchObject({ state: "warn", found: "a, b" });
+  });
+});
+
+describe("a visit over SSH", () => {
+  test("in order has no line to look at", () => {
+    expect(bad(visit(fine))).toEqual([]);
+  });
+
+  test.each<[string, Record<string, string>, string]>([
+    ["no root", { root: "no" }, "root rights"],
+    ["no manifest", { manifest: "no" }, "kube-apiserver manifest"],
+    ["a program on port 443", { listen443: "yes" }, "port 443 is free"],
+    ["a full disk", { freeKib: "1000" }, "disk below /var/openebs/local"],
+    ["an unreachable registry", { registry: "no" }, "registry registry.example.com"],
+  ])("%s", (_, over, check) => {
+    expect(bad(visit({ ...fine, ...over }))).toEqual([expect.objectContaining({ state: "fail", check, where: "cp", fix: expect.stringMatching(/./) })]);
+  });
+
+  test("what could not be found out is a warning, not a pass", () => {
+    expect(bad(visit({ root: "yes", manifest: "yes", freeKib: "", registry: "unknown" })).map(({ state }) => state)).toEqual(["fail", "warn"]);
+  });
+
+  test.each([
+    ["Host key verification failed.", "another host key"],
+    ["root@192.0.2.1: Permission denied (publickey).", "authorized_keys"],
+    ["ssh: connect to host 192.0.2.1 port 22: Connection timed out", "correct controlPlane.nodes"],
+  ])("%s", (error, fix) => {
+    expect(judgeVisit({ name: "cp", error }, "/b", "r")).toEqual([expect.objectContaining({ state: "fail", check: "SSH access", found: error, fix: expect.stringContaining(fix) })]);
+  });
+});
+
+describe("the script that looks at a node", () => {
+  const run = (script: string) =>
+    new Promise<Record<string, string>>((resolve, reject) => {
+      const child = spawn("sh", ["-s"], { stdio: ["pipe", "pipe", "inherit"] });
+      let out = "";
+      child.stdout.on("data", (chunk) => (out += chunk));
+      child.on("error", reject).on("close", () => resolve(Object.fromEntries(out.trim().split("\n").map((each) => each.split("=")))));
+      child.stdin.end(script);
+    });
+  const serve = async (status: number): Promise<[string, () => void]> => {
+    const server = http.createServer((_, answer) => answer.writeHead(status).end());
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    return [`127.0.0.1:${(server.address() as AddressInfo).port}`, () => server.close()];
+  };
+
+  test.each([[200, "yes"], [401, "yes"], [500, "no"]])("a registry that answers %d is reachable: %s", async (status, expected) => {
+    const [host, close] = await serve(status);
+    try {
+      const facts = await run(visitScript("/var/no/such/folder", { host, insecure: true }));
+      expect(facts.registry).toBe(expected);
+      // The room is that of the nearest folder that exists.
+      expect(Number(facts.freeKib)).toBeGreaterThan(0);
+      expect(["yes", "no"]).toContain(facts.root);
+      expect(["yes", "no"]).toContain(facts.manifest);
+    } finally {
+      close();
+    }
+  });
+
+  test("a registry that is gone is not reachable", async () => {
+    const [host, close] = await serve(200);
+    close();
+    expect((await run(visitScript("/var", { host, insecure: true }))).registry).toBe("no");
+  });
+});
+
+test("the table shows what to mend last, with the fix and totals", () => {
+  const text = report([
+    { state: "fail", check: "disk", where: "n1", found: "full", fix: "make room" },
+    { state: "ok", check: "clock", where: "n1", found: "agrees", fix: "" },
+  ]);
+  const lines = text.trimEnd().split("\n");
+  expect(lines[1]).toMatch(/^ok +clock +n1 +agrees$/);
+  expect(lines[2]).toMatch(/^FAIL +disk +n1 +full -> make room$/);
+  expect(lines[4]).toBe("1 ok, 0 to look at, 1 to mend");
+});
