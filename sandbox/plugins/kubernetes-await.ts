@@ -1,5 +1,6 @@
 // Part of the sandbox's stand-in for pulumi-resource-kubernetes: when an object counts as ready, and waiting for it.
-import { ApiError, type KubeClient, type KubeObject } from "./kubernetes-client";
+import type { KubeClient } from "./kubernetes-client";
+import { ApiError, type KubeObject } from "./kubernetes-objects";
 import type { Severity } from "./rpc";
 
 /** What an object's state says: ready, failed for good, or neither yet. */

@@ -4,36 +4,7 @@ import http from "node:http";
 import https from "node:https";
 import { homedir } from "node:os";
 import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
-import type { Props } from "./rpc";
-
-/** A Kubernetes object as the API server sends it. */
-export interface KubeObject {
-  apiVersion: string;
-  kind: string;
-  metadata: {
-    name: string; namespace?: string; uid?: string; generation?: number; resourceVersion?: string; finalizers?: string[];
-    annotations?: Record<string, string>; labels?: Record<string, string>; ownerReferences?: { uid: string }[];
-    managedFields?: ManagedFields[];
-  };
-  // The rest differs from kind to kind; readers check what they find.
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any
-  [field: string]: any;
-}
-export interface ManagedFields { manager: string; operation: string; subresource?: string; apiVersion?: string; fieldsType?: string; fieldsV1?: Props; time?: string }
-
-/** An error answer of the API server; the message is the server's own. */
-export class ApiError extends Error {
-  constructor(message: string, readonly code: number, readonly reason: string, readonly details: { kind?: string; causes?: { reason?: string; field?: string }[] } = {}) {
-    super(message);
-  }
-}
-
-/** The API server knows no such kind. */
-export class NoKindError extends Error {
-  constructor(apiVersion: string, kind: string) {
-    super(`no matches for kind "${kind}" in version "${apiVersion}"`);
-  }
-}
+import { ApiError, NoKindError, type KubeObject } from "./kubernetes-objects";
 
 export interface KubeSettings {
   /** Path of a kubeconfig, or its content. Default: $KUBECONFIG, ~/.kube/config, or the service account of a pod. */

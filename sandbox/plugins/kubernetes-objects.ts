@@ -1,13 +1,50 @@
 // Part of the sandbox's stand-in for pulumi-resource-kubernetes: everything about objects that is a pure function.
 import { createHash, randomBytes } from "node:crypto";
 import { PropertyDiff } from "@pulumi/pulumi/proto/provider_pb";
-import type { KubeObject, ManagedFields } from "./kubernetes-client";
 import { UNKNOWN, containsSecret, deepEqual, isObject, isSecret, pathString, reveal, secret, type Props, type Value } from "./rpc";
 
 const { Kind } = PropertyDiff;
 export type Path = (string | number)[];
 
+/** Field manager of creates, whose fields the first update takes over (as in the official provider since 4.29). */
+export const CREATE_MANAGER = "pulumi-kubernetes";
 export const AUTONAMED = "pulumi.com/autonamed";
+
+/** A Kubernetes object as the API server sends it. */
+export interface KubeObject {
+  apiVersion: string;
+  kind: string;
+  metadata: {
+    name: string; namespace?: string; uid?: string; generation?: number; resourceVersion?: string; finalizers?: string[];
+    annotations?: Record<string, string>; labels?: Record<string, string>; ownerReferences?: { uid: string }[];
+    managedFields?: ManagedFields[];
+  };
+  // The rest differs from kind to kind; readers check what they find.
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  [field: string]: any;
+}
+export interface ManagedFields { manager: string; operation: string; subresource?: string; apiVersion?: string; fieldsType?: string; fieldsV1?: Props; time?: string }
+
+/** An error answer of the API server; the message is the server's own. */
+export class ApiError extends Error {
+  constructor(message: string, readonly code: number, readonly reason: string, readonly details: { kind?: string; causes?: { reason?: string; field?: string }[] } = {}) {
+    super(message);
+  }
+}
+
+/** The API server knows no such kind. */
+export class NoKindError extends Error {
+  constructor(apiVersion: string, kind: string) {
+    super(`no matches for kind "${kind}" in version "${apiVersion}"`);
+  }
+}
+
+
+/** The kind that a type token like `kubernetes:apps/v1:Deployment` names. */
+export function kindOfType(type: string): { apiVersion: string; kind: string } {
+  const [, groupVersion = "", kind = ""] = type.split(":");
+  return { apiVersion: groupVersion.replace(/^core\//, ""), kind: kind.replace(/(?<=.)Patch$/, "") };
+}
 
 /** An annotation of an object that may hold unknowns; undefined where it cannot be told. */
 export function annotation(object: Props, name: string): string | undefined {
@@ -295,6 +332,20 @@ export function adoptManagedFields(entries: ManagedFields[], manager: string): M
   const ours = entries.find(isOurs) ?? { ...adopted[0], manager, operation: "Apply" };
   const fieldsV1 = adopted.reduce((fields, entry) => mergeFields(fields, entry.fieldsV1 ?? {}), ours.fieldsV1 ?? {});
   return [...entries.filter((entry) => !isAdopted(entry) && !isOurs(entry)), { ...ours, fieldsV1 }];
+}
+
+/** Whether server-side apply takes fields from other managers. */
+export function patchForce(inputs: Props, live: KubeObject | undefined, enabled: boolean, preview: boolean): boolean {
+  if (annotation(inputs, "pulumi.com/patchForce") === "true" || enabled) return true;
+  const managed = live?.metadata.managedFields ?? [];
+  // In a preview the fields of our own create have not been taken over yet.
+  if (preview) return live === undefined || managed.some(({ manager, operation }) => operation === "Update" && [CREATE_MANAGER, "pulumi-resource-kubernetes"].includes(manager));
+  return live !== undefined && managed.length === 0;
+}
+
+/** The deletion's propagation policy. */
+export function propagationPolicy(value: string | undefined): string {
+  return { orphan: "Orphan", background: "Background" }[value?.toLowerCase() ?? ""] ?? "Foreground";
 }
 
 /** Inputs for an update that honours ignoreChanges: another manager's field is left out, else the live value is kept. */

@@ -8,17 +8,15 @@ import {
   type ConfigureRequest, type CreateRequest, type DeleteRequest, type DiffRequest, type InvokeRequest, type ReadRequest, type UpdateRequest,
 } from "@pulumi/pulumi/proto/provider_pb";
 import { NotReadyError, awaitDeleted, awaitReady, checkReady, conditionFor, timeoutSeconds } from "./kubernetes-await";
-import { ApiError, KubeClient, NoKindError, loadTarget, unreachable, type KubeObject, type KubeSettings, type Query } from "./kubernetes-client";
+import { KubeClient, loadTarget, unreachable, type KubeSettings, type Query } from "./kubernetes-client";
 import {
-  AUTONAMED, adoptManagedFields, annotateSecrets, annotation, at, autoName, checkpoint, diffObjects, forceNewFields, keepIgnored, newFieldManager, normalize, parseCheckpoint,
-  prune, toKubernetes,
+  AUTONAMED, ApiError, CREATE_MANAGER, NoKindError, adoptManagedFields, annotateSecrets, annotation, at, autoName, checkpoint, diffObjects, forceNewFields, keepIgnored, kindOfType,
+  newFieldManager, normalize, parseCheckpoint, patchForce, propagationPolicy, prune, toKubernetes, type KubeObject,
 } from "./kubernetes-objects";
 import {
   InitFailedError, UNKNOWN, connectEngine, containsUnknown, deepEqual, engineAddress, fromStruct, isObject, reveal, runPlugin, toStruct, type Engine, type Handlers, type Props,
 } from "./rpc";
 
-/** Field manager of creates, whose fields the first update takes over (as in the official provider since 4.29). */
-const CREATE_MANAGER = "pulumi-kubernetes";
 /** Creates that fail because the namespace or kind is not there yet are tried again: 5 times, from 1 s on. */
 const CREATE_RETRIES = 5;
 const EXISTS_HELP = `
@@ -42,32 +40,12 @@ const describe = (object: Props): string => {
   return `${String(object.kind)} ${namespace ? `${namespace}/` : ""}${name}`;
 };
 
-/** The kind that a type token like `kubernetes:apps/v1:Deployment` names. */
-export function kindOfType(type: string): { apiVersion: string; kind: string } {
-  const [, groupVersion = "", kind = ""] = type.split(":");
-  return { apiVersion: groupVersion.replace(/^core\//, ""), kind: kind.replace(/(?<=.)Patch$/, "") };
-}
-
 /** The error's message with what helps against it. */
 function explain(error: unknown, manager: string): Error {
   if (!(error instanceof ApiError)) return error as Error;
   if (error.reason === "AlreadyExists") error.message += EXISTS_HELP;
   if (error.reason === "Conflict") error.message = `${CONFLICT_HELP}\nThe resource managed by field manager "${manager}" had an apply conflict: ${error.message}`;
   return error;
-}
-
-/** Whether server-side apply takes fields from other managers. */
-export function patchForce(inputs: Props, live: KubeObject | undefined, enabled: boolean, preview: boolean): boolean {
-  if (annotation(inputs, "pulumi.com/patchForce") === "true" || enabled) return true;
-  const managed = live?.metadata.managedFields ?? [];
-  // In a preview the fields of our own create have not been taken over yet.
-  if (preview) return live === undefined || managed.some(({ manager, operation }) => operation === "Update" && [CREATE_MANAGER, "pulumi-resource-kubernetes"].includes(manager));
-  return live !== undefined && managed.length === 0;
-}
-
-/** The deletion's propagation policy. */
-export function propagationPolicy(value: string | undefined): string {
-  return { orphan: "Orphan", background: "Background" }[value?.toLowerCase() ?? ""] ?? "Foreground";
 }
 
 /** Provider options that this stand-in does not have; refused rather than ignored. */
