@@ -29,7 +29,7 @@ export interface PlatformConfig {
   images: Record<ImageKey, string>;
   /** Where built images go and the nodes pull them from. The password is plain text here, for the preflight; index.ts makes it a secret. */
   registry: { host: string; prefix: string; insecure: boolean; username?: string; password?: string };
-  imageBuild: { builder: Builder; platforms: string[]; cache?: string; deleteOnDestroy: boolean };
+  imageBuild: { builder: Builder; platforms: string[]; cache?: string; sbom?: string; deleteOnDestroy: boolean };
   /** Images the stack builds, by name. */
   builds: Record<string, ImageSpec>;
   controller: {
@@ -645,10 +645,12 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
         const good = Array.isArray(platforms) && platforms.every((platform) => typeof platform === "string" && /^linux\/[a-z0-9]+(\/[a-z0-9]+)?$/.test(platform));
         if (!good) section.problem("platforms", platforms, "a list of platforms such as linux/amd64");
         const cache = section.string("cache", { default: "", expected: "registry, or a folder" });
+        const sbom = section.string("sbom", { default: "", expected: "a folder" });
         return {
           builder: section.oneOf<Builder>("builder", ["buildah", "buildx", "in-cluster"], "buildx"),
           platforms: good ? (platforms as string[]) : [],
           ...(cache && { cache }),
+          ...(sbom && { sbom }),
           deleteOnDestroy: section.boolean("deleteOnDestroy", false),
         };
       }),

@@ -1,7 +1,7 @@
 import * as net from "node:net";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { AgentImages, AgentImagesArgs, inspectImages } from "./components/agent-images";
+import { AgentImages, AgentImagesArgs, prepareImages } from "./components/agent-images";
 import { IngressNginx } from "./components/ingress-nginx";
 import { JenkinsBackup } from "./components/jenkins-backup";
 import { JenkinsMaster } from "./components/jenkins-master";
@@ -68,9 +68,11 @@ export = async () => {
     images: config.builds,
     ...(config.imageBuild.platforms.length > 0 && { platforms: config.imageBuild.platforms }),
     ...(config.imageBuild.cache && { cache: config.imageBuild.cache }),
+    ...(config.imageBuild.sbom && { sbom: config.imageBuild.sbom }),
+    ...(config.imageBuild.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, context: config.cluster.context } }),
     deleteOnDestroy: config.imageBuild.deleteOnDestroy,
   };
-  const images = new AgentImages("agent-images", { ...imageArgs, found: await inspectImages(imageArgs, { username, password }) }, config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
+  const images = new AgentImages("agent-images", await prepareImages(imageArgs, { username, password }), config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => images.references[name] ?? name;
 
