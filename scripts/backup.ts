@@ -5,7 +5,7 @@ import * as path from "node:path";
 import { createInterface } from "node:readline/promises";
 import {
   age, ahead, BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HELP, HOME_CLAIM, INVENTORY_FILE, jobFromCron, JOURNAL, type Journal, type KubernetesObject,
-  MANAGER, type Options, parseArguments, parseSnapshots, type Phase, pickSnapshot, type Placement, pulumiManager, quote, resticJob, review, SAVER_SELECTOR, type Snapshot, STATUS, UsageError, VERIFY_CRON,
+  MANAGER, mounts, type Options, parseArguments, parseSnapshots, type Phase, pickSnapshot, type Placement, pulumiManager, quote, resticJob, review, SAVER_SELECTOR, type Snapshot, STATUS, UsageError, VERIFY_CRON,
 } from "./backup/plan";
 
 /**
@@ -274,6 +274,18 @@ async function importFolder(journal: Journal, cron: KubernetesObject, jobName: s
   say(`   ${log.trim().split("\n").pop()}`);
 }
 
+/** Deletes finished pods that mount a claim: while they are listed, the cluster does not let go of it. A running one is an error. */
+async function release(claim: string): Promise<void> {
+  const pods = (JSON.parse(await kubectl(["get", "pods", "-o", "json"])).items as KubernetesObject[]).filter((pod) => mounts(pod, claim));
+  const lost = await lostNodes();
+  for (const pod of pods) {
+    const { name } = pod.metadata;
+    if (pod.spec.nodeName && lost(pod.spec.nodeName)) await remove("pod", name, "--force", "--grace-period=0", "--wait=false");
+    else if (/^(Succeeded|Failed)$/.test(pod.status.phase) || pod.metadata.deletionTimestamp) await remove("pod", name, "--wait=true", "--timeout=60s");
+    else throw new Error(`pod ${name} uses claim ${claim}; stop it, then run npm run restore again`);
+  }
+}
+
 /** Binds the home's claim to `volume`, whatever it is bound to now. The claim keeps its name, labels and Pulumi's ownership. */
 async function bindHome(journal: Journal, volume: string): Promise<void> {
   const other = volume === journal.newVolume ? journal.oldVolume : journal.newVolume;
@@ -281,7 +293,11 @@ async function bindHome(journal: Journal, volume: string): Promise<void> {
   for (const name of [volume, other]) if (name && (await get("pv", name))) await patch("pv", name, { spec: { persistentVolumeReclaimPolicy: "Retain" } });
   if (!(await get("pv", volume))) throw new Error(`volume ${volume} is gone`);
   const present = await get("pvc", HOME_CLAIM);
-  if (present && present.spec.volumeName !== volume) await remove("pvc", HOME_CLAIM, "--wait=true", "--timeout=120s");
+  if (present && present.spec.volumeName !== volume) {
+    await release(HOME_CLAIM);
+    await remove("pvc", HOME_CLAIM, "--wait=true", "--timeout=120s");
+  }
+  await release(freshClaim(journal.id));
   await remove("pvc", freshClaim(journal.id), "--wait=true", "--timeout=120s");
   if (other && (await get("pv", other))) await patch("pv", other, { metadata: { annotations: { "build-platform/kept-by-restore": journal.id } } });
   if (!(await get("pvc", HOME_CLAIM))) {
@@ -398,6 +414,7 @@ async function rollback(journal: Journal): Promise<void> {
   if (!swapped) {
     const fresh = await get("pvc", freshClaim(journal.id));
     if (fresh?.spec.volumeName) await patch("pv", fresh.spec.volumeName, { spec: { persistentVolumeReclaimPolicy: "Delete" } });
+    await release(freshClaim(journal.id));
     await remove("pvc", freshClaim(journal.id), "--wait=true", "--timeout=120s");
   }
   Object.assign(journal, { kind: "rollback", phase: swapped ? "planned" : "swapped", ...(swapped ? {} : { newVolume: undefined }) });

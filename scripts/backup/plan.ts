@@ -267,7 +267,7 @@ export function claimAsWritten(live: KubernetesObject): KubernetesObject {
       ...(live.metadata.labels && { labels: live.metadata.labels }),
       ...(Object.keys(annotations).length > 0 && { annotations }),
     },
-    spec: { accessModes, resources, storageClassName, ...(volumeMode && { volumeMode }) },
+    spec: { accessModes, resources, storageClassName, ...(volumeMode === "Block" && { volumeMode }) },
   };
 }
 
@@ -290,6 +290,11 @@ export function emptyClaim(journal: Journal): KubernetesObject {
 /** The home's claim, bound to a certain volume. */
 export function boundClaim(journal: Journal, volume: string): KubernetesObject {
   return { ...journal.claim, spec: { ...journal.claim.spec, ...(journal.size && { resources: { requests: { storage: journal.size } } }), volumeName: volume } };
+}
+
+/** Whether a pod mounts a claim. */
+export function mounts(pod: KubernetesObject, claim: string): boolean {
+  return ((pod.spec.volumes ?? []) as KubernetesObject[]).some((volume) => volume.persistentVolumeClaim?.claimName === claim);
 }
 
 /** What a person approves before a restore. */
