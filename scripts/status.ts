@@ -1,0 +1,309 @@
+import { spawn } from "node:child_process";
+import * as fs from "node:fs";
+import * as http from "node:http";
+import { parseArgs } from "node:util";
+import { columns, readStack, type Stack } from "./stack";
+
+const HELP = `npm run status -- STACK [--html FILE]    how the platform is, in the terminal and as one HTML file
+
+Exit code 0: all is well. 1: something needs a person. 2: bad arguments.
+`;
+
+/** What the platform said of itself. A part that could not be read is undefined, and `trouble` says why. */
+export interface Facts {
+  stack: string;
+  url: string;
+  /** When it was looked at. */
+  time: Date;
+  controller?: { ready: boolean; state: string; image: string; node: string; restarts: number; since?: Date };
+  agents?: { name: string; template: string; phase: string; node: string; since?: Date }[];
+  /** Builds that wait for an agent, longest first; undefined where Jenkins does not answer. */
+  queue?: { job: string; why: string; since: Date }[];
+  volume?: { phase: string; storageClass: string; node: string; requested: string; usedKib?: number };
+  /** "off" where the stack has no backup. */
+  backup?: "off" | { last?: BackupResult; lastGood?: BackupResult; lastVerified?: BackupResult };
+  /** Range that each API server was started with. */
+  nodePorts?: { node: string; range: string }[];
+  trouble: string[];
+}
+
+/** What scripts/backup/report.sh keeps of a backup in ConfigMap jenkins-backup-status. */
+export interface BackupResult {
+  status: string;
+  time: string;
+  snapshot?: string;
+  bytes?: number;
+  message?: string;
+}
+
+/** A line of the page: what, how it is, and whether that is well. */
+export interface Row {
+  what: string;
+  text: string;
+  good: boolean;
+}
+
+/** "3 min", "2 h", "5 d" between two moments. */
+export function age(since: Date, now: Date): string {
+  const seconds = Math.max(0, Math.round((now.getTime() - since.getTime()) / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 172_800) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86_400)} d`;
+}
+
+const size = (kib: number): string => (kib < 2 ** 10 ? `${kib} KiB` : kib < 2 ** 20 ? `${(kib / 2 ** 10).toFixed(1)} MiB` : `${(kib / 2 ** 20).toFixed(1)} GiB`);
+
+/** Days after which a backup is no longer a recent one. */
+const stale = 2;
+
+/** The summary, one row for each part of the platform. */
+export function summary(facts: Facts): Row[] {
+  const { controller, agents, queue, volume, backup, nodePorts, time } = facts;
+  const unknown = (what: string): Row => ({ what, text: "could not be read", good: false });
+  const running = agents?.filter(({ phase }) => phase === "Running").length;
+  const ranges = new Set(nodePorts?.map(({ range }) => range));
+  const rows: Row[] = [
+    controller
+      ? {
+          what: "controller", good: controller.ready,
+          text: `${controller.state}${controller.since ? ` for ${age(controller.since, time)}` : ""} on ${controller.node || "no node yet"}${controller.restarts > 0 ? `, ${controller.restarts} restarts` : ""}`,
+        }
+      : unknown("controller"),
+    agents ? { what: "agents", text: `${running} running, ${agents.length - running!} on their way`, good: true } : unknown("agents"),
+    queue ? { what: "queue", text: queue.length === 0 ? "empty" : `${queue.length} waiting, the first for ${age(queue[0].since, time)}`, good: true } : unknown("queue"),
+    volume
+      ? {
+          what: "home volume", good: volume.phase === "Bound",
+          text: `${volume.phase}, ${volume.usedKib === undefined ? "use unknown" : `${size(volume.usedKib)} used`} of ${volume.requested} asked for, ${volume.storageClass}${volume.node ? ` on ${volume.node}` : ""}`,
+        }
+      : unknown("home volume"),
+  ];
+  if (backup === undefined) rows.push(unknown("last backup"));
+  else if (backup === "off") rows.push({ what: "last backup", text: "none: the stack has no backup", good: false });
+  else {
+    const { last, lastGood, lastVerified } = backup;
+    const recent = lastGood !== undefined && time.getTime() - Date.parse(lastGood.time) < stale * 86_400_000;
+    rows.push({
+      what: "last backup",
+      good: recent && last?.status === "ok",
+      text: [
+        lastGood ? `good ${age(new Date(lastGood.time), time)} ago (${lastGood.time}${lastGood.bytes === undefined ? "" : `, ${size(Math.round(lastGood.bytes / 1024))}`}${lastGood.snapshot ? `, snapshot ${lastGood.snapshot.slice(0, 8)}` : ""})` : "no good one yet",
+        ...(last && last.status !== "ok" ? [`the latest failed: ${last.message ?? last.status}`] : []),
+        lastVerified ? `restored on trial ${age(new Date(lastVerified.time), time)} ago` : "never restored on trial",
+      ].join("; "),
+    });
+  }
+  rows.push(
+    nodePorts && nodePorts.length > 0
+      ? { what: "node-port range", text: ranges.size === 1 ? `${[...ranges][0]} on ${nodePorts.length} control-plane node${nodePorts.length === 1 ? "" : "s"}` : nodePorts.map(({ node, range }) => `${range} on ${node}`).join(", "), good: ranges.size === 1 }
+      : unknown("node-port range"),
+  );
+  return rows;
+}
+
+/** Whether anything needs a person. */
+export const allWell = (facts: Facts): boolean => facts.trouble.length === 0 && summary(facts).every(({ good }) => good);
+
+function details(facts: Facts): { title: string; head: string[]; rows: string[][] }[] {
+  const at = (since: Date | undefined) => (since ? age(since, facts.time) : "");
+  return [
+    { title: "Agents", head: ["pod", "template", "state", "node", "for"], rows: (facts.agents ?? []).map((agent) => [agent.name, agent.template, agent.phase, agent.node, at(agent.since)]) },
+    { title: "Queue", head: ["job", "waits for", "for"], rows: (facts.queue ?? []).map((item) => [item.job, item.why, at(item.since)]) },
+  ].filter(({ rows }) => rows.length > 0);
+}
+
+/** The page for a terminal. */
+export function terminalPage(facts: Facts): string {
+  const parts = [
+    `${facts.stack}: ${allWell(facts) ? "all is well" : "something needs you"}, ${facts.time.toISOString()}`,
+    facts.url,
+    columns(summary(facts).map(({ what, text, good }) => [good ? " " : "!", what, text])),
+    ...details(facts).map(({ title, head, rows }) => `${title}\n${columns([head, ...rows])}`),
+    ...(facts.trouble.length > 0 ? [facts.trouble.map((text) => `! ${text}`).join("\n")] : []),
+  ];
+  return `${parts.join("\n\n")}\n`;
+}
+
+const escaped = (text: string): string => text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+
+/** The page as one HTML file that loads nothing and runs nothing. */
+export function htmlPage(facts: Facts): string {
+  const well = allWell(facts);
+  const cells = (row: string[]) => row.map((cell) => `<td>${escaped(cell)}</td>`).join("");
+  const tables = details(facts).map(
+    ({ title, head, rows }) => `<h2>${title}</h2>
+<div class="wide"><table><thead><tr>${head.map((cell) => `<th scope="col">${cell}</th>`).join("")}</tr></thead>
+<tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("\n")}</tbody></table></div>`,
+  );
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escaped(facts.stack)}: ${well ? "all is well" : "something needs you"}</title>
+<style>
+:root { color-scheme: light dark; --good: #1a6b2f; --bad: #a3210f; --line: #8886; }
+@media (prefers-color-scheme: dark) { :root { --good: #7ddc95; --bad: #ff9d8a; } }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
+</style>
+</head>
+<body>
+<h1>Build platform ${escaped(facts.stack)}: <span class="${well ? "good" : "bad"}">${well ? "all is well" : "something needs you"}</span></h1>
+<p><a href="${escaped(facts.url)}">${escaped(facts.url)}</a>, as of <time datetime="${facts.time.toISOString()}">${facts.time.toISOString()}</time></p>
+<table><tbody>
+${summary(facts).map(({ what, text, good }) => `<tr><th scope="row">${what}</th><td class="${good ? "good" : "bad"}">${good ? "ok" : "look"}</td><td>${escaped(text)}</td></tr>`).join("\n")}
+</tbody></table>
+${tables.join("\n")}
+${facts.trouble.length > 0 ? `<h2>Trouble</h2>\n<ul>${facts.trouble.map((text) => `<li class="bad">${escaped(text)}</li>`).join("")}</ul>` : ""}
+</body>
+</html>
+`;
+}
+
+/** Runs `work` while a local port leads to Jenkins, past ingress and DNS. */
+async function withJenkins<T>({ kubectlArgs }: Stack, work: (port: number) => Promise<T>): Promise<T> {
+  // A request time-out would end the forwarding.
+  const args = kubectlArgs.filter((each) => !each.startsWith("--request-timeout"));
+  const child = spawn("kubectl", [...args, "-n", "jenkins", "port-forward", "service/jenkins", ":8080"], { stdio: ["ignore", "pipe", "pipe"] });
+  try {
+    const port = await new Promise<number>((resolve, reject) => {
+      let said = "";
+      const late = setTimeout(() => reject(new Error("no way to Jenkins within 15 s")), 15_000).unref();
+      child.stdout.on("data", (chunk) => {
+        const found = /127\.0\.0\.1:(\d+)/.exec((said += chunk));
+        if (found) {
+          clearTimeout(late);
+          resolve(Number(found[1]));
+        }
+      });
+      child.stderr.on("data", (chunk) => (said += chunk));
+      child.on("error", reject).on("close", () => reject(new Error(said.trim() || "kubectl port-forward ended")));
+    });
+    return await work(port);
+  } finally {
+    child.kill();
+  }
+}
+
+function getJson<T>(port: number, target: string, auth: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const request = http.get({ host: "127.0.0.1", port, path: target, auth, timeout: 15_000 }, (answer) => {
+      let body = "";
+      answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
+      answer.on("end", () => {
+        if (answer.statusCode !== 200) return reject(new Error(`Jenkins answered ${answer.statusCode} to ${target.split("?")[0]}`));
+        try {
+          resolve(JSON.parse(body) as T);
+        } catch {
+          reject(new Error(`Jenkins' answer to ${target.split("?")[0]} is no JSON`));
+        }
+      });
+    });
+    request.on("timeout", () => request.destroy(new Error("Jenkins does not answer within 15 s"))).on("error", reject);
+  });
+}
+
+interface PodItem {
+  metadata: { name: string; labels?: Record<string, string> };
+  spec: { nodeName?: string; containers: { name: string; image: string; command?: string[]; args?: string[] }[] };
+  status: { phase: string; startTime?: string; containerStatuses?: { name: string; ready: boolean; restartCount: number; state: { running?: { startedAt: string }; waiting?: { reason: string; message?: string }; terminated?: { reason: string } } }[] };
+}
+
+/** The range in a kube-apiserver's command line; Kubernetes' own default where it has none. */
+export function rangeOf(pod: Pick<PodItem, "spec">): string {
+  const words = pod.spec.containers.flatMap(({ command = [], args = [] }) => [...command, ...args]);
+  // Of a flag that stands twice the last counts.
+  return words.filter((word) => word.startsWith("--service-node-port-range=")).pop()?.split("=")[1] ?? "30000-32767 (Kubernetes' default)";
+}
+
+/** Asks the cluster and Jenkins. What cannot be read goes to `trouble`. */
+export async function collect(stack: Stack): Promise<Facts> {
+  const { config, kubectl } = stack;
+  const facts: Facts = { stack: stack.name, url: `${config.ingress.tls ? "https" : "http"}://${config.domain}/`, time: new Date(), trouble: [] };
+  const json = async <T>(...args: string[]): Promise<T> => JSON.parse(await kubectl(...args, "-o", "json")) as T;
+  const list = async (...args: string[]) => (await json<{ items: PodItem[] }>("get", "pods", ...args)).items;
+  const attempt = async (what: string, work: () => Promise<void>) =>
+    work().catch((error: Error) => void facts.trouble.push(`${what}: ${error.message.trim().split("\n").pop()}`));
+
+  await Promise.all([
+    attempt("controller", async () => {
+      const [pod] = await list("-n", "jenkins", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--sort-by=.metadata.creationTimestamp").then((pods) => pods.slice(-1));
+      if (!pod) throw new Error("there is no pod of Jenkins; run pulumi up, or kubectl -n jenkins describe deployment jenkins");
+      const container = pod.status.containerStatuses?.find(({ name }) => name === "jenkins");
+      const { running, waiting, terminated } = container?.state ?? {};
+      facts.controller = {
+        ready: container?.ready ?? false,
+        state: container?.ready ? "ready" : (waiting?.reason ?? terminated?.reason ?? (running ? "starting" : pod.status.phase)),
+        image: pod.spec.containers[0].image,
+        node: pod.spec.nodeName ?? "",
+        restarts: container?.restartCount ?? 0,
+        ...(running && { since: new Date(running.startedAt) }),
+      };
+      if (!container?.ready && waiting?.message) facts.trouble.push(`controller: ${waiting.message}`);
+    }),
+    attempt("agents", async () => {
+      facts.agents = (await list("-n", "jenkins-agents", "-l", "jenkins=agent")).map(({ metadata, spec, status }) => ({
+        name: metadata.name,
+        template: metadata.labels?.["build-platform/template"] ?? "",
+        phase: status.containerStatuses?.find(({ state }) => state.waiting)?.state.waiting?.reason ?? status.phase,
+        node: spec.nodeName ?? "",
+        ...(status.startTime && { since: new Date(status.startTime) }),
+      }));
+    }),
+    attempt("queue", async () => {
+      const secret = await json<{ data: Record<string, string> }>("-n", "jenkins", "get", "secret", config.admin.existingSecret ?? "jenkins-admin");
+      const auth = ["admin-user", "admin-password"].map((key) => Buffer.from(secret.data[key], "base64").toString()).join(":");
+      interface Item { task: { name: string }; why: string | null; inQueueSince: number }
+      const { items } = await withJenkins(stack, (port) => getJson<{ items: Item[] }>(port, "/queue/api/json", auth));
+      facts.queue = items.map(({ task, why, inQueueSince }) => ({ job: task.name, why: why ?? "", since: new Date(inQueueSince) })).sort((a, b) => a.since.getTime() - b.since.getTime());
+    }),
+    attempt("home volume", async () => {
+      interface Claim { spec: { storageClassName: string; volumeName?: string; resources: { requests: { storage: string } } }; status: { phase: string }; metadata: { annotations?: Record<string, string> } }
+      const claim = await json<Claim>("-n", "jenkins", "get", "pvc", "jenkins-home");
+      facts.volume = {
+        phase: claim.status.phase, storageClass: claim.spec.storageClassName, requested: claim.spec.resources.requests.storage,
+        node: claim.metadata.annotations?.["volume.kubernetes.io/selected-node"] ?? "",
+      };
+      const measured = await kubectl("-n", "jenkins", "exec", "deployment/jenkins", "-c", "jenkins", "--", "du", "-sk", "/var/jenkins_home").catch(() => "");
+      const used = /^(\d+)/.exec(measured)?.[1];
+      if (used) facts.volume.usedKib = Number(used);
+    }),
+    attempt("last backup", async () => {
+      if (!config.backup) return void (facts.backup = "off");
+      const { data = {} } = await json<{ data?: Record<string, string> }>("-n", "jenkins", "get", "configmap", "jenkins-backup-status");
+      const result = (key: string) => (data[key] ? (JSON.parse(data[key]) as BackupResult) : undefined);
+      facts.backup = { last: result("last-backup"), lastGood: result("last-good-backup"), lastVerified: result("last-good-verify") };
+    }),
+    attempt("node-port range", async () => {
+      facts.nodePorts = (await list("-n", "kube-system", "-l", "component=kube-apiserver")).map((pod) => ({ node: pod.spec.nodeName ?? pod.metadata.name, range: rangeOf(pod) }));
+    }),
+  ]);
+  return facts;
+}
+
+async function main(args: string[]): Promise<void> {
+  const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { html: { type: "string" }, help: { type: "boolean" } } });
+  if (values.help) return void process.stdout.write(HELP);
+  const stack = await readStack(positionals[0]);
+  const facts = await collect(stack);
+  process.stdout.write(terminalPage(facts));
+  if (values.html) {
+    fs.writeFileSync(`${values.html}.new`, htmlPage(facts));
+    fs.renameSync(`${values.html}.new`, values.html);
+  }
+  process.exitCode = allWell(facts) ? 0 : 1;
+}
+
+if (require.main === module) {
+  main(process.argv.slice(2)).catch((error: Error) => {
+    process.stderr.write(`status: ${error.message}\n`);
+    process.exitCode = 2;
+  });
+}
