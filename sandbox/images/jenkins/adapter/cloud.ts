@@ -1,14 +1,14 @@
 /** Stands in for the kubernetes plugin at work: watches Hudson's queue and keeps the agent pods it calls for. */
 import type { Hudson } from "./hudson";
 import { Kubernetes } from "./kubernetes";
-import { agentsToMake, agentsToRemove, orphans, podSummary, type Agent, type HudsonState, type Source } from "./plan";
+import { agentsToAccept, agentsToMake, agentsToRemove, idleMinutes, isRetained, orphans, podSummary, type Agent, type HudsonState, type Source } from "./plan";
 import { agentName, CONTROLLER_LABEL, inherit, labelValue, renderPod, WORKING_DIR, type Pod } from "./pod";
 import type { Keys } from "./casc";
-import { idleMinutes, isRetained } from "./plan";
 
 /** Time between two looks at Hudson's queue, in milliseconds. */
 const LOOK_MS = 250;
-/** Time between two looks at the pods while agents are under way, and between two searches for orphans. */
+/** Time between two looks at the pods while agents start, while they only run, and between two searches for orphans. */
+const STARTING_MS = 300;
 const PODS_MS = 1_000;
 const ORPHANS_MS = 60_000;
 /** A template whose pod could not be made or started rests for this long, doubled for each failure in a row. */
@@ -68,11 +68,16 @@ export class CloudWatcher {
       this.orphansSeen = now;
       await this.removeOrphans();
     }
-    if (this.agents.size > 0 && now - this.podsSeen > PODS_MS) {
+    const starting = [...this.agents.values()].some((agent) => !agent.accepting);
+    if (this.agents.size > 0 && now - this.podsSeen > (starting ? STARTING_MS : PODS_MS)) {
       this.podsSeen = now;
       this.pods = await this.listPods();
     }
     this.noteConnections(state, now);
+    for (const agent of agentsToAccept(state, [...this.agents.values()], this.pods)) {
+      await this.hudson.call("accept-tasks", { name: agent.name });
+      agent.accepting = true;
+    }
     // An agent that was made after the last look at the pods has no pod there yet.
     const known = [...this.agents.values()].filter((agent) => agent.made < this.podsSeen || state.agents.some((a) => a.name === agent.name && a.online));
     await Promise.all(agentsToRemove(state, known, this.pods, now).map(({ name, trouble }) => this.remove(name, trouble)));
@@ -95,7 +100,7 @@ export class CloudWatcher {
     const { cloud, template } = source;
     const { api } = this.clouds.find((c) => c.settings === cloud)!;
     const name = agentName(template);
-    this.agents.set(name, { name, source, made: Date.now(), lostSince: 0 });
+    this.agents.set(name, { name, source, made: Date.now(), accepting: false, lostSince: 0 });
     try {
       const { secret } = await this.hudson.call<{ secret: string }>("add-agent", {
         name,

@@ -69,14 +69,17 @@ async function main(): Promise<void> {
   const tokenFile = path.join(os.tmpdir(), "adapter-token");
   fs.rmSync(tokenFile, { force: true });
   fs.writeFileSync(tokenFile, token, { mode: 0o600, flag: "wx" });
-  const options = words(process.env.JENKINS_OPTS ?? "").filter((word) => !/^--(http|https|ajp13)/.test(word));
+  // The war lies unpacked in the image, and the ports are the adapter's: options about them have no meaning here.
+  const options = words(process.env.JENKINS_OPTS ?? "").filter((word) => !/^--(http|https|ajp13|webroot|war)/.test(word));
   const java = spawn(
     path.join(process.env.JAVA_HOME ?? "/opt/java/openjdk", "bin/java"),
     [
       ...OPENS, "-Djava.awt.headless=true", "-Dhudson.DNSMultiCast.disabled=true", `-Dadapter.token.file=${tokenFile}`,
       ...words(process.env.JAVA_OPTS ?? ""), ...words(process.env.JENKINS_JAVA_OPTS ?? ""),
       "-cp", `/usr/share/jenkins/launcher:${WAR}/winstone.jar`, "HudsonLauncher",
-      `--webroot=${WAR}`, "--httpListenAddress=127.0.0.1", `--httpPort=${HUDSON_PORT}`, "--ajp13Port=-1", ...options, ...process.argv.slice(2).filter((a) => a.startsWith("--")),
+      `--webroot=${WAR}`, "--httpListenAddress=127.0.0.1", `--httpPort=${HUDSON_PORT}`, "--ajp13Port=-1",
+      // Winstone makes a certificate even for a TLS port that is off, in a way that this Java lacks, unless it is given one.
+      "--httpsKeyStore=/usr/share/jenkins/launcher/unused.jks", "--httpsKeyStorePassword=changeit", ...options, ...process.argv.slice(2).filter((a) => a.startsWith("--")),
     ],
     { stdio: ["ignore", 1, 1], env: { ...process.env, HUDSON_HOME: HOME, JENKINS_HOME: HOME } },
   );

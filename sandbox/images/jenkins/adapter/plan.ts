@@ -26,6 +26,8 @@ export interface Agent {
   source: Source;
   /** Milliseconds since the epoch. */
   made: number;
+  /** Whether it may take builds: connected, and its whole pod was ready. */
+  accepting: boolean;
   /** When it was first seen offline after having been online; 0 while all is well. */
   lostSince: number;
 }
@@ -96,14 +98,23 @@ export function agentsToRemove(state: HudsonState, agents: Agent[], pods: Map<st
     const gone = (trouble?: string): Removal[] => [{ name: agent.name, ...(trouble ? { trouble } : {}) }];
     if (!node) return gone("its node was removed in the controller");
     if (node.idle && node.used && limit === 0) return gone();
-    if (node.idle && node.online && now - node.idleSince > Math.max(limit * 60_000, node.used ? 0 : UNUSED_MS)) return gone();
-    if (node.online) return [];
+    if (node.idle && node.online && agent.accepting && now - node.idleSince > Math.max(limit * 60_000, node.used ? 0 : UNUSED_MS)) return gone();
+    if (node.online && agent.accepting) return [];
     const trouble = podTrouble(pod);
     if (trouble) return gone(trouble);
     if (agent.lostSince > 0) return now - agent.lostSince > RECONNECT_MS ? gone("its connection was lost and did not come back") : [];
     const timeout = Number(agent.source.template.slaveConnectTimeout ?? agent.source.template.slaveConnectTimeoutStr ?? CONNECT_TIMEOUT_S) || CONNECT_TIMEOUT_S;
-    if (now - agent.made > timeout * 1000) return gone(`it did not connect within ${timeout} s (pod: ${podSummary(pod)})`);
+    if (now - agent.made > timeout * 1000) return gone(`it was not connected and ready within ${timeout} s (pod: ${podSummary(pod)})`);
     return [];
+  });
+}
+
+/** Which connected agents may take builds from now on: those whose containers are all ready, as in the plugin. */
+export function agentsToAccept(state: HudsonState, agents: Agent[], pods: Map<string, Pod>): Agent[] {
+  const online = new Set(state.agents.filter((a) => a.online).map((a) => a.name));
+  return agents.filter((agent) => {
+    const conditions = (pods.get(agent.name)?.status?.conditions ?? []) as Pod[];
+    return !agent.accepting && online.has(agent.name) && conditions.some((c) => c.type === "ContainersReady" && c.status === "True");
   });
 }
 

@@ -105,6 +105,14 @@ public final class Bridge extends HttpServlet {
         if ("/add-agent".equals(action)) {
             return addAgent(hudson, in);
         }
+        if ("/accept-tasks".equals(action)) {
+            Computer computer = hudson.getComputer(text(in, "name"));
+            if (computer instanceof PodAgent.PodComputer) {
+                ((PodAgent.PodComputer) computer).setAcceptingTasks(true);
+                hudson.getQueue().scheduleMaintenance();
+            }
+            return new JSONObject();
+        }
         if ("/remove-agent".equals(action)) {
             Node node = hudson.getNode(text(in, "name"));
             if (node instanceof PodAgent) {

@@ -45,13 +45,17 @@ public final class PodAgent extends Slave implements EphemeralNode {
         return new PodComputer(this);
     }
 
-    /** Refuses further builds from the moment the first is taken, so that none can slip in before the removal. */
+    /**
+     * Takes builds only after the adapter has seen the whole pod ready, as the plugin does, and refuses further ones
+     * from the moment the first is taken, so that none can slip in before the removal.
+     */
     static final class PodComputer extends SlaveComputer {
         volatile boolean used;
         volatile boolean wasOnline;
 
         PodComputer(PodAgent agent) {
             super(agent);
+            setAcceptingTasks(false);
         }
 
         @Override
