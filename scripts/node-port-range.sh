@@ -48,8 +48,10 @@ Exit status
 Files
   /etc/kubernetes/backup/                  the last five manifests replaced here, named by time and
                                            content hash
-  /etc/kubernetes/backup/node-port-range/  what restore needs; gone after restore
+  /etc/kubernetes/backup/node-port-range/  what restore needs
+  /etc/sysctl.d/99-node-port-range.conf    with --reserve-local-ports
   /run/node-port-range.lock                one run at a time
+  All of them are gone once restore has brought the old manifest back.
   For a plain --manifest FILE, backup and memory live beside it in .FILE.node-port-range/; without
   that memory, restore removes the flag.
 The manifest is written under a dot name beside the old one (which the kubelet ignores), synced,
@@ -910,7 +912,7 @@ crashing() {
   case $restarts in *[!0-9]* | '') return 1 ;; esac
   first=$(cat "$WORK/restarts" 2>/dev/null || echo "$log 0")
   case $first in "${log%/*}"/*) ;; *) printf '%s %s\n' "$log" "$restarts" >"$WORK/restarts" && return 1 ;; esac
-  [ "$restarts" -ge $((${first##* } + 3)) ]
+  [ "$restarts" -ge $((${first##* } + 2)) ]
 }
 # wait_for VALUE: until this value ("" = no flag) is served and ready; false with PROBLEM otherwise.
 wait_for() {
@@ -1290,8 +1292,10 @@ restore() {
     step reserve
     restore_kubeadm "$target"
     step kubeadm
+    # The old manifest is served: nothing of this script stays on the node.
+    rm -f "$BACKUP/$NAME".[0-9]*T[0-9]*Z.*
     rm -rf "$STATE"
-    flush "$BACKUP"
+    rmdir "$BACKUP" 2>/dev/null || true
   else
     rm -rf "$BACKUP"
   fi

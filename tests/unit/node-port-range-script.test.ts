@@ -147,8 +147,16 @@ describe("restore", () => {
     succeeded(await on.run(RESTORE));
     expect(on.text()).toBe(text);
     expect(on.read("configmap")).toBe(CLUSTER_CONFIGURATION);
-    expect(fs.existsSync(path.join(on.backup, "node-port-range"))).toBe(false);
+    expect(fs.existsSync(on.backup)).toBe(false);
     expectTidy(on);
+  });
+
+  test("leaves other people's backups alone", async () => {
+    const on = node();
+    on.write("etc/kubernetes/backup/etcd.snapshot", "theirs");
+    succeeded(await on.run(APPLY));
+    succeeded(await on.run(RESTORE));
+    expect(on.files(on.backup)).toEqual({ "etcd.snapshot": "theirs" });
   });
 
   test("does nothing on a node where nothing is remembered, so that it can be run twice", async () => {
