@@ -1,14 +1,11 @@
-import * as fs from "node:fs";
-import * as path from "node:path";
-import { folderOf, inNode } from "../../sandbox/cluster/nodes";
 import {
-  adminAuth, createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, kubectl, kubectlJson, pulumi, request, STACK, startBuild, unpack, up, waitFor,
+  adminAuth, createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, pulumi, request, STACK, startBuild, unpack, up, waitFor,
 } from "./sandbox";
 
 jest.setTimeout(900_000);
 
-const node = { name: "control-plane-1" };
-const manifest = path.join(folderOf(node), "etc/kubernetes/manifests/kube-apiserver.yaml");
+const onDisk = async (file: string) => (await onNode(["cat", file])).stdout;
+const manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 
 interface List<T> {
   items: T[];
@@ -55,9 +52,7 @@ describe("the platform on a live cluster", () => {
     const claim = await kubectlJson<{ status: { phase: string }; spec: { storageClassName: string; volumeName: string } }>(["-n", "jenkins", "get", "pvc", "jenkins-home"]);
     expect(claim.status.phase).toBe("Bound");
     expect(claim.spec.storageClassName).toBe("openebs-hostpath");
-    const home = path.join(folderOf(node), "var/openebs/local", claim.spec.volumeName);
-    expect(fs.existsSync(path.join(home, "config.xml"))).toBe(true);
-    expect(fs.statSync(path.join(home, "config.xml")).uid).toBe(1000);
+    expect((await onNode(["stat", "-c", "%u", `/var/openebs/local/${claim.spec.volumeName}/config.xml`])).stdout.trim()).toBe("1000");
   });
 
   test("the outputs name what people need", async () => {
@@ -112,15 +107,15 @@ describe("the platform on a live cluster", () => {
     await createJob("e2e-survivor", jobXml("maven", "true"));
     const before = await adminAuth();
     const home = await kubectl(["-n", "jenkins", "get", "pvc", "jenkins-home", "-o", "jsonpath={.spec.volumeName}"]);
-    const config = path.join(folderOf(node), "var/openebs/local", home, "jobs/e2e-survivor/config.xml");
-    const bytes = fs.readFileSync(config);
+    const config = `/var/openebs/local/${home}/jobs/e2e-survivor/config.xml`;
+    const bytes = await onDisk(config);
     try {
       await kubectl(["-n", "jenkins", "delete", "pod", "-l", "app.kubernetes.io/name=jenkins", "--grace-period=0", "--force"]);
       await waitFor("the controller to come back", 180, async () => (await request("GET", "/login")).status === 200);
       expect(await adminAuth()).toBe(before);
       const jobs = JSON.parse(await jenkins("GET", "/api/json")) as { jobs: { name: string }[] };
       expect(jobs.jobs.map((job) => job.name)).toContain("e2e-survivor");
-      expect(fs.readFileSync(config).equals(bytes)).toBe(true);
+      expect(await onDisk(config)).toBe(bytes);
       expect((await request("GET", "/api/json", { auth: "admin:wrong-password" })).status).toBe(401);
     } finally {
       await deleteJob("e2e-survivor");
@@ -129,15 +124,15 @@ describe("the platform on a live cluster", () => {
 
   test("destroy leaves no namespace of the platform and the apiserver's manifest as kubeadm wrote it; up brings it back", async () => {
     // kubeadm renders the same manifest again into a scratch folder: what it wrote, to the byte.
-    const render = "set -e; d=$(mktemp -d); KUBEADM_INIT_DRYRUN_DIR=$d kubeadm init phase control-plane apiserver --config /etc/kubeadm.yaml --dry-run >/dev/null 2>&1; cat $d/kube-apiserver.yaml; rm -rf $d";
-    const rendered = (await inNode(node, ["sh", "-c", render])).stdout;
-    expect(fs.readFileSync(manifest, "utf8")).toContain("--service-node-port-range=80-32767");
+    const render = `set -e; d=$(mktemp -d); KUBEADM_INIT_DRYRUN_DIR=$d kubeadm init phase control-plane apiserver --config ${KUBEADM_CONFIG} --dry-run >/dev/null 2>&1; cat $d/kube-apiserver.yaml; rm -rf $d`;
+    const rendered = (await onNode(["sh", "-c", render])).stdout;
+    expect(await onDisk(manifest)).toContain("--service-node-port-range=80-32767");
     await pulumi(["destroy", "--stack", STACK, "--yes", "--skip-preview"]);
     const namespaces = (await kubectl(["get", "namespaces", "-o", "name"])).split("\n");
     for (const name of ["jenkins", "jenkins-agents", "ingress-nginx", "openebs"]) expect(namespaces).not.toContain(`namespace/${name}`);
-    expect(fs.readFileSync(manifest, "utf8")).toBe(rendered);
+    expect(await onDisk(manifest)).toBe(rendered);
     expect(await kubectl(["get", "pv", "-o", "name"])).toBe("");
-    const left = (await inNode(node, ["find", "/etc/kubernetes", "/etc/sysctl.d", "/var/openebs", "-newer", "/etc/kubeadm.yaml", "-type", "f"])).stdout.split("\n");
+    const left = (await onNode(["find", "/etc/kubernetes", "/etc/sysctl.d", "/var/openebs", "-newer", KUBEADM_CONFIG, "-type", "f"])).stdout.split("\n");
     expect(left.filter((file) => /node-port|backup|openebs\/local\//.test(file))).toEqual([]);
     await ensurePlatform();
   });

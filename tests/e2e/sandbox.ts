@@ -1,21 +1,32 @@
 import { execFileSync } from "node:child_process";
 import * as http from "node:http";
 import * as path from "node:path";
+import { inNode } from "../../sandbox/cluster/nodes";
 import { environment } from "../../sandbox/environment";
 import { KUBECONFIG, REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result, type RunOptions } from "../../sandbox/shell";
 
 export { waitFor } from "../../sandbox/shell";
 
-/** Address at which the node ports of the sandbox's first node answer. */
-export const NODE = "10.88.0.2";
-/** The host name in Pulumi.sandbox.yaml. */
-export const DOMAIN = "jenkins.sandbox.test";
-export const STACK = "sandbox";
+/** Another cluster than the sandbox's may be tested, such as kind's in .github/workflows/kind-e2e.yml: E2E_STACK names its stack. */
+const elsewhere = process.env.E2E_STACK !== undefined;
+/** Address at which the node ports of the first node answer. */
+export const NODE = process.env.E2E_NODE ?? "10.88.0.2";
+/** The host name in the stack's file. */
+export const DOMAIN = process.env.E2E_DOMAIN ?? "jenkins.sandbox.test";
+export const STACK = process.env.E2E_STACK ?? "sandbox";
+/** The file that kubeadm was given on the first node. */
+export const KUBEADM_CONFIG = process.env.E2E_KUBEADM_CONFIG ?? "/etc/kubeadm.yaml";
 
 const exported = environment();
 /** The variables that `npm run sandbox -- env` exports, as programs started by the tests need them. */
-export const ENV: NodeJS.ProcessEnv = { ...process.env, ...exported, PATH: exported.PATH.replace("$PATH", process.env.PATH ?? "") };
+export const ENV: NodeJS.ProcessEnv = elsewhere ? process.env : { ...process.env, ...exported, PATH: exported.PATH.replace("$PATH", process.env.PATH ?? "") };
+
+/** Runs a program on the first control-plane node; E2E_NODE_EXEC is the command that does so elsewhere, such as `docker exec NAME`. */
+export function onNode(args: string[], options: RunOptions = {}): Promise<Result> {
+  const [program, ...before] = (process.env.E2E_NODE_EXEC ?? "").split(" ");
+  return elsewhere ? run(program, [...before, ...args], options) : inNode({ name: "control-plane-1" }, args, options);
+}
 
 /** Runs the real pulumi CLI in the project's folder (or `cwd`), without questions or colours. */
 export function pulumi(args: string[], options: RunOptions = {}): Promise<Result> {
@@ -24,7 +35,7 @@ export function pulumi(args: string[], options: RunOptions = {}): Promise<Result
 
 /** Runs kubectl as the cluster's administrator and returns what it printed. */
 export async function kubectl(args: string[], options: RunOptions = {}): Promise<string> {
-  return (await run("kubectl", ["--kubeconfig", KUBECONFIG, ...args], { env: ENV, ...options })).stdout;
+  return (await run("kubectl", [...(elsewhere ? [] : ["--kubeconfig", KUBECONFIG]), ...args], { env: ENV, ...options })).stdout;
 }
 
 /** Objects as parsed JSON. */
@@ -51,9 +62,9 @@ export interface Answer {
 }
 
 /** One request to port 80 of the node with the platform's Host header. */
-export function request(method: string, target: string, options: { body?: string; type?: string; auth?: string; host?: string } = {}): Promise<Answer> {
+export function request(method: string, target: string, options: { body?: string; type?: string; auth?: string; host?: string; headers?: Record<string, string> } = {}): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const headers: Record<string, string> = { Host: options.host ?? DOMAIN };
+    const headers: Record<string, string> = { Host: options.host ?? DOMAIN, ...options.headers };
     if (options.type) headers["Content-Type"] = options.type;
     const sent = http.request({ host: NODE, port: 80, method, path: target, headers, auth: options.auth, timeout: 20_000 }, (answer) => {
       let body = "";
@@ -80,9 +91,18 @@ export async function adminAuth(): Promise<string> {
   return `${await value("admin-user")}:${await value("admin-password")}`;
 }
 
+/** What a Jenkins that guards against forged requests wants with a POST: a crumb and the session it belongs to. */
+async function crumb(auth: string): Promise<Record<string, string>> {
+  const answer = await request("GET", "/crumbIssuer/api/json", { auth });
+  if (answer.status !== 200) return {}; // It has no such guard.
+  const { crumbRequestField, crumb: value } = JSON.parse(answer.body) as { crumbRequestField: string; crumb: string };
+  return { [crumbRequestField]: value, Cookie: (answer.headers["set-cookie"] ?? []).map((cookie) => cookie.split(";")[0]).join("; ") };
+}
+
 /** Jenkins' REST interface as the administrator. A status of 400 or more is an error with the answer's first words. */
 export async function jenkins(method: string, target: string, body?: string, type?: string): Promise<string> {
-  const answer = await request(method, target, { body, type, auth: await adminAuth() });
+  const auth = await adminAuth();
+  const answer = await request(method, target, { body, type, auth, headers: method === "POST" ? await crumb(auth) : {} });
   if (answer.status >= 400) throw new Error(`${method} ${target}: ${answer.status} ${answer.body.replace(/<[^>]*>/g, " ").replace(/\s+/g, " ").slice(0, 300)}`);
   return answer.body;
 }
@@ -99,7 +119,8 @@ export async function createJob(name: string, xml: string): Promise<void> {
 }
 
 export async function deleteJob(name: string): Promise<void> {
-  await request("POST", `/job/${name}/doDelete`, { auth: await adminAuth() });
+  const auth = await adminAuth();
+  await request("POST", `/job/${name}/doDelete`, { auth, headers: await crumb(auth) });
 }
 
 export interface Build {
