@@ -249,21 +249,35 @@ stage_context() {
   chmod -R u=rwX,go=rX "$staged"
 }
 
+# The image that the last stage is made from, with the build arguments filled in; nothing for scratch or another stage.
+base_image() {
+  local from arg value
+  from=$(awk 'toupper($1) == "FROM" { for (i = 2; i <= NF; i++) if ($i !~ /^--/) { image = $i; break }
+      if (image in stages) image = ""
+      if (toupper($(i + 1)) == "AS") stages[$(i + 2)] = 1 }
+    END { print image }' "$context/$dockerfile")
+  case $from in
+    "" | scratch) return ;;
+    \$*)
+      arg=${from#\$} arg=${arg#\{} arg=${arg%\}}
+      from=$(sed -n "s/^[Aa][Rr][Gg] *$arg=\"\{0,1\}\([^\" ]*\).*/\1/p" "$context/$dockerfile" | head -n 1)
+      for value in "${build_args[@]+"${build_args[@]}"}"; do
+        case $value in "$arg="*) from=${value#*=} ;; esac
+      done
+      ;;
+  esac
+  # A default made of other arguments is more than a label is worth.
+  case $from in *\$*) ;; *) printf '%s' "$from" ;; esac
+}
+
 # What every builder is told, besides its own options: where the image came from, under the names of the OCI annotations.
 labels=()
+base=""
 describe() {
   labels=("org.opencontainers.image.title=$name" "org.opencontainers.image.version=$tag")
-  local arg
-  for arg in "${build_args[@]+"${build_args[@]}"}"; do
-    case $arg in
-      BASE_IMAGE=* | JENKINS_IMAGE=*)
-        labels+=("org.opencontainers.image.base.name=${arg#*=}")
-        case $arg in
-          *@sha256:*) labels+=("org.opencontainers.image.base.digest=${arg##*@}") ;;
-        esac
-        ;;
-    esac
-  done
+  base=$(base_image)
+  if [ -n "$base" ]; then labels+=("org.opencontainers.image.base.name=$base"); fi
+  case $base in *@sha256:*) labels+=("org.opencontainers.image.base.digest=${base##*@}") ;; esac
 }
 
 build_buildah() {
@@ -279,18 +293,23 @@ build_buildah() {
       printf '\n[[registry]]\nlocation = "%s"\ninsecure = true\n' "${repository%%/*}"
     } >"$work/registries.conf"
     export CONTAINERS_REGISTRIES_CONF=$work/registries.conf
-    tls=()
+    tls=(--tls-verify=false)
   fi
   if [ -f "$work/docker/config.json" ]; then options+=(--authfile "$work/docker/config.json"); fi
-  local push=("${options[@]+"${options[@]}"}" "${tls[@]+"${tls[@]}"}" --digestfile "$work/digest")
-  # --timestamp 0 sets every time in the image to 1970: the same content gives the same digest.
-  options+=(--isolation "${BUILDAH_ISOLATION:-chroot}" --format oci --layers --timestamp 0 --identity-label=false --file "$staged/$dockerfile")
+  local push=("${options[@]+"${options[@]}"}" "${tls[@]}" --digestfile "$work/digest")
+  # The same content gives the same digest: --timestamp 0 sets every time in the image to 1970, and history and base
+  # annotations, which name images of this machine, are left out.
+  options+=(--isolation "${BUILDAH_ISOLATION:-chroot}" --format oci --timestamp 0 --identity-label=false
+    --annotation org.opencontainers.image.base.name= --annotation org.opencontainers.image.base.digest= --file "$staged/$dockerfile")
   if [ -f "$staged/$dockerfile.dockerignore" ]; then options+=(--ignorefile "$staged/$dockerfile.dockerignore"); fi
+  # buildah finds cached layers by their history: with a cache, the digest may tell what was in it.
   case $cache in
-    "") ;;
-    registry) options+=(--cache-from "$repository-cache" --cache-to "$repository-cache") ;;
-    # buildah's layer cache is its storage.
-    *) buildah=(buildah --root "$cache/root" --runroot "$cache/run") ;;
+    "") options+=(--layers=false --omit-history) ;;
+    registry) options+=(--layers --cache-from "$repository-cache" --cache-to "$repository-cache") ;;
+    *)
+      options+=(--layers)
+      buildah=(buildah --root "$cache/root" --runroot "$cache/run")
+      ;;
   esac
   for item in "${build_args[@]+"${build_args[@]}"}"; do options+=(--build-arg "$item"); done
   for item in "${labels[@]}"; do options+=(--label "$item" --annotation "$item"); done
@@ -303,7 +322,8 @@ build_buildah() {
     if [ "$dry_run" = false ]; then image=$(cat "$work/image"); fi
     each_tag run push "${buildah[@]}" push --format oci "${push[@]}" "$image"
   else
-    run build "${buildah[@]}" build "${options[@]}" --platform "$platforms" --manifest "$local_name" "$staged"
+    # One after the other: all at once, buildah lists them in an order of its own each time.
+    for item in ${platforms//,/ }; do run build "${buildah[@]}" build "${options[@]}" --platform "$item" --manifest "$local_name" "$staged"; done
     each_tag run push "${buildah[@]}" manifest push --all --format oci "${push[@]}" "$local_name"
     run clean-up "${buildah[@]}" manifest rm "$local_name"
   fi
@@ -533,6 +553,10 @@ else
   say "building with $builder"
   "build_${builder//-/_}"
   if [ "$dry_run" = true ]; then exit 0; fi
+  if [ ! -s "$work/digest" ]; then
+    tail -n 25 "$work/log" | sed "s|^|$name: \| |" >&2
+    fail "the push ended without a digest; $(advice)"
+  fi
   digest=$(cat "$work/digest")
   # The registry has the last word on what it holds; where it cannot be asked, the builder's.
   if served=$(registry_digest "$tag") && [ "$served" != "$digest" ]; then

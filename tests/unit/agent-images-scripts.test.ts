@@ -5,6 +5,9 @@ import * as path from "node:path";
 import { baseArgs, prepareImages, type AgentImagesArgs } from "../../components/agent-images";
 import { digestOf, RegistryStandIn } from "./agent-images-registry";
 
+// Each test starts some dozens of programs, which a busy machine does slowly.
+jest.setTimeout(30_000);
+
 const scripts = path.resolve(__dirname, "../../scripts");
 const registry = new RegistryStandIn();
 let folder: string;
@@ -219,6 +222,19 @@ describe("build-image.sh", () => {
     expect(calls()).not.toContain("buildah");
     expect(pushed()).toEqual([]);
     expect(leftovers()).toEqual([]);
+  });
+
+  test.each([
+    ["FROM debian:12@sha256:abc", [], "debian:12@sha256:abc"],
+    ["ARG BASE_IMAGE=a\nFROM x AS y\nFROM --platform=$BUILDPLATFORM ${BASE_IMAGE} AS z", ["BASE_IMAGE=b:1@sha256:def"], "b:1@sha256:def"],
+    ["ARG BASE_IMAGE=a:1\nFROM $BASE_IMAGE", [], "a:1"],
+    ["FROM debian:12 AS one\nFROM one", [], undefined],
+    ["FROM scratch", [], undefined],
+  ])("the image says what it was made from: %j with %j", async (text, args, base) => {
+    fs.writeFileSync(path.join(folder, "context/Dockerfile"), `${text}\n`);
+    const dry = await run("build-image.sh", ["--repository", `${registry.host}/team/maven-dind`, "--context", "context", "--insecure", "--dry-run", ...args.flatMap((arg) => ["--arg", arg])]);
+    const labels = [...dry.err.matchAll(/--label org\.opencontainers\.image\.base\.(\S+)/g)].map(([, label]) => label);
+    expect(labels).toEqual(base === undefined ? [] : [`name=${base}`, ...(base.includes("@") ? [`digest=${base.split("@")[1]}`] : [])]);
   });
 
   test.each([
