@@ -197,20 +197,29 @@ async function connect(connection: Connection, proxy: Client | undefined, onMism
   });
 }
 
-/** Asks the server to confirm each variable (ssh2 itself never does) and collects the names that it refuses. */
-function confirmEnvironment(client: Client): Set<string> {
+/**
+ * The names of the variables that the server does not take. A command that does nothing asks, because
+ * ssh2 sends variables together with the command and never asks for the server's answer.
+ */
+async function refusedVariables(client: Client, env: Record<string, string>): Promise<string[]> {
+  if (Object.keys(env).length === 0) return [];
   interface Internals {
     _protocol: { env(id: number, key: string, value: string, wantReply: boolean): void };
     _chanMgr: { _channels: Record<string, { outgoing?: { id: number }; _callbacks: ((failed: boolean) => void)[] }> };
   }
-  const refused = new Set<string>();
+  const refused: string[] = [];
   const { _protocol: protocol, _chanMgr: manager } = client as unknown as Internals;
-  const send = protocol.env.bind(protocol);
+  const send = protocol.env;
   protocol.env = (id, key, value) => {
     const channel = Object.values(manager._channels).find((candidate) => candidate.outgoing?.id === id);
-    channel?._callbacks.push((failed) => failed && refused.add(key));
-    send(id, key, value, channel !== undefined);
+    channel?._callbacks.push((failed) => failed && refused.push(key));
+    send.call(protocol, id, key, value, channel !== undefined);
   };
+  await new Promise<void>((resolve, reject) => client.exec(":", { env }, (error, channel) => {
+    if (error) return reject(error);
+    channel.on("close", resolve).resume().end();
+  }));
+  protocol.env = send;
   return refused;
 }
 
@@ -220,22 +229,19 @@ export async function runRemote(connection: Connection, command: string, setting
   const stop = () => client.destroy();
   context.signal.addEventListener("abort", stop);
   try {
-    const refused = confirmEnvironment(client);
-    const previousVariables = previousOutput(settings, previous);
+    const env = { ...settings.environment, ...previousOutput(settings, previous) };
+    for (const name of await refusedVariables(client, env)) {
+      const wanted = name in (settings.environment ?? {});
+      context.log(wanted ? "error" : "warning", `Unable to set '${name}'. This only works if your SSH server is configured to accept these variables via AcceptEnv. ` +
+        "Alternatively, if a Bash-like shell runs the command on the remote host, you could prefix the command itself with the variables in the form 'VAR=value command'");
+      if (wanted) throw new Error(`could not set environment variable "${name}": ssh: setenv failed`);
+      delete env[name];
+    }
     const capture = new Capture(settings.logging, (line) => context.status(line));
     const ended = await new Promise<{ code?: number | null; signal?: string }>((resolve, reject) => {
       client.on("close", () => reject(failure("connection closed before the command ended", command, capture.printed)));
-      client.exec(command, { env: { ...settings.environment, ...previousVariables } }, (error, channel) => {
+      client.exec(command, { env }, (error, channel) => {
         if (error) return reject(failure(error.message, command, ""));
-        const lost = [...refused].find((name) => name in (settings.environment ?? {}));
-        for (const name of refused) {
-          context.log(name === lost ? "error" : "warning", `Unable to set '${name}'. This only works if your SSH server is configured to accept these variables via AcceptEnv. ` +
-            "Alternatively, if a Bash-like shell runs the command on the remote host, you could prefix the command itself with the variables in the form 'VAR=value command'");
-        }
-        if (lost !== undefined) {
-          channel.close();
-          return reject(new Error(`could not set environment variable "${lost}": ssh: setenv failed`));
-        }
         let end: { code?: number | null; signal?: string } = {};
         channel.on("data", (chunk: Buffer) => capture.add("stdout", chunk));
         channel.stderr.on("data", (chunk: Buffer) => capture.add("stderr", chunk));

@@ -8,7 +8,7 @@ import { Empty } from "google-protobuf/google/protobuf/empty_pb";
 import { LanguageRuntimeService } from "@pulumi/pulumi/proto/language_grpc_pb";
 import {
   AboutResponse, GetRequiredPackagesResponse, InstallDependenciesResponse, LanguageHandshakeResponse, RunResponse,
-  type GetRequiredPackagesRequest, type InstallDependenciesRequest, type LanguageHandshakeRequest, type RunRequest,
+  RunPluginResponse, type GetRequiredPackagesRequest, type InstallDependenciesRequest, type LanguageHandshakeRequest, type RunPluginRequest, type RunRequest,
 } from "@pulumi/pulumi/proto/language_pb";
 import { PackageDependency, PluginInfo } from "@pulumi/pulumi/proto/plugin_pb";
 import { engineAddress, fromStruct, runPlugin, type Handlers, type Props } from "./rpc";
@@ -218,7 +218,43 @@ export function installDependencies(call: ServerWritableStream<InstallDependenci
   child.on("close", (code) => (code === 0 ? call.end() : call.emit("error", { code: 2, details: `${manager} install failed with exit code ${code}` })));
 }
 
+/**
+ * Runs a policy pack and streams what it prints, of which the engine reads the port. The official host also hands the
+ * stack's name and config to the pack in its environment, for which it stands between engine and pack; here a pack knows
+ * the stack from the URNs.
+ */
+export function runPolicyPack(call: ServerWritableStream<RunPluginRequest, RunPluginResponse>): void {
+  const folder = call.request.getInfo()?.getProgramDirectory() ?? "";
+  if (call.request.getKind() !== "analyzer") {
+    call.emit("error", { code: 12, details: `this stand-in runs policy packs only, not plugins of kind ${call.request.getKind()}` });
+    return;
+  }
+  const runner = createRequire(join(folder, "package.json")).resolve("@pulumi/pulumi/cmd/run-policy-pack");
+  const given = call.request.getEnvList().map((entry) => [entry.slice(0, entry.indexOf("=")), entry.slice(entry.indexOf("=") + 1)]);
+  const child = spawn(process.execPath, [runner, ...call.request.getArgsList(), folder], {
+    cwd: folder,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...Object.fromEntries(given), PULUMI_NODEJS_TYPESCRIPT: "true" },
+  });
+  const forward = (set: (response: RunPluginResponse, chunk: Buffer) => void) => (chunk: Buffer) => {
+    const response = new RunPluginResponse();
+    set(response, chunk);
+    call.write(response);
+  };
+  child.stdout.on("data", forward((response, chunk) => response.setStdout(chunk)));
+  child.stderr.on("data", forward((response, chunk) => response.setStderr(chunk)));
+  // The engine ends a pack by hanging up.
+  call.on("cancelled", () => child.kill());
+  child.on("error", (error) => call.emit("error", { code: 2, details: `policy pack ${folder}: ${error.message}` }));
+  child.on("close", (code) => {
+    const response = new RunPluginResponse();
+    response.setExitcode(code ?? 1);
+    call.write(response);
+    call.end();
+  });
+}
+
 /** Entry point of the bundled plugin. */
 export function main(): Promise<void> {
-  return runPlugin(LanguageRuntimeService, languageHost(engineAddress(process.argv.slice(2))), { installDependencies });
+  return runPlugin(LanguageRuntimeService, languageHost(engineAddress(process.argv.slice(2))), { installDependencies, runPlugin: runPolicyPack });
 }
