@@ -15,7 +15,7 @@ interface Pod {
   spec: { containers: { name: string; image: string; command?: string[]; args?: string[]; securityContext?: { privileged?: boolean } }[]; serviceAccountName: string };
 }
 
-const agentPods = async () => (await kubectlJson<List<Pod>>(["-n", "jenkins-agents", "get", "pods"])).items;
+const agentPods = async () => (await kubectlJson<List<Pod>>(["-n", "jenkins-agents", "get", "pods", "-l", "jenkins=agent"])).items;
 const outputs = async () => JSON.parse((await pulumi(["stack", "output", "--stack", STACK, "--json"])).stdout) as Record<string, string> & { agentImages: Record<string, string> };
 
 /** Runs one build of `shell` on `label` and returns it with the pod that it ran in. */
