@@ -4,7 +4,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "./components/agent-images";
-import type { AgentTemplate, CachedTool, DockerMode, IngressTls, Toleration } from "./components/jenkins-master";
+import type { AgentTemplate, CachedTool, DockerMode, IngressTls, SecretFile, Toleration } from "./components/jenkins-master";
 import type { ControlPlaneAccess } from "./components/node-port-range";
 import { basePathProblem } from "./components/openebs-storage";
 import { isQuantity, quantityMillis, Resources } from "./components/quantity";
@@ -63,6 +63,10 @@ export interface PlatformConfig {
   admin: { user: string; password?: pulumi.Output<string>; passwordVersion: number; existingSecret?: string };
   networkPolicies: boolean;
   prometheusNamespace?: string;
+  serviceMonitor: boolean;
+  /** The site's own JCasC documents, by file name. */
+  cascFragments: Record<string, string>;
+  secretFiles: SecretFile[];
   backup?: BackupConfig;
 }
 
@@ -104,6 +108,8 @@ export interface Problem {
 export interface Environment {
   /** Reads a file named in config; ~ is already expanded. */
   readFile(file: string): string;
+  /** Names of the files in a folder named in config; without it folders are not looked into. */
+  listFolder?(folder: string): string[];
   homeDirectory: string;
   /** Whether a top-level key is stored encrypted. */
   isSecret(key: string): boolean;
@@ -551,6 +557,21 @@ function readBackup(section: Section): BackupConfig {
   return backup;
 }
 
+/** The YAML files of a folder, by name. What is in them is checked by JenkinsMaster, which knows what it adds. */
+function readFragments(root: Section, env: Environment): Record<string, string> {
+  const folder = root.string("cascFolder", { default: "", expected: "a folder with JCasC documents" });
+  if (folder === "" || !env.listFolder) return {};
+  const at = folder.startsWith("~/") ? path.join(env.homeDirectory, folder.slice(2)) : folder;
+  try {
+    const files = env.listFolder(at).filter((file) => /\.ya?ml$/.test(file));
+    if (files.length === 0) root.problem("cascFolder", folder, "a folder with files that end in .yaml");
+    return Object.fromEntries(files.sort().map((file) => [file, env.readFile(path.join(at, file))]));
+  } catch (error) {
+    root.problem("cascFolder", folder, "a folder that can be read", `${(error as Error).message}; correct the path or its permissions`);
+    return {};
+  }
+}
+
 /**
  * Checks the whole stack config.
  * @param raw the stack's keys without namespace, the defaults of Pulumi.yaml filled in; objects as such or as JSON text
@@ -604,6 +625,9 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     const adminPassword = root.string("adminPassword", { default: "", good: (text) => text.length >= 12, expected: "at least 12 characters", hidden: true, fix: "pulumi config set --secret adminPassword <value>" });
     const existingSecret = optional("adminExistingSecret", namePattern, "the name of a Secret in namespace jenkins with keys admin-user and admin-password");
     if (adminPassword && existingSecret) root.problem("adminExistingSecret", existingSecret, "nothing beside adminPassword", "pulumi config rm adminPassword");
+
+    if (root.boolean("serviceMonitor", false) && !root.has("prometheusNamespace"))
+      root.problem("prometheusNamespace", undefined, "the namespace of the Prometheus that a ServiceMonitor is for");
 
     const cache = root.section("agentCache", (section) => ({
       enabled: section.boolean("enabled", true),
@@ -668,6 +692,12 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
       },
       networkPolicies: root.boolean("networkPolicies", true),
       ...(root.has("prometheusNamespace") && { prometheusNamespace: optional("prometheusNamespace", namePattern, "the namespace Prometheus runs in") }),
+      serviceMonitor: root.boolean("serviceMonitor", false),
+      cascFragments: readFragments(root, env),
+      secretFiles: root.list("secretFiles", (section) => ({
+        secret: section.string("secret", { good: namePattern, expected: "the name of a Secret in namespace jenkins" }),
+        key: section.string("key", { good: /^[-._A-Za-z0-9]+$/, expected: "a key of that Secret" }),
+      })),
       ...(isObject(parsed(root.get("backup"))) && Object.keys(parsed(root.get("backup")) as object).length > 0 && { backup: root.section("backup", readBackup) }),
     };
   });
@@ -693,6 +723,7 @@ export function loadConfig(): PlatformConfig {
   const { isConfigSecret } = pulumi.runtime as unknown as { isConfigSecret(key: string): boolean };
   const { config, problems } = parseConfig(raw, {
     readFile: (file) => fs.readFileSync(file, "utf8"),
+    listFolder: (folder) => fs.readdirSync(folder),
     homeDirectory: os.homedir(),
     isSecret: (key) => isConfigSecret(prefix + key),
   });

@@ -1,4 +1,4 @@
-import { stringify } from "yaml";
+import { parse, stringify } from "yaml";
 import { AgentSettings, AgentTemplate, agentPod } from "./agents";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
@@ -12,8 +12,61 @@ export interface CascInput {
   containerCap: number;
   templates: AgentTemplate[];
   settings: AgentSettings;
-  /** Sender address of Jenkins' mail, if any. */
-  adminAddress?: string;
+  /** The site's own JCasC documents by file name; they may bring their own security realm and authorization strategy. */
+  fragments?: Record<string, string>;
+}
+
+/** Name of the platform's own document in the ConfigMap. */
+export const cascFile = "jenkins.yaml";
+
+/** Roots of JCasC documents: Jenkins' own and those of widespread plugins. */
+const roots = ["appearance", "configuration-as-code", "credentials", "globalCredentialsConfiguration", "jenkins", "jobs", "security", "support", "tool", "unclassified"];
+
+function isMapping(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** What a fragment says at `path`, if it can be read at all. */
+function fragmentValue(text: string, ...path: string[]): unknown {
+  try {
+    return path.reduce<unknown>((value, key) => (isMapping(value) ? value[key] : undefined), parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Keys that two documents both set: JCasC joins mappings and lists, and refuses to start on anything else. */
+function conflicts(ours: unknown, theirs: unknown, path: string): string[] {
+  if (ours === undefined || theirs === undefined) return [];
+  if (Array.isArray(ours) && Array.isArray(theirs)) return [];
+  if (!isMapping(ours) || !isMapping(theirs)) return [path];
+  return Object.keys(theirs).flatMap((key) => conflicts(ours[key], theirs[key], path === "" ? key : `${path}.${key}`));
+}
+
+/** What would keep Jenkins from starting with these documents: each mistake with its file and key. */
+export function fragmentProblems(input: CascInput): { file: string; problem: string }[] {
+  const problems: { file: string; problem: string }[] = [];
+  const read: [string, unknown][] = [[cascFile, cascConfig(input)]];
+  for (const [file, text] of Object.entries(input.fragments ?? {})) {
+    const say = (problem: string) => problems.push({ file, problem });
+    if (file === cascFile) say(`is the name of the platform's own document; rename it`);
+    if (!/^[A-Za-z0-9][-A-Za-z0-9._]*\.ya?ml$/.test(file)) say("is no plain file name that ends in .yaml");
+    let document: unknown;
+    try {
+      document = parse(text);
+    } catch (error) {
+      say(`is no YAML: ${(error as Error).message.split("\n")[0]}`);
+      continue;
+    }
+    if (!isMapping(document)) {
+      say("holds no mapping with roots such as jenkins or unclassified");
+      continue;
+    }
+    for (const root of Object.keys(document)) if (!roots.includes(root)) say(`has the unknown root ${root}; known are ${roots.join(", ")}`);
+    for (const [other, before] of read) for (const key of conflicts(before, document, "")) say(`sets ${key}, which ${other} sets as well`);
+    read.push([file, document]);
+  }
+  return problems;
 }
 
 /** JCasC reads `${name}` as a reference; a caret makes it literal text. */
@@ -44,20 +97,23 @@ function podTemplate(template: AgentTemplate, settings: AgentSettings): object {
  * `${admin-user}` and `${admin-password}` are resolved by JCasC from the files below $SECRETS, never from here.
  */
 export function cascConfig(input: CascInput): object {
+  const brought = (key: string) => Object.values(input.fragments ?? {}).some((text) => fragmentValue(text, "jenkins", key) !== undefined);
   return {
     jenkins: {
       numExecutors: 0,
       mode: "EXCLUSIVE",
       slaveAgentPort: 50000,
       crumbIssuer: { standard: { excludeClientIPFromCrumb: true } },
-      securityRealm: {
-        local: {
-          allowsSignup: false,
-          enableCaptcha: false,
-          users: [{ id: "${admin-user}", name: "Administrator", password: "${admin-password}" }],
+      ...(!brought("securityRealm") && {
+        securityRealm: {
+          local: {
+            allowsSignup: false,
+            enableCaptcha: false,
+            users: [{ id: "${admin-user}", name: "Administrator", password: "${admin-password}" }],
+          },
         },
-      },
-      authorizationStrategy: { loggedInUsersCanDoAnything: { allowAnonymousRead: false } },
+      }),
+      ...(!brought("authorizationStrategy") && { authorizationStrategy: { loggedInUsersCanDoAnything: { allowAnonymousRead: false } } }),
       clouds: [
         {
           kubernetes: {
@@ -80,9 +136,7 @@ export function cascConfig(input: CascInput): object {
         },
       ],
     },
-    unclassified: {
-      location: { url: input.url, ...(input.adminAddress && { adminAddress: input.adminAddress }) },
-    },
+    unclassified: { location: { url: input.url } },
   };
 }
 

@@ -1,11 +1,11 @@
 import * as command from "@pulumi/command";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { createHash } from "node:crypto";
 import { canonicalQuantity, canonicalResources, isQuantity, Resources } from "../quantity";
 import { AgentSettings, AgentTemplate, agentsPodSecurity, agentUser, Toleration } from "./agents";
 import { cacheKeeperScript } from "./cache";
-import { renderCasc } from "./casc";
+import { cascFile, CascInput, fragmentProblems, renderCasc } from "./casc";
+import { configReloadScript } from "./reload";
 
 export { AgentTemplate, CachedTool, DockerMode, Toleration } from "./agents";
 
@@ -88,8 +88,20 @@ export interface JenkinsMasterArgs {
   apiServerCidrs?: pulumi.Input<pulumi.Input<string>[]>;
   /** Whether the pod asks to be scraped at /prometheus/, and by which namespace. Default no. */
   prometheusNamespace?: string;
+  /** Whether a ServiceMonitor for the Prometheus operator is made; needs prometheusNamespace. Default false. */
+  serviceMonitor?: boolean;
+  /** The site's own JCasC documents by file name, joined with the platform's. Default none. */
+  cascFragments?: Record<string, string>;
+  /** Keys of Secrets in the controller's namespace that JCasC documents refer to as `${<secret>-<key>}`. Default none. */
+  secretFiles?: SecretFile[];
   /** Login for the registry of the images. Default none. */
   registryLogin?: RegistryLogin;
+}
+
+/** One key of a Secret, readable for JCasC under the name `<secret>-<key>`. */
+export interface SecretFile {
+  secret: string;
+  key: string;
 }
 
 /** Namespace of the controller. */
@@ -147,6 +159,19 @@ export function ingressAnnotations(args: Pick<JenkinsMasterArgs, "tls" | "maxBod
   };
 }
 
+/** What the JCasC document is rendered from, once the agents' images are known. */
+function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput {
+  return {
+    url: jenkinsUrl(args.domain, args.tls !== undefined),
+    namespace: namespaceName,
+    agentsNamespace: agentsNamespaceName,
+    containerCap: args.agentCap ?? 10,
+    templates: args.agentTemplates.map((template, i) => ({ ...template, image: images[i] })),
+    settings: args.agentSettings,
+    ...(args.cascFragments && { fragments: args.cascFragments }),
+  };
+}
+
 /** Mistakes in the arguments, one detail per field. */
 export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: string; reason: string }[] {
   const problems: { propertyPath: string; reason: string }[] = [];
@@ -172,6 +197,8 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
     quantities(template.dockerResources, `agentTemplates[${i}].dockerResources`);
   });
   check(!(args.adminPassword !== undefined && args.adminExistingSecret), "adminExistingSecret", "cannot be given together with adminPassword");
+  for (const { file, problem } of fragmentProblems(cascInput(args, args.agentTemplates.map(() => "image")))) check(false, `cascFragments["${file}"]`, problem);
+  check(!args.serviceMonitor || args.prometheusNamespace !== undefined, "serviceMonitor", "needs prometheusNamespace");
   check(args.agentSettings.cachePath === undefined || args.cacheKeeperImage !== undefined, "cacheKeeperImage", "is needed with agentSettings.cachePath");
   return problems;
 }
@@ -260,21 +287,12 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       parent,
     );
 
-    const admin = this.adminSecret(name, args, here);
+    const adminSecret = this.adminSecret(name, args, here);
 
-    const casc = pulumi.all(args.agentTemplates.map((t) => pulumi.output(t.image))).apply((images) =>
-      renderCasc({
-        url,
-        namespace: namespaceName,
-        agentsNamespace: agentsNamespaceName,
-        containerCap: args.agentCap ?? 10,
-        templates: args.agentTemplates.map((t, i) => ({ ...t, image: images[i] })),
-        settings: args.agentSettings,
-      }),
-    );
+    const casc = pulumi.all(args.agentTemplates.map((template) => pulumi.output(template.image))).apply((images) => renderCasc(cascInput(args, images)));
     const configMap = new k8s.core.v1.ConfigMap(
       `${name}-casc`,
-      { metadata: { name: "jenkins-casc", namespace: here, labels }, data: { "jenkins.yaml": casc } },
+      { metadata: { name: "jenkins-casc", namespace: here, labels }, data: { ...args.cascFragments, [cascFile]: casc } },
       parent,
     );
 
@@ -311,7 +329,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     const pod = controllerPod(args, {
       serviceAccount: serviceAccount.metadata.name,
       configMap: configMap.metadata.name,
-      adminSecret: admin.secretName,
+      adminSecret,
       claim: home.metadata.name,
     });
     new k8s.apps.v1.Deployment(
@@ -326,10 +344,9 @@ export class JenkinsMaster extends pulumi.ComponentResource {
           template: {
             metadata: {
               labels: controllerLabels,
+              // Neither configuration nor password is named here: a change is read by the running Jenkins, see reload.ts.
               annotations: {
-                // Both are read when Jenkins starts: a change restarts it.
-                "build-platform/casc-sha256": casc.apply((text) => createHash("sha256").update(text).digest("hex")),
-                ...(admin.version && { "build-platform/admin-version": admin.version }),
+                "kubectl.kubernetes.io/default-container": "jenkins",
                 ...(args.prometheusNamespace && { "prometheus.io/scrape": "true", "prometheus.io/path": "/prometheus/", "prometheus.io/port": "8080" }),
               },
             },
@@ -371,12 +388,25 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       { ...parent, customTimeouts: { create: "20m", update: "20m" } },
     );
 
+    if (args.serviceMonitor) {
+      new k8s.apiextensions.CustomResource(
+        `${name}-service-monitor`,
+        {
+          apiVersion: "monitoring.coreos.com/v1",
+          kind: "ServiceMonitor",
+          metadata: { name: "jenkins", namespace: here, labels },
+          spec: { selector: { matchLabels: labels }, endpoints: [{ port: "http", path: "/prometheus/" }] },
+        },
+        parent,
+      );
+    }
+
     if (args.networkPolicies ?? true) this.networkPolicies(name, args, here, there);
     if (cachePath !== undefined && args.cacheKeeperImage !== undefined) this.cacheKeeper(name, args.cacheKeeperImage, cachePath, args.cacheMaxGi ?? 20, there);
 
     this.url = pulumi.output(url);
     this.adminUser = pulumi.output(args.adminUser);
-    this.passwordCommand = pulumi.interpolate`kubectl -n ${here} get secret ${admin.secretName} -o jsonpath='{.data.admin-password}' | base64 -d`;
+    this.passwordCommand = pulumi.interpolate`kubectl -n ${here} get secret ${adminSecret} -o jsonpath='{.data.admin-password}' | base64 -d`;
     this.namespace = here;
     this.agentsNamespace = there;
     this.homeClaim = home.metadata.name;
@@ -392,9 +422,9 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     });
   }
 
-  /** The Secret with the administrator's name and password, and what must restart the controller when it changes. */
-  private adminSecret(name: string, args: JenkinsMasterArgs, namespace: pulumi.Output<string>): { secretName: pulumi.Output<string>; version?: pulumi.Output<string> } {
-    if (args.adminExistingSecret) return { secretName: pulumi.output(args.adminExistingSecret) };
+  /** Name of the Secret with the administrator's name and password. */
+  private adminSecret(name: string, args: JenkinsMasterArgs, namespace: pulumi.Output<string>): pulumi.Output<string> {
+    if (args.adminExistingSecret) return pulumi.output(args.adminExistingSecret);
     const password = args.adminPassword ?? this.madePassword(name, args.adminPasswordVersion ?? 1);
     const secret = new k8s.core.v1.Secret(
       `${name}-admin`,
@@ -405,11 +435,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       },
       { parent: this },
     );
-    // A made password tells nothing by its version; the hash of one that a person chose could be guessed from.
-    const version = args.adminPassword
-      ? pulumi.secret(pulumi.output(args.adminPassword).apply((text) => createHash("sha256").update(`${args.adminUser}\n${text}`).digest("hex")))
-      : pulumi.output(`${args.adminUser} ${args.adminPasswordVersion ?? 1}`);
-    return { secretName: secret.metadata.name, version };
+    return secret.metadata.name;
   }
 
   /** 32 random letters and digits (190 bits), made once and kept in the state as a secret. */
@@ -542,6 +568,14 @@ function controllerPod(
   refs: { serviceAccount: pulumi.Input<string>; configMap: pulumi.Input<string>; adminSecret: pulumi.Input<string>; claim: pulumi.Input<string> },
 ): k8s.types.input.core.v1.PodSpec {
   const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
+  const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
+  const configuration = [
+    { name: "casc", mountPath: "/var/jenkins_casc", readOnly: true },
+    { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true },
+  ];
+  // Random, the pod's own, and known to nobody who may not read pods of this namespace.
+  const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
+  const secretFiles = (args.secretFiles ?? []).map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: `${secret}-${key}` }] } }));
   return {
     serviceAccountName: refs.serviceAccount,
     enableServiceLinks: false,
@@ -568,6 +602,7 @@ function controllerPod(
           // The unpacked war is no data: it stays out of the home and so out of backups.
           { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
           { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
+          reloadToken,
           // The home's plugins follow the image, in both directions.
           { name: "PLUGINS_FORCE_UPGRADE", value: "true" },
           { name: "TRY_UPGRADE_IF_NO_MARKER", value: "true" },
@@ -580,20 +615,32 @@ function controllerPod(
         startupProbe: { ...probe, periodSeconds: 2, failureThreshold: Math.ceil((args.startupSeconds ?? 600) / 2) },
         livenessProbe: { ...probe, failureThreshold: 6 },
         readinessProbe: { ...probe, failureThreshold: 3 },
-        securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } },
-        volumeMounts: [
-          { name: "home", mountPath: "/var/jenkins_home" },
-          { name: "casc", mountPath: "/var/jenkins_casc", readOnly: true },
-          { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true },
-          { name: "cache", mountPath: "/var/cache/jenkins" },
-          { name: "tmp", mountPath: "/tmp" },
+        securityContext: confined,
+        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, ...configuration, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }],
+      },
+      {
+        name: "config-reload",
+        image: args.image,
+        command: ["/bin/bash", "-c", configReloadScript],
+        env: [
+          { name: "FOLDERS", value: configuration.map((mount) => mount.mountPath).join(" ") },
+          { name: "STATE", value: "/run/config-reload" },
+          { name: "PORT", value: "8080" },
+          { name: "INTERVAL", value: "5" },
+          reloadToken,
         ],
+        resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "64Mi" } },
+        securityContext: confined,
+        volumeMounts: [...configuration, { name: "reload", mountPath: "/run/config-reload" }],
       },
     ],
     volumes: [
       { name: "home", persistentVolumeClaim: { claimName: refs.claim } },
       { name: "casc", configMap: { name: refs.configMap } },
-      { name: "admin", secret: { secretName: refs.adminSecret } },
+      secretFiles.length > 0
+        ? { name: "admin", projected: { sources: [{ secret: { name: refs.adminSecret } }, ...secretFiles] } }
+        : { name: "admin", secret: { secretName: refs.adminSecret } },
+      { name: "reload", emptyDir: {} },
       { name: "cache", emptyDir: {} },
       { name: "tmp", emptyDir: {} },
     ],

@@ -279,6 +279,26 @@ describe("builds", () => {
   });
 });
 
+describe("the site's own configuration as code", () => {
+  const env = { ...environment, listFolder: (folder: string) => (folder === "/home/someone/jcasc" ? ["b.yml", "a.yaml", "README.md"] : []), readFile: (file: string) => (file.includes("jcasc") ? `# ${file}` : privateKey) };
+
+  test("is read from its folder, YAML files only, in order of name", () => {
+    const { config, problems } = parse({ cascFolder: "~/jcasc", secretFiles: [{ secret: "github", key: "token" }] }, env);
+    expect(problems).toEqual([]);
+    expect(config.cascFragments).toEqual({ "a.yaml": "# /home/someone/jcasc/a.yaml", "b.yml": "# /home/someone/jcasc/b.yml" });
+    expect(Object.keys(config.cascFragments)).toEqual(["a.yaml", "b.yml"]);
+    expect(config.secretFiles).toEqual([{ secret: "github", key: "token" }]);
+    expect(parse().config.cascFragments).toEqual({});
+  });
+
+  test("is missed where the folder is empty or not there", () => {
+    expect(keysOf({ cascFolder: "elsewhere" }, env)).toEqual(["cascFolder"]);
+    expect(problemsOf({ cascFolder: "gone" }, { ...env, listFolder: () => { throw new Error("ENOENT"); } })[0].fix).toContain("ENOENT");
+    expect(keysOf({ secretFiles: [{ secret: "A B" }] }, env)).toEqual(["secretFiles[0].secret", "secretFiles[0].key"]);
+    expect(keysOf({ serviceMonitor: true })).toEqual(["prometheusNamespace"]);
+  });
+});
+
 describe("properties", () => {
   const label = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?$/);
 

@@ -5,6 +5,8 @@ import * as pulumi from "@pulumi/pulumi";
 import type { Problem } from "../../config";
 import { all, hostKey, objects, privateKey, registered, settled, stackConfig, the, useMocks, valueOf } from "./mocks";
 
+jest.setTimeout(60_000);
+
 const answers: { problems: Problem[]; apiServerAddresses: string[] } = { problems: [], apiServerAddresses: ["10.96.0.1", "192.0.2.10", "fd00::1"] };
 jest.mock("../../preflight", () => ({ preflight: async () => answers }));
 // The registry is asked for base images and for what it may have lost: not in a unit test.
@@ -76,7 +78,7 @@ test("agents are kept from the API server's addresses", async () => {
 test("every image that runs is one that config names or that was built", async () => {
   await run();
   const images = objects().flatMap((r) => (r.inputs.spec?.template?.spec?.containers ?? []).map((c: { image: string }) => c.image));
-  expect(images).toHaveLength(4);
+  expect(images).toHaveLength(5);
   for (const image of images) expect(image).toMatch(/^(10\.88\.0\.1:5000|registry\.test)\//);
 });
 

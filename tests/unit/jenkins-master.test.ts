@@ -1,9 +1,11 @@
 import * as fc from "fast-check";
 import { parse } from "yaml";
 import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount } from "../../components/jenkins-master/agents";
-import { cascConfig, CascInput, renderCasc } from "../../components/jenkins-master/casc";
+import { cascConfig, CascInput, fragmentProblems, renderCasc } from "../../components/jenkins-master/casc";
 import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems } from "../../components/jenkins-master";
 import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
+
+jest.setTimeout(60_000);
 
 const digest = `sha256:${"0".repeat(64)}`;
 const maven: AgentTemplate = {
@@ -145,18 +147,29 @@ describe("the controller", () => {
     for (const service of all("Service")) expect(labels).toMatchObject(service.inputs.spec.selector);
   });
 
-  test("restarts when its configuration or the password changes, and only then", async () => {
-    const annotations = async (further: Partial<JenkinsMasterArgs>) => {
+  test("is the same pod whatever its configuration or password: the running Jenkins reads them again", async () => {
+    const template = async (further: Partial<JenkinsMasterArgs>) => {
       await useMocks(() => password);
       await make(further);
-      // With a chosen password its hash makes the whole spec a secret, which mocks wrap.
-      const { spec } = the("Deployment", "jenkins").inputs;
-      return JSON.stringify((spec.value ?? spec).template.metadata.annotations);
+      return JSON.stringify(the("Deployment", "jenkins").inputs.spec.template);
     };
-    const first = await annotations({});
-    expect(await annotations({})).toBe(first);
-    expect(await annotations({ agentCap: 11 })).not.toBe(first);
-    expect(await annotations({ adminPassword: "another-password" })).not.toBe(first);
+    const first = await template({});
+    expect(await template({ agentCap: 11 })).toBe(first);
+    expect(await template({ adminPassword: "another-password" })).toBe(first);
+    expect(await template({ cascFragments: { "mail.yaml": "unclassified: {}" } })).toBe(first);
+    expect(await template({ maxRamPercentage: 50 })).not.toBe(first);
+  });
+
+  test("is told of changes by a sidecar that shares its configuration and a token of the pod's own", async () => {
+    await make();
+    const [jenkins, reload] = pod().containers;
+    expect(pod().containers.map((c: Json) => c.name)).toEqual(["jenkins", "config-reload"]);
+    const token = (c: Json) => c.env.find((e: Json) => e.name === "CASC_RELOAD_TOKEN");
+    expect(token(reload)).toEqual({ name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } });
+    expect(token(jenkins)).toEqual(token(reload));
+    expect(env(reload).FOLDERS).toBe("/var/jenkins_casc /run/secrets/jenkins");
+    expect(reload.securityContext).toEqual(jenkins.securityContext);
+    expect(reload.volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.name)).toEqual(["reload"]);
   });
 
   test("goes to the nodes that are asked for, and to any by default", async () => {
@@ -175,6 +188,18 @@ describe("the controller", () => {
     await make({ prometheusNamespace: "monitoring" });
     expect(the("Deployment", "jenkins").inputs.spec.template.metadata.annotations).toMatchObject({ "prometheus.io/scrape": "true", "prometheus.io/path": "/prometheus/" });
     expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs)).toContain("monitoring");
+    expect(all("ServiceMonitor")).toHaveLength(0);
+    await useMocks();
+    await make({ prometheusNamespace: "monitoring", serviceMonitor: true });
+    expect(the("ServiceMonitor").inputs.spec.endpoints).toEqual([{ port: "http", path: "/prometheus/" }]);
+  });
+
+  test("finds further secrets beside the administrator's, and only those that are named", async () => {
+    await make({ secretFiles: [{ secret: "github", key: "token" }] });
+    expect(pod().volumes.find((v: Json) => v.name === "admin").projected.sources).toEqual([
+      { secret: { name: "jenkins-admin" } },
+      { secret: { name: "github", items: [{ key: "token", path: "github-token" }] } },
+    ]);
   });
 });
 
@@ -406,6 +431,49 @@ describe("the JCasC document", () => {
   test("no reference to a secret can be smuggled in", () => {
     const text = renderCasc({ ...input, templates: [{ ...maven, env: { STOLEN: "${admin-password}" } }] });
     expect(text.match(/(?<!\^)\$\{admin-password\}/g)).toHaveLength(1);
+  });
+
+  describe("joined with the site's own", () => {
+    const problems = (fragments: Record<string, string>) => fragmentProblems({ ...input, fragments });
+
+    test("keeps theirs as they are", async () => {
+      const text = "unclassified:\n  mailer:\n    smtpHost: mail\n";
+      await make({ cascFragments: { "mail.yaml": text } });
+      expect(the("ConfigMap").inputs.data["mail.yaml"]).toBe(text);
+      expect(document().jenkins.securityRealm).toHaveProperty("local");
+    });
+
+    test("gives way to a security realm or authorization strategy of theirs", () => {
+      const own = cascConfig({ ...input, fragments: { "oidc.yaml": "jenkins: { securityRealm: { oic: { clientId: jenkins } } }" } }) as Json;
+      expect(own.jenkins).not.toHaveProperty("securityRealm");
+      expect(own.jenkins).toHaveProperty("authorizationStrategy");
+      const both = cascConfig({ ...input, fragments: { "a.yaml": "jenkins: { authorizationStrategy: unsecured }" } }) as Json;
+      expect(both.jenkins).not.toHaveProperty("authorizationStrategy");
+      expect(problems({ "oidc.yaml": "jenkins: { securityRealm: { oic: {} }, authorizationStrategy: unsecured }" })).toEqual([]);
+    });
+
+    test("may add clouds and anything the platform does not set", () => {
+      expect(problems({ "a.yaml": "jenkins: { clouds: [], systemMessage: Hello }", "b.yaml": "credentials: {}\nunclassified: { location: { adminAddress: a@b.c } }" })).toEqual([]);
+    });
+
+    test.each<[string, Record<string, string>, string[]]>([
+      ["broken YAML", { "a.yaml": "a: [" }, ["a.yaml: is no YAML"]],
+      ["a list", { "a.yaml": "- a" }, ["a.yaml: holds no mapping"]],
+      ["an unknown root", { "a.yaml": "jenkinss: {}" }, ["a.yaml: has the unknown root jenkinss"]],
+      ["a key of the platform's", { "a.yaml": "jenkins: { numExecutors: 2 }" }, ["a.yaml: sets jenkins.numExecutors, which jenkins.yaml sets as well"]],
+      ["a key of each other's", { "a.yaml": "jenkins: { systemMessage: A }", "b.yaml": "jenkins: { systemMessage: B }" }, ["b.yaml: sets jenkins.systemMessage, which a.yaml sets as well"]],
+      ["the platform's name", { "jenkins.yaml": "jobs: []" }, ["jenkins.yaml: is the name"]],
+      ["no file name", { "../a.yaml": "jobs: []" }, ["../a.yaml: is no plain file name"]],
+    ])("refuses %s", (_, fragments, expected) => {
+      const found = problems(fragments).map(({ file, problem }) => `${file}: ${problem}`);
+      expect(found).toEqual(expected.map((start) => expect.stringMatching(new RegExp(`^${start.replace(/[.]/g, "\\.")}`))));
+    });
+
+    test("refused ones stop the component with file and key", () => {
+      expect(jenkinsMasterProblems({ ...args, cascFragments: { "a.yaml": "jenkins: { numExecutors: 2 }" } })).toEqual([
+        { propertyPath: 'cascFragments["a.yaml"]', reason: "sets jenkins.numExecutors, which jenkins.yaml sets as well" },
+      ]);
+    });
   });
 
   test("is plain data", () => {

@@ -104,6 +104,7 @@ export const privateKey = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaA==\n--
 /** An environment in which every file is there: public keys where the name ends in .pub, else a private key. */
 export const environment: Environment = {
   readFile: (file) => (file.endsWith(".pub") ? `${hostKey} root@node\n` : privateKey),
+  listFolder: () => [],
   homeDirectory: "/home/someone",
   isSecret: () => false,
 };
