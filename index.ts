@@ -3,7 +3,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { AgentImages, AgentImagesArgs, prepareImages } from "./components/agent-images";
 import { IngressNginx } from "./components/ingress-nginx";
-import { JenkinsBackup } from "./components/jenkins-backup";
+import { describe as describeBackup, JenkinsBackup } from "./components/jenkins-backup";
 import { JenkinsMaster } from "./components/jenkins-master";
 import { NodePortRange } from "./components/node-port-range";
 import { OpenEbsStorage } from "./components/openebs-storage";
@@ -13,7 +13,7 @@ import { preflight } from "./preflight";
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
   const config = loadConfig();
-  const { problems, apiServerAddresses } = await preflight(config);
+  const { problems, apiServerAddresses, lastGoodBackup } = await preflight(config);
   if (problems.length > 0) throw new pulumi.RunError(explain(problems, pulumi.getStack()));
 
   const provider = new k8s.Provider("cluster", {
@@ -136,7 +136,7 @@ export = async () => {
     storageClass: storage.storageClassName,
     nodePortRange: nodePorts.range,
     ingressClass: ingress?.ingressClassName ?? config.ingress.className,
-    ...(backup && { backup: { schedule: backup.schedule, lastGood: backup.lastGoodBackup } }),
+    ...(backup && { backup: { schedule: backup.schedule, lastGood: describeBackup(lastGoodBackup) } }),
     namespaces: { jenkins: jenkins.namespace, agents: jenkins.agentsNamespace },
   };
 };

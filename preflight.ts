@@ -101,6 +101,8 @@ async function loadKubeconfig(files: string[]): Promise<KubeConfig> {
 export interface ClusterFacts {
   /** Addresses on which pods reach the API server: its Service's and its endpoints', sorted. */
   apiServerAddresses: string[];
+  /** Result of the last good backup as JSON, once there was one. */
+  lastGoodBackup?: string;
 }
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
@@ -166,7 +168,9 @@ export async function inspectCluster(cluster: PlatformConfig["cluster"], environ
     };
   const [service, slice] = answers.map((answer) => JSON.parse("body" in answer ? answer.body : "")) as [{ spec: { clusterIPs: string[] } }, { endpoints: { addresses: string[] }[] | null }];
   const addresses = [...service.spec.clusterIPs, ...(slice.endpoints ?? []).flatMap((endpoint) => endpoint.addresses)];
-  return { apiServerAddresses: [...new Set(addresses)].sort() };
+  const backups = await get("/api/v1/namespaces/jenkins/configmaps/jenkins-backup-status");
+  const lastGoodBackup = "body" in backups && backups.status === 200 ? (JSON.parse(backups.body) as { data?: Record<string, string> }).data?.["last-good-backup"] : undefined;
+  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }) };
 }
 
 /**
@@ -183,5 +187,5 @@ export async function preflight(
     config.imageBuild.builder === "in-cluster" ? undefined : registryProblem(config.registry, wait),
   ]);
   const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : [])];
-  return { apiServerAddresses: "key" in cluster ? [] : cluster.apiServerAddresses, problems };
+  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems };
 }

@@ -312,8 +312,6 @@ export function scripts(excludes: string[]): Record<string, string> {
  * @throws InputPropertiesError listing every bad argument, before any resource is made
  */
 export class JenkinsBackup extends pulumi.ComponentResource {
-  /** Time, snapshot and size of the last good backup, as of this update or preview; or that there is none yet. */
-  readonly lastGoodBackup: pulumi.Output<string>;
   /** The schedule in UTC, or "by hand". */
   readonly schedule: pulumi.Output<string>;
 
@@ -340,7 +338,7 @@ export class JenkinsBackup extends pulumi.ComponentResource {
     );
     // Addresses may carry a password, so they are secrets as well.
     const secrets = secret("secret", names.backup, { repository: args.repository, password: args.password, "keys-repository": args.keysRepository, "keys-password": args.keysPassword });
-    const environment = secret("environment", `${names.backup}-environment`, args.environment ?? {});
+    const environment = secret("environment", `${names.backup}-environment`, pulumi.output(args.environment ?? {}).apply((given) => ({ TZ: "UTC", ...given })));
     const ssh = args.ssh ? [secret("ssh", `${names.backup}-ssh`, { id: args.ssh.privateKey, known_hosts: args.ssh.knownHosts })] : [];
     const script = new k8s.core.v1.ConfigMap(`${name}-scripts`, { metadata: metadata(names.scripts), data: scripts(args.excludes ?? []) }, parent);
     // Its content belongs to the backups.
@@ -400,10 +398,8 @@ export class JenkinsBackup extends pulumi.ComponentResource {
     cronJob(names.backup, args.schedule, saverLabels, saverPod(args, controllerPod.apply((pod) => pod.containers[0].image as string)));
     cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as PodSpec)));
 
-    const live = k8s.core.v1.ConfigMap.get(`${name}-status-now`, status.id, parent);
-    this.lastGoodBackup = live.data.apply((data) => describe(data?.["last-good-backup"]));
     this.schedule = pulumi.output(args.schedule || "by hand");
-    this.registerOutputs({ lastGoodBackup: this.lastGoodBackup, schedule: this.schedule });
+    this.registerOutputs({ schedule: this.schedule });
   }
 }
 
