@@ -145,7 +145,10 @@ export function nodePortRangeProblems(args: NodePortRangeArgs): { propertyPath: 
 /** The result of an inspection as the script printed it; throws with the node's name where it failed. */
 export function parseInspection(node: string, printed: string): Inspection {
   if (!printed.startsWith("{")) throw new Error(`control-plane node ${node} cannot be inspected: ${printed.replace(/^error /, "").trim() || "it printed nothing"}`);
-  return JSON.parse(printed) as Inspection;
+  const found = JSON.parse(printed) as Inspection;
+  // The mark becomes part of a command line.
+  if (!/^[A-Za-z0-9._-]+$/.test(found.mark)) throw new Error(`control-plane node ${node} names its last change "${found.mark}", expected letters, digits, dots, dashes and underscores only`);
+  return found;
 }
 
 /** One sentence on a node, for previews and stack outputs. */

@@ -12,6 +12,8 @@ set -u
 LC_ALL=C
 export LC_ALL
 umask 077
+# This node's own API is asked, never by way of a proxy.
+unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 
 usage() {
   cat <<'USAGE'
@@ -997,6 +999,7 @@ replace() {
 }
 # install FILE: backup, journal and replace; nothing has changed if it fails.
 install() {
+  if [ -n "$LIVE" ] && [ -z "$(processes kubelet)" ]; then refuse "no kubelet runs on this node, so nothing would restart kube-apiserver; start it first"; fi
   backup || refuse "cannot write a backup to $BACKUP; nothing was changed"
   step backup
   if ! { hash_of "$1" | put "$STATE/written" && put "$STATE/previous" <"$MANIFEST"; }; then refuse "cannot write to $STATE; nothing was changed"; fi
@@ -1069,9 +1072,13 @@ apply_kubeadm() {
     warn "the ConfigMap kubeadm-config cannot be read here: a kubeadm upgrade would lose the range"
     return
   fi
-  if [ "$KUBEADM" = "value $RANGE" ]; then return; fi
-  before=$(kubeadm_note)
   VALUE=$RANGE
+  before=$(kubeadm_note)
+  if [ "$KUBEADM" = "value $RANGE" ]; then
+    # It stood there before it stood in the manifest, and restore is to leave it.
+    if [ -z "$before" ] && [ ! -f "$STATE/applied" ] && [ "$(remembered before)" != "$KUBEADM" ]; then write_kubeadm cc-set "$(json "$KUBEADM")"; fi
+    return
+  fi
   write_kubeadm cc-set "$(json "${before:-$KUBEADM}")"
 }
 restore_kubeadm() {
@@ -1190,11 +1197,12 @@ show() {
 remember() {
   mkdir -p "$STATE" || refuse "cannot write to $BACKUP; nothing was changed"
   if [ ! -f "$STATE/before" ]; then
-    put "$STATE/original" <"$MANIFEST"
-    if [ "$HITS" = 0 ]; then echo absent; else printf 'value %s\n' "$FLAG"; fi | put "$STATE/before"
+    before=absent
+    if [ "$HITS" != 0 ]; then before="value $FLAG"; fi
+    if ! { put "$STATE/original" <"$MANIFEST" && printf '%s\n' "$before" | put "$STATE/before"; }; then refuse "cannot write to $STATE; nothing was changed"; fi
   elif [ "$AGREES" != yes ] && [ "$(hash_of "$MANIFEST")" != "$(remembered sum)" ]; then
     # Changed by somebody else since (an upgrade, a hand): what restore puts back follows that file.
-    if undo "$WORK/original"; then put "$STATE/original" <"$WORK/original"; else rm -f "$STATE/original"; fi
+    if ! { undo "$WORK/original" && put "$STATE/original" <"$WORK/original"; }; then rm -f "$STATE/original"; fi
   fi
   step state
 }
@@ -1243,9 +1251,9 @@ apply() {
     apply_kubeadm
     step kubeadm
   fi
-  printf '%s\n' "$RANGE" | put "$STATE/applied"
-  hash_of "$MANIFEST" | put "$STATE/sum"
-  printf '%s\n' "$MARK" | put "$STATE/mark"
+  if ! { printf '%s\n' "$RANGE" | put "$STATE/applied" && hash_of "$MANIFEST" | put "$STATE/sum" && printf '%s\n' "$MARK" | put "$STATE/mark"; }; then
+    warn "in force, but it could not be written down in $STATE: run this again once there is room"
+  fi
   step record
   close_journal
   if [ -n "$WROTE" ]; then printf '%s in force (was %s)\n' "$RANGE" "${FLAG:-$DEFAULT_RANGE}"; else printf '%s in force already\n' "$RANGE"; fi
@@ -1347,6 +1355,7 @@ main() {
     usage >&2
     exit 2
   fi
+  case $MARK in *[!A-Za-z0-9._-]*) refuse "--mark $MARK: expected letters, digits, dots, dashes and underscores" ;; esac
   if [ -n "$RANGE" ] && ! valid_range "$RANGE"; then refuse "--range $RANGE: expected MIN-MAX with 1 <= MIN <= MAX <= 65535, such as 80-32767"; fi
   case $TIMEOUT in '' | *[!0-9]*) refuse "--timeout $TIMEOUT: expected a number of seconds" ;; esac
   if [ -n "$JSON" ] && [ "$COMMAND" != show ]; then refuse "--json belongs to show"; fi

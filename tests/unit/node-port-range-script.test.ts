@@ -128,6 +128,24 @@ describe("apply", () => {
     expect(on.read("configmap")).toBe(older);
   });
 
+  test("a value that stood in kubeadm-config first is left there by restore, on every node", async () => {
+    const on = node();
+    const prepared = CLUSTER_CONFIGURATION.replace("apiServer: {}", `apiServer:\n  extraArgs:\n  - name: service-node-port-range\n    value: ${RANGE}`);
+    on.write("configmap", prepared);
+    succeeded(await on.run(APPLY));
+    succeeded(await on.run(RESTORE));
+    expect(on.read("configmap")).toBe(prepared);
+    expect(on.text()).toBe(MANIFEST);
+  });
+
+  test("without a kubelet nothing is written, for nothing would restart the API server", async () => {
+    const on = node();
+    fs.rmSync(on.at("proc/100"), { recursive: true });
+    expect(await on.run(APPLY)).toMatchObject({ status: 2, stderr: expect.stringContaining("no kubelet runs on this node") });
+    expect(on.text()).toBe(MANIFEST);
+    expectTidy(on);
+  });
+
   test("without kubectl and kubeadm-config it says what an upgrade would lose", async () => {
     const on = node();
     fs.rmSync(on.at("etc/kubernetes/admin.conf"));
@@ -455,6 +473,7 @@ describe("by hand, on a plain file", () => {
     ["port 0", ["apply", "--range", "0-80"]],
     ["one port", ["apply", "--range", "80"]],
     ["a command in the range", ["apply", "--range", "80-90;reboot"]],
+    ["a mark that is a command", ["apply", "--range", RANGE, "--mark", "a b"]],
     ["a time-out that is none", ["apply", "--range", RANGE, "--timeout", "soon"]],
     ["a file that is not there", ["apply", "--range", RANGE, "--manifest", "/nowhere/api.yaml"]],
   ])("%s is bad input: 2, and the file untouched", async (_, args) => {

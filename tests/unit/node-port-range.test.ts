@@ -177,6 +177,7 @@ describe("drift", () => {
   test("an inspection that failed names the node", () => {
     expect(() => parseInspection("control-plane-1", "error ssh: Host key verification failed.\n")).toThrow("control-plane node control-plane-1 cannot be inspected: ssh: Host key verification failed.");
     expect(() => parseInspection("a", "")).toThrow("it printed nothing");
+    expect(() => parseInspection("a", JSON.stringify(inspection({ mark: "x; reboot" })))).toThrow('names its last change "x; reboot"');
   });
 });
 
