@@ -1,0 +1,53 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { parseAllDocuments } from "yaml";
+import { pinnedVersion } from "../../sandbox/cluster/binaries";
+import { initConfig } from "../../sandbox/cluster/kubeadm";
+import { addressOf, nodeNamed, podSubnetOf } from "../../sandbox/cluster/nodes";
+import { systemImages } from "../../sandbox/cluster/system-images";
+import { environment } from "../../sandbox/environment";
+import { REPO } from "../../sandbox/paths";
+
+describe("the sandbox's cluster", () => {
+  test("the Pulumi CLI that is built is the version of the npm package", () => {
+    const { dependencies } = JSON.parse(fs.readFileSync(path.join(REPO, "package.json"), "utf8")) as { dependencies: Record<string, string> };
+    expect(pinnedVersion("pulumi", "github.com/pulumi/pulumi/pkg/v3")).toBe(`v${dependencies["@pulumi/pulumi"]}`);
+  });
+
+  test("a pin that is not there is named", () => {
+    expect(() => pinnedVersion("etcd", "example.com/none")).toThrow("sandbox/go/etcd/go.mod does not require example.com/none");
+  });
+
+  test("no two nodes share an address or a pod subnet", () => {
+    const names = [...Array(8).keys()].map((i) => `control-plane-${i + 1}`).concat([...Array(20).keys()].map((i) => `worker-${i + 1}`));
+    const nodes = names.map(nodeNamed);
+    expect(new Set(nodes.map(addressOf)).size).toBe(names.length);
+    expect(new Set(nodes.map(podSubnetOf)).size).toBe(names.length);
+    expect(addressOf(nodeNamed("control-plane-1"))).toBe("10.88.0.2");
+    expect(addressOf(nodeNamed("worker-1"))).toBe("10.88.0.11");
+  });
+
+  test.each(["", "node-1", "worker-0", "worker-", "control-plane-9", "worker-1; rm -rf /"])("%p is no node's name", (name) => {
+    expect(() => nodeNamed(name)).toThrow(/sandbox/);
+  });
+
+  test("kubeadm gets every document, and nothing about node ports: that is the stack's work", () => {
+    const text = initConfig(nodeNamed("control-plane-1"), "v1.34.3");
+    const kinds = parseAllDocuments(text).map((document) => document.toJS().kind);
+    expect(kinds).toEqual(["InitConfiguration", "ClusterConfiguration", "KubeletConfiguration", "KubeProxyConfiguration"]);
+    expect(text).not.toContain("service-node-port-range");
+    expect(text).toContain("/bp-control-plane-1");
+  });
+
+  test("kubeadm's images are named as kubeadm lists them", () => {
+    const listed = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"].map((name) => `registry.k8s.io/${name}:v1.34.3`);
+    const images = systemImages([...listed, "registry.k8s.io/coredns/coredns:v1.12.1", "registry.k8s.io/pause:3.10.1", "registry.k8s.io/etcd:3.6.5-0"]);
+    expect(images.map((image) => image.reference)).toEqual(expect.arrayContaining([...listed, "registry.k8s.io/etcd:3.6.5-0"]));
+    expect(images.filter((image) => image.everyNode).map((image) => image.binary)).toEqual(["kube-proxy", "coredns", "pause"]);
+    expect(() => systemImages(listed)).toThrow("no etcd");
+  });
+
+  test("official plugins on the caller's PATH win over the offline ones", () => {
+    expect(environment().PATH).toMatch(/^\$PATH:/);
+  });
+});
