@@ -149,7 +149,8 @@ export function htmlPage(facts: Facts): string {
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
+td:last-child, li { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 </style>
