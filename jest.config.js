@@ -4,6 +4,7 @@ const transform = { "^.+\\.ts$": ["@swc/jest", { jsc: { parser: { syntax: "types
 module.exports = {
   projects: [
     { displayName: "unit", testMatch: ["<rootDir>/tests/unit/**/*.test.ts"], transform },
+    { displayName: "campaign", testMatch: ["<rootDir>/tests/campaign/**/*.test.ts"], transform },
     { displayName: "e2e", testMatch: ["<rootDir>/tests/e2e/**/*.test.ts"], transform },
   ],
 };

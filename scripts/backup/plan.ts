@@ -142,11 +142,14 @@ export function parseSnapshots(log: string): Snapshot[] {
 }
 
 /**
- * The snapshot that `latest` or an id stands for.
+ * The snapshot that `latest` or an id stands for. One from the future was made while a clock was wrong: it is latest
+ * only where there is no other.
  * @throws UsageError where there is none
  */
-export function pickSnapshot(snapshots: Snapshot[], wanted: string): Snapshot {
-  const good = snapshots.filter((s) => !s.suspect);
+export function pickSnapshot(snapshots: Snapshot[], wanted: string, now = new Date()): Snapshot {
+  const sound = snapshots.filter((s) => !s.suspect);
+  const past = sound.filter((s) => s.time.getTime() <= now.getTime() + 300_000);
+  const good = past.length > 0 ? past : sound;
   const found = wanted === "latest" ? good[good.length - 1] : snapshots.find((s) => wanted.startsWith(s.id) || s.id.startsWith(wanted));
   if (!found) throw new UsageError(wanted === "latest" ? "there is no good snapshot in the repository" : `there is no snapshot ${wanted}; there are ${snapshots.map((s) => s.id).join(", ") || "none"}`);
   return found;

@@ -65,6 +65,11 @@ describe("snapshots", () => {
     expect(() => pickSnapshot(found, "cccccc")).toThrow(/aaaaaaaa, bbbbbbbb/);
     expect(() => pickSnapshot([], "latest")).toThrow(UsageError);
   });
+  test("latest is none of a clock that was ahead, unless there is no other", () => {
+    const found = parseSnapshots(line(a, { ...a, short_id: "ffffffff", time: "2031-01-01T00:00:00Z" }));
+    expect(pickSnapshot(found, "latest", new Date("2026-01-03T00:00:00Z")).id).toBe("aaaaaaaa");
+    expect(pickSnapshot(found.slice(1), "latest", new Date("2026-01-03T00:00:00Z")).id).toBe("ffffffff");
+  });
   test("their age is told in a unit that fits, and a wrong clock is noticed", () => {
     const now = new Date("2026-01-10T00:00:00Z");
     expect(age(new Date("2026-01-09T23:30:00Z"), now)).toBe("30 min ago");

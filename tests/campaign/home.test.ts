@@ -1,0 +1,290 @@
+import { randomBytes } from "node:crypto";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { spawnSync } from "node:child_process";
+import { ended, hashes, Home, killHard } from "./home";
+
+/** Faults against home.sh and a real restic, on this machine's own disk. Needs restic (0.14 or later) and root. */
+
+jest.setTimeout(600_000);
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+let home: Home;
+beforeEach(() => {
+  home = new Home();
+});
+afterEach(() => home.remove());
+
+const backup = async (env: NodeJS.ProcessEnv = {}) => {
+  const { code, output } = await home.run(["backup"], env);
+  return { code, output, result: home.result() };
+};
+const good = async () => {
+  const { code, output, result } = await backup();
+  if (code !== 0) throw new Error(output);
+  return result;
+};
+const restic = (...args: string[]) => spawnSync("restic", args, { env: home.env as NodeJS.ProcessEnv, encoding: "utf8" });
+
+test("every file, name, link and hole comes back as it was", async () => {
+  home.build("plain", 1);
+  home.build("构建 项目", 3);
+  home.build("two  words 'and' $more;", 2);
+  home.build("folder/jobs/inner", 7);
+  fs.symlinkSync("3", path.join(home.home, "jobs/构建 项目/builds/lastStableBuild"));
+  fs.symlinkSync("nowhere", path.join(home.home, "dangling"));
+  home.write("empty", "");
+  fs.mkdirSync(path.join(home.home, "userContent"));
+  const sparse = fs.openSync(path.join(home.home, "jobs/plain/sparse"), "w");
+  fs.writeSync(sparse, "end", 64 * 1024 * 1024);
+  fs.closeSync(sparse);
+  for (const left of ["war/w.jar", "cache/c", "workspace/x/y", "jobs/plain/workspace/z", "plugins/git/WEB-INF/a.jar"]) home.write(left, "made again");
+  home.write("plugins/git.jpi", "a plugin");
+  fs.chmodSync(path.join(home.home, "secrets"), 0o700);
+
+  const result = await good();
+  expect(result).toMatchObject({ status: "ok", builds: 4 });
+  const restored = await home.restore();
+  const expected = new Map([...hashes(home.home)].filter(([name]) => !/^(war|cache|workspace)\/|\/workspace\/|^plugins\/git\//.test(name)));
+  expect(hashes(restored)).toEqual(expected);
+  expect(fs.existsSync(path.join(restored, "userContent"))).toBe(true);
+  expect(fs.statSync(path.join(restored, "secrets")).mode & 0o777).toBe(0o700);
+});
+
+test("the keys are in the other repository only, under the other password", async () => {
+  home.build("a", 1);
+  await good();
+  const listing = restic("ls", "latest").stdout;
+  expect(listing).toContain("/config.xml");
+  expect(listing).not.toMatch(/master\.key|secret\.key/);
+  const keys = spawnSync("restic", ["-r", path.join(home.root, "keys"), "ls", "latest"], { env: { ...home.env, RESTIC_REPOSITORY_FILE: undefined, RESTIC_PASSWORD_FILE: path.join(home.root, "keys-password") }, encoding: "utf8" }).stdout;
+  expect(keys).toMatch(/master\.key/);
+  expect(keys).not.toContain("config.xml");
+});
+
+test("fifty thousand small files, and one of two gigabytes", async () => {
+  for (let i = 1; i <= 16_600; i++) {
+    const folder = path.join(home.home, `jobs/job${i % 200}/builds/${i}`);
+    fs.mkdirSync(folder, { recursive: true });
+    fs.writeFileSync(path.join(folder, "build.xml"), `<build>${i}</build>`);
+    fs.writeFileSync(path.join(folder, "log"), `log ${i} ${"x".repeat(i % 300)}`);
+    fs.writeFileSync(path.join(folder, "changelog.xml"), "<log/>");
+  }
+  for (let i = 0; i < 200; i++) {
+    home.write(`jobs/job${i}/config.xml`, "<project/>");
+    home.write(`jobs/job${i}/nextBuildNumber`, "16601\n");
+  }
+  const block = randomBytes(1 << 20);
+  const big = fs.openSync(path.join(home.home, "jobs/job0/big"), "w");
+  for (let i = 0; i < 2048; i++) fs.writeSync(big, block);
+  fs.closeSync(big);
+  const result = await good();
+  expect(result.builds).toBe(16_600);
+  expect(result.files).toBeGreaterThan(50_000);
+  expect(hashes(await home.restore())).toEqual(hashes(home.home));
+});
+
+test("killed at ten random moments, the next backup is whole and earlier snapshots are as they were", async () => {
+  for (let i = 1; i <= 40; i++) home.build(`job${i % 5}`, i, randomBytes(200_000));
+  const first = await good();
+  const before = hashes(await home.restore(first.snapshot));
+  const usual = (await (async () => { const t = Date.now(); await good(); return Date.now() - t; })());
+  let killed = 0;
+  for (let i = 0; i < 10; i++) {
+    home.build("job1", 100 + i, randomBytes(500_000));
+    const child = home.start(["backup"]);
+    const done = ended(child);
+    await sleep(Math.random() * usual);
+    killHard(child);
+    if ((await done).code === null) killed++;
+  }
+  expect(killed).toBeGreaterThan(5);
+  await good();
+  expect(hashes(await home.restore())).toEqual(hashes(home.home));
+  expect(hashes(await home.restore(first.snapshot))).toEqual(before);
+});
+
+test("locks of a killed run delay the retention, never the backup", async () => {
+  home.build("a", 1, randomBytes(30_000_000));
+  const child = home.start(["backup"], { UPLOAD_LIMIT: "500" });
+  const done = ended(child);
+  while (!fs.existsSync(path.join(home.repository, "locks")) || fs.readdirSync(path.join(home.repository, "locks")).length === 0) await sleep(50);
+  killHard(child);
+  await done;
+  expect(fs.readdirSync(path.join(home.repository, "locks"))).not.toEqual([]);
+  expect((await good()).status).toBe("ok");
+});
+
+test("a writer in the manner of Jenkins never gets a number given twice, and finished builds are whole", async () => {
+  const jobs = Array.from({ length: 12 }, (_, i) => `load${i}`);
+  jobs.forEach((job) => home.build(job, 1));
+  let running = true;
+  const finished = new Set<string>();
+  // As Jenkins does it: the number first, by rename; then the build's folder and log; build.xml last, by rename.
+  const writer = (async () => {
+    for (let n = 2; running; n++)
+      for (const job of jobs) {
+        const at = path.join(home.home, "jobs", job);
+        fs.writeFileSync(path.join(at, "atomic1.tmp"), `${n + 1}\n`);
+        fs.renameSync(path.join(at, "atomic1.tmp"), path.join(at, "nextBuildNumber"));
+        fs.mkdirSync(path.join(at, `builds/${n}`));
+        fs.writeFileSync(path.join(at, `builds/${n}/log`), `log ${n}`);
+        await sleep(1);
+        fs.writeFileSync(path.join(at, `builds/${n}/atomic2.tmp`), `<build><number>${n}</number></build>`);
+        fs.renameSync(path.join(at, `builds/${n}/atomic2.tmp`), path.join(at, `builds/${n}/build.xml`));
+        finished.add(`jobs/${job}/builds/${n}`);
+        // Old builds go while they may be being read.
+        if (n > 40) {
+          fs.renameSync(path.join(at, `builds/${n - 39}`), path.join(at, `builds/.${n - 39}`));
+          fs.rmSync(path.join(at, `builds/.${n - 39}`), { recursive: true });
+          finished.delete(`jobs/${job}/builds/${n - 39}`);
+        }
+      }
+  })();
+  try {
+    for (let round = 0; round < 5; round++) {
+      const whole = new Set(finished);
+      const result = await good();
+      const restored = await home.restore(result.snapshot);
+      for (const job of jobs) {
+        const builds = path.join(restored, "jobs", job, "builds");
+        const numbers = fs.readdirSync(builds).filter((name) => /^\d+$/.test(name)).map(Number);
+        const next = Number(fs.readFileSync(path.join(restored, "jobs", job, "nextBuildNumber"), "utf8"));
+        expect(next).toBeGreaterThan(Math.max(...numbers));
+        for (const number of numbers.filter((n) => whole.has(`jobs/${job}/builds/${n}`) && finished.has(`jobs/${job}/builds/${n}`))) {
+          expect(fs.readFileSync(path.join(builds, `${number}/build.xml`), "utf8")).toBe(`<build><number>${number}</number></build>`);
+          expect(fs.readFileSync(path.join(builds, `${number}/log`), "utf8")).toBe(`log ${number}`);
+        }
+        // Finished before the backup and still there after it: in the snapshot.
+        for (const name of whole) if (finished.has(name) && name.startsWith(`jobs/${job}/`)) expect(fs.existsSync(path.join(restored, name, "build.xml"))).toBe(true);
+      }
+    }
+  } finally {
+    running = false;
+    await writer;
+  }
+});
+
+test("a home whose numbers are behind fails, is named, and does not become the latest", async () => {
+  home.build("sound", 4);
+  const before = await good();
+  home.build("behind", 9);
+  home.write("jobs/behind/nextBuildNumber", "5\n");
+  const { code, result } = await backup();
+  expect(code).toBe(1);
+  expect(result.message).toMatch(/\/jobs\/behind: nextBuildNumber 5, newest build 9/);
+  expect((JSON.parse((await home.run(["snapshots"])).output.split("\n").find((l) => l.startsWith("["))!) as { short_id: string; tags: string[] }[]).filter((s) => s.tags.includes("home")).map((s) => s.short_id)).toEqual([before.snapshot]);
+});
+
+test("an empty volume is not saved, and a home that lost most of its jobs pushes nothing out", async () => {
+  for (let i = 0; i < 6; i++) home.build(`job${i}`, 1);
+  await good();
+  fs.rmSync(path.join(home.home, "jobs"), { recursive: true });
+  const shrunk = await backup();
+  expect(shrunk.code).toBe(1);
+  expect(shrunk.result.message).toMatch(/more than half of the jobs are gone: 0 now, 6 in the snapshot before/);
+  const accepted = await backup({ ACCEPT_SHRINK: "1" });
+  expect(accepted.code).toBe(0);
+  fs.rmSync(path.join(home.home, "config.xml"));
+  const empty = await backup();
+  expect(empty.code).toBe(1);
+  expect(empty.result.message).toMatch(/holds no jenkins_home/);
+});
+
+test("a wrong password is said to be one, and nothing is touched", async () => {
+  home.build("a", 1);
+  await good();
+  const before = hashes(home.repository);
+  fs.writeFileSync(path.join(home.root, "password"), "another");
+  const { code, result } = await backup();
+  expect(code).toBe(1);
+  expect(result.message).toMatch(/wrong password for the home repository/);
+  expect(hashes(home.repository)).toEqual(before);
+  const restored = await home.run(["restore", "latest", home.work]);
+  expect(restored.code).toBe(1);
+  expect(restored.output).toMatch(/password/);
+});
+
+test("a damaged pack is found and named, and what does not need it can still be restored", async () => {
+  home.build("a", 1, randomBytes(3_000_000));
+  const first = await good();
+  const packs = (): string[] => [...hashes(path.join(home.repository, "data")).keys()];
+  const old = new Set(packs());
+  home.build("b", 1, randomBytes(3_000_000));
+  await good();
+  const added = packs().filter((name) => !old.has(name));
+  const victim = added.map((name) => path.join(home.repository, "data", name)).sort((x, y) => fs.statSync(y).size - fs.statSync(x).size)[0];
+  fs.chmodSync(victim, 0o600);
+  const handle = fs.openSync(victim, "r+");
+  fs.writeSync(handle, randomBytes(64), 0, 64, 1000);
+  fs.closeSync(handle);
+  const { code, result } = await backup();
+  expect(code).toBe(1);
+  expect(result.message).toMatch(/repository is damaged/);
+  expect(result.message).toContain(path.basename(victim).slice(0, 8));
+  expect(fs.existsSync(path.join(await home.restore(first.snapshot), "jobs/a/builds/1/log"))).toBe(true);
+});
+
+test("a full target fails with its own words, the earlier snapshot stays, and with room again the next backup is good", async () => {
+  fs.mkdirSync(home.repository);
+  expect(spawnSync("mount", ["-t", "tmpfs", "-o", "size=12m", "tmpfs", home.repository]).status).toBe(0);
+  try {
+    home.build("a", 1, randomBytes(1_000_000));
+    const first = await good();
+    home.build("b", 1, randomBytes(30_000_000));
+    const { code, result } = await backup();
+    expect(code).toBe(1);
+    expect(result.message).toMatch(/no space left|could not make the snapshot/i);
+    expect(result.message).toMatch(/earlier snapshots are as they were/);
+    expect(fs.existsSync(path.join(await home.restore(first.snapshot), "jobs/a/builds/1/log"))).toBe(true);
+    expect(spawnSync("mount", ["-o", "remount,size=200m", home.repository]).status).toBe(0);
+    await good();
+    expect(hashes(await home.restore())).toEqual(hashes(home.home));
+  } finally {
+    spawnSync("umount", [home.repository]);
+  }
+});
+
+test("a repository that was there before and is gone is an error, not a new beginning", async () => {
+  home.build("a", 1);
+  const { snapshot } = await good();
+  const status = path.join(home.root, "status");
+  fs.mkdirSync(status);
+  fs.writeFileSync(path.join(status, "snapshot"), snapshot);
+  fs.renameSync(home.repository, `${home.repository}-away`);
+  const { code, result } = await backup({ STATUS_DIR: status });
+  expect(code).toBe(1);
+  expect(result.message).toMatch(/repository is gone, or cannot be reached/);
+  expect(fs.existsSync(home.repository)).toBe(false);
+});
+
+test("a restore killed at random moments and run again is whole", async () => {
+  for (let i = 1; i <= 30; i++) home.build(`job${i % 3}`, i, randomBytes(700_000));
+  await good();
+  const target = path.join(home.root, "target");
+  fs.mkdirSync(target);
+  for (let i = 0; i < 5; i++) {
+    const child = home.start(["restore", "latest", target]);
+    const done = ended(child);
+    await sleep(100 + Math.random() * 1500);
+    killHard(child);
+    await done;
+  }
+  expect((await home.run(["restore", "latest", target])).code).toBe(0);
+  expect(hashes(target)).toEqual(hashes(home.home));
+});
+
+test("one job comes back with its builds; numbers used since are not given again, the former folder is kept", async () => {
+  home.build("a", 1);
+  home.build("folder/jobs/b", 2);
+  await good();
+  home.build("folder/jobs/b", 3);
+  fs.rmSync(path.join(home.home, "jobs/folder/jobs/b/builds/2"), { recursive: true });
+  const others = hashes(path.join(home.home, "jobs/a"));
+  expect((await home.run(["restore-job", "latest", "folder/b", home.home])).code).toBe(0);
+  const job = path.join(home.home, "jobs/folder/jobs/b");
+  expect(fs.readdirSync(path.join(job, "builds"))).toEqual(["2"]);
+  expect(fs.readFileSync(path.join(job, "nextBuildNumber"), "utf8")).toBe("4\n");
+  expect(hashes(path.join(home.home, "jobs/a"))).toEqual(others);
+  expect([...hashes(path.join(home.home, ".replaced")).keys()].some((name) => name.endsWith("jobs/folder/jobs/b/builds/3/log"))).toBe(true);
+  expect((await home.run(["restore-job", "latest", "nobody", home.home])).output).toMatch(/has no job nobody/);
+});
