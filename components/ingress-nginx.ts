@@ -70,7 +70,7 @@ export class IngressNginx extends pulumi.ComponentResource {
   readonly namespace: pulumi.Output<string>;
 
   constructor(name: string, args: IngressNginxArgs, opts?: pulumi.ComponentResourceOptions) {
-    super("build-platform:ingress:IngressNginx", name, args, opts);
+    super("build-platform:ingress:IngressNginx", name, {}, opts);
     const problems = ingressNginxProblems(args);
     if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: `IngressNginx "${name}" cannot be made`, errors: problems });
     const parent = { parent: this };

@@ -51,7 +51,7 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
   readonly storageClassName: pulumi.Output<string>;
 
   constructor(name: string, args: OpenEbsStorageArgs, opts?: pulumi.ComponentResourceOptions) {
-    super("build-platform:storage:OpenEbsStorage", name, args, opts);
+    super("build-platform:storage:OpenEbsStorage", name, {}, opts);
     const problem = basePathProblem(args.basePath);
     if (problem) {
       throw new pulumi.InputPropertiesError({ message: `OpenEbsStorage "${name}" cannot be made`, errors: [{ propertyPath: "basePath", reason: problem }] });

@@ -227,7 +227,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
   readonly controllerPod: pulumi.Output<k8s.types.output.core.v1.PodSpec>;
 
   constructor(name: string, args: JenkinsMasterArgs, opts?: pulumi.ComponentResourceOptions) {
-    super("build-platform:jenkins:JenkinsMaster", name, args, opts);
+    super("build-platform:jenkins:JenkinsMaster", name, {}, opts);
     const problems = jenkinsMasterProblems(args);
     if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: `JenkinsMaster "${name}" cannot be made`, errors: problems });
 

@@ -58,7 +58,7 @@ export function valueOf<T>(output: pulumi.Output<T>): Promise<T> {
 export async function settled(): Promise<void> {
   for (let before = -1, quiet = 0; quiet < 5; quiet = registered.length === before ? quiet + 1 : 0) {
     before = registered.length;
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
