@@ -305,6 +305,7 @@ async function watchUntil<T>(client: KubeClient, object: KubeObject, options: Wa
   let deleted = false;
   let wake = (): void => undefined;
   let changed = false;
+  options.cancelled.addEventListener("abort", () => wake(), { signal: stop.signal });
   client.watch(object, signal, (type, seen) => {
     if (seen.metadata.uid !== object.metadata.uid) return;
     current = seen;
@@ -328,9 +329,11 @@ async function watchUntil<T>(client: KubeClient, object: KubeObject, options: Wa
       if (Date.now() >= deadline) return "timeout";
       if (!changed) {
         await new Promise<void>((resolve) => {
-          wake = resolve;
           const timer = setTimeout(resolve, Math.min(1000, Math.max(deadline - Date.now(), 0)));
-          signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+          wake = () => {
+            clearTimeout(timer);
+            resolve();
+          };
         });
       }
       if (changed) idle = 0;

@@ -95,7 +95,8 @@ export class KubeClient {
     this.options ??= read().then((options) => {
       if (this.target.config.getCurrentCluster()?.proxyUrl) return options;
       const { ca, cert, key, rejectUnauthorized, servername } = options;
-      const keepAlive = { keepAlive: true, ca, cert, key, rejectUnauthorized, servername };
+      // Idle connections are given up before a restarted server has forgotten them.
+      const keepAlive = { keepAlive: true, timeout: 15_000, ca, cert, key, rejectUnauthorized, servername };
       return { ...options, agent: this.target.server.startsWith("http:") ? new http.Agent(keepAlive) : new https.Agent(keepAlive) };
     });
     const first = await this.options;
@@ -146,9 +147,9 @@ export class KubeClient {
         const status = text.startsWith("{") ? JSON.parse(text) : {};
         throw new ApiError(status.message ?? `${code} ${text.trim() || response.statusMessage}`, code, status.reason ?? "", status.details);
       } catch (error) {
-        // The server may close an idle connection just as it is used again.
+        // The server may close an idle connection just as it is used again; a create that got through must not be sent twice.
         const { reused, code } = error as { reused?: boolean; code?: string };
-        if (reused && code === "ECONNRESET" && method === "GET" && attempt === 0) continue;
+        if (reused && code === "ECONNRESET" && method !== "POST" && attempt === 0) continue;
         throw error;
       }
     }

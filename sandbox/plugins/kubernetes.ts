@@ -300,6 +300,23 @@ export class KubernetesProvider {
     return response;
   }
 
+  /** Takes over the fields of our own create and of kubectl; controllers may change the object meanwhile, then from the start. */
+  private async adopt(live: KubeObject, manager: string): Promise<KubeObject> {
+    const client = this.connected();
+    for (let attempt = 0, seen = live; ; attempt++, seen = await client.get(live)) {
+      const adopted = adoptManagedFields(seen.metadata.managedFields ?? [], manager);
+      if (!adopted) return seen;
+      try {
+        return await client.patch(seen, [
+          { op: "replace", path: "/metadata/managedFields", value: adopted },
+          { op: "replace", path: "/metadata/resourceVersion", value: seen.metadata.resourceVersion },
+        ], {});
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.code !== 409 || attempt === 4) throw error;
+      }
+    }
+  }
+
   /** Applies the inputs to the live object. */
   private async submitUpdate(urn: string, inputs: Props, live: KubeObject, manager: string, preview: boolean, ignoreChanges: string[]): Promise<KubeObject> {
     const client = this.connected();
@@ -308,14 +325,7 @@ export class KubernetesProvider {
       const metadata = { ...(inputs.metadata as Props), resourceVersion: live.metadata.resourceVersion ?? null };
       return client.replace({ ...inputs, metadata } as unknown as KubeObject, { ...dryRun, fieldManager: manager });
     }
-    let current = live;
-    const adopted = preview || isPatch(urn, inputs.kind) ? undefined : adoptManagedFields(live.metadata.managedFields ?? [], manager);
-    if (adopted) {
-      current = await client.patch(live, [
-        { op: "replace", path: "/metadata/managedFields", value: adopted },
-        { op: "replace", path: "/metadata/resourceVersion", value: live.metadata.resourceVersion },
-      ], {});
-    }
+    const current = preview || isPatch(urn, inputs.kind) ? live : await this.adopt(live, manager);
     const force = String(patchForce(inputs, current, this.flags.enablePatchForce, preview));
     return client.patch(live, keepIgnored(inputs, current, manager, ignoreChanges), { ...dryRun, fieldManager: manager, force });
   }
