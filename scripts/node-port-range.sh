@@ -903,36 +903,42 @@ last_log_lines() {
     if [ -n "$id" ]; then crictl logs --tail 15 "$id" 2>&1; fi
   fi
 }
-# True if the kubelet has started the new manifest's container again and again, or if the apiserver
-# has said that it does not take the value. Only logs begun after $WORK/written count.
+# crashing FILE: true if the kubelet has started the new manifest's container again and again, or if the apiserver
+# has said that it does not take the value. Only logs that are newer than FILE count.
 crashing() {
   log=$(newest_log)
-  if [ -z "$log" ] || [ -z "$(find "$log" -newer "$WORK/written" 2>/dev/null)" ]; then return 1; fi
+  if [ -z "$log" ] || [ -z "$(find "$log" -newer "$1" 2>/dev/null)" ]; then return 1; fi
   if grep -q 'invalid argument .*service-node-port-range' "$log"; then return 0; fi
   restarts=${log##*/}
   restarts=${restarts%.log}
   case $restarts in *[!0-9]* | '') return 1 ;; esac
-  first=$(cat "$WORK/restarts" 2>/dev/null || echo "$log 0")
-  case $first in "${log%/*}"/*) ;; *) printf '%s %s\n' "$log" "$restarts" >"$WORK/restarts" && return 1 ;; esac
-  [ "$restarts" -ge $((${first##* } + 2)) ]
+  # What counts is restarts since the first look at this container: the old one may have a history.
+  first=$(cat "$WORK/restarts" 2>/dev/null)
+  case $first in
+  "${log%/*} "*) [ "$restarts" -ge $((${first##* } + 2)) ] ;;
+  *)
+    printf '%s %s\n' "${log%/*}" "$restarts" >"$WORK/restarts"
+    false
+    ;;
+  esac
 }
-# wait_for VALUE: until this value ("" = no flag) is served and ready; false with PROBLEM otherwise.
+# wait_for VALUE [FILE]: until this value ("" = no flag) is served and ready; false with PROBLEM otherwise.
+# With FILE, also as soon as the apiserver that was started after FILE was written keeps failing.
 wait_for() {
   VALUE=$1
   expected=absent
   if [ -n "$VALUE" ]; then expected="value $VALUE"; fi
-  waited=0
+  deadline=$(($(date +%s) + TIMEOUT))
   rm -f "$WORK/restarts"
   until [ "$(serving)" = "$expected" ] && ready; do
-    if [ -n "${2:-}" ] && crashing; then
+    if [ -n "${2:-}" ] && crashing "$2"; then
       PROBLEM="kube-apiserver does not start with this value"
       return 1
     fi
-    if [ "$waited" -ge "$TIMEOUT" ]; then
+    if [ "$(date +%s)" -ge "$deadline" ]; then
       PROBLEM="kube-apiserver did not serve the value with /readyz 200 within $TIMEOUT s"
       return 1
     fi
-    waited=$((waited + 1))
     sleep 1
   done
 }
@@ -1005,7 +1011,6 @@ install() {
   if ! { hash_of "$1" | put "$STATE/written" && put "$STATE/previous" <"$MANIFEST"; }; then refuse "cannot write to $STATE; nothing was changed"; fi
   step journal
   WROTE=yes
-  : >"$WORK/written"
   if ! replace "$1"; then
     rm -f "$STATE/previous" "$STATE/written"
     refuse "cannot write to $FOLDER; nothing was changed"
@@ -1021,15 +1026,17 @@ close_journal() { rm -f "$STATE/previous" "$STATE/written"; }
 # serve_or_roll_back VALUE: waits; on failure puts the manifest of before back and ends the script.
 serve_or_roll_back() {
   if [ -z "$LIVE" ]; then return; fi
-  if wait_for "$1" "$WROTE"; then return; fi
+  journal=''
+  if [ -f "$STATE/previous" ]; then journal=$STATE/previous; fi
+  if wait_for "$1" "$journal"; then return; fi
   note "$PROBLEM"
   last_log_lines >"$WORK/log"
-  if [ ! -s "$STATE/previous" ]; then
+  if [ -z "$journal" ]; then
     note "nothing was written, so there is nothing to put back; last log lines:"
   else
-    cp "$STATE/previous" "$WORK/previous"
+    cp "$journal" "$WORK/previous"
     replace "$WORK/previous" || {
-      note "the old manifest could not be put back: copy $STATE/previous to $MANIFEST by hand"
+      note "the old manifest could not be put back: copy $journal to $MANIFEST by hand"
       exit 1
     }
     VALUE=$1

@@ -107,6 +107,36 @@ describe("apply", () => {
     expect(on.text()).toBe(MANIFEST);
   });
 
+  test("an API server that keeps restarting is put back long before the time-out", async () => {
+    const on = node();
+    let count = 0;
+    const log = (number: number) => on.write(`var/log/pods/kube-system_kube-apiserver-node_new/kube-apiserver/${number}.log`, `failed ${number} times\n`);
+    const loop = setInterval(() => {
+      if (on.text() !== EDITED) return;
+      fs.rmSync(on.at("ready"), { force: true });
+      log(Math.floor(count++ / 40));
+    }, 20);
+    const outcome = await on.run(["apply", "--range", RANGE, "--timeout", "300"]);
+    clearInterval(loop);
+    expect(outcome).toMatchObject({ status: 1, stderr: expect.stringMatching(/does not start with this value[^]*back in force[^]*failed \d times/) });
+    expect(on.text()).toBe(MANIFEST);
+  });
+
+  test("an old API server with a history of restarts is no crash loop", async () => {
+    const on = node();
+    const until = Date.now() + 3000;
+    const busy = setInterval(() => {
+      if (on.text() !== EDITED) return;
+      if (Date.now() < until) fs.rmSync(on.at("ready"), { force: true });
+      else on.write("ready", "");
+      on.write("var/log/pods/kube-system_kube-apiserver-node_old/kube-apiserver/7.log", "shutting down\n");
+    }, 5);
+    const outcome = await on.run(APPLY);
+    clearInterval(busy);
+    succeeded(outcome);
+    expect(on.text()).toBe(EDITED);
+  });
+
   test("keeps the latest five backups, and restores the first state after many changes", async () => {
     const on = node();
     for (const low of [80, 81, 82, 83, 84, 85, 86]) succeeded(await on.run(["apply", "--range", `${low}-32767`, "--timeout", "40"]));
