@@ -9,8 +9,10 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { pipeline } from "node:stream/promises";
+import { createGzip } from "node:zlib";
 import { build as bundle } from "esbuild";
-import { blobPath, push } from "./registry";
+import { blobPath, blobsOf, push, readManifest, type Descriptor, type Manifest } from "./registry";
 
 /** Debian packages that building the images needs on this machine. */
 export const DEBIAN_PACKAGES = ["buildah", "mmdebstrap"];
@@ -142,7 +144,7 @@ export async function buildImages(o: BuildOptions): Promise<BuiltImage[]> {
       const results = await Promise.allSettled(wanted.map(make));
       const failed = results.flatMap((r) => (r.status === "rejected" ? [r.reason as Error] : []));
       if (failed.length > 0) throw new Error([...new Set(failed.map((e) => e.message))].join("\n"));
-      store.collectGarbage();
+      await store.collectGarbage();
     });
   }
   return wanted
@@ -211,8 +213,8 @@ async function buildOne(name: string, keyOf: (name: string) => string, store: St
       return 0;
     }
     const exported = path.join(store.scratch, `${path.basename(context)}-oci`);
-    await run(["buildah", ...store.buildah, "push", "--quiet", "--format", "oci", local, `oci:${exported}`], `image ${name}`);
-    return store.adopt(name, keyOf(name), exported);
+    await run(["buildah", ...store.buildah, "push", "--quiet", "--format", "oci", "--disable-compression", local, `oci:${exported}`], `image ${name}`);
+    return await store.adopt(name, keyOf(name), exported);
   } finally {
     fs.rmSync(context, { recursive: true, force: true });
     fs.rmSync(`${context}-oci`, { recursive: true, force: true });
@@ -264,11 +266,13 @@ class Store {
   readonly scratch: string;
   readonly buildah: string[];
   private readonly records: string;
+  private readonly layers: string;
 
   constructor(private readonly dir: string) {
     this.layout = path.join(dir, "oci");
     this.scratch = path.join(dir, "scratch");
     this.records = path.join(dir, "records");
+    this.layers = path.join(dir, "layers");
     this.buildah = ["--root", path.join(dir, "storage"), "--runroot", path.join(dir, "run"), "--storage-driver", "overlay"];
   }
 
@@ -285,13 +289,7 @@ class Store {
 
   /** Whether buildah can build on this image. */
   holds(name: string, key: string): boolean {
-    if (!this.find(name, key)) return false;
-    try {
-      const images = JSON.parse(fs.readFileSync(path.join(this.dir, "storage/overlay-images/images.json"), "utf8")) as { names?: string[] }[];
-      return images.some((image) => image.names?.includes(`localhost/${name}:${key}`));
-    } catch {
-      return false;
-    }
+    return this.find(name, key) !== undefined && this.builderImages().includes(`localhost/${name}:${key}`);
   }
 
   record(name: string, entry: Entry): void {
@@ -304,35 +302,69 @@ class Store {
     fs.rmSync(path.join(this.records, `${name}.json`), { force: true });
   }
 
-  /** Moves an exported image's blobs into the layout and records it; returns its compressed size. */
-  adopt(name: string, key: string, exported: string): number {
+  /** Takes an exported image into the layout, each layer compressed once for all images, and records it; returns its size. */
+  async adopt(name: string, key: string, exported: string): Promise<number> {
     const index = JSON.parse(fs.readFileSync(path.join(exported, "index.json"), "utf8")) as { manifests: { digest: string }[] };
-    const digest = index.manifests[0].digest;
-    for (const blob of fs.readdirSync(path.join(exported, "blobs/sha256"))) {
-      fs.renameSync(path.join(exported, "blobs/sha256", blob), blobPath(this.layout, `sha256:${blob}`));
-    }
-    const bytes = manifestBlobs(this.layout, digest).reduce((sum, blob) => sum + blob.size, 0);
+    const manifest = JSON.parse(fs.readFileSync(blobPath(exported, index.manifests[0].digest), "utf8")) as Manifest;
+    fs.copyFileSync(blobPath(exported, manifest.config.digest), blobPath(this.layout, manifest.config.digest));
+    for (const layer of manifest.layers) Object.assign(layer, await this.compressed(layer.digest, exported));
+    const text = JSON.stringify(manifest);
+    const digest = `sha256:${createHash("sha256").update(text).digest("hex")}`;
+    fs.writeFileSync(blobPath(this.layout, digest), text);
+    const bytes = blobsOf(manifest).reduce((sum, blob) => sum + blob.size, 0);
     this.record(name, { key, digest, bytes });
     return bytes;
   }
 
-  /** Drops blobs that no record refers to any more. */
-  collectGarbage(): void {
-    const used = new Set<string>();
-    for (const file of fs.readdirSync(this.records).filter((f) => f.endsWith(".json"))) {
-      const { digest } = JSON.parse(fs.readFileSync(path.join(this.records, file), "utf8")) as Entry;
-      if (digest === "") continue;
-      used.add(digest);
-      manifestBlobs(this.layout, digest).forEach((blob) => used.add(blob.digest));
+  /** The compressed form of a layer, made at its first use. */
+  private async compressed(digest: string, exported: string): Promise<Descriptor> {
+    const known = path.join(this.layers, digest.replace(":", "-"));
+    if (fs.existsSync(known)) {
+      const descriptor = JSON.parse(fs.readFileSync(known, "utf8")) as Descriptor;
+      if (fs.existsSync(blobPath(this.layout, descriptor.digest))) return descriptor;
     }
+    const hash = createHash("sha256");
+    let size = 0;
+    const count = async function* (chunks: AsyncIterable<Buffer>) {
+      for await (const chunk of chunks) {
+        hash.update(chunk);
+        size += chunk.length;
+        yield chunk;
+      }
+    };
+    const file = `${blobPath(exported, digest)}.gz`;
+    await pipeline(fs.createReadStream(blobPath(exported, digest)), createGzip(), count, fs.createWriteStream(file));
+    const descriptor = { mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest: `sha256:${hash.digest("hex")}`, size };
+    fs.renameSync(file, blobPath(this.layout, descriptor.digest));
+    fs.writeFileSync(known, JSON.stringify(descriptor));
+    return descriptor;
+  }
+
+  /** Drops what no record refers to any more: blobs, and images in buildah's storage. */
+  async collectGarbage(): Promise<void> {
+    const entries = fs.readdirSync(this.records).filter((f) => f.endsWith(".json")).map((f) => [f.slice(0, -5), JSON.parse(fs.readFileSync(path.join(this.records, f), "utf8")) as Entry] as const);
+    const used = new Set(entries.flatMap(([, { digest }]) => (digest === "" ? [] : [digest, ...blobsOf(readManifest(this.layout, digest)).map((blob) => blob.digest)])));
     for (const blob of fs.readdirSync(path.join(this.layout, "blobs/sha256"))) {
       if (!used.has(`sha256:${blob}`)) fs.rmSync(path.join(this.layout, "blobs/sha256", blob));
+    }
+    const current = new Set(entries.map(([name, { key }]) => `localhost/${name}:${key}`));
+    const stale = this.builderImages().filter((reference) => !current.has(reference));
+    if (stale.length > 0) await run(["buildah", ...this.buildah, "rmi", "--force", ...stale], "clean-up of old images");
+  }
+
+  /** Names of the images in buildah's storage. */
+  private builderImages(): string[] {
+    try {
+      const images = JSON.parse(fs.readFileSync(path.join(this.dir, "storage/overlay-images/images.json"), "utf8")) as { names?: string[] }[];
+      return images.flatMap((image) => image.names ?? []);
+    } catch {
+      return [];
     }
   }
 
   /** Runs an action that no other process runs on this cache at the same time. */
   async locked(action: () => Promise<void>): Promise<void> {
-    for (const dir of [this.records, this.scratch, path.join(this.layout, "blobs/sha256")]) fs.mkdirSync(dir, { recursive: true });
+    for (const dir of [this.records, this.layers, this.scratch, path.join(this.layout, "blobs/sha256")]) fs.mkdirSync(dir, { recursive: true });
     const lock = path.join(this.dir, "lock");
     for (;;) {
       try {
@@ -353,10 +385,6 @@ class Store {
   }
 }
 
-function manifestBlobs(layout: string, digest: string): { digest: string; size: number }[] {
-  const manifest = JSON.parse(fs.readFileSync(blobPath(layout, digest), "utf8")) as { config: { digest: string; size: number }; layers: { digest: string; size: number }[] };
-  return [manifest.config, ...manifest.layers];
-}
 
 /** Lets at most `free` actions run at once. */
 class Slots {

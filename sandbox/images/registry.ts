@@ -3,15 +3,33 @@ import * as fs from "node:fs";
 import * as http from "node:http";
 import * as path from "node:path";
 
-interface Descriptor {
+/** A blob as manifests name it; size in bytes. */
+export interface Descriptor {
   mediaType: string;
   digest: string;
   size: number;
 }
 
+/** An OCI image manifest, as far as it matters here. */
+export interface Manifest {
+  mediaType?: string;
+  config: Descriptor;
+  layers: Descriptor[];
+}
+
 /** File of a blob in an OCI layout. */
 export function blobPath(layout: string, digest: string): string {
   return path.join(layout, "blobs", ...digest.split(":"));
+}
+
+/** The manifest of an image in an OCI layout. */
+export function readManifest(layout: string, digest: string): Manifest {
+  return JSON.parse(fs.readFileSync(blobPath(layout, digest), "utf8")) as Manifest;
+}
+
+/** All blobs a manifest refers to. */
+export function blobsOf(manifest: Manifest): Descriptor[] {
+  return [manifest.config, ...manifest.layers];
 }
 
 /**
@@ -22,14 +40,14 @@ export function blobPath(layout: string, digest: string): string {
 export async function push(image: { layout: string; repository: string; tag: string; digest: string }, registry: string): Promise<number> {
   const base = `http://${registry}/v2/${image.repository}`;
   const body = fs.readFileSync(blobPath(image.layout, image.digest));
-  const manifest = JSON.parse(body.toString()) as { mediaType?: string; config: Descriptor; layers: Descriptor[] };
+  const manifest = JSON.parse(body.toString()) as Manifest;
   const mediaType = manifest.mediaType ?? "application/vnd.oci.image.manifest.v1+json";
 
   const present = await request("HEAD", `${base}/manifests/${image.tag}`, { accept: mediaType });
   if (present.status === 200 && present.headers["docker-content-digest"] === image.digest) return 0;
 
   let sent = body.length;
-  for (const blob of [manifest.config, ...manifest.layers]) {
+  for (const blob of blobsOf(manifest)) {
     if ((await request("HEAD", `${base}/blobs/${blob.digest}`)).status === 200) continue;
     const begun = await request("POST", `${base}/blobs/uploads/`);
     expectStatus(begun, 202, `${registry} does not take an upload for ${image.repository}`);
