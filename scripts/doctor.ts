@@ -8,7 +8,7 @@ import { quantityMillis } from "../components/quantity";
 import { run } from "./render";
 import { columns, readStack, type Stack } from "./stack";
 
-/** `npm run doctor -- STACK`: looks at the cluster and this machine before the first `up`, changes nothing. */
+/** `npm run doctor -- [STACK]`: looks at the cluster and this machine before the first `up`, changes nothing. */
 
 export type State = "ok" | "warn" | "fail";
 

@@ -22,13 +22,14 @@ export interface Stack {
 export const stackNames = (): string[] => fs.readdirSync(root).flatMap((name) => /^Pulumi\.(.+)\.yaml$/.exec(name)?.[1] ?? []);
 
 /**
- * Reads a stack's file, the defaults of Pulumi.yaml filled in. Only a file with encrypted values needs the pulumi CLI and
+ * Reads the file of a stack, or of the selected one, the defaults of Pulumi.yaml filled in. Only a file with encrypted values needs the pulumi CLI and
  * the passphrase.
  * @throws where the file is missing or its secrets cannot be decrypted
  */
-export async function readStack(name: string | undefined): Promise<Stack> {
+export async function readStack(named: string | undefined): Promise<Stack> {
   const choice = `Name one of ${stackNames().join(", ")}.`;
-  if (name === undefined) throw new Error(`which stack? ${choice}`);
+  const name = named ?? (await run("pulumi", ["stack", "--show-name", "--non-interactive"]).then((text) => text.trim(), () => ""));
+  if (name === "") throw new Error(`which stack? None is selected. ${choice}`);
   const file = path.join(root, `Pulumi.${name}.yaml`);
   if (!fs.existsSync(file)) throw new Error(`there is no Pulumi.${name}.yaml. ${choice} \`npm run new-env ${name}\` makes one.`);
   const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };

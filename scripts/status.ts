@@ -4,7 +4,7 @@ import * as http from "node:http";
 import { parseArgs } from "node:util";
 import { columns, readStack, type Stack } from "./stack";
 
-const HELP = `npm run status -- STACK [--html FILE]    how the platform is, in the terminal and as one HTML file
+const HELP = `npm run status -- [STACK] [--html FILE]    how the platform is, in the terminal and as one HTML file
 
 Exit code 0: all is well. 1: something needs a person. 2: bad arguments.
 `;

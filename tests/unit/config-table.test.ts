@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import Ajv from "ajv";
@@ -37,7 +38,7 @@ describe("the schema for editors", () => {
     const good = validate({ config: Object.fromEntries(Object.entries(config).map(([key, value]) => [`build-platform:${key}`, value])) });
     return good ? [] : validate.errors!.map((error) => `${error.instancePath} ${error.message} ${JSON.stringify(error.params)}`);
   };
-  const stackFiles = fs.readdirSync(root).filter((name) => /^Pulumi\..+\.yaml$/.test(name));
+  const stackFiles = execFileSync("git", ["ls-files", "Pulumi.*.yaml"], { cwd: root, encoding: "utf8" }).split("\n").filter(Boolean);
 
   test.each(stackFiles)("%s names it in its first line and keeps to it", (file) => {
     expect(read(file).split("\n")[0]).toBe(schemaComment);

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse } from "yaml";
@@ -7,7 +8,8 @@ import { renderStack, root, type Rendered } from "../../scripts/render";
 /** The rules over everything that the program registers for each stack file, as `pulumi preview --policy-pack policy` runs them. */
 jest.setTimeout(300_000);
 
-const stacks = fs.readdirSync(root).flatMap((name) => /^Pulumi\.(.+)\.yaml$/.exec(name)?.[1] ?? []);
+/** Stacks of the repository; a file that somebody tries something with is none. */
+const stacks = execFileSync("git", ["ls-files", "Pulumi.*.yaml"], { cwd: root, encoding: "utf8" }).split("\n").flatMap((name) => /^Pulumi\.(.+)\.yaml$/.exec(name)?.[1] ?? []);
 const read = (file: string) => parse(fs.readFileSync(path.join(root, file), "utf8"));
 const secretKeys = Object.entries<{ secret?: boolean }>(read("Pulumi.yaml").config).flatMap(([key, { secret }]) => (secret ? [key] : []));
 
