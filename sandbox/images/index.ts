@@ -372,7 +372,8 @@ class Store {
         break;
       } catch (e) {
         if ((e as NodeJS.ErrnoException).code !== "EEXIST") throw e;
-        const holder = Number(fs.readFileSync(lock, "utf8"));
+        // The holder may finish, and take its file away, at any moment.
+        const holder = Number(readIfThere(lock) ?? 0);
         if (holder > 0 && !fs.existsSync(`/proc/${holder}`)) fs.rmSync(lock, { force: true });
         else await new Promise((resolve) => setTimeout(resolve, 500));
       }
@@ -385,6 +386,14 @@ class Store {
   }
 }
 
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return fs.readFileSync(file, "utf8");
+  } catch {
+    return undefined;
+  }
+}
 
 /** Lets at most `free` actions run at once. */
 class Slots {
