@@ -48,14 +48,24 @@ async function main(): Promise<void> {
   const binaries = await buildTestTool("buildkit");
   const socket = `unix://${folder}/sock`;
   fs.writeFileSync(path.join(folder, "buildkitd.toml"), `[registry."${REGISTRY}"]\n  http = true\n`);
-  const daemon = spawn(path.join(binaries, "buildkitd"), ["--config", path.join(folder, "buildkitd.toml"), "--addr", socket, "--root", path.join(folder, "buildkitd")], { stdio: "ignore" });
-  const ended = new Promise((resolve) => daemon.once("exit", resolve));
+  let stop = async (): Promise<void> => undefined;
+  /** A BuildKit with nothing in its cache. */
+  const start = async (): Promise<void> => {
+    const daemon = spawn(path.join(binaries, "buildkitd"), ["--config", path.join(folder, "buildkitd.toml"), "--addr", socket, "--root", path.join(folder, "buildkitd")], { stdio: "ignore" });
+    const ended = new Promise((resolve) => daemon.once("exit", resolve));
+    stop = async () => {
+      daemon.kill();
+      await ended;
+      fs.rmSync(path.join(folder, "buildkitd"), { recursive: true, force: true });
+    };
+    await waitFor("buildkitd", 60, () => run(path.join(binaries, "buildctl"), ["--addr", socket, "debug", "workers"], { allowFailure: true }).then((r) => r.code === 0));
+  };
   const env: Record<string, NodeJS.ProcessEnv> = {
     buildah: { ...ENV },
     buildx: { ...ENV, PATH: `${binaries}:${ENV.PATH}`, BUILDX_CONFIG: path.join(folder, "buildx"), BUILDX_BUILDER: "bench" },
   };
   try {
-    await waitFor("buildkitd", 60, () => run(path.join(binaries, "buildctl"), ["--addr", socket, "debug", "workers"], { allowFailure: true }).then((r) => r.code === 0));
+    await start();
     await run("buildx", ["create", "--name", "bench", "--driver", "remote", socket], { env: env.buildx });
 
     // Contexts of their own, so that a file can change.
@@ -74,7 +84,10 @@ async function main(): Promise<void> {
       if (builder === "buildah") {
         await run("umount", ["-l", path.join(folder, storage, "root/overlay")], { allowFailure: true });
         fs.rmSync(path.join(folder, storage), { recursive: true, force: true });
-      } else await run(path.join(binaries, "buildctl"), ["--addr", socket, "prune", "--all"]);
+      } else {
+        await stop();
+        await start();
+      }
     };
 
     const measured: Record<string, number[]> = {};
@@ -98,7 +111,6 @@ async function main(): Promise<void> {
           return build(builder, "maven-dind", "st");
         }),
       ]);
-      await prune(builder, "st");
       what = figures.map(([name]) => name);
       measured[builder] = figures.map(([, value]) => value);
     }
@@ -123,8 +135,7 @@ async function main(): Promise<void> {
     fs.mkdirSync(results, { recursive: true });
     fs.writeFileSync(path.join(results, "agent-images.json"), `${JSON.stringify({ date: new Date().toISOString(), load: os.loadavg(), rows, parallel, unchangedPerImage: { byTag: both / 2, byDigest: bothPinned / 2 } }, null, 2)}\n`);
   } finally {
-    daemon.kill();
-    await ended;
+    await stop();
     await run("bash", ["-c", `grep -o ' ${folder}[^ ]*' /proc/mounts | xargs -r umount -l`], { allowFailure: true });
     fs.rmSync(folder, { recursive: true, force: true });
     // The registry's copies go, too.
