@@ -893,14 +893,16 @@ serving() {
     /^--advertise-address=/ { where = substr($0, index($0, "=") + 1) }
     END { done(); if (seen) print kept }'
 }
+# The logs of this node's apiserver containers, the newest first.
 # shellcheck disable=SC2012  # the kubelet's names hold no white space
-newest_log() { ls -t "$ROOT"/var/log/pods/kube-system_kube-apiserver-*/kube-apiserver/*.log 2>/dev/null | sed -n 1p; }
+logs() { ls -t "$ROOT"/var/log/pods/kube-system_kube-apiserver-*/kube-apiserver/*.log 2>/dev/null; }
+newest_log() { logs | sed -n 1p; }
+# Of the container's last two starts, for the newest may have just begun.
 last_log_lines() {
-  log=$(newest_log)
-  if [ -n "$log" ]; then tail -n 15 "$log"
+  if [ -n "$(newest_log)" ]; then
+    logs | awk '{ folder = $0; sub(/[^\/]*$/, "", folder) } NR == 1 { newest = $0; its = folder; next } folder == its { print; exit } END { print newest }' | while IFS= read -r log; do tail -n 10 "$log"; done
   elif have crictl; then
-    id=$(crictl ps -a --name kube-apiserver -q 2>/dev/null | sed -n 1p)
-    if [ -n "$id" ]; then crictl logs --tail 15 "$id" 2>&1; fi
+    crictl ps -a --name kube-apiserver -q 2>/dev/null | sed -n 1,2p | while IFS= read -r id; do crictl logs --tail 10 "$id" 2>&1; done
   fi
 }
 # crashing FILE: true if the kubelet has started the new manifest's container again and again, or if the apiserver
@@ -1012,16 +1014,16 @@ install() {
   step journal
   WROTE=yes
   if ! replace "$1"; then
-    rm -f "$STATE/previous" "$STATE/written"
+    close_journal
     refuse "cannot write to $FOLDER; nothing was changed"
   fi
   step rename
 }
 # The journal of a run that was cut off is worth something only while its manifest stands.
 read_journal() {
-  if [ -f "$STATE/previous" ] && [ "$(remembered written)" != "$(hash_of "$MANIFEST")" ]; then rm -f "$STATE/previous" "$STATE/written"; fi
+  if [ -f "$STATE/previous" ] && [ "$(remembered written)" != "$(hash_of "$MANIFEST")" ]; then close_journal; fi
 }
-close_journal() { rm -f "$STATE/previous" "$STATE/written"; }
+close_journal() { rm -f "$STATE/previous" "$STATE/written" "$STATE/original.new"; }
 
 # serve_or_roll_back VALUE: waits; on failure puts the manifest of before back and ends the script.
 serve_or_roll_back() {
@@ -1207,9 +1209,13 @@ remember() {
     before=absent
     if [ "$HITS" != 0 ]; then before="value $FLAG"; fi
     if ! { put "$STATE/original" <"$MANIFEST" && printf '%s\n' "$before" | put "$STATE/before"; }; then refuse "cannot write to $STATE; nothing was changed"; fi
-  elif [ "$AGREES" != yes ] && [ "$(hash_of "$MANIFEST")" != "$(remembered sum)" ]; then
-    # Changed by somebody else since (an upgrade, a hand): what restore puts back follows that file.
-    if ! { undo "$WORK/original" && put "$STATE/original" <"$WORK/original"; }; then rm -f "$STATE/original"; fi
+  else
+    now=$(hash_of "$MANIFEST")
+    if [ "$now" != "$(remembered sum)" ] && [ "$now" != "$(remembered written)" ]; then
+      # Changed by somebody else since (an upgrade, a hand): what restore puts back follows that file,
+      # once this run has succeeded.
+      if ! { undo "$WORK/original" && put "$STATE/original.new" <"$WORK/original"; }; then refuse "cannot write to $STATE; nothing was changed"; fi
+    fi
   fi
   step state
 }
@@ -1258,6 +1264,7 @@ apply() {
     apply_kubeadm
     step kubeadm
   fi
+  if [ -f "$STATE/original.new" ]; then mv -f "$STATE/original.new" "$STATE/original"; fi
   if ! { printf '%s\n' "$RANGE" | put "$STATE/applied" && hash_of "$MANIFEST" | put "$STATE/sum" && printf '%s\n' "$MARK" | put "$STATE/mark"; }; then
     warn "in force, but it could not be written down in $STATE: run this again once there is room"
   fi
@@ -1287,7 +1294,9 @@ restore() {
   if [ "$target" != absent ]; then want=${target#value }; fi
   sum=$(hash_of "$MANIFEST")
   VALUE=$want
-  if [ -z "$RANGE" ] && [ -f "$STATE/original" ] && { [ "$sum" = "$(remembered sum)" ] || [ "$sum" = "$(remembered written)" ] || same "$STATE/original" "$MANIFEST"; }; then
+  if [ -z "$RANGE" ] && [ -f "$STATE/original.new" ] && [ "$sum" = "$(remembered written)" ]; then
+    cp "$STATE/original.new" "$WORK/new"
+  elif [ -z "$RANGE" ] && [ -f "$STATE/original" ] && { [ "$sum" = "$(remembered sum)" ] || [ "$sum" = "$(remembered written)" ] || same "$STATE/original" "$MANIFEST"; }; then
     cp "$STATE/original" "$WORK/new"
   elif [ -n "$want" ]; then engine set "$MANIFEST" >"$WORK/new" || refuse "$MANIFEST: $(cat "$WORK/new")"
   else engine remove "$MANIFEST" >"$WORK/new" || refuse "$MANIFEST: $(cat "$WORK/new")"; fi

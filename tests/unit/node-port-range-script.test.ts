@@ -40,7 +40,7 @@ const backups = (on: FakeNode) => (fs.existsSync(on.backup) ? fs.readdirSync(on.
 function expectTidy(on: FakeNode): void {
   expect(fs.readdirSync(on.manifests)).toEqual([path.basename(on.manifest)]);
   expect(fs.readdirSync(on.at("run"))).toEqual([]);
-  expect(Object.keys(on.files(on.backup)).filter((each) => /tmp$|previous|written/.test(each))).toEqual([]);
+  expect(Object.keys(on.files(on.backup)).filter((each) => /tmp$|previous|written|original.new/.test(each))).toEqual([]);
 }
 
 describe("apply", () => {
@@ -110,7 +110,11 @@ describe("apply", () => {
   test("an API server that keeps restarting is put back long before the time-out", async () => {
     const on = node();
     let count = 0;
-    const log = (number: number) => on.write(`var/log/pods/kube-system_kube-apiserver-node_new/kube-apiserver/${number}.log`, `failed ${number} times\n`);
+    // The newest log has just begun and is empty yet.
+    const log = (number: number) => {
+      if (number > 0) on.write(`var/log/pods/kube-system_kube-apiserver-node_new/kube-apiserver/${number - 1}.log`, `failed ${number} times\n`);
+      on.write(`var/log/pods/kube-system_kube-apiserver-node_new/kube-apiserver/${number}.log`, "");
+    };
     const loop = setInterval(() => {
       if (on.text() !== EDITED) return;
       fs.rmSync(on.at("ready"), { force: true });
@@ -216,6 +220,28 @@ describe("restore", () => {
     expect(succeeded(await on.run(RESTORE)).stdout).toContain("nothing to restore");
     expect(on.text()).toBe(text);
     expect(on.restarts).toBe(2);
+  });
+
+  test("after an upgrade that kept the flag and a further apply, never brings the old version back", async () => {
+    const on = node();
+    succeeded(await on.run(APPLY));
+    fs.writeFileSync(on.manifest, EDITED.replace("v1.34.3", "v1.35.0"));
+    expect(succeeded(await on.run(APPLY)).stdout).toContain("in force already");
+    succeeded(await on.run(RESTORE));
+    expect(on.text()).toBe(MANIFEST.replace("v1.34.3", "v1.35.0"));
+  });
+
+  test("a roll-back keeps what restore puts back in step with the manifest", async () => {
+    const on = node();
+    on.accepts = (range) => range !== "90-32767";
+    succeeded(await on.run(APPLY));
+    fs.writeFileSync(on.manifest, EDITED.replace("v1.34.3", "v1.35.0"));
+    expect((await on.run(["apply", "--range", "90-32767", "--timeout", "40"])).status).toBe(1);
+    expect(on.text()).toBe(EDITED.replace("v1.34.3", "v1.35.0"));
+    fs.writeFileSync(on.manifest, EDITED);
+    succeeded(await on.run(RESTORE));
+    expect(on.text()).toBe(MANIFEST);
+    expectTidy(on);
   });
 
   test("after an upgrade rewrote the manifest, takes only the flag away", async () => {
