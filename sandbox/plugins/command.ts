@@ -86,9 +86,10 @@ export function commandProvider(engine: Engine): Handlers {
     const command = scripts.map((name) => plain[name]).find((script) => typeof script === "string");
     if (typeof command !== "string") return { stdout: previous.stdout ?? "", stderr: previous.stderr ?? "" };
     const settings = plain as CommandSettings;
-    return plain.connection === undefined
+    const running = plain.connection === undefined
       ? runLocal(command, settings, previous, context(urn, timeout))
       : runRemote(plain.connection as unknown as Connection, command, settings, previous, context(urn, timeout));
+    return running.finally(() => engine.delivered());
   };
   const copy = (urn: string, timeout: number, props: Props): Promise<void> => {
     const plain = reveal(props) as Props;

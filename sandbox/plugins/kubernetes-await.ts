@@ -73,15 +73,17 @@ export function podReasons(pod: KubeObject): string[] {
 export function deploymentVerdict(deployment: KubeObject, { related, previous }: Situation): Verdict {
   const revision = deployment.metadata.annotations?.[REVISION];
   const replicaSet = related.ReplicaSet?.find((set) => ownedBy(set, deployment) && set.metadata.annotations?.[REVISION] === revision);
-  const wanted: number = replicaSet?.spec?.replicas ?? 1;
+  const wanted: number = Math.max(replicaSet?.spec?.replicas ?? 1, deployment.spec?.replicas ?? 1);
   const ready: number = replicaSet?.status?.readyReplicas ?? 0;
   const progressing = conditionOf(deployment, "Progressing");
   const available = conditionOf(deployment, "Available");
   const claims: string[] = (deployment.spec?.template?.spec?.volumes ?? []).flatMap((volume: { persistentVolumeClaim?: { claimName: string } }) => volume.persistentVolumeClaim?.claimName ?? []);
   const unbound = claims.filter((name) => related.PersistentVolumeClaim?.some((claim) => claim.metadata.name === name && claim.status?.phase !== "Bound"));
   const rolledOut = progressing?.status === "True" && progressing.reason === "NewReplicaSetAvailable";
-  const isReady = observed(deployment) && available?.status === "True" && rolledOut && replicaSet !== undefined && ready >= wanted && unbound.length === 0;
-  if (isReady) return verdict(true, "✅ Deployment initialization complete");
+  // With strategy Recreate the new ReplicaSet begins with no Pods at all, while the conditions still tell of the old one.
+  const updated = (deployment.status?.updatedReplicas ?? 0) >= (deployment.spec?.replicas ?? 1);
+  const isReady = observed(deployment) && available?.status === "True" && rolledOut && replicaSet !== undefined && updated && ready >= wanted && unbound.length === 0;
+  if (isReady) return verdict(true, "Deployment initialization complete");
   const pods = (related.Pod ?? []).filter((pod) => ownedBy(pod, replicaSet)).flatMap(podReasons);
   return verdict(false, `Waiting for app ReplicaSet to be available (${ready}/${wanted} Pods available)`, [
     ...pods,
@@ -100,7 +102,7 @@ export function statefulSetVerdict(set: KubeObject, { related }: Situation): Ver
   const byHand = updateStrategy?.type === "OnDelete" && (set.metadata.generation ?? 1) > 1;
   const ready = observed(set) && replicas === wanted && readyReplicas === wanted &&
     (byHand || (currentReplicas === wanted && currentRevision !== undefined && currentRevision === updateRevision));
-  if (ready) return verdict(true, "✅ StatefulSet initialization complete");
+  if (ready) return verdict(true, "StatefulSet initialization complete");
   const pods = (related.Pod ?? []).filter((pod) => ownedBy(pod, set)).flatMap(podReasons);
   return verdict(false, `Waiting for StatefulSet to create Pods (${readyReplicas}/${wanted} Pods ready)`, [
     ...pods,
@@ -111,14 +113,14 @@ export function statefulSetVerdict(set: KubeObject, { related }: Situation): Ver
 export function daemonSetVerdict(set: KubeObject, { related }: Situation): Verdict {
   const { desiredNumberScheduled: wanted, currentNumberScheduled = 0, updatedNumberScheduled = 0, numberAvailable = 0, numberReady = 0 } = set.status ?? {};
   const least = Math.min(currentNumberScheduled, updatedNumberScheduled, numberAvailable, numberReady);
-  if (observed(set) && wanted !== undefined && least >= wanted) return verdict(true, `✅ All replicas scheduled as expected. Replicas: ${wanted}`);
+  if (observed(set) && wanted !== undefined && least >= wanted) return verdict(true, `All replicas scheduled as expected. Replicas: ${wanted}`);
   const pods = (related.Pod ?? []).filter((pod) => ownedBy(pod, set)).flatMap(podReasons);
   return verdict(false, `Available: ${numberAvailable}/${wanted ?? 0}`, [...pods, `Available: ${numberAvailable}/${wanted ?? 0}`]);
 }
 
 export function jobVerdict(job: KubeObject, { related }: Situation): Verdict {
   const { active = 0, succeeded = 0, failed = 0 } = job.status ?? {};
-  if (conditionOf(job, "Complete")?.status === "True") return verdict(true, "✅ Job completed");
+  if (conditionOf(job, "Complete")?.status === "True") return verdict(true, "Job completed");
   const pods = (related.Pod ?? []).filter((pod) => ownedBy(pod, job)).flatMap(podReasons);
   const failure = conditionOf(job, "Failed");
   if (failure?.status === "True") return { ...verdict(false, describe(failure), [describe(failure), ...pods]), failed: true };
@@ -127,7 +129,7 @@ export function jobVerdict(job: KubeObject, { related }: Situation): Verdict {
 
 export function podVerdict(pod: KubeObject): Verdict {
   const done = pod.status?.phase === "Succeeded" || conditionOf(pod, "Ready")?.status === "True";
-  return verdict(done, done ? "✅ Pod ready" : `Waiting for Pod "${shown(pod)}" to be ready`, podReasons(pod));
+  return verdict(done, done ? "Pod ready" : `Waiting for Pod "${shown(pod)}" to be ready`, podReasons(pod));
 }
 
 interface Subset { addresses?: unknown[]; notReadyAddresses?: unknown[] }
@@ -137,13 +139,13 @@ export function serviceVerdict(service: KubeObject, { related, elapsedMs }: Situ
   const allocated = type !== "LoadBalancer" || (service.status?.loadBalancer?.ingress ?? []).length > 0;
   const noAddress = allocated ? [] : ["Service was not allocated an IP address; does your cloud provider support this?"];
   if (type === "ExternalName" || clusterIP === "None" || !selector || Object.keys(selector).length === 0) {
-    return verdict(allocated, allocated ? "✅ Service initialization complete" : "Waiting for Service to be allocated an IP address", noAddress);
+    return verdict(allocated, allocated ? "Service initialization complete" : "Waiting for Service to be allocated an IP address", noAddress);
   }
   const subsets: Subset[] = related.Endpoints?.find((endpoints) => endpoints.metadata.name === service.metadata.name)?.subsets ?? [];
   const reachable = subsets.some(({ addresses }) => (addresses ?? []).length > 0);
   const pending = subsets.some(({ notReadyAddresses }) => (notReadyAddresses ?? []).length > 0);
   // Without any Pod there is nothing to wait for once they have had time to appear.
-  if (allocated && !pending && (reachable || elapsedMs >= SETTLE_MS)) return verdict(true, "✅ Service initialization complete");
+  if (allocated && !pending && (reachable || elapsedMs >= SETTLE_MS)) return verdict(true, "Service initialization complete");
   return verdict(false, reachable ? "[2/3] Waiting for all Pods of the Service to be ready" : "[1/3] Finding Pods to direct traffic to", [
     ...(reachable ? [] : ["Service does not target any Pods. Selected Pods may not be ready, or field '.spec.selector' may not match labels on any Pods"]),
     ...noAddress,
@@ -161,7 +163,7 @@ export function ingressVerdict(ingress: KubeObject, { related, elapsedMs }: Situ
   const missing = [...new Set(wanted.filter((name) => !known.has(name)))];
   const published = (ingress.status?.loadBalancer?.ingress ?? []).length > 0;
   const settled = missing.length === 0 || elapsedMs >= SETTLE_MS;
-  if (published && settled) return verdict(true, missing.length > 0 ? `No matching service found for ingress rule: ${missing.join(", ")}` : "✅ Ingress initialization complete");
+  if (published && settled) return verdict(true, missing.length > 0 ? `No matching service found for ingress rule: ${missing.join(", ")}` : "Ingress initialization complete");
   return verdict(false, settled ? "[2/3] Waiting for update of .status.loadBalancer with hostname/IP" : "[1/3] Finding a matching service for each Ingress path", [
     ...(missing.length > 0 ? [`Ingress has at least one rule with an unavailable target endpoint: Service ${missing.join(", ")}`] : []),
     ...(published ? [] : ["Ingress .status.loadBalancer field was not updated with a hostname/IP address"]),
@@ -173,13 +175,12 @@ export function claimVerdict(claim: KubeObject, { related }: Situation): Verdict
   const storageClass = related.StorageClass?.find(({ metadata }) => metadata.name === claim.spec?.storageClassName);
   // A claim that is bound only when a Pod uses it is as ready as it can be.
   const waits = storageClass?.volumeBindingMode === "WaitForFirstConsumer" && phase === "Pending";
-  return verdict(phase === "Bound" || waits, phase === "Bound" ? "✅ PVC has been bound" : waits ? "✅ PVC waits for its first consumer" : `Waiting for PVC to be bound (phase ${phase ?? "unknown"})`,
+  return verdict(phase === "Bound" || waits, phase === "Bound" ? "PVC has been bound" : waits ? "PVC waits for its first consumer" : `Waiting for PVC to be bound (phase ${phase ?? "unknown"})`,
     [`PersistentVolumeClaim is ${phase ?? "unknown"}, storage class ${claim.spec?.storageClassName ?? "none"}`]);
 }
 
-function phaseVerdict(phases: string[]): (object: KubeObject) => Verdict {
-  return (object) => verdict(phases.includes(object.status?.phase), `Waiting for phase ${phases.join(" or ")} (phase ${object.status?.phase ?? "unknown"})`, [`phase is ${object.status?.phase ?? "unknown"}`]);
-}
+/** The verdict of a kind that needs no words: ready, or why not. */
+const plainVerdict = (ready: boolean, reason: string): Verdict => verdict(ready, ready ? "" : `Waiting: ${reason}`, [reason]);
 
 /** The conditions by `apiVersion/kind`; a kind without one is ready when it exists. */
 export const CONDITIONS: Record<string, Condition> = {
@@ -191,9 +192,9 @@ export const CONDITIONS: Record<string, Condition> = {
   "v1/Service": { needs: ["Endpoints"], evaluate: serviceVerdict },
   "networking.k8s.io/v1/Ingress": { needs: ["Endpoints", "Service"], evaluate: ingressVerdict },
   "v1/PersistentVolumeClaim": { needs: ["StorageClass"], evaluate: claimVerdict },
-  "v1/PersistentVolume": { needs: [], evaluate: phaseVerdict(["Available", "Bound"]) },
-  "v1/ResourceQuota": { needs: [], evaluate: (quota) => verdict(JSON.stringify(quota.spec?.hard) === JSON.stringify(quota.status?.hard), "Waiting for quota to be in force", ["quota is not in force"]) },
-  "v1/Secret": { needs: [], evaluate: (object) => verdict(object.type !== "kubernetes.io/service-account-token" || Object.keys(object.data ?? {}).length > 0, "Waiting for token", ["no token was made"]) },
+  "v1/PersistentVolume": { needs: [], evaluate: ({ status }) => plainVerdict(["Available", "Bound"].includes(status?.phase), `phase is ${status?.phase ?? "unknown"}`) },
+  "v1/ResourceQuota": { needs: [], evaluate: ({ spec, status }) => plainVerdict(JSON.stringify(spec?.hard) === JSON.stringify(status?.hard), "quota is not in force") },
+  "v1/Secret": { needs: [], evaluate: ({ type, data }) => plainVerdict(type !== "kubernetes.io/service-account-token" || Object.keys(data ?? {}).length > 0, "no token was made yet") },
 };
 
 /**
@@ -377,6 +378,7 @@ export async function awaitReady(client: KubeClient, object: KubeObject, conditi
 
 /** Waits until the object is gone. */
 export async function awaitDeleted(client: KubeClient, object: KubeObject, options: WaitOptions): Promise<void> {
+  options.status("info", "Resource scheduled for deletion");
   let last = object;
   const result = await watchUntil<true>(client, object, { ...options, lookFirst: true }, async (current, deleted) => {
     last = current;

@@ -165,11 +165,22 @@ export function normalize(object: Props): Props {
   return result;
 }
 
-/** The live object cut down to the fields that the inputs have, so that what the cluster filled in is no difference. */
+/** A value that the API server leaves out where its type allows: false, 0, an empty text, list or object. */
+function isZero(value: Value): boolean {
+  if (Array.isArray(value)) return value.length === 0;
+  return isObject(value) ? Object.values(value).every(isZero) : value === null || value === false || value === 0 || value === "";
+}
+
+/**
+ * The live object cut down to the fields that the inputs have, so that what the cluster filled in is
+ * no difference. A zero value of the inputs that the server left out is kept, for the same reason.
+ */
 export function prune(live: Value, shape: Value): Value {
   if (Array.isArray(live) && Array.isArray(shape)) return shape.slice(0, live.length).map((inner, i) => prune(live[i], inner));
   if (!isObject(live) || !isObject(shape)) return live;
-  return Object.fromEntries(Object.entries(live).filter(([key]) => Object.hasOwn(shape, key)).map(([key, inner]) => [key, prune(inner, shape[key])]));
+  return Object.fromEntries(Object.entries(shape)
+    .filter(([key, inner]) => Object.hasOwn(live, key) || isZero(inner))
+    .map(([key, inner]) => [key, Object.hasOwn(live, key) ? prune(live[key], inner) : inner]));
 }
 
 // ---- Differences -----------------------------------------------------------------------------
@@ -235,20 +246,10 @@ export function parsePath(text: string): Path {
 
 const contains = (outer: Path, inner: Path): boolean => outer.length <= inner.length && outer.every((part, i) => part === "*" || part === inner[i]);
 
-/** A value that the API server leaves out where its type allows: false, 0, an empty text, list or object. */
-function isZero(value: Value): boolean {
-  if (Array.isArray(value)) return value.length === 0;
-  return isObject(value) ? Object.values(value).every(isZero) : value === null || value === false || value === 0 || value === "";
-}
-
 export interface Changes { kinds: Record<string, PropertyDiff.Kind>; replaces: string[]; inputDiffs: string[] }
 
-/**
- * The differences between the pruned live object and the new inputs, path by path, each with
- * whether it replaces the object. A zero value that the last inputs had too, and that the server
- * left out, is no difference.
- */
-export function diffObjects(live: Props, news: Props, lastInputs: Props, forceNew: string[], ignoreChanges: string[]): Changes {
+/** The differences between the pruned live object and the new inputs, path by path, each with whether it replaces the object. */
+export function diffObjects(live: Props, news: Props, forceNew: string[], ignoreChanges: string[]): Changes {
   const changes: Changes = { kinds: {}, replaces: [], inputDiffs: [] };
   const ignored = ignoreChanges.map(parsePath);
   const record = (path: Path, kind: PropertyDiff.Kind, value: Value | undefined): void => {
@@ -264,7 +265,7 @@ export function diffObjects(live: Props, news: Props, lastInputs: Props, forceNe
     if (value === undefined) return record(path, Kind.DELETE, undefined);
     if (value === UNKNOWN) return record(path, old === undefined ? Kind.ADD : Kind.UPDATE, undefined);
     if (old === undefined) {
-      if (!(isZero(value) && deepEqual(at(lastInputs, path), value))) record(path, Kind.ADD, value);
+      record(path, Kind.ADD, value);
     } else if (isObject(old) && isObject(value)) {
       for (const key of new Set([...Object.keys(old), ...Object.keys(value)])) compare([...path, key], old[key], value[key]);
     } else if (Array.isArray(old) && Array.isArray(value)) {

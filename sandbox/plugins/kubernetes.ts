@@ -208,7 +208,7 @@ export class KubernetesProvider {
     const forceNew = forceNewFields(inputs, {
       patch: isPatch(request.getUrn(), inputs.kind), mutableConfigMaps: this.flags.enableConfigMapMutable, mutableSecrets: this.flags.enableSecretMutable,
     });
-    const changes = diffObjects(before, after, lastInputs, forceNew, request.getIgnorechangesList());
+    const changes = diffObjects(before, after, forceNew, request.getIgnorechangesList());
     if (annotation(inputs, "pulumi.com/replaceUnready") === "true" && inputs.kind === "Job" && this.client) {
       const job = await this.client.get(state.live as unknown as KubeObject).catch(() => undefined);
       const complete = (job?.status?.conditions as { type: string; status: string }[] | undefined)?.some(({ type, status }) => type === "Complete" && status === "True");
@@ -242,6 +242,7 @@ export class KubernetesProvider {
       })
       : object;
     this.engine.status("info", urn, "");
+    await this.engine.delivered();
     return done;
   }
 

@@ -84,21 +84,25 @@ export type Severity = "debug" | "info" | "warning" | "error";
 export interface Engine {
   log(severity: Severity, urn: string, message: string): void;
   status(severity: Severity, urn: string, message: string): void;
+  /** Resolves when every message so far has reached the engine: what comes after an operation's answer is not shown. */
+  delivered(): Promise<unknown>;
 }
 
 /** Connects to the engine's log service; a message that cannot be delivered is dropped, as in the official plugins. */
 export function connectEngine(address: string | undefined): Engine {
-  if (!address) return { log: () => undefined, status: () => undefined };
+  if (!address) return { log: () => undefined, status: () => undefined, delivered: async () => undefined };
   const client = new EngineClient(address, grpc.credentials.createInsecure(), CHANNEL_OPTIONS);
+  const pending = new Set<Promise<void>>();
   const send = (severity: Severity, urn: string, message: string, ephemeral: boolean): void => {
     const request = new LogRequest();
     request.setSeverity({ debug: LogSeverity.DEBUG, info: LogSeverity.INFO, warning: LogSeverity.WARNING, error: LogSeverity.ERROR }[severity]);
     request.setUrn(urn);
     request.setMessage(message);
     request.setEphemeral(ephemeral);
-    client.log(request, () => undefined);
+    const sent: Promise<void> = new Promise<void>((resolve) => client.log(request, () => resolve())).then(() => void pending.delete(sent));
+    pending.add(sent);
   };
-  return { log: (s, u, m) => send(s, u, m, false), status: (s, u, m) => send(s, u, m, true) };
+  return { log: (s, u, m) => send(s, u, m, false), status: (s, u, m) => send(s, u, m, true), delivered: () => Promise.all(pending) };
 }
 
 /** The resource exists but is not in order: the engine keeps `state` and reports every reason. */

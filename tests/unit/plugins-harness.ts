@@ -125,7 +125,7 @@ export async function serveProvider(handlers: Handlers): Promise<Provider> {
 /** An engine that keeps every message. */
 export function recordingEngine(): Engine & { lines: string[] } {
   const lines: string[] = [];
-  return { lines, log: (severity, _urn, message) => lines.push(`${severity}: ${message}`), status: (_severity, _urn, message) => lines.push(message) };
+  return { lines, log: (severity, _urn, message) => lines.push(`${severity}: ${message}`), status: (_severity, _urn, message) => lines.push(message), delivered: async () => undefined };
 }
 
 /** Starts a bundled plugin as the engine does, with the address of a log service of ours. */

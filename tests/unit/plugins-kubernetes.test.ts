@@ -81,13 +81,17 @@ describe("pruning", () => {
     const live: Props = { spec: { replicas: 3, strategy: { type: "x" }, list: [{ a: 1, b: 2 }, { a: 3 }] }, status: {} };
     expect(prune(live, { spec: { replicas: 1, list: [{ a: 0 }] } })).toEqual({ spec: { replicas: 3, list: [{ a: 1 }] } });
   });
+  it("keeps zero values that the server left out, and no other missing ones", () => {
+    expect(prune({ a: {} }, { a: { readOnly: false, value: "", list: [], on: true }, gone: 1 })).toEqual({ a: { readOnly: false, value: "", list: [] } });
+    expect(prune({ a: { readOnly: true } }, { a: { readOnly: false } })).toEqual({ a: { readOnly: true } });
+  });
   it("of a live object by itself changes nothing", () => {
     fc.assert(fc.property(fc.jsonValue(), (value) => expect(prune(value as Props, value as Props)).toEqual(value)));
   });
 });
 
 describe("differences", () => {
-  const diff = (live: Props, news: Props, last = live, forceNew: string[] = [], ignore: string[] = []) => diffObjects(live, news, last, forceNew, ignore).kinds;
+  const diff = (live: Props, news: Props, ignore: string[] = []) => diffObjects(live, news, [], ignore).kinds;
   it("are told path by path", () => {
     const live = { a: { b: 1, gone: 2 }, list: [1, 2, 3], "x.y/z": "old" };
     const news = { a: { b: 2, added: 3 }, list: [1, 5], "x.y/z": "new" };
@@ -96,20 +100,15 @@ describe("differences", () => {
   it("are none between equal objects", () => {
     fc.assert(fc.property(fc.dictionary(fc.string(), fc.jsonValue()), (value) => expect(diff(value as Props, structuredClone(value) as Props)).toEqual({})));
   });
-  it("are none for a zero value that the server left out, unless it is new", () => {
-    expect(diff({ spec: {} }, { spec: { readOnly: false } }, { spec: { readOnly: false } })).toEqual({});
-    expect(diff({ spec: {} }, { spec: { readOnly: false } }, { spec: {} })).toEqual({ "spec.readOnly": Kind.ADD });
-    expect(diff({ spec: {} }, { spec: { readOnly: true } }, { spec: { readOnly: true } })).toEqual({ "spec.readOnly": Kind.ADD });
-  });
   it("hold unknown values, which may differ", () => {
     expect(diff({ a: 1 }, { a: UNKNOWN, b: UNKNOWN })).toEqual({ a: Kind.UPDATE, b: Kind.ADD });
   });
   it("leave out what is to be ignored", () => {
-    expect(diff({ spec: { replicas: 1, x: 1 } }, { spec: { replicas: 2, x: 2 } }, {}, [], ["spec.replicas"])).toEqual({ "spec.x": Kind.UPDATE });
-    expect(diff({ c: [{ image: "a" }] }, { c: [{ image: "b" }] }, {}, [], ["c[*].image"])).toEqual({});
+    expect(diff({ spec: { replicas: 1, x: 1 } }, { spec: { replicas: 2, x: 2 } }, ["spec.replicas"])).toEqual({ "spec.x": Kind.UPDATE });
+    expect(diff({ c: [{ image: "a" }] }, { c: [{ image: "b" }] }, ["c[*].image"])).toEqual({});
   });
   it("say which fields replace the object", () => {
-    const changes = diffObjects({ spec: { selector: { matchLabels: { a: "1" } }, replicas: 1 } }, { spec: { selector: { matchLabels: { a: "2" } }, replicas: 2 } }, {}, [".spec.selector"], []);
+    const changes = diffObjects({ spec: { selector: { matchLabels: { a: "1" } }, replicas: 1 } }, { spec: { selector: { matchLabels: { a: "2" } }, replicas: 2 } }, [".spec.selector"], []);
     expect(changes.kinds).toEqual({ "spec.selector.matchLabels.a": Kind.UPDATE_REPLACE, "spec.replicas": Kind.UPDATE });
     expect(changes.replaces).toEqual(["spec.selector.matchLabels.a"]);
   });
@@ -221,17 +220,18 @@ it("deletion propagates in the foreground unless told otherwise", () => {
 
 describe("a Deployment", () => {
   const revision = { "deployment.kubernetes.io/revision": "1" };
-  const deployment = (status: object, spec: object = {}): KubeObject => ({ ...object("apps/v1", "Deployment", { spec, status }), metadata: { name: "d", namespace: "n", uid: "u", generation: 2, annotations: revision } });
+  const deployment = (status: object, spec: object = { replicas: 2 }): KubeObject => ({ ...object("apps/v1", "Deployment", { spec, status }), metadata: { name: "d", namespace: "n", uid: "u", generation: 2, annotations: revision } });
   const replicaSet = (readyReplicas: number): KubeObject => ({ ...object("apps/v1", "ReplicaSet", { spec: { replicas: 2 }, status: { readyReplicas } }), metadata: { name: "rs", uid: "rs", annotations: revision, ownerReferences: [{ uid: "u" }] } });
-  const done = { observedGeneration: 2, conditions: [condition("Available", "True"), condition("Progressing", "True", "NewReplicaSetAvailable")] };
+  const done = { observedGeneration: 2, updatedReplicas: 2, conditions: [condition("Available", "True"), condition("Progressing", "True", "NewReplicaSetAvailable")] };
   it("is ready when its new ReplicaSet is", () => expect(deploymentVerdict(deployment(done), now({ ReplicaSet: [replicaSet(2)] })).ready).toBe(true));
   it("is not ready before the controller has seen it, or while Pods are missing", () => {
     expect(deploymentVerdict(deployment({ ...done, observedGeneration: 1 }), now({ ReplicaSet: [replicaSet(2)] })).ready).toBe(false);
     expect(deploymentVerdict(deployment(done), now({ ReplicaSet: [replicaSet(1)] })).ready).toBe(false);
     expect(deploymentVerdict(deployment(done), now({})).ready).toBe(false);
+    expect(deploymentVerdict(deployment({ ...done, updatedReplicas: 0 }), now({ ReplicaSet: [replicaSet(2)] })).ready).toBe(false);
   });
   it("waits for its claims and names them", () => {
-    const volumes = { template: { spec: { volumes: [{ persistentVolumeClaim: { claimName: "home" } }] } } };
+    const volumes = { replicas: 2, template: { spec: { volumes: [{ persistentVolumeClaim: { claimName: "home" } }] } } };
     const claim = (phase: string): KubeObject => ({ ...object("v1", "PersistentVolumeClaim", { status: { phase } }), metadata: { name: "home" } });
     const pending = deploymentVerdict(deployment(done, volumes), now({ ReplicaSet: [replicaSet(2)], PersistentVolumeClaim: [claim("Pending")] }));
     expect(pending.ready).toBe(false);
