@@ -172,7 +172,13 @@ export function jobFromCron(cron: KubernetesObject, name: string, env: Record<st
   return {
     apiVersion: "batch/v1",
     kind: "Job",
-    metadata: { name, namespace: cron.metadata.namespace, labels: template.metadata?.labels ?? {} },
+    metadata: {
+      name,
+      namespace: cron.metadata.namespace,
+      labels: template.metadata?.labels ?? {},
+      // Goes with the CronJob: a finished pod that is still listed would keep the home's claim from being deleted.
+      ownerReferences: [{ apiVersion: "batch/v1", kind: "CronJob", name: cron.metadata.name, uid: cron.metadata.uid }],
+    },
     spec: { ...template.spec, backoffLimit: 0, ttlSecondsAfterFinished: 86400 },
   };
 }

@@ -17,7 +17,15 @@ const base64 = (text: string) => Buffer.from(text).toString("base64");
 const admin = new k8s.core.v1.Secret("admin", { metadata: { name: "jenkins-admin", namespace: here }, data: { "admin-user": base64("admin"), "admin-password": base64("admin-of-the-bed") } });
 const home = new k8s.core.v1.PersistentVolumeClaim(
   "home",
-  { metadata: { name: "jenkins-home", namespace: here, labels: { bed: "yes" } }, spec: { accessModes: ["ReadWriteOnce"], storageClassName: "openebs-hostpath", resources: { requests: { storage: "2Gi" } } } },
+  {
+    metadata: {
+      name: "jenkins-home",
+      namespace: here,
+      labels: { bed: "yes" },
+      // As the scheduler writes it when it has chosen a node for the first pod.
+      ...(config.get("node") && { annotations: { "volume.kubernetes.io/selected-node": config.require("node"), "pulumi.com/skipAwait": "true" } }),
+    },
+    spec: { accessModes: ["ReadWriteOnce"], storageClassName: "openebs-hostpath", resources: { requests: { storage: "2Gi" } } } },
   { protect: config.getBoolean("protect") ?? false },
 );
 

@@ -80,7 +80,7 @@ describe("snapshots", () => {
 });
 
 const cron: KubernetesObject = {
-  metadata: { name: "jenkins-backup", namespace: "jenkins" },
+  metadata: { name: "jenkins-backup", namespace: "jenkins", uid: "cron-uid" },
   spec: {
     jobTemplate: {
       metadata: { labels: { "app.kubernetes.io/name": "jenkins-backup", "app.kubernetes.io/component": "saver" } },
@@ -104,6 +104,7 @@ describe("jobs", () => {
   test("a job by hand is the CronJob's, not repeated, with what was asked for", () => {
     const job = jobFromCron(cron, "by-hand", { ACCEPT_SHRINK: "1" });
     expect(job).toMatchObject({ kind: "Job", metadata: { name: "by-hand", namespace: "jenkins" }, spec: { backoffLimit: 0 } });
+    expect(job.metadata.ownerReferences).toEqual([{ apiVersion: "batch/v1", kind: "CronJob", name: "jenkins-backup", uid: "cron-uid" }]);
     expect(job.spec.template.spec.initContainers[0].env).toEqual([{ name: "ACCEPT_SHRINK", value: "1" }]);
     expect(cron.spec.jobTemplate.spec.backoffLimit).toBe(2);
   });

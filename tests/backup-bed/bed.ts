@@ -1,0 +1,152 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import * as fs from "node:fs";
+import * as http from "node:http";
+import * as os from "node:os";
+import * as path from "node:path";
+import { CACHE, NETWORK, REGISTRY, REPO } from "../../sandbox/paths";
+import { run, waitFor, type Result } from "../../sandbox/shell";
+import { ENV } from "../e2e/sandbox";
+import upstream from "../../images/upstream.json";
+
+/**
+ * A controller with its backup in a namespace of the sandbox's cluster, and a restic REST server beside the cluster as
+ * the place of the repositories: what is lost with a node is not lost with it.
+ */
+const BED = __dirname;
+const image = (key: "jenkins" | "restic") => `${REGISTRY}/${upstream[key].image.replace(/^[^/]+\//, "")}:${upstream[key].tag}`;
+
+/** An object as kubectl prints it. */
+// `any`: fields of many kinds are looked at.
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+type Live = Record<string, any>;
+
+/** The restic REST server, built once from its pinned Go module. */
+export class RepositoryServer {
+  readonly folder = fs.mkdtempSync(path.join(os.tmpdir(), "restic-repositories-"));
+  private child?: ChildProcess;
+
+  constructor(readonly port: number) {}
+
+  async start(): Promise<void> {
+    const binary = path.join(CACHE, "rest-server");
+    if (!fs.existsSync(binary)) await run("go", ["build", "-C", path.join(BED, "server"), "-o", binary, "github.com/restic/rest-server/cmd/rest-server"]);
+    this.child = spawn(binary, ["--no-auth", "--listen", `${NETWORK.gateway}:${this.port}`, "--path", this.folder], { stdio: "ignore" });
+    await waitFor("the repository server", 20, () => new Promise<boolean>((resolve) => http.get(`http://${NETWORK.gateway}:${this.port}/`, (answer) => resolve(answer.resume() !== undefined)).on("error", () => resolve(false))));
+  }
+
+  /** Stops it as a power cut would. */
+  stop(): void {
+    this.child?.kill("SIGKILL");
+    this.child = undefined;
+  }
+
+  remove(): void {
+    this.stop();
+    fs.rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  address(name: string): string {
+    return `rest:http://${NETWORK.gateway}:${this.port}/${name}/`;
+  }
+}
+
+export class Bed {
+  readonly server: RepositoryServer;
+
+  constructor(
+    readonly namespace: string,
+    port: number,
+    private readonly config: Record<string, string> = {},
+  ) {
+    this.server = new RepositoryServer(port);
+  }
+
+  pulumi(args: string[], allowFailure = false): Promise<Result> {
+    return run("pulumi", [...args, "--stack", this.namespace, "--non-interactive", "--color", "never"], { cwd: BED, env: ENV, allowFailure });
+  }
+
+  async up(): Promise<void> {
+    await this.server.start();
+    await run("pulumi", ["stack", "select", "--create", this.namespace, "--non-interactive"], { cwd: BED, env: ENV });
+    const values = { namespace: this.namespace, controllerImage: image("jenkins"), resticImage: image("restic"), repository: this.server.address("jenkins"), keysRepository: this.server.address("jenkins-keys"), ...this.config };
+    for (const [key, value] of Object.entries(values)) await this.pulumi(["config", "set", key, value]);
+    await this.pulumi(["up", "--yes", "--skip-preview"]);
+    await this.answers();
+  }
+
+  async down(): Promise<void> {
+    await this.kubectl(["delete", "configmap", "jenkins-restore", "--ignore-not-found"], true);
+    await this.pulumi(["config", "set", "protect", "false"], true);
+    await this.pulumi(["up", "--yes", "--skip-preview"], true);
+    await this.pulumi(["destroy", "--yes", "--skip-preview"], true);
+    await this.pulumi(["stack", "rm", "--yes", "--force"], true);
+    fs.rmSync(path.join(BED, `Pulumi.${this.namespace}.yaml`), { force: true });
+    for (const volume of (await this.json(["get", "pv"])).items)
+      if (volume.spec.claimRef?.namespace === this.namespace) await this.kubectl(["patch", "pv", volume.metadata.name, "-p", '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'], true);
+    this.server.remove();
+  }
+
+  kubectl(args: string[], allowFailure = false, input?: string): Promise<Result> {
+    return run("kubectl", ["-n", this.namespace, ...args], { env: ENV, allowFailure, input });
+  }
+
+  async json(args: string[]): Promise<Live> {
+    return JSON.parse((await this.kubectl([...args, "-o", "json"])).stdout);
+  }
+
+  /** Runs one of the operator's commands, as `npm run backup`, `backups` and `restore` do. */
+  cli(args: string[], allowFailure = false): Promise<Result> {
+    return run("npx", ["tsx", "scripts/backup.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, allowFailure });
+  }
+
+  /** Starts one for being killed; `seen` is called with each line. */
+  startCli(args: string[], seen: (line: string, child: ChildProcess) => void): Promise<number | null> {
+    const child = spawn(process.execPath, ["--import", "tsx", "scripts/backup.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, stdio: ["ignore", "ignore", "pipe"] });
+    child.stderr!.on("data", (chunk: Buffer) => chunk.toString().split("\n").filter(Boolean).forEach((line) => seen(line, child)));
+    return new Promise((resolve) => child.on("close", resolve));
+  }
+
+  inController(script: string, allowFailure = false, input?: string): Promise<Result> {
+    return run("kubectl", ["-n", this.namespace, "exec", "-i", "deployment/jenkins", "-c", "jenkins", "--", "sh", "-c", script], { env: ENV, allowFailure, input });
+  }
+
+  answers(): Promise<unknown> {
+    return waitFor("the bed's controller", 300, async () => (await this.inController("curl -sf -o /dev/null http://localhost:8080/api/json", true)).code === 0);
+  }
+
+  /** Makes a job whose build takes about `seconds` and prints `bytes` of noise. */
+  async job(name: string, bytes = 2000, seconds = 0): Promise<void> {
+    const xml = `<?xml version='1.0' encoding='UTF-8'?><project><concurrentBuild>true</concurrentBuild><builders><hudson.tasks.Shell><command>echo build $BUILD_NUMBER; head -c ${bytes} /dev/urandom | base64; sleep ${seconds}</command></hudson.tasks.Shell></builders><publishers/><buildWrappers/></project>`;
+    await this.inController(`curl -sf -X POST -H 'Content-Type: application/xml' --data-binary @- 'http://localhost:8080/createItem?name=${encodeURIComponent(name)}'`, false, xml);
+  }
+
+  /** Runs so many builds of a job one after the other and waits for the last. */
+  async build(name: string, times = 1): Promise<void> {
+    for (let i = 0; i < times; i++) {
+      const before = (await this.builds())[name]?.length ?? 0;
+      await this.inController(`curl -sf -o /dev/null -X POST 'http://localhost:8080/job/${encodeURIComponent(name)}/build?delay=0sec'`);
+      await waitFor(`build ${before + 1} of ${name}`, 120, async () => ((await this.builds())[name]?.length ?? 0) > before);
+    }
+  }
+
+  /** Numbers of the finished builds of every job, newest first, as the running controller lists them. */
+  async builds(): Promise<Record<string, number[]>> {
+    const script = "hudson.model.Hudson.instance.getAllItems(hudson.model.Job).each { job -> println job.fullName + '\\t' + job.builds.findAll { !it.isBuilding() }*.number.join(',') }; null";
+    const { stdout } = await this.inController("curl -sf --data-urlencode script@- http://localhost:8080/scriptText", false, script);
+    return Object.fromEntries(stdout.split("\n").filter(Boolean).map((line) => line.split("\t")).map(([name, numbers]) => [name, (numbers ?? "").split(",").filter(Boolean).map(Number)]));
+  }
+
+  /** The volume that the home's claim is bound to. */
+  async volume(): Promise<string> {
+    return (await this.json(["get", "pvc", "jenkins-home"])).spec.volumeName;
+  }
+
+  /** Hash of each file of a volume, read on its node's disk; `./jobs/...` as keys. */
+  async hashes(volume: string, below = "jobs"): Promise<Map<string, string>> {
+    const { spec } = await this.json(["get", "pv", volume]);
+    const node = spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].values[0];
+    const folder = spec.local?.path ?? spec.hostPath.path;
+    const { stdout } = await run("npx", ["tsx", "sandbox/cli.ts", "exec", node, "--", "sh", "-c", `cd ${folder} && find ./${below} -type f -exec sha256sum {} +`], { cwd: REPO, env: ENV });
+    return new Map(stdout.split("\n").filter(Boolean).map((line) => [line.slice(66), line.slice(0, 64)]));
+  }
+}
