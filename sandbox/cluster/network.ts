@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { NETWORK, PREFIX, STATE } from "../paths";
-import { run } from "../shell";
+import { run, waitFor } from "../shell";
 
 const COMMENT = `${PREFIX}sandbox`;
 const FORWARD = "/proc/sys/net/ipv4/ip_forward";
@@ -49,19 +49,23 @@ export async function networkDown(): Promise<void> {
   }
 }
 
-/** Makes a network namespace on the bridge; every node is a host of its own there. */
+/** Makes a network namespace on the bridge; every node is a host of its own there. Finishes one that was left half made. */
 export async function joinNetwork(namespace: string, index: number, address: string): Promise<void> {
-  if (fs.existsSync(`/run/netns/${namespace}`)) return;
   const [outside, inside] = [`${PREFIX}v${index}`, `${PREFIX}i${index}`];
-  await run("ip", ["netns", "add", namespace]);
-  await run("ip", ["link", "add", outside, "type", "veth", "peer", "name", inside]);
-  await run("ip", ["link", "set", outside, "master", NETWORK.bridge, "up"]);
-  await run("ip", ["link", "set", inside, "netns", namespace, "name", "eth0"]);
   const inNode = (...args: string[]) => run("ip", ["-n", namespace, ...args]);
-  await inNode("addr", "add", `${address}/24`, "dev", "eth0");
+  if (!fs.existsSync(`/run/netns/${namespace}`)) await run("ip", ["netns", "add", namespace]);
+  if ((await run("ip", ["-n", namespace, "link", "show", "eth0"], { allowFailure: true })).code !== 0) {
+    // The kernel takes a moment to remove the link of a namespace that has just gone.
+    await run("ip", ["link", "del", outside], { allowFailure: true });
+    await waitFor(`${outside} of an earlier node to go`, 10, async () => !fs.existsSync(`/sys/class/net/${outside}`));
+    await run("ip", ["link", "add", outside, "type", "veth", "peer", "name", inside]);
+    await run("ip", ["link", "set", outside, "master", NETWORK.bridge, "up"]);
+    await run("ip", ["link", "set", inside, "netns", namespace, "name", "eth0"]);
+  }
+  await inNode("addr", "replace", `${address}/24`, "dev", "eth0");
   await inNode("link", "set", "lo", "up");
   await inNode("link", "set", "eth0", "up");
-  await inNode("route", "add", "default", "via", NETWORK.gateway);
+  await inNode("route", "replace", "default", "via", NETWORK.gateway);
   const sysctls = ["net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1"];
   for (const sysctl of sysctls) await run("nsenter", [`--net=/run/netns/${namespace}`, "sysctl", "-q", "-w", sysctl]);
 }

@@ -140,8 +140,10 @@ one_pass() {
     [ -n "$unreadable" ] || return 0
     return 1
   fi
-  [ "$code" = 0 ] && [ -n "$snapshot" ] || fail "restic could not make the snapshot (exit code $code): $(grep -hv '^$' "$WORK_DIR/backup.err" | tail -n 2 | tr '\n' ' ' | cut -c 1-300)" \
-    "earlier snapshots are as they were; if the target is full or gone, mend it and run the backup again"
+  if [ "$code" != 0 ] || [ -z "$snapshot" ]; then
+    fail "restic could not make the snapshot (exit code $code): $(grep -hv '^$' "$WORK_DIR/backup.err" | tail -n 2 | tr '\n' ' ' | cut -c 1-300)" \
+      "earlier snapshots are as they were; if the target is full or gone, mend it and run the backup again"
+  fi
 }
 
 # The keys are saved when they are not yet, and again should they ever change.
