@@ -264,7 +264,9 @@ async function importFolder(journal: Journal, cron: KubernetesObject, jobName: s
     if (found?.status.phase === "Running" && (await run("kubectl", [...target(), "exec", found.metadata.name, "--", "test", "-e", "/work/ready"])).code === 0) pod = found.metadata.name;
   }
   const excludes = fs.readFileSync(path.join(__dirname, "backup/excludes.txt"), "utf8").split("\n").filter((line) => line !== "" && !line.startsWith("#"));
-  const tar = spawn("tar", ["-C", folder, ...excludes.flatMap((line) => ["--exclude", `./${line.replace("/**/", "/*/")}`]), "--anchored", "--wildcards", "--owner=1000", "--group=1000", "-cf", "-", "."], { stdio: ["ignore", "pipe", "inherit"] });
+  // By its entries, not as ".": the volume's own folder belongs to root, and its mode and time are not ours to set.
+  const entries = fs.readdirSync(folder).map((name) => `./${name}`);
+  const tar = spawn("tar", ["-C", folder, "--anchored", "--wildcards", ...excludes.map((line) => `--exclude=./${line.replace("/**/", "/*/")}`), "--owner=1000", "--group=1000", "-cf", "-", ...entries], { stdio: ["ignore", "pipe", "inherit"] });
   const tarEnded = new Promise<number>((resolve) => tar.on("close", (code) => resolve(code ?? 128)));
   const copied = await run("kubectl", [...target(), "exec", "-i", pod, "--", "tar", "-C", "/target", "-xf", "-"], tar.stdout);
   if (copied.code !== 0 || (await tarEnded) !== 0) throw new Error(`the folder could not be copied: ${copied.err.trim().split("\n").slice(-3).join("\n")}`);
