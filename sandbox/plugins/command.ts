@@ -161,7 +161,8 @@ export function commandProvider(engine: Engine): Handlers {
       const urn = request.getUrn();
       const changed = !deepEqual(inputsOf(olds), news) || containsUnknown(news);
       let output: Props = {};
-      if (isCopy(urn)) await (request.getPreview() || copy(urn, request.getTimeout(), news));
+      const copied = deepEqual(olds.source, news.source) && olds.remotePath === news.remotePath;
+      if (isCopy(urn)) await (request.getPreview() || copied || copy(urn, request.getTimeout(), news));
       else if (request.getPreview()) output = changed ? { stdout: UNKNOWN, stderr: UNKNOWN } : { stdout: olds.stdout, stderr: olds.stderr };
       else output = await run(urn, request.getTimeout(), news, outputOf(olds), ["update", "create"]) as Props;
       const response = new UpdateResponse();

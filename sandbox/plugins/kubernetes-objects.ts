@@ -318,15 +318,14 @@ const mergeFields = (a: Props, b: Props): Props => {
   return merged;
 };
 
-/** Managers whose fields become ours at the first update: those of our own create and of kubectl. */
+/** Managers, by the beginning of their name, whose fields become ours at an update: those of our own create and of kubectl. */
 const ADOPTED = [
-  ["kubectl", "Apply"], ["kubectl", "Update"], ["before-first-apply", "Update"],
-  ["pulumi-kubernetes", "Update"], ["pulumi-kubernetes.exe", "Update"], ["pulumi-resource-kubernetes", "Update"],
+  ["kubectl", "Apply"], ["kubectl", "Update"], ["before-first-apply", "Update"], ["pulumi-kubernetes", "Update"], ["pulumi-resource-kubernetes", "Update"],
 ];
 
 /** The object's managed fields with those of adopted managers given to `manager`; undefined where there are none to give. */
 export function adoptManagedFields(entries: ManagedFields[], manager: string): ManagedFields[] | undefined {
-  const isAdopted = (entry: ManagedFields) => !entry.subresource && ADOPTED.some(([name, operation]) => entry.manager === name && entry.operation === operation);
+  const isAdopted = (entry: ManagedFields) => !entry.subresource && ADOPTED.some(([name, operation]) => entry.manager.startsWith(name) && entry.operation === operation);
   const adopted = entries.filter(isAdopted);
   if (adopted.length === 0) return undefined;
   const isOurs = (entry: ManagedFields) => entry.manager === manager && entry.operation === "Apply" && !entry.subresource;

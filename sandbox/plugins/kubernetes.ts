@@ -443,6 +443,7 @@ export class KubernetesProvider {
         seconds: timeoutSeconds(request.getTimeout(), annotation(inputs, "pulumi.com/timeoutSeconds")), cancelled: this.cancelled.signal,
         status: (severity, message) => this.engine.status(severity, urn, message),
       });
+      await this.engine.delivered();
       return new Empty();
     } catch (error) {
       if (error instanceof NoKindError || (error instanceof ApiError && error.code === 404)) return new Empty();

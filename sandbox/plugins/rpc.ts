@@ -92,17 +92,17 @@ export interface Engine {
 export function connectEngine(address: string | undefined): Engine {
   if (!address) return { log: () => undefined, status: () => undefined, delivered: async () => undefined };
   const client = new EngineClient(address, grpc.credentials.createInsecure(), CHANNEL_OPTIONS);
-  const pending = new Set<Promise<void>>();
+  // One after the other: calls at the same time may overtake each other.
+  let queue: Promise<void> = Promise.resolve();
   const send = (severity: Severity, urn: string, message: string, ephemeral: boolean): void => {
     const request = new LogRequest();
     request.setSeverity({ debug: LogSeverity.DEBUG, info: LogSeverity.INFO, warning: LogSeverity.WARNING, error: LogSeverity.ERROR }[severity]);
     request.setUrn(urn);
     request.setMessage(message);
     request.setEphemeral(ephemeral);
-    const sent: Promise<void> = new Promise<void>((resolve) => client.log(request, () => resolve())).then(() => void pending.delete(sent));
-    pending.add(sent);
+    queue = queue.then(() => new Promise<void>((resolve) => client.log(request, () => resolve())));
   };
-  return { log: (s, u, m) => send(s, u, m, false), status: (s, u, m) => send(s, u, m, true), delivered: () => Promise.all(pending) };
+  return { log: (s, u, m) => send(s, u, m, false), status: (s, u, m) => send(s, u, m, true), delivered: () => queue };
 }
 
 /** The resource exists but is not in order: the engine keeps `state` and reports every reason. */

@@ -187,7 +187,7 @@ describe("field managers", () => {
   it("of our own create and of kubectl hand their fields over; others keep theirs", () => {
     const entries = adoptManagedFields([
       { manager: "pulumi-kubernetes", operation: "Update", fieldsV1: fields("a") },
-      { manager: "kubectl", operation: "Apply", fieldsV1: fields("b") },
+      { manager: "kubectl-edit", operation: "Update", fieldsV1: fields("b") },
       { manager: "kube-controller-manager", operation: "Update", fieldsV1: fields("c") },
       { manager: "pulumi-kubernetes", operation: "Update", subresource: "status", fieldsV1: fields("d") },
     ], "pulumi-kubernetes-1");
