@@ -9,6 +9,7 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { PassThrough } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
 import { build as bundle } from "esbuild";
@@ -260,8 +261,16 @@ interface Entry {
   bytes: number;
 }
 
+function isGzip(file: string): boolean {
+  const start = Buffer.alloc(2);
+  const handle = fs.openSync(file, "r");
+  fs.readSync(handle, start, 0, 2, 0);
+  fs.closeSync(handle);
+  return start[0] === 0x1f && start[1] === 0x8b;
+}
+
 /** The cache folder: buildah's own storage, the OCI layout with the finished blobs, a record per image. */
-class Store {
+export class Store {
   readonly layout: string;
   readonly scratch: string;
   readonly buildah: string[];
@@ -332,8 +341,10 @@ class Store {
         yield chunk;
       }
     };
-    const file = `${blobPath(exported, digest)}.gz`;
-    await pipeline(fs.createReadStream(blobPath(exported, digest)), createGzip(), count, fs.createWriteStream(file));
+    const source = blobPath(exported, digest);
+    const file = `${source}.gz`;
+    // buildah leaves its constant empty layer compressed, whatever it was asked for.
+    await pipeline(fs.createReadStream(source), isGzip(source) ? new PassThrough() : createGzip(), count, fs.createWriteStream(file));
     const descriptor = { mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest: `sha256:${hash.digest("hex")}`, size };
     fs.renameSync(file, blobPath(this.layout, descriptor.digest));
     fs.writeFileSync(known, JSON.stringify(descriptor));

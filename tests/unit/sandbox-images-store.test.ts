@@ -1,0 +1,39 @@
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { gunzipSync, gzipSync } from "node:zlib";
+import { Store } from "../../sandbox/images/index";
+
+const sha256 = (bytes: Buffer) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+let folder: string;
+
+beforeEach(() => (folder = fs.mkdtempSync(path.join(os.tmpdir(), "store-"))));
+afterEach(() => fs.rmSync(folder, { recursive: true, force: true }));
+
+test("every layer in the cache is compressed exactly once, also one that the builder had compressed", async () => {
+  const exported = path.join(folder, "exported");
+  const blobs = path.join(exported, "blobs/sha256");
+  fs.mkdirSync(blobs, { recursive: true });
+  const put = (bytes: Buffer) => {
+    fs.writeFileSync(path.join(blobs, sha256(bytes).slice(7)), bytes);
+    return { digest: sha256(bytes), size: bytes.length };
+  };
+  const [plain, empty] = [Buffer.from("a layer as tar"), Buffer.alloc(1024)];
+  const layers = [
+    { mediaType: "application/vnd.oci.image.layer.v1.tar", ...put(plain) },
+    { mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", ...put(gzipSync(empty)) },
+  ];
+  const config = { mediaType: "application/vnd.oci.image.config.v1+json", ...put(Buffer.from("{}")) };
+  const manifest = put(Buffer.from(JSON.stringify({ schemaVersion: 2, config, layers })));
+  fs.writeFileSync(path.join(exported, "index.json"), JSON.stringify({ manifests: [manifest] }));
+
+  const store = new Store(path.join(folder, "cache"));
+  await store.locked(async () => void (await store.adopt("image", "key", exported)));
+
+  const entry = store.find("image", "key");
+  const blob = (digest: string) => fs.readFileSync(path.join(store.layout, "blobs/sha256", digest.slice(7)));
+  const adopted = JSON.parse(blob(entry?.digest ?? "").toString()) as { layers: { digest: string; size: number }[] };
+  expect(adopted.layers.map(({ digest }) => gunzipSync(blob(digest)).equals(plain) || gunzipSync(blob(digest)).equals(empty))).toEqual([true, true]);
+  for (const { digest, size } of adopted.layers) expect([sha256(blob(digest)), blob(digest).length]).toEqual([digest, size]);
+});
