@@ -39,6 +39,7 @@ export function loadTarget(settings: KubeSettings): Target {
         source = path;
         config.loadFromFile(path);
       } else if (!/[\n{]/.test(settings.kubeconfig)) {
+        source = path;
         throw new Error(`there is no file ${path}`);
       } else {
         config.loadFromString(settings.kubeconfig);

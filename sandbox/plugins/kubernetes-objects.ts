@@ -131,12 +131,24 @@ export function canonicalQuantity(text: string): string {
 const QUANTITY_FIELDS = new Set(["sizeLimit", "divisor"]);
 const QUANTITY_MAPS = new Set(["limits", "requests", "capacity", "allocatable", "hard", "overhead", "podFixed", "default", "defaultRequest", "max", "min", "maxLimitRequestRatio"]);
 
-function canonical(value: Value, inQuantities: boolean): Value {
-  if (Array.isArray(value)) return value.map((inner) => canonical(inner, false));
-  if (!isObject(value)) return inQuantities && (typeof value === "number" || (typeof value === "string" && value !== UNKNOWN)) ? canonicalQuantity(String(value)) : value;
-  return Object.fromEntries(Object.entries(value)
-    .filter(([, inner]) => inner !== null)
-    .map(([key, inner]) => [key, isObject(inner) ? canonical(inner, QUANTITY_MAPS.has(key)) : canonical(inner, inQuantities || QUANTITY_FIELDS.has(key))]));
+/** Maps whose keys are the user's own: nothing in them is touched. */
+const USER_MAPS = new Set(["annotations", "labels", "matchLabels", "nodeSelector", "data", "stringData", "binaryData", "parameters"]);
+/** Fields for which Kubernetes' own types know no difference between a zero value and none, so that the server drops it. */
+const OPTIONAL_ZEROS = new Set([
+  ...USER_MAPS, "limits", "requests", "hostNetwork", "hostPID", "hostIPC", "readOnly", "tty", "stdin", "stdinOnce", "paused", "unschedulable", "publishNotReadyAddresses", "value", "subPath",
+]);
+const isDropped = (key: string, value: Value): boolean =>
+  value === null || (Array.isArray(value) && value.length === 0) ||
+  (OPTIONAL_ZEROS.has(key) && (value === false || value === "" || (isObject(value) && Object.keys(value).length === 0)));
+
+function canonical(value: Value, isQuantity = false): Value {
+  if (Array.isArray(value)) return value.map((inner) => canonical(inner));
+  if (!isObject(value)) return isQuantity && (typeof value === "number" || (typeof value === "string" && value !== UNKNOWN)) ? canonicalQuantity(String(value)) : value;
+  return Object.fromEntries(Object.entries(value).filter(([key, inner]) => !isDropped(key, inner)).map(([key, inner]) => {
+    if (USER_MAPS.has(key)) return [key, inner];
+    if (isObject(inner) && QUANTITY_MAPS.has(key)) return [key, Object.fromEntries(Object.entries(inner).map(([name, amount]) => [name, canonical(amount, true)]))];
+    return [key, canonical(inner, QUANTITY_FIELDS.has(key))];
+  }));
 }
 
 const SERVER_FIELDS = ["creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields", "resourceVersion", "uid"];
@@ -145,7 +157,7 @@ const SERVER_FIELDS = ["creationTimestamp", "deletionGracePeriodSeconds", "delet
 export function normalize(object: Props): Props {
   const { apiVersion, kind } = object;
   const known = typeof apiVersion === "string" && isBuiltIn(apiVersion) && kind !== "CustomResourceDefinition";
-  let result: Props = known ? (canonical(object, false) as Props) : { ...object };
+  let result: Props = known ? (canonical(object) as Props) : { ...object };
   if (apiVersion === "v1" && kind === "Secret") {
     const { stringData, ...rest } = result;
     const base64 = (text: Value): Value => (typeof text === "string" && text !== UNKNOWN ? Buffer.from(text).toString("base64") : text);

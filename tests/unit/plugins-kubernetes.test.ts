@@ -64,6 +64,12 @@ describe("the normal form", () => {
     const schema = { limits: { maxLength: 5 } };
     expect(normalize({ apiVersion: "apiextensions.k8s.io/v1", kind: "CustomResourceDefinition", spec: schema }).spec).toEqual(schema);
   });
+  it("has no zero values that mean the same as none, and keeps those that do not", () => {
+    const spec = { hostNetwork: false, automountServiceAccountToken: false, replicas: 0, volumes: [{ emptyDir: {} }], env: [{ name: "E", value: "" }], args: [], podSelector: {}, nodeSelector: {} };
+    expect(normalize({ apiVersion: "v1", kind: "Pod", spec }).spec).toEqual({ automountServiceAccountToken: false, replicas: 0, volumes: [{ emptyDir: {} }], env: [{ name: "E" }], podSelector: {} });
+    expect(normalize({ apiVersion: "example.com/v1", kind: "Pod", spec }).spec).toEqual(spec);
+    expect(normalize({ apiVersion: "v1", kind: "ConfigMap", data: { value: "", requests: "1000m" } }).data).toEqual({ value: "", requests: "1000m" });
+  });
   it("has no metadata that the server sets, and keeps the rest", () => {
     expect(normalize({ apiVersion: "v1", kind: "ConfigMap", metadata: { name: "a", uid: "1", resourceVersion: "2", managedFields: [], labels: { a: "b" } } }).metadata).toEqual({ name: "a", labels: { a: "b" } });
   });
