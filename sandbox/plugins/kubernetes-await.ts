@@ -66,7 +66,9 @@ export function podReasons(pod: KubeObject): string[] {
     ];
   });
   const blocking = ["PodScheduled", "Initialized", "Ready"].map((type) => conditionOf(pod, type)).find((condition) => condition && condition.status !== "True");
-  const messages = [...(blocking?.message ? [blocking.message] : []), ...errors];
+  const starting = containers.flatMap(({ name, state }) => (state?.waiting ? [`container "${name}": [${state.waiting.reason}]`] : []));
+  const known = [...(blocking?.message ? [blocking.message] : []), ...errors];
+  const messages = known.length > 0 ? known : starting;
   return messages.length > 0 ? [`[Pod ${shown(pod)}]: ${messages.join(" -- ")}`] : [];
 }
 

@@ -294,7 +294,9 @@ describe("other kinds", () => {
     expect(podReasons(object("v1", "Pod", { status: { conditions: [condition("PodScheduled", "False", "Unschedulable", "0/1 nodes are available")] } }))).toEqual(["[Pod n/x]: 0/1 nodes are available"]);
     const crashed = { name: "a", ready: false, state: { waiting: { reason: "CrashLoopBackOff", message: "back-off" } }, lastState: { terminated: { reason: "Error", exitCode: 3, finishedAt: "t" } } };
     expect(podReasons(object("v1", "Pod", { status: { containerStatuses: [crashed] } }))[0]).toMatch(/CrashLoopBackOff.*exit code 3/);
-    expect(podReasons(object("v1", "Pod", { status: { containerStatuses: [{ name: "a", ready: false, state: { waiting: { reason: "ContainerCreating" } } }] } }))).toEqual([]);
+    const creating = { name: "a", ready: false, state: { waiting: { reason: "ContainerCreating" } } };
+    expect(podReasons(object("v1", "Pod", { status: { containerStatuses: [creating] } }))).toEqual(['[Pod n/x]: container "a": [ContainerCreating]']);
+    expect(podReasons(object("v1", "Pod", { status: { phase: "Succeeded", containerStatuses: [creating] } }))).toEqual([]);
   });
   it("a Service waits for its Pods, or for none to appear", () => {
     const service = (spec: object, status = {}) => object("v1", "Service", { spec, status });
