@@ -117,7 +117,8 @@ export = async () => {
       ...(config.prometheusNamespace && { prometheusNamespace: config.prometheusNamespace }),
       ...(login && { registryLogin: login }),
     },
-    afterNodePorts,
+    // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
+    { ...opts, dependsOn: [nodePorts, storage] },
   );
 
   const backup =
