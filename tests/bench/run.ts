@@ -40,20 +40,22 @@ function plain(value: unknown): unknown {
   return Object.fromEntries(Object.entries(record).filter(([key]) => key !== "__defaults" && key !== "__initialApiVersion" && key !== "__fieldManager" && key !== "__inputs").map(([key, item]) => [key, plain(item)]));
 }
 
-const commandOf = (resource: StateResource) => plain(resource.inputs) as { create: string; stdin?: string; environment?: Record<string, string>; interpreter?: string[]; dir?: string; connection?: { host: string; user?: string; port?: number } };
+const commandOf = (resource: StateResource) => plain(resource.inputs) as { create: string; delete?: string; stdin?: string; environment?: Record<string, string>; interpreter?: string[]; dir?: string; connection?: { host: string; user?: string; port?: number } };
 
-/** Runs the create command of a command resource by hand. */
-async function runByHand(resource: StateResource): Promise<void> {
+/** Runs the create or delete command of a command resource by hand; nothing where it has none. */
+async function runByHand(resource: StateResource, which: "create" | "delete"): Promise<void> {
   const command = commandOf(resource);
+  const text = command[which];
+  if (text === undefined) return;
   const environment = command.environment ?? {};
   if (resource.type === "command:local:Command") {
     const [program, ...args] = command.interpreter ?? ["/bin/sh", "-c"];
-    await run(program, [...args, command.create], { cwd: command.dir ?? REPO, env: { ...ENV, ...environment }, input: command.stdin });
+    await run(program, [...args, text], { cwd: command.dir ?? REPO, env: { ...ENV, ...environment }, input: command.stdin });
     return;
   }
   const { host, user = "root", port = 22 } = command.connection ?? { host: "" };
   const exports = Object.entries(environment).map(([name, value]) => `export ${name}='${value.replace(/'/g, `'\\''`)}'; `).join("");
-  await run("ssh", ["-q", "-i", SSH_KEY, "-p", String(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", `${user}@${host}`, exports + command.create], { input: command.stdin });
+  await run("ssh", ["-q", "-i", SSH_KEY, "-p", String(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", `${user}@${host}`, exports + text], { input: command.stdin });
 }
 
 /** Resident memory of every container of a namespace's pods in MiB, as the kubelet counts it. */
@@ -111,7 +113,7 @@ async function main(): Promise<void> {
   let kubectlCold: number, kubectlNoop: number, kubectlDiff: number;
   try {
     kubectlCold = await seconds(async () => {
-      for (const command of commands) await runByHand(command);
+      for (const command of commands) await runByHand(command, "create");
       await apply();
       await wait();
     });
@@ -125,6 +127,7 @@ async function main(): Promise<void> {
     });
   } finally {
     await kubectl(["delete", "--ignore-not-found", "--wait=true", "-f", rest, "-f", first]);
+    for (const command of commands.reverse()) await runByHand(command, "delete");
     fs.rmSync(scratch, { recursive: true });
   }
 
