@@ -583,7 +583,8 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     const optional = (key: string, good: RegExp | undefined, expected: string) => root.string(key, { default: "", good, expected }) || undefined;
     const secrets = (key: string, ...paths: string[]) => {
       const value = parsed(root.get(key));
-      const present = paths.filter((p) => (p === "" ? root.has(key) : isObject(value) && value[p] !== undefined && value[p] !== ""));
+      const within = (path: string) => path.split(".").reduce<unknown>((outer, name) => (isObject(outer) ? outer[name] : undefined), value);
+      const present = paths.filter((p) => (p === "" ? root.has(key) : within(p) !== undefined && within(p) !== ""));
       if (present.length > 0 && !env.isSecret(key))
         for (const p of present) {
           const at = p === "" ? key : `${key}.${p}`;
@@ -591,9 +592,9 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
         }
     };
     secrets("adminPassword", "");
-    secrets("controlPlane", "privateKey");
+    secrets("controlPlane", "privateKey", "proxy.privateKey");
     secrets("registry", "password");
-    secrets("backup", "password", "keysPassword", "ssh");
+    secrets("backup", "password", "keysPassword", "environment", "ssh");
 
     const images = root.section("images", readImages);
     const allBuilds = readBuilds(root, images);

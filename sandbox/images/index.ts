@@ -89,22 +89,6 @@ const RECIPES: Record<string, Recipe> = {
   restic: { on: ["base"], upstream: "restic" },
 };
 
-/** Folder names of the images that are pushed. */
-export const IMAGE_NAMES = Object.keys(RECIPES).filter((name) => RECIPES[name].upstream !== undefined);
-
-/**
- * References of all images in a registry, keyed as in images/upstream.json (the Debian base as "debian").
- * @param registry host and port, such as "10.88.0.1:5000"
- */
-export function sandboxReferences(registry: string): Record<string, string> {
-  return Object.fromEntries(
-    IMAGE_NAMES.map((name) => {
-      const { repository, tag } = target(name);
-      return [name === "base" ? "debian" : RECIPES[name].upstream!, `${registry}/${repository}:${tag}`];
-    }),
-  );
-}
-
 /**
  * Builds every image whose inputs changed since it was last built into this cache.
  * @throws when a tool is missing or a build fails; the message holds the failing step's last lines

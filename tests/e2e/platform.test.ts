@@ -1,5 +1,6 @@
+import { run } from "../../sandbox/shell";
 import {
-  adminAuth, createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, pulumi, request, STACK, startBuild, unpack, up, waitFor,
+  adminAuth, createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, pulumi, request, STACK, startBuild, unpack, up, waitFor,
 } from "./sandbox";
 
 jest.setTimeout(900_000);
@@ -15,6 +16,8 @@ interface Pod {
   spec: { containers: { name: string; image: string; command?: string[]; args?: string[]; securityContext?: { privileged?: boolean } }[]; serviceAccountName: string };
 }
 
+const controllerLabels = "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller";
+const controllerPods = async () => (await kubectlJson<List<{ metadata: { uid: string }; status: { conditions?: { type: string; status: string }[] } }>>(["-n", "jenkins", "get", "pods", "-l", controllerLabels])).items;
 const agentPods = async () => (await kubectlJson<List<Pod>>(["-n", "jenkins-agents", "get", "pods", "-l", "jenkins=agent"])).items;
 const outputs = async () => JSON.parse((await pulumi(["stack", "output", "--stack", STACK, "--json"])).stdout) as Record<string, string> & { agentImages: Record<string, string> };
 
@@ -64,6 +67,7 @@ describe("the platform on a live cluster", () => {
     for (const reference of Object.values(out.agentImages)) expect(reference).toMatch(/@sha256:[0-9a-f]{64}$/);
     const password = (await adminAuth()).split(":")[1];
     expect(password.length).toBeGreaterThanOrEqual(16);
+    expect((await run("sh", ["-c", out.adminPasswordCommand], { env: ENV })).stdout).toBe(password);
     expect(JSON.stringify(out)).not.toContain(password);
   });
 
@@ -110,8 +114,14 @@ describe("the platform on a live cluster", () => {
     const config = `/var/openebs/local/${home}/jobs/e2e-survivor/config.xml`;
     const bytes = await onDisk(config);
     try {
-      await kubectl(["-n", "jenkins", "delete", "pod", "-l", "app.kubernetes.io/name=jenkins", "--grace-period=0", "--force"]);
-      await waitFor("the controller to come back", 180, async () => (await request("GET", "/login")).status === 200);
+      const ready = async () => (await controllerPods()).filter((pod) => pod.status.conditions?.some(({ type, status }) => type === "Ready" && status === "True")).map((pod) => pod.metadata.uid);
+      const killed = await ready();
+      expect(killed).toHaveLength(1);
+      await kubectl(["-n", "jenkins", "delete", "pod", "-l", controllerLabels, "--grace-period=0", "--force"]);
+      await waitFor("another controller pod to be ready", 180, async () => (await ready()).some((uid) => uid !== killed[0]));
+      await jenkinsAnswers();
+      // The new controller takes the password that the old one took, and the Secret still holds it.
+      expect((await request("GET", "/api/json", { auth: before })).status).toBe(200);
       expect(await adminAuth()).toBe(before);
       const jobs = JSON.parse(await jenkins("GET", "/api/json")) as { jobs: { name: string }[] };
       expect(jobs.jobs.map((job) => job.name)).toContain("e2e-survivor");

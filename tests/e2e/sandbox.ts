@@ -85,7 +85,7 @@ export function jenkinsAnswers(seconds = 120): Promise<Answer> {
   });
 }
 
-/** The administrator's name and password, as the stack's own output says to read them. */
+/** The administrator's name and password, as they stand in the Secret. */
 export async function adminAuth(): Promise<string> {
   const value = (key: string) => kubectlJson<{ data: Record<string, string> }>(["-n", "jenkins", "get", "secret", "jenkins-admin"]).then((secret) => Buffer.from(secret.data[key], "base64").toString());
   return `${await value("admin-user")}:${await value("admin-password")}`;
@@ -113,7 +113,7 @@ export function jobXml(label: string, shell: string): string {
   return `<?xml version='1.0' encoding='UTF-8'?><project><assignedNode>${escape(label)}</assignedNode><canRoam>false</canRoam><concurrentBuild>true</concurrentBuild><builders><hudson.tasks.Shell><command>${escape(shell)}</command></hudson.tasks.Shell></builders><publishers/><buildWrappers/></project>`;
 }
 
-/** Makes a job, or gives an existing one this content. */
+/** Makes a job of a name that is free. */
 export async function createJob(name: string, xml: string): Promise<void> {
   await jenkins("POST", `/createItem?name=${name}`, xml, "application/xml");
 }

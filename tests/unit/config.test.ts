@@ -229,6 +229,12 @@ describe("secrets", () => {
     expect(problemsOf(further, encrypted)).toEqual([]);
   });
 
+  test("deeper in an object are refused in plain text as well", () => {
+    const proxy = { host: "jump.example.com", hostKey: node.hostKey, privateKey };
+    expect(problemsOf({ controlPlane: { privateKeyFile: "key", proxy, nodes: [node] } }).map((p) => p.key)).toContain("controlPlane.proxy.privateKey");
+    expect(problemsOf({ backup: { environment: { AWS_SECRET_ACCESS_KEY: "plain" } } }).map((p) => p.key)).toContain("backup.environment");
+  });
+
   test("that are too short are not shown either", () => {
     const problems = problemsOf({ adminPassword: "short" }, encrypted);
     expect(problems.map((p) => p.key)).toEqual(["adminPassword"]);
