@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from "node:child_process";
+import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as http from "node:http";
 import * as os from "node:os";
@@ -28,7 +29,8 @@ export class RepositoryServer {
   constructor(readonly port: number) {}
 
   async start(): Promise<void> {
-    const binary = path.join(CACHE, "rest-server");
+    const pins = createHash("sha256").update(fs.readFileSync(path.join(BED, "server/go.mod"))).update(fs.readFileSync(path.join(BED, "server/go.sum"))).digest("hex").slice(0, 16);
+    const binary = path.join(CACHE, "bin", `rest-server-${pins}`);
     if (!fs.existsSync(binary)) await run("go", ["build", "-C", path.join(BED, "server"), "-o", binary, "github.com/restic/rest-server/cmd/rest-server"]);
     this.child = spawn(binary, ["--no-auth", "--listen", `${NETWORK.gateway}:${this.port}`, "--path", this.folder], { stdio: "ignore" });
     await waitFor("the repository server", 20, () => new Promise<boolean>((resolve) => http.get(`http://${NETWORK.gateway}:${this.port}/`, (answer) => resolve(answer.resume() !== undefined)).on("error", () => resolve(false))));
