@@ -36,7 +36,8 @@ export function run(program: string, args: string[], options: RunOptions = {}): 
     child.on("close", (code, signal) => {
       result.code = code ?? 128;
       if (result.code === 0 || options.allowFailure) return resolve(result);
-      const tail = (result.stderr + result.stdout).trim().split("\n").slice(-15).join("\n  ");
+      // Of each stream its own last lines: a long output must not hide what was said on the other.
+      const tail = [result.stdout, result.stderr].flatMap((text) => text.trim().split("\n").slice(-10)).filter(Boolean).join("\n  ");
       reject(new Error(`${[program, ...args].join(" ").slice(0, 300)} ended with ${signal ?? `exit code ${code}`}:\n  ${tail}`));
     });
   });

@@ -1231,16 +1231,19 @@ undo() {
   esac
 }
 
+# Finds the manifest and, unless nothing is to be written, takes the lock and reads it again.
+open_manifest() {
+  locate
+  if [ -n "$DRY_RUN" ]; then return; fi
+  if [ -n "$LIVE" ]; then mkdir -p "${LOCK%/*}"; fi
+  lock
+  # Another run may have changed it while this one waited.
+  VALUE=$RANGE
+  inspect "$MANIFEST" || refuse "$MANIFEST: $REASON"
+}
 apply() {
   if [ -z "$RANGE" ]; then refuse "apply needs --range MIN-MAX, such as --range 80-32767"; fi
-  locate
-  if [ -z "$DRY_RUN" ]; then
-    if [ -n "$LIVE" ]; then mkdir -p "${LOCK%/*}"; fi
-    lock
-    # Another run may have changed it while this one waited.
-    VALUE=$RANGE
-    inspect "$MANIFEST" || refuse "$MANIFEST: $REASON"
-  fi
+  open_manifest
   VALUE=$RANGE
   engine set "$MANIFEST" >"$WORK/new" || refuse "$MANIFEST: $(cat "$WORK/new")"
   if [ -n "$LIVE" ] && [ "$AGREES" != yes ]; then guard "$RANGE"; fi
@@ -1274,13 +1277,7 @@ apply() {
 }
 
 restore() {
-  locate
-  if [ -z "$DRY_RUN" ]; then
-    if [ -n "$LIVE" ]; then mkdir -p "${LOCK%/*}"; fi
-    lock
-    VALUE=$RANGE
-    inspect "$MANIFEST" || refuse "$MANIFEST: $REASON"
-  fi
+  open_manifest
   target=$(remembered before)
   if [ -n "$RANGE" ]; then target="value $RANGE"
   elif [ -z "$target" ]; then

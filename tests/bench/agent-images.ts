@@ -7,26 +7,15 @@ import { buildTestTool } from "../../sandbox/cluster/binaries";
 import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 import { ENV } from "../e2e/sandbox";
+import { median, saveBench, seconds, type Bench } from "./table";
 
 /**
  * Building the two agent images from the sandbox's base images with buildah and with BuildKit: cold (no base image on the
  * machine), again with what the machine then has, with one file changed, both at once, and what an unchanged stack pays on
- * `up`. Prints a table and saves tests/bench/results/agent-images.json. Needs the sandbox.
+ * `up`. Needs the sandbox.
  */
 const script = path.join(REPO, "scripts/build-image.sh");
 const prefix = `bench-${process.pid}`;
-
-const seconds = async (work: () => Promise<unknown>): Promise<number> => {
-  const started = process.hrtime.bigint();
-  await work();
-  return Number(process.hrtime.bigint() - started) / 1e9;
-};
-
-async function median(count: number, work: () => Promise<unknown>): Promise<number> {
-  const runs: number[] = [];
-  for (let i = 0; i < count; i++) runs.push(await seconds(work));
-  return runs.sort((a, b) => a - b)[Math.floor(count / 2)];
-}
 
 const bases = {
   BASE_IMAGE: `${REGISTRY}/jenkins/inbound-agent:3385.vf1123fb_515da_-1`,
@@ -36,12 +25,6 @@ const args: Record<string, Record<string, string>> = {
   "maven-dind": { ...bases, MAVEN_IMAGE: `${REGISTRY}/library/maven:3.9.11-eclipse-temurin-21` },
   "gradle-dind": { ...bases, GRADLE_IMAGE: `${REGISTRY}/library/gradle:8.14.3-jdk21`, GRADLE_VERSION: "4.4.1" },
 };
-
-interface Row {
-  what: string;
-  buildah: number;
-  buildkit: number;
-}
 
 async function main(): Promise<void> {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "agent-images-bench-"));
@@ -114,7 +97,7 @@ async function main(): Promise<void> {
       what = figures.map(([name]) => name);
       measured[builder] = figures.map(([, value]) => value);
     }
-    const rows: Row[] = what.map((name, i) => ({ what: name, buildah: measured.buildah[i], buildkit: measured.buildx[i] }));
+    const rows: Bench["rows"] = what.map((name, i) => ({ what: name, seconds: [measured.buildah[i], measured.buildx[i]] }));
 
     // What an unchanged stack pays before its resources are compared: hashes, pins and the look into the registry.
     process.chdir(REPO);
@@ -124,16 +107,17 @@ async function main(): Promise<void> {
     const pinned = (await prepareImages(unchanged(images))).images;
     const bothPinned = await median(9, () => prepareImages(unchanged(pinned)));
 
-    const ratio = (row: number, one: number, other: number, builder: "buildah" | "buildkit"): number => rows[row][builder] / Math.max(rows[one][builder], rows[other][builder]);
-    const parallel = { buildah: [ratio(2, 0, 1, "buildah"), ratio(5, 3, 4, "buildah")], buildkit: [ratio(2, 0, 1, "buildkit"), ratio(5, 3, 4, "buildkit")] };
-    process.stdout.write(`| | buildah, s | BuildKit, s |\n| --- | --- | --- |\n`);
-    for (const row of rows) process.stdout.write(`| ${row.what} | ${row.buildah.toFixed(2)} | ${row.buildkit.toFixed(2)} |\n`);
-    process.stdout.write(`| both at once : the slower alone, cold (target 1.2) | ${parallel.buildah[0].toFixed(2)} | ${parallel.buildkit[0].toFixed(2)} |\n`);
-    process.stdout.write(`| both at once : the slower alone, base images at hand (target 1.2) | ${parallel.buildah[1].toFixed(2)} | ${parallel.buildkit[1].toFixed(2)} |\n`);
-    process.stdout.write(`\nNothing changed, per image (target under 0.3 s): ${(both / 2).toFixed(3)} s with base images by tag, ${(bothPinned / 2).toFixed(3)} s by digest. Load average ${os.loadavg()[0].toFixed(1)} on ${os.cpus().length} processors.\n`);
-    const results = path.join(__dirname, "results");
-    fs.mkdirSync(results, { recursive: true });
-    fs.writeFileSync(path.join(results, "agent-images.json"), `${JSON.stringify({ date: new Date().toISOString(), load: os.loadavg(), rows, parallel, unchangedPerImage: { byTag: both / 2, byDigest: bothPinned / 2 } }, null, 2)}\n`);
+    const parallel = (row: number, one: number, other: number): string =>
+      [0, 1].map((way) => (rows[row].seconds[way] / Math.max(rows[one].seconds[way], rows[other].seconds[way])).toFixed(2)).join(" and ");
+    saveBench("agent-images", {
+      title: "Building the agent images: buildah beside BuildKit",
+      ways: ["buildah", "BuildKit"],
+      rows,
+      notes: [
+        `Both images at once cost, by builder, ${parallel(2, 0, 1)} times the slower one alone when cold, ${parallel(5, 3, 4)} times with the base images at hand; target at most 1.2.`,
+        `Nothing changed adds to \`up\`, per image: ${(both / 2).toFixed(3)} s with base images by tag, ${(bothPinned / 2).toFixed(3)} s by digest; target under 0.3 s.`,
+      ],
+    });
   } finally {
     await stop();
     await run("bash", ["-c", `grep -o ' ${folder}[^ ]*' /proc/mounts | xargs -r umount -l`], { allowFailure: true });

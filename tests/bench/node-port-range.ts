@@ -4,16 +4,17 @@ import * as path from "node:path";
 import { addressOf, inNode, nodeNamed } from "../../sandbox/cluster/nodes";
 import { REPO } from "../../sandbox/paths";
 import { waitFor } from "../../sandbox/shell";
+import { middle, saveBench } from "./table";
 
 /**
  * Seconds without a ready API server while the node-port range changes on the sandbox's first control-plane node: by
  * scripts/node-port-range.sh, and by kubeadm's own way (`kubeadm init phase control-plane apiserver`), in turns in one
- * run. The range is as it was afterwards. Prints a table and saves tests/bench/results/node-port-range.json.
+ * run. The range is as it was afterwards.
  */
 const ROUNDS = 3;
 const RANGE = "80-32767";
 const node = nodeNamed("control-plane-1");
-const script = fs.readFileSync(path.join(REPO, "scripts/node-port-range.sh"), "utf8");
+const source = fs.readFileSync(path.join(REPO, "scripts/node-port-range.sh"), "utf8");
 const agent = new https.Agent({ rejectUnauthorized: false, keepAlive: false });
 
 /** Status of /readyz; 0 where nobody answers within a second. The certificate is not looked at: only the time counts. */
@@ -27,7 +28,7 @@ function readyz(): Promise<number> {
   });
 }
 
-const byScript = (args: string) => inNode(node, ["sh", "-s", "--", ...args.split(" ")], { input: script });
+const byScript = (args: string) => inNode(node, ["sh", "-s", "--", ...args.split(" ")], { input: source });
 
 interface Shown {
   flag: string | null;
@@ -90,18 +91,26 @@ async function main(): Promise<void> {
   // Nothing is left to write: the manifest is the old one. What restore remembers and kubeadm-config go back too.
   if (found.before === null) await byScript("restore");
 
-  const median = (values: number[]) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
-  const rows = Object.entries(figures).map(([name, runs]) => ({
-    name,
-    withoutApi: median(runs.map((each) => each.withoutApi)),
-    total: median(runs.map((each) => each.total)),
-    runs,
-  }));
-  process.stdout.write(`${"change by".padEnd(46)}${"s without API".padStart(15)}${"s in all".padStart(12)}   (median of ${ROUNDS})\n`);
-  for (const row of rows) process.stdout.write(`${row.name.padEnd(46)}${row.withoutApi.toFixed(1).padStart(15)}${row.total.toFixed(1).padStart(12)}   ${row.runs.map((each) => each.withoutApi.toFixed(1)).join(" ")}\n`);
-  const results = path.join(REPO, "tests/bench/results");
-  fs.mkdirSync(results, { recursive: true });
-  fs.writeFileSync(path.join(results, "node-port-range.json"), `${JSON.stringify({ date: new Date().toISOString(), rounds: ROUNDS, rows }, null, 2)}\n`);
+  const [script, kubeadm] = [figures["node-port-range.sh apply"], figures["kubeadm init phase control-plane apiserver"]];
+  const pair = (pick: (each: Figures) => number): [number, number] => [middle(script.map(pick)), middle(kubeadm.map(pick))];
+  const without = pair((each) => each.withoutApi);
+  const each = (runs: Figures[]) => runs.map((run) => run.withoutApi.toFixed(1)).join(", ");
+  saveBench(
+    "node-port-range",
+    {
+      title: "Changing the node-port range: the script beside kubeadm's own way",
+      ways: ["node-port-range.sh", "kubeadm init phase"],
+      rows: [
+        { what: "without a ready API server", seconds: without },
+        { what: "until the new value is served and ready", seconds: pair((run) => run.total) },
+      ],
+      notes: [
+        `Median of ${ROUNDS} rounds in turns; without API, each round: script ${each(script)}; kubeadm ${each(kubeadm)}.`,
+        `Without API: ratio ${(without[0] / without[1]).toFixed(2)}; target at most 1.`,
+      ],
+    },
+    { figures },
+  );
 }
 
 main().catch((error: Error) => {

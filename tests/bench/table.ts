@@ -1,0 +1,75 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { REPO } from "../../sandbox/paths";
+
+/** One bench: what was done, and how many seconds each way took, side by side in one run. */
+export interface Bench {
+  title: string;
+  /** Names of the ways compared; the first is this project's. */
+  ways: [string, string];
+  rows: { what: string; seconds: [number, number] }[];
+  /** Sentences below the table: ratios against targets, memory, how many rounds. */
+  notes: string[];
+}
+
+const RESULTS = path.join(__dirname, "results");
+const DOCUMENT = path.join(REPO, "docs/bench.md");
+
+export async function seconds(work: () => Promise<unknown>): Promise<number> {
+  const started = process.hrtime.bigint();
+  await work();
+  return Number(process.hrtime.bigint() - started) / 1e9;
+}
+
+export const middle = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+
+/** The median of `count` runs, in seconds. */
+export async function median(count: number, work: () => Promise<unknown>): Promise<number> {
+  const runs: number[] = [];
+  for (let i = 0; i < count; i++) runs.push(await seconds(work));
+  return middle(runs);
+}
+
+const shown = (value: number) => (value < 1 ? value.toFixed(2) : value.toFixed(1));
+
+/** The bench as a Markdown table with the ratio of the first way to the second. */
+export function markdown({ ways, rows, notes }: Bench): string {
+  const lines = rows.map(({ what, seconds: [a, b] }) => `| ${what} | ${shown(a)} | ${shown(b)} | ${(a / b).toFixed(2)} |`);
+  return [`| seconds | ${ways[0]} | ${ways[1]} | ratio |`, "| --- | --- | --- | --- |", ...lines, "", ...notes.map((note) => `- ${note}`), ""].join("\n");
+}
+
+const escaped = (text: string) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+/** The bench as a picture: one pair of bars for each row, on one scale. */
+export function chart({ title, ways, rows }: Bench): string {
+  const [left, bar, height] = [330, 380, 46];
+  const scale = bar / Math.max(...rows.flatMap((row) => row.seconds));
+  const colours = ["#2563eb", "#94a3b8"];
+  const bars = rows.map(({ what, seconds: pair }, row) => {
+    const top = 56 + row * height;
+    const each = pair.map((value, way) => {
+      const width = Math.max(1, value * scale).toFixed(1);
+      const y = top + way * 17;
+      return `<rect x="${left}" y="${y}" width="${width}" height="14" rx="2" fill="${colours[way]}"/><text x="${(left + Number(width) + 6).toFixed(1)}" y="${y + 11}">${shown(value)} s</text>`;
+    });
+    return `<text x="${left - 10}" y="${top + 20}" text-anchor="end">${escaped(what)}</text>${each.join("")}`;
+  });
+  const legend = ways.map((way, i) => `<rect x="${left + i * 200}" y="34" width="10" height="10" fill="${colours[i]}"/><text x="${left + 14 + i * 200}" y="43">${escaped(way)}</text>`);
+  const size = `width="${left + bar + 80}" height="${60 + rows.length * height}"`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="sans-serif" font-size="12" fill="#334155"><rect width="100%" height="100%" fill="#fff"/><text x="10" y="22" font-size="15" font-weight="bold">${escaped(title)}</text>${legend.join("")}${bars.join("")}</svg>\n`;
+}
+
+/** Prints the table and writes results/NAME.json, docs/bench-NAME.svg and the bench's part of docs/bench.md. */
+export function saveBench(name: string, bench: Bench, details: object = {}): void {
+  const machine = `${os.cpus().length} processors, ${Math.round(os.totalmem() / 2 ** 30)} GiB, load ${os.loadavg()[0].toFixed(1)} at its end`;
+  const stated = { ...bench, notes: [...bench.notes, `Measured ${new Date().toISOString().slice(0, 10)} on ${machine}.`] };
+  process.stdout.write(`\n${bench.title}\n\n${markdown(stated)}`);
+  fs.mkdirSync(RESULTS, { recursive: true });
+  fs.writeFileSync(path.join(RESULTS, `${name}.json`), `${JSON.stringify({ ...stated, ...details }, null, 2)}\n`);
+  fs.writeFileSync(path.join(REPO, `docs/bench-${name}.svg`), chart(stated));
+  const part = `<!-- ${name} -->\n## ${bench.title}\n\n![${bench.title}](bench-${name}.svg)\n\n${markdown(stated)}<!-- /${name} -->\n`;
+  const document = fs.existsSync(DOCUMENT) ? fs.readFileSync(DOCUMENT, "utf8") : "# Bench\n\nEach table is written by `make bench` on the sandbox; both ways run in turns on the same machine, in the same run.\n";
+  const old = new RegExp(`<!-- ${name} -->[^]*<!-- /${name} -->\\n`);
+  fs.writeFileSync(DOCUMENT, old.test(document) ? document.replace(old, () => part) : `${document}\n${part}`);
+}
