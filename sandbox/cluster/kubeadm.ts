@@ -53,6 +53,10 @@ export function initConfig(node: Node, kubernetesVersion: string): string {
       failCgroupV1: false,
       clusterDNS: [CLUSTER_DNS],
       serializeImagePulls: false,
+      // Without a leader's lease the controller manager ends itself whenever the API server restarts. Tests restart it many
+      // times in ten minutes: the kubelet's default would keep the controller manager down for up to five of them.
+      featureGates: { KubeletCrashLoopBackOffMax: true },
+      crashLoopBackOff: { maxContainerRestartPeriod: "10s" },
       // The disk is the host's: how full it is says nothing about this node.
       imageGCHighThresholdPercent: 100,
       evictionHard: { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
