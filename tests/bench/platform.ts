@@ -1,7 +1,6 @@
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { stringify } from "yaml";
 import { REPO, SSH_KEY } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
 import { ENV, ensurePlatform, jenkinsAnswers, kubectl, pulumi, STACK } from "../e2e/sandbox";
@@ -83,11 +82,11 @@ async function main(): Promise<void> {
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-bench-"));
   const write = (name: string, items: object[]) => {
     const file = path.join(scratch, name);
-    fs.writeFileSync(file, items.map((item) => stringify(item)).join("---\n"), { mode: 0o600 });
+    fs.writeFileSync(file, JSON.stringify({ apiVersion: "v1", kind: "List", items }), { mode: 0o600 });
     return file;
   };
-  const first = write("namespaces.yaml", objects.filter(({ kind }) => kind === "Namespace"));
-  const rest = write("objects.yaml", objects.filter(({ kind }) => kind !== "Namespace"));
+  const first = write("namespaces.json", objects.filter(({ kind }) => kind === "Namespace"));
+  const rest = write("objects.json", objects.filter(({ kind }) => kind !== "Namespace"));
   const deployments = objects.filter(({ kind }) => kind === "Deployment");
   const apply = async () => {
     for (const file of [first, rest]) await kubectl(["apply", "--server-side", "--field-manager=bench", "--force-conflicts", "-f", file]);
