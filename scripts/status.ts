@@ -1,7 +1,6 @@
-import { spawn } from "node:child_process";
 import * as fs from "node:fs";
-import * as http from "node:http";
 import { parseArgs } from "node:util";
+import { adminAuth, Jenkins, withJenkins } from "./jenkins";
 import { columns, readStack, type Stack } from "./stack";
 
 const HELP = `npm run status -- [STACK] [--html FILE]    how the platform is, in the terminal and as one HTML file
@@ -168,49 +167,6 @@ ${facts.trouble.length > 0 ? `<h2>Trouble</h2>\n<ul>${facts.trouble.map((text) =
 `;
 }
 
-/** Runs `work` while a local port leads to Jenkins, past ingress and DNS. */
-async function withJenkins<T>({ kubectlArgs }: Stack, work: (port: number) => Promise<T>): Promise<T> {
-  // A request time-out would end the forwarding.
-  const args = kubectlArgs.filter((each) => !each.startsWith("--request-timeout"));
-  const child = spawn("kubectl", [...args, "-n", "jenkins", "port-forward", "service/jenkins", ":8080"], { stdio: ["ignore", "pipe", "pipe"] });
-  try {
-    const port = await new Promise<number>((resolve, reject) => {
-      let said = "";
-      const late = setTimeout(() => reject(new Error("no way to Jenkins within 15 s")), 15_000).unref();
-      child.stdout.on("data", (chunk) => {
-        const found = /127\.0\.0\.1:(\d+)/.exec((said += chunk));
-        if (found) {
-          clearTimeout(late);
-          resolve(Number(found[1]));
-        }
-      });
-      child.stderr.on("data", (chunk) => (said += chunk));
-      child.on("error", reject).on("close", () => reject(new Error(said.trim() || "kubectl port-forward ended")));
-    });
-    return await work(port);
-  } finally {
-    child.kill();
-  }
-}
-
-function getJson<T>(port: number, target: string, auth: string): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const request = http.get({ host: "127.0.0.1", port, path: target, auth, timeout: 15_000 }, (answer) => {
-      let body = "";
-      answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
-      answer.on("end", () => {
-        if (answer.statusCode !== 200) return reject(new Error(`Jenkins answered ${answer.statusCode} to ${target.split("?")[0]}`));
-        try {
-          resolve(JSON.parse(body) as T);
-        } catch {
-          reject(new Error(`Jenkins' answer to ${target.split("?")[0]} is no JSON`));
-        }
-      });
-    });
-    request.on("timeout", () => request.destroy(new Error("Jenkins does not answer within 15 s"))).on("error", reject);
-  });
-}
-
 interface PodItem {
   metadata: { name: string; labels?: Record<string, string> };
   spec: { nodeName?: string; containers: { name: string; image: string; command?: string[]; args?: string[] }[] };
@@ -259,10 +215,9 @@ export async function collect(stack: Stack): Promise<Facts> {
       }));
     }),
     attempt("queue", async () => {
-      const secret = await json<{ data: Record<string, string> }>("-n", "jenkins", "get", "secret", config.admin.existingSecret ?? "jenkins-admin");
-      const auth = ["admin-user", "admin-password"].map((key) => Buffer.from(secret.data[key], "base64").toString()).join(":");
+      const auth = await adminAuth(stack);
       interface Item { task: { name: string }; why: string | null; inQueueSince: number }
-      const { items } = await withJenkins(stack, (port) => getJson<{ items: Item[] }>(port, "/queue/api/json", auth));
+      const { items } = await withJenkins(stack, (port) => new Jenkins(port, auth).json<{ items: Item[] }>("/queue/api/json"));
       facts.queue = items.map(({ task, why, inQueueSince }) => ({ job: task.name, why: why ?? "", since: new Date(inQueueSince) })).sort((a, b) => a.since.getTime() - b.since.getTime());
     }),
     attempt("home volume", async () => {

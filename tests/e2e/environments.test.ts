@@ -8,7 +8,7 @@ import { REPO, SSH_KEY, STATE } from "../../sandbox/paths";
 import { htmlPage, type Facts } from "../../scripts/status";
 import { renderStack } from "../../scripts/render";
 import { objectPath } from "../../scripts/diff";
-import { ENV, ensurePlatform, NODE, pulumi, STACK } from "./sandbox";
+import { ENV, ensurePlatform, jenkins, NODE, pulumi, STACK } from "./sandbox";
 
 jest.setTimeout(900_000);
 
@@ -51,6 +51,23 @@ test("status knows controller, volume and node ports, and says that the sandbox 
   expect(ended.stdout).toMatch(/^ +queue +/m);
   expect(ended.stdout).toMatch(/^ +node-port range +80-32767 on 1 control-plane node$/m);
   expect(fs.readFileSync(file, "utf8")).toContain("80-32767 on 1 control-plane node");
+});
+
+test("smoke builds one real job with a container image inside, and takes it away", async () => {
+  const ended = npm("smoke", [STACK]);
+  expect(ended.text).toMatch(/^sandbox builds$/m);
+  expect(ended.text.match(/^ok /gm)).toHaveLength(6);
+  expect(ended.status).toBe(0);
+  expect(await jenkins("GET", "/api/json")).not.toMatch(/"smoke-/);
+});
+
+test("smoke says where it fails and takes its job away all the same", async () => {
+  const ended = npm("smoke", [STACK, "--label", "nobody-has-this", "--timeout", "10"]);
+  expect(ended.stdout).toMatch(/^FAIL an agent of label nobody-has-this takes its build/m);
+  expect(ended.stderr).toMatch(/not within 10 s: no agent pod was made for label nobody-has-this/);
+  expect(ended.status).toBe(1);
+  expect(await jenkins("GET", "/api/json")).not.toMatch(/"smoke-/);
+  expect(JSON.parse(await jenkins("GET", "/queue/api/json")).items).toEqual([]);
 });
 
 describe("the status page in a real browser", () => {

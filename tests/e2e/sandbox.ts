@@ -6,6 +6,7 @@ import { environment } from "../../sandbox/environment";
 import { KUBECONFIG, REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result, type RunOptions } from "../../sandbox/shell";
 
+export { jobXml } from "../../scripts/jenkins";
 export { waitFor } from "../../sandbox/shell";
 
 /** Another cluster than the sandbox's may be tested, such as kind's in .github/workflows/kind-e2e.yml: E2E_STACK names its stack. */
@@ -105,12 +106,6 @@ export async function jenkins(method: string, target: string, body?: string, typ
   const answer = await request(method, target, { body, type, auth, headers: method === "POST" ? await crumb(auth) : {} });
   if (answer.status >= 400) throw new Error(`${method} ${target}: ${answer.status} ${answer.body.replace(/<[^>]*>/g, " ").replace(/\s+/g, " ").slice(0, 300)}`);
   return answer.body;
-}
-
-/** A freestyle job that runs `shell` on an agent with `label`. */
-export function jobXml(label: string, shell: string): string {
-  const escape = (text: string) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  return `<?xml version='1.0' encoding='UTF-8'?><project><assignedNode>${escape(label)}</assignedNode><canRoam>false</canRoam><concurrentBuild>true</concurrentBuild><builders><hudson.tasks.Shell><command>${escape(shell)}</command></hudson.tasks.Shell></builders><publishers/><buildWrappers/></project>`;
 }
 
 /** Makes a job of a name that is free. */

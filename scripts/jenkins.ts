@@ -1,0 +1,110 @@
+import { spawn } from "node:child_process";
+import * as http from "node:http";
+import type { Stack } from "./stack";
+
+/**
+ * Runs `work` while a local port leads to Jenkins, past ingress and DNS. With `tidiesUp` the way stays open after Ctrl-C in the
+ * terminal, for a caller that handles it and has something to take away.
+ */
+export async function withJenkins<T>({ kubectlArgs }: Pick<Stack, "kubectlArgs">, work: (port: number) => Promise<T>, tidiesUp = false): Promise<T> {
+  // A request time-out would end the forwarding.
+  const args = kubectlArgs.filter((each) => !each.startsWith("--request-timeout"));
+  const child = spawn("kubectl", [...args, "-n", "jenkins", "port-forward", "service/jenkins", ":8080"], { stdio: ["ignore", "pipe", "pipe"], detached: tidiesUp });
+  try {
+    const port = await new Promise<number>((resolve, reject) => {
+      let said = "";
+      const late = setTimeout(() => reject(new Error("no way to Jenkins within 15 s")), 15_000).unref();
+      child.stdout.on("data", (chunk) => {
+        const found = /127\.0\.0\.1:(\d+)/.exec((said += chunk));
+        if (found) {
+          clearTimeout(late);
+          resolve(Number(found[1]));
+        }
+      });
+      child.stderr.on("data", (chunk) => (said += chunk));
+      child.on("error", reject).on("close", () => reject(new Error(said.trim() || "kubectl port-forward ended")));
+    });
+    return await work(port);
+  } finally {
+    child.kill();
+  }
+}
+
+/** Jenkins refused a request, or failed at it. */
+export class JenkinsError extends Error {
+  constructor(readonly status: number, message: string) {
+    super(message);
+  }
+}
+
+interface Answer {
+  status: number;
+  headers: http.IncomingHttpHeaders;
+  body: string;
+}
+
+/** Jenkins' REST interface at a local port, as one user. The password stays in this process and the request's header. */
+export class Jenkins {
+  /** What a Jenkins that guards against forged requests wants with a POST; undefined until asked for. */
+  private guard?: Record<string, string>;
+
+  constructor(private readonly port: number, private readonly auth: string) {}
+
+  private send(method: string, target: string, headers: Record<string, string> = {}, body?: string): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const request = http.request({ host: "127.0.0.1", port: this.port, method, path: target, auth: this.auth, headers, timeout: 15_000 }, (answer) => {
+        let text = "";
+        answer.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+        answer.on("error", reject).on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body: text }));
+      });
+      request.on("timeout", () => request.destroy(new Error("Jenkins does not answer within 15 s"))).on("error", reject);
+      request.end(body);
+    });
+  }
+
+  private static checked(method: string, target: string, { status, body }: Answer): string {
+    const words = body.replace(/<[^>]*>/g, " ").replace(/\s+/g, " ").trim().slice(0, 200);
+    if (status >= 400) throw new JenkinsError(status, `Jenkins answered ${status} to ${method} ${target.split("?")[0]}${words && `: ${words}`}`);
+    return body;
+  }
+
+  /** @throws {JenkinsError} for a status of 400 or more */
+  async get(target: string): Promise<string> {
+    return Jenkins.checked("GET", target, await this.send("GET", target));
+  }
+
+  /** @throws {JenkinsError} and where the answer is no JSON */
+  async json<T>(target: string): Promise<T> {
+    const text = await this.get(target);
+    try {
+      return JSON.parse(text) as T;
+    } catch {
+      throw new Error(`Jenkins' answer to ${target.split("?")[0]} is no JSON`);
+    }
+  }
+
+  /** @throws {JenkinsError} for a status of 400 or more */
+  async post(target: string, body?: string, type?: string): Promise<void> {
+    if (this.guard === undefined) {
+      const answer = await this.send("GET", "/crumbIssuer/api/json");
+      this.guard = {};
+      if (answer.status === 200) {
+        const { crumbRequestField, crumb } = JSON.parse(answer.body) as { crumbRequestField: string; crumb: string };
+        this.guard = { [crumbRequestField]: crumb, Cookie: (answer.headers["set-cookie"] ?? []).map((cookie) => cookie.split(";")[0]).join("; ") };
+      }
+    }
+    Jenkins.checked("POST", target, await this.send("POST", target, { ...this.guard, ...(type && { "Content-Type": type }) }, body));
+  }
+}
+
+/** Reads the administrator's "name:password" from the stack's Secret. */
+export async function adminAuth({ config, kubectl }: Pick<Stack, "config" | "kubectl">): Promise<string> {
+  const { data } = JSON.parse(await kubectl("-n", "jenkins", "get", "secret", config.admin.existingSecret ?? "jenkins-admin", "-o", "json")) as { data: Record<string, string> };
+  return ["admin-user", "admin-password"].map((key) => Buffer.from(data[key], "base64").toString()).join(":");
+}
+
+/** A freestyle job that runs `shell` on an agent with `label`. */
+export function jobXml(label: string, shell: string): string {
+  const escape = (text: string) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  return `<?xml version='1.0' encoding='UTF-8'?><project><assignedNode>${escape(label)}</assignedNode><canRoam>false</canRoam><concurrentBuild>true</concurrentBuild><builders><hudson.tasks.Shell><command>${escape(shell)}</command></hudson.tasks.Shell></builders><publishers/><buildWrappers/></project>`;
+}

@@ -1,0 +1,213 @@
+import * as http from "node:http";
+import * as https from "node:https";
+import { parseArgs } from "node:util";
+import { adminAuth, Jenkins, JenkinsError, jobXml, withJenkins } from "./jenkins";
+import { readStack, type Stack } from "./stack";
+
+const HELP = `npm run smoke -- [STACK] [--label LABEL] [--timeout SECONDS]    builds one real job end to end on a running platform
+
+Asks for the login page on a node's port 80 (443 with TLS), logs in as the administrator, makes a job, builds it on an
+agent of --label (the first agent template's), builds a container image inside where the agent has docker, reads the
+console, and takes the job away again. --timeout (300) is how long the agent and the build may take, each.
+
+Exit code 0: it works. 1: it does not; the last lines say where and what to do. 2: bad arguments.
+`;
+
+/** A pod of an agent, as far as it says why a build does not start. */
+export interface AgentPod {
+  metadata: { name: string };
+  status: {
+    phase: string;
+    conditions?: { type: string; status: string; reason?: string; message?: string }[];
+    containerStatuses?: {
+      name: string; image: string;
+      state: { waiting?: { reason: string; message?: string }; terminated?: { exitCode: number; reason?: string }; running?: object };
+    }[];
+  };
+}
+
+/** What the front door answered: a status, or why nothing came. */
+export interface FrontDoor {
+  address: string;
+  port: number;
+  status?: number;
+  error?: string;
+}
+
+/** Why the login page is not to be had through the ingress and what to do; undefined where it is. */
+export function frontDoorTrouble({ address, port, status, error }: FrontDoor, domain: string, ingressNamespace: string): string | undefined {
+  const at = `port ${port} of node ${address}`;
+  if (status === 200) return undefined;
+  if (status === 404) return `${at} answers, but knows no host ${domain}: kubectl -n jenkins describe ingress jenkins`;
+  if (status === 502 || status === 503) return `the ingress answers on ${at}, but Jenkins behind it does not (${status}): it may still be starting; npm run status says how it is`;
+  if (status !== undefined) return `${at} answers ${status} to /login of host ${domain}; 200 was expected: kubectl -n ${ingressNamespace} logs deployment/ingress-nginx-controller`;
+  if (/ECONNREFUSED/.test(error ?? "")) return `nothing listens on ${at}: kubectl -n ${ingressNamespace} get pods,services; the node-port range must hold ${port} (npm run status)`;
+  return `${at} does not answer (${error}): is there a firewall between this machine and the node?`;
+}
+
+/** Why no agent took the build, from its pods and from what the queue says; and what to do. */
+export function agentTrouble(pods: AgentPod[], queued: string | undefined, label: string): string {
+  for (const { metadata: { name }, status } of pods) {
+    const unscheduled = status.conditions?.find(({ type, status: holds }) => type === "PodScheduled" && holds === "False");
+    if (unscheduled) return `no node takes agent pod ${name}: ${unscheduled.message ?? unscheduled.reason}. Add a node, or lower the template's requests (config agents)`;
+    for (const { name: container, image, state: { waiting, terminated } } of status.containerStatuses ?? []) {
+      if (waiting && /Image|ErrImage/.test(waiting.reason)) {
+        return `agent pod ${name} cannot have image ${image} of container ${container} (${waiting.reason}): ${waiting.message ?? ""} Can the nodes reach the registry (npm run doctor)?`;
+      }
+      if (waiting && waiting.reason !== "ContainerCreating" && waiting.reason !== "PodInitializing") return `container ${container} of agent pod ${name} does not start: ${waiting.reason} ${waiting.message ?? ""}`.trim();
+      if (terminated && terminated.exitCode !== 0) return `container ${container} of agent pod ${name} ended with exit code ${terminated.exitCode}: kubectl -n jenkins-agents logs ${name} -c ${container}`;
+    }
+    if (status.phase === "Running") return `agent pod ${name} runs, but does not reach Jenkins: kubectl -n jenkins-agents logs ${name} -c jnlp; service jenkins-agent:50000 and the NetworkPolicies are on its way`;
+    return `agent pod ${name} is still ${status.phase}: kubectl -n jenkins-agents describe pod ${name}`;
+  }
+  return `no agent pod was made for label ${label}${queued ? ` (the queue says: ${queued})` : ""}: kubectl -n jenkins logs deployment/jenkins -c jenkins says why, for one the agents' quota or Jenkins' rights in jenkins-agents`;
+}
+
+/** What the job runs: says who it is, and builds an image without a base where docker is at hand. */
+export const smokeScript = (token: string): string => [
+  "set -eu",
+  `echo smoke-${token}`,
+  "uname -srm",
+  "if command -v docker >/dev/null; then",
+  `  mkdir smoke && cd smoke && echo ${token} > token`,
+  "  printf 'FROM scratch\\nCOPY token /token\\n' > Dockerfile",
+  `  docker build -q -t smoke:${token} . && docker image rm smoke:${token} >/dev/null && echo image-${token}`,
+  "fi",
+].join("\n");
+
+/** What is wrong with an ended build; undefined where it did all it was asked for. */
+export function buildTrouble(build: { result: string | null; console: string }, token: string): string | undefined {
+  const last = build.console.trim().split("\n").slice(-12).join("\n    ");
+  if (build.result !== "SUCCESS") return `the build ended with ${build.result}; its last lines:\n    ${last}`;
+  if (!build.console.includes(`smoke-${token}\n`)) return `the build's console does not hold what the job printed; its last lines:\n    ${last}`;
+  return undefined;
+}
+
+/** The login page through ingress and node port, past DNS. The certificate is not looked at: the name in it may not be of this address. */
+function knock(address: string, tls: boolean, domain: string): Promise<FrontDoor> {
+  const door = { address, port: tls ? 443 : 80 };
+  return new Promise((resolve) => {
+    const options = { host: address, port: door.port, path: "/login", headers: { Host: domain }, timeout: 10_000 };
+    const done = (answer: http.IncomingMessage) => {
+      answer.resume();
+      resolve({ ...door, status: answer.statusCode });
+    };
+    const request = tls ? https.get({ ...options, servername: domain, rejectUnauthorized: false }, done) : http.get(options, done);
+    request.on("timeout", () => request.destroy(new Error("no answer within 10 s"))).on("error", (error) => resolve({ ...door, error: error.message || String(error) }));
+  });
+}
+
+const pause = () => new Promise((resolve) => setTimeout(resolve, 1000));
+
+/** Says each step and how long it took. */
+async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
+  const started = Date.now();
+  const said = (mark: string) => process.stdout.write(`${mark} ${what} (${((Date.now() - started) / 1000).toFixed(1)} s)\n`);
+  try {
+    const value = await work();
+    said("ok  ");
+    return value;
+  } catch (error) {
+    said("FAIL");
+    throw error;
+  }
+}
+
+/** @throws with what is wrong and what to do */
+export async function smoke(stack: Stack, label: string, timeout: number, stopped: AbortSignal): Promise<void> {
+  const { config, kubectl } = stack;
+  const within = () => {
+    const end = Date.now() + timeout * 1000;
+    return () => {
+      stopped.throwIfAborted();
+      return Date.now() < end;
+    };
+  };
+
+  await step(`the login page of ${config.domain} on the nodes`, async () => {
+    const addresses = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
+    const troubles = (await Promise.all(addresses.split("\n").filter(Boolean).map((address) => knock(address.split(" ")[0], config.ingress.tls !== undefined, config.domain))))
+      .map((door) => frontDoorTrouble(door, config.domain, config.ingress.namespace));
+    // Behind an ingress of the site's own any other address may be the door: there the nodes' ports say nothing.
+    if (config.ingress.install && troubles.every(Boolean)) throw new Error(troubles[0] ?? "the cluster has no node with an address");
+  });
+
+  await withJenkins(stack, async (port) => {
+    const jenkins = new Jenkins(port, await adminAuth(stack));
+    await step(`log in as ${config.admin.user}`, () =>
+      jenkins.get("/api/json").catch((error: Error) => {
+        if (error instanceof JenkinsError && error.status === 401) throw new Error("Jenkins refuses the password in its Secret: it reads the Secret when it starts; kubectl -n jenkins rollout restart deployment/jenkins");
+        throw error;
+      }));
+
+    const token = Date.now().toString(36);
+    const job = `smoke-${token}`;
+    await step(`make job ${job}`, () => jenkins.post(`/createItem?name=${job}`, jobXml(label, smokeScript(token)), "application/xml"));
+    try {
+      await step(`an agent of label ${label} takes its build`, async () => {
+        await jenkins.post(`/job/${job}/build?delay=0sec`);
+        const more = within();
+        let queued: string | undefined;
+        while (more()) {
+          const build = await jenkins.json<{ builtOn?: string }>(`/job/${job}/1/api/json`).catch((error: Error) => {
+            if (error instanceof JenkinsError && error.status === 404) return undefined;
+            throw error;
+          });
+          if (build?.builtOn) return;
+          interface Queue { items: { task: { name: string }; why: string | null }[] }
+          queued = (await jenkins.json<Queue>("/queue/api/json")).items.find(({ task }) => task.name === job)?.why ?? undefined;
+          await pause();
+        }
+        const pods = JSON.parse(await kubectl("-n", "jenkins-agents", "get", "pods", "-l", "jenkins=agent", "-o", "json")) as { items: AgentPod[] };
+        throw new Error(`not within ${timeout} s: ${agentTrouble(pods.items, queued, label)}`);
+      });
+      await step("the build ends well", async () => {
+        const more = within();
+        while (more()) {
+          const { building, result } = await jenkins.json<{ building: boolean; result: string | null }>(`/job/${job}/1/api/json`);
+          if (!building && result !== null) {
+            const trouble = buildTrouble({ result, console: await jenkins.get(`/job/${job}/1/consoleText`) }, token);
+            if (trouble) throw new Error(trouble);
+            return;
+          }
+          await pause();
+        }
+        throw new Error(`it was still running after ${timeout} s; its console:\n    ${(await jenkins.get(`/job/${job}/1/consoleText`)).trim().split("\n").slice(-12).join("\n    ")}`);
+      });
+    } finally {
+      await step(`take job ${job} away`, async () => {
+        // A build that waits or runs must not stay behind without its job.
+        const { items } = await jenkins.json<{ items: { id: number; task: { name: string } }[] }>("/queue/api/json");
+        for (const { id, task } of items) if (task.name === job) await jenkins.post(`/queue/cancelItem?id=${id}`).catch(() => undefined);
+        await jenkins.post(`/job/${job}/doDelete`);
+      });
+    }
+  }, true);
+}
+
+async function main(args: string[]): Promise<void> {
+  const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { label: { type: "string" }, timeout: { type: "string", default: "300" }, help: { type: "boolean" } } });
+  if (values.help) return void process.stdout.write(HELP);
+  const timeout = Number(values.timeout);
+  if (!Number.isInteger(timeout) || timeout < 1) throw new Error(`--timeout is ${values.timeout}; expected whole seconds, such as 300`);
+  const stack = await readStack(positionals[0]);
+  const label = values.label ?? stack.config.agents[0]?.label.split(/\s+/)[0];
+  if (!label) throw new Error(`stack ${stack.name} has no agent template (config agents); name a label of an agent with --label`);
+  // The job goes on Ctrl-C, too.
+  const stop = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort(new Error(`stopped by ${signal}`)));
+  await smoke(stack, label, timeout, stop.signal).then(
+    () => void process.stdout.write(`${stack.name} builds\n`),
+    (error: Error) => {
+      process.stderr.write(`smoke: ${error.message}\n`);
+      process.exitCode = 1;
+    },
+  );
+}
+
+if (require.main === module) {
+  main(process.argv.slice(2)).catch((error: Error) => {
+    process.stderr.write(`smoke: ${error.message}\n`);
+    process.exitCode = 2;
+  });
+}

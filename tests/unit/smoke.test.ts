@@ -1,0 +1,39 @@
+import { agentTrouble, buildTrouble, frontDoorTrouble, smokeScript, type AgentPod } from "../../scripts/smoke";
+
+describe("the front door", () => {
+  const door = { address: "192.0.2.7", port: 80 };
+  const trouble = (over: { status?: number; error?: string }) => frontDoorTrouble({ ...door, ...over }, "ci.example.com", "ingress-nginx");
+
+  test("that answers 200 is in order", () => expect(trouble({ status: 200 })).toBeUndefined());
+  test.each([
+    [{ status: 404 }, /knows no host ci\.example\.com.*describe ingress/],
+    [{ status: 503 }, /Jenkins behind it does not \(503\).*npm run status/],
+    [{ status: 500 }, /answers 500.*200 was expected.*-n ingress-nginx logs/],
+    [{ error: "connect ECONNREFUSED 192.0.2.7:80" }, /nothing listens on port 80 of node 192\.0\.2\.7.*node-port range/],
+    [{ error: "no answer within 10 s" }, /firewall/],
+  ])("%j", (over, says) => expect(trouble(over)).toMatch(says));
+});
+
+describe("an agent that does not come", () => {
+  const pod = (status: Partial<AgentPod["status"]>): AgentPod => ({ metadata: { name: "maven-x" }, status: { phase: "Pending", ...status } });
+  const container = (state: NonNullable<AgentPod["status"]["containerStatuses"]>[0]["state"]) => pod({ containerStatuses: [{ name: "jnlp", image: "r/maven@sha256:0", state }] });
+
+  test.each<[string, AgentPod[], string | undefined, RegExp]>([
+    ["no pod", [], "There are no nodes with the label", /no agent pod was made for label maven \(the queue says: There are no nodes.*logs deployment\/jenkins/],
+    ["no pod and no queue", [], undefined, /^no agent pod was made for label maven: kubectl/],
+    ["no room", [pod({ conditions: [{ type: "PodScheduled", status: "False", message: "0/2 nodes: Insufficient cpu" }] })], undefined, /no node takes agent pod maven-x: 0\/2 nodes: Insufficient cpu.*Add a node/],
+    ["no image", [container({ waiting: { reason: "ImagePullBackOff", message: "not found" } })], undefined, /cannot have image r\/maven@sha256:0 of container jnlp \(ImagePullBackOff\): not found.*doctor/],
+    ["a bad mount", [container({ waiting: { reason: "CreateContainerConfigError", message: "no secret" } })], undefined, /does not start: CreateContainerConfigError no secret/],
+    ["a container that ended", [container({ terminated: { exitCode: 255 } })], undefined, /ended with exit code 255: kubectl -n jenkins-agents logs maven-x -c jnlp/],
+    ["no way to Jenkins", [pod({ phase: "Running", containerStatuses: [{ name: "jnlp", image: "i", state: { running: {} } }] })], undefined, /does not reach Jenkins.*50000/],
+    ["a slow start", [container({ waiting: { reason: "ContainerCreating" } })], undefined, /still Pending.*describe pod maven-x/],
+  ])("%s", (_, pods, queued, says) => expect(agentTrouble(pods, queued, "maven")).toMatch(says));
+});
+
+test("a build is judged by its result and by what it printed", () => {
+  expect(buildTrouble({ result: "SUCCESS", console: "Started\nsmoke-x\nLinux\n" }, "x")).toBeUndefined();
+  expect(buildTrouble({ result: "FAILURE", console: "smoke-x\ndocker: not running\n" }, "x")).toMatch(/FAILURE.*\n\s+smoke-x\n\s+docker: not running/);
+  // What `set -x` or the job's own text shows is not what it printed.
+  expect(buildTrouble({ result: "SUCCESS", console: "+ echo smoke-x-other\n" }, "x")).toMatch(/does not hold/);
+  expect(smokeScript("x")).toContain("echo smoke-x\n");
+});
