@@ -8,6 +8,7 @@ import * as https from "node:https";
 import * as os from "node:os";
 import * as path from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
+import { isQuantity, quantityMillis } from "./components/quantity";
 import type { PlatformConfig, Problem } from "./config";
 
 /** How often and for how long one answer is awaited. */
@@ -103,6 +104,8 @@ export interface ClusterFacts {
   apiServerAddresses: string[];
   /** Result of the last good backup as JSON, once there was one. */
   lastGoodBackup?: string;
+  /** Size that the home's claim asks for, where there is one. */
+  homeSize?: string;
 }
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
@@ -170,7 +173,23 @@ export async function inspectCluster(cluster: PlatformConfig["cluster"], environ
   const addresses = [...service.spec.clusterIPs, ...(slice.endpoints ?? []).flatMap((endpoint) => endpoint.addresses)];
   const backups = await get("/api/v1/namespaces/jenkins/configmaps/jenkins-backup-status");
   const lastGoodBackup = "body" in backups && backups.status === 200 ? (JSON.parse(backups.body) as { data?: Record<string, string> }).data?.["last-good-backup"] : undefined;
-  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }) };
+  const claim = await get("/api/v1/namespaces/jenkins/persistentvolumeclaims/jenkins-home");
+  const homeSize = "body" in claim && claim.status === 200 ? (JSON.parse(claim.body) as { spec: { resources: { requests: { storage: string } } } }).spec.resources.requests.storage : undefined;
+  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(homeSize && { homeSize }) };
+}
+
+/** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */
+export function storageSizeProblem(wanted: string, there: string | undefined): Problem | undefined {
+  if (there === undefined || !isQuantity(there) || quantityMillis(wanted) === quantityMillis(there)) return undefined;
+  const key = "storageSize";
+  const keep = `pulumi config set storageSize ${there}`;
+  const found = `${wanted}, but claim jenkins-home asks for ${there}`;
+  if (quantityMillis(wanted) < quantityMillis(there))
+    return { key, found, expected: "the size it has: Kubernetes shrinks no volume", fix: `${keep}, or move the home into a volume of the new size first: npm run restore -- --snapshot now --size ${wanted}` };
+  return {
+    key, found, expected: "the size it has: a hostpath volume cannot be resized, and nothing but its disk keeps it to its size",
+    fix: `${keep}, or move the home into a volume of the new size first: npm run restore -- --snapshot now --size ${wanted}`,
+  };
 }
 
 /**
@@ -178,7 +197,7 @@ export async function inspectCluster(cluster: PlatformConfig["cluster"], environ
  * cluster must reach, with builder `in-cluster`, is asked by the build itself.
  */
 export async function preflight(
-  config: Pick<PlatformConfig, "cluster" | "registry" | "imageBuild">,
+  config: Pick<PlatformConfig, "cluster" | "registry" | "imageBuild" | "storage">,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
 ): Promise<ClusterFacts & { problems: Problem[] }> {
@@ -186,6 +205,7 @@ export async function preflight(
     inspectCluster(config.cluster, environment, wait),
     config.imageBuild.builder === "in-cluster" ? undefined : registryProblem(config.registry, wait),
   ]);
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : [])];
+  const size = "key" in cluster ? undefined : storageSizeProblem(config.storage.size, cluster.homeSize);
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...(size ? [size] : [])];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems };
 }

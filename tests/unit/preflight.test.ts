@@ -4,7 +4,7 @@ import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
-import { inspectCluster, kubeconfigFiles, preflight, registryProblem } from "../../preflight";
+import { inspectCluster, kubeconfigFiles, preflight, registryProblem, storageSizeProblem } from "../../preflight";
 
 // Jest cannot load ES modules: the real library is bundled into a CommonJS one for it.
 jest.mock("@kubernetes/client-node", () => {
@@ -65,6 +65,7 @@ function kubeconfig(host: string, context = "admin@test"): string {
 
 const healthy = (url: string): [number, object?] => {
   if (url === "/readyz") return [200];
+  if (url.includes("/namespaces/jenkins/")) return [404];
   if (url.endsWith("/services/kubernetes")) return [200, { spec: { clusterIPs: ["10.96.0.1"] } }];
   return [200, { endpoints: [{ addresses: ["192.0.2.11"] }, { addresses: ["192.0.2.10"] }] }];
 };
@@ -157,17 +158,37 @@ describe("the registry", () => {
   });
 });
 
+describe("the size of a home that is there", () => {
+  test("may be written in another way, and is free before there is one", () => {
+    expect(storageSizeProblem("20Gi", "20480Mi")).toBeUndefined();
+    expect(storageSizeProblem("20Gi", undefined)).toBeUndefined();
+  });
+  test("shrinks not, and grows not: both sizes and the way out are named", () => {
+    expect(storageSizeProblem("10Gi", "20Gi")).toMatchObject({ key: "storageSize", found: "10Gi, but claim jenkins-home asks for 20Gi", expected: expect.stringContaining("shrinks no volume"), fix: expect.stringContaining("config set storageSize 20Gi") });
+    expect(storageSizeProblem("50Gi", "20Gi")).toMatchObject({ expected: expect.stringContaining("cannot be resized"), fix: expect.stringContaining("--size 50Gi") });
+  });
+});
+
 describe("together", () => {
+  const storage = { basePath: "/var/openebs/local", size: "20Gi", protectHome: true };
+
+  test("a changed size of the home is reported before anything is touched", async () => {
+    const claim = { spec: { resources: { requests: { storage: "10Gi" } } } };
+    const host = await serve((url) => (url.endsWith("/persistentvolumeclaims/jenkins-home") ? [200, claim] : healthy(url)));
+    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host, prefix: "p", insecure: true }, storage, imageBuild: { builder: "in-cluster" as const, platforms: [], deleteOnDestroy: false } };
+    expect((await preflight(config, {}, impatient)).problems.map(({ key }) => key)).toEqual(["storageSize"]);
+  });
+
   test("everything that does not answer is reported at once", async () => {
     const host = await nowhere();
-    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host, prefix: "p", insecure: true }, imageBuild: { builder: "buildx" as const, platforms: [], deleteOnDestroy: false } };
+    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host, prefix: "p", insecure: true }, storage, imageBuild: { builder: "buildx" as const, platforms: [], deleteOnDestroy: false } };
     const { problems } = await preflight(config, {}, impatient);
     expect(problems.map((p) => p.key)).toEqual(["kubeContext", "registry.host"]);
   });
 
   test("a registry that only the cluster must reach is not asked from here", async () => {
     const host = await serve(healthy);
-    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host: await nowhere(), prefix: "p", insecure: true }, imageBuild: { builder: "in-cluster" as const, platforms: [], deleteOnDestroy: false } };
+    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host: await nowhere(), prefix: "p", insecure: true }, storage, imageBuild: { builder: "in-cluster" as const, platforms: [], deleteOnDestroy: false } };
     expect(await preflight(config, {}, impatient)).toEqual({ apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11"], problems: [] });
   });
 });

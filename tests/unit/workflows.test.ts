@@ -101,7 +101,7 @@ describe("pull requests", () => {
 
 describe("up", () => {
   const { up } = workflows.up.jobs;
-  const order = (up.steps ?? []).map(({ run, with: inputs }) => inputs?.command ?? (run?.includes("--guard") ? "guard" : run?.includes("login") ? "smoke" : ""));
+  const order = (up.steps ?? []).map(({ run, with: inputs }) => inputs?.command ?? (run?.includes("--guard") ? "guard" : run?.includes("smoke") ? "smoke" : ""));
 
   test("waits for the environment's approval, one update of a stack at a time, never cut off", () => {
     expect(up.environment).toBe("${{ matrix.stack }}");
