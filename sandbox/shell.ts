@@ -37,7 +37,7 @@ export function run(program: string, args: string[], options: RunOptions = {}): 
       result.code = code ?? 128;
       if (result.code === 0 || options.allowFailure) return resolve(result);
       // Of each stream its own last lines: a long output must not hide what was said on the other.
-      const tail = [result.stdout, result.stderr].flatMap((text) => text.trim().split("\n").slice(-10)).filter(Boolean).join("\n  ");
+      const tail = [result.stdout, result.stderr].flatMap((text) => text.trim().split("\n").slice(-40)).filter(Boolean).join("\n  ");
       reject(new Error(`${[program, ...args].join(" ").slice(0, 300)} ended with ${signal ?? `exit code ${code}`}:\n  ${tail}`));
     });
   });
