@@ -100,6 +100,9 @@ export class FakeNode {
     this.timer = setInterval(() => this.follow(), 10);
   }
 
+  /** Whether an API server that was started from this manifest gets ready by itself. */
+  getsReady: (manifest: string) => boolean = () => true;
+
   at(file: string): string {
     return path.join(this.root, file);
   }
@@ -152,11 +155,11 @@ export class FakeNode {
     const range = flags.at(-1)?.split("=")[1];
     const process = this.at(`proc/${200 + this.restarts}`);
     fs.rmSync(this.at(`proc/${199 + this.restarts}`), { recursive: true, force: true });
+    fs.rmSync(this.at("ready"), { force: true });
     if (this.accepts(range)) {
       this.write(path.relative(this.root, path.join(process, "cmdline")), argv.join("\0") + "\0");
-      this.write("ready", "");
+      if (this.getsReady(text)) this.write("ready", "");
     } else {
-      fs.rmSync(this.at("ready"), { force: true });
       this.write(`var/log/pods/kube-system_kube-apiserver-node_${this.restarts}/kube-apiserver/0.log`, `starting\nError: invalid argument "${range}" for "--service-node-port-range" flag: no\n`);
     }
   }
