@@ -1,3 +1,4 @@
+import { REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
 import {
   adminAuth, createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, pulumi, request, STACK, startBuild, unpack, up, waitFor,
@@ -34,6 +35,9 @@ async function buildOnce(job: string, label: string, shell: string) {
     await deleteJob(job);
   }
 }
+
+/** The registry that the nodes pull from: agents push to it from inside. */
+const registryHost = async () => (await outputs()).agentImages["maven-dind"].split("/")[0];
 
 const dockerBuild = (tag: string, file: string) => [
   `cp ${file} app.jar`,
@@ -84,6 +88,28 @@ describe("the platform on a live cluster", () => {
     expect(agent?.args ?? []).toEqual([]);
     expect(pod.spec.containers.filter((container) => container.securityContext?.privileged).map((container) => container.name)).toEqual(["dind"]);
     expect(pod.spec.serviceAccountName).toBe("jenkins-agent");
+  });
+
+  test("a second Maven agent takes its dependencies from the node's cache, and each pushes its image from inside", async () => {
+    await onNode(["sh", "-c", "rm -rf /var/cache/build-platform/maven/repository/*"]);
+    const job = "e2e-maven-cache";
+    const tag = `${await registryHost()}/e2e/maven-cache:latest`;
+    await createJob(job, jobXml("maven", ["set -eu", unpack("maven-app"), "mvn -B package", dockerBuild(tag, "target/app-1.0.jar"), `docker push ${tag}`].join("\n")));
+    try {
+      const builds = [];
+      for (let i = 0; i < 2; i++) builds.push(await finishedBuild(job, await startBuild(job)));
+      for (const build of builds) {
+        expect(build.result).toBe("SUCCESS");
+        expect(build.console).toMatch(/latest: digest: sha256:[0-9a-f]{64}/);
+      }
+      expect(builds[0].console).toMatch(/Downloading from/);
+      expect(builds[1].console).not.toMatch(/Downloading from/);
+      const took = builds.map(({ console: text }) => /Total time: +([\d.]+) s/.exec(text)?.[1]);
+      process.stdout.write(`Maven with an empty cache ${took[0]} s, with the cache of the agent before ${took[1]} s\n`);
+    } finally {
+      await deleteJob(job);
+      await run("scripts/build-image.sh", ["--delete", "--repository", tag.split(":latest")[0], "--tag", "latest", "--insecure"], { cwd: REPO, env: ENV, allowFailure: true });
+    }
   });
 
   test("a Gradle job does the same in the Gradle image", async () => {
