@@ -53,6 +53,15 @@ test("status knows controller, volume and node ports, and says that the sandbox 
   expect(fs.readFileSync(file, "utf8")).toContain("80-32767 on 1 control-plane node");
 });
 
+test("up says how far it is, and that an unchanged platform has nothing to do", () => {
+  const ended = npm("up", [STACK, "--yes"]);
+  expect(ended.stdout).toMatch(/\d+ unchanged/);
+  expect(ended.stderr).toMatch(/^--- all parts are done; (about|nearly|\d+ s so far)/m);
+  expect(ended.stderr).toMatch(/^--- done in \d+ s$/m);
+  expect(ended.status).toBe(0);
+  expect(npm("up", [STACK]).text).toContain("nobody can be asked here; --yes updates without a question");
+});
+
 test("smoke builds one real job with a container image inside, and takes it away", async () => {
   const ended = npm("smoke", [STACK]);
   expect(ended.text).toMatch(/^sandbox builds$/m);
