@@ -118,7 +118,7 @@ export function resticContainer(args: Omit<JenkinsBackupArgs, "controllerPod">, 
     KEY_REPOSITORY_FILE: "/run/secrets/backup/keys-repository",
     KEY_PASSWORD_FILE: "/run/secrets/backup/keys-password",
     HOME_DIR: "/var/jenkins_home",
-    WORK_DIR: "/work",
+    WORK_DIR: "/scratch",
     STATUS_DIR: "/run/backup-status",
     EXCLUDES_FILE: "/scripts/excludes.txt",
     KEEP_LAST: String(args.keep.last),
@@ -127,7 +127,7 @@ export function resticContainer(args: Omit<JenkinsBackupArgs, "controllerPod">, 
     KEEP_MONTHLY: String(args.keep.monthly),
     CHECK_PARTS: String(args.checkParts ?? 14),
     UPLOAD_LIMIT: String(args.uploadLimit ?? 0),
-    HOME: "/work",
+    HOME: "/scratch",
     ...Object.fromEntries(Object.entries(commands).filter(([, value]) => value !== undefined)),
   };
   return {
@@ -142,7 +142,7 @@ export function resticContainer(args: Omit<JenkinsBackupArgs, "controllerPod">, 
       { name: "secrets", mountPath: "/run/secrets/backup", readOnly: true },
       { name: "scripts", mountPath: "/scripts", readOnly: true },
       { name: "status", mountPath: "/run/backup-status", readOnly: true },
-      { name: "work", mountPath: "/work" },
+      { name: "work", mountPath: "/scratch" },
       { name: "tmp", mountPath: "/tmp" },
       ...folderRepositories(args).map(({ volume, folder }) => ({ name: volume, mountPath: folder })),
       ...(args.ssh
@@ -198,12 +198,12 @@ function reportContainer(image: pulumi.Input<string>, command: string, further: 
     name: "report",
     image,
     command: ["/bin/sh", "-c", command],
-    env: [{ name: "RESULT_FILE", value: "/work/result.json" }],
+    env: [{ name: "RESULT_FILE", value: "/scratch/result.json" }],
     resources: { requests: { cpu: "10m", memory: "32Mi" }, limits: { memory: "128Mi" } },
     securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } },
     volumeMounts: [
       { name: "scripts", mountPath: "/scripts", readOnly: true },
-      { name: "work", mountPath: "/work" },
+      { name: "work", mountPath: "/scratch" },
       { name: "tmp", mountPath: "/tmp" },
       { name: "token", mountPath: "/var/run/secrets/kubernetes.io/serviceaccount", readOnly: true },
       ...further,
@@ -256,18 +256,18 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
     "-c",
     [
       "started=$(date +%s)",
-      'if sh /scripts/home.sh restore "${SNAPSHOT:-latest}" /var/jenkins_home >/work/log 2>&1; then',
-      "  sh /scripts/home.sh inventory /var/jenkins_home >/work/inventory; echo ok >/work/restored",
+      'if sh /scripts/home.sh restore "${SNAPSHOT:-latest}" /var/jenkins_home >/scratch/log 2>&1; then',
+      "  sh /scripts/home.sh inventory /var/jenkins_home >/scratch/inventory; echo ok >/scratch/restored",
       "  rm -f /var/jenkins_home/queue.xml; mkdir -p /var/jenkins_home/init.groovy.d",
       "  echo 'hudson.model.Hudson.instance.doQuietDown()' >/var/jenkins_home/init.groovy.d/00-backup-verification.groovy",
-      "fi; cat /work/log; echo $started >/work/started",
+      "fi; cat /scratch/log; echo $started >/scratch/started",
     ].join("\n"),
   ]);
   const check = [
-    "set -u; state=failed; items=$(grep -c '^item' /work/inventory 2>/dev/null); builds=$(grep -c '^build' /work/inventory 2>/dev/null)",
-    'if [ ! -e /work/restored ]; then message=$(tail -n 2 /work/log | tr \'\\n\' \' \'); elif message=$(sh /scripts/controller-check.sh /work/inventory 900 2>&1); then state=ok; fi',
+    "set -u; state=failed; items=$(grep -c '^item' /scratch/inventory 2>/dev/null); builds=$(grep -c '^build' /scratch/inventory 2>/dev/null)",
+    'if [ ! -e /scratch/restored ]; then message=$(tail -n 2 /scratch/log | tr \'\\n\' \' \'); elif message=$(sh /scripts/controller-check.sh /scratch/inventory 900 2>&1); then state=ok; fi',
     'message=$(printf %s "$message" | tr -d \'"\\\\\' | tr \'\\n\\t\' \'  \' | cut -c 1-600)',
-    'printf \'{"status":"%s","time":"%s","seconds":%d,"snapshot":"%s","items":%d,"builds":%d,"message":"%s"}\\n\' $state "$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(($(date +%s) - $(cat /work/started))) "$(sed -n \'s/.*restoring snapshot //p\' /work/log)" "${items:-0}" "${builds:-0}" "$message" >/work/result.json',
+    'printf \'{"status":"%s","time":"%s","seconds":%d,"snapshot":"%s","items":%d,"builds":%d,"message":"%s"}\\n\' $state "$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(($(date +%s) - $(cat /scratch/started))) "$(sed -n \'s/.*restoring snapshot //p\' /scratch/log)" "${items:-0}" "${builds:-0}" "$message" >/scratch/result.json',
     "exec sh /scripts/report.sh verify",
   ].join("\n");
   return {
@@ -298,7 +298,7 @@ export const reportRules = [
 export function scripts(excludes: string[]): Record<string, string> {
   const files = Object.fromEntries(scriptFiles.map((file) => [file, fs.readFileSync(path.join(scriptsFolder, file), "utf8")]));
   files["excludes.txt"] += excludes.map((line) => `${line}\n`).join("");
-  files.passwd = "root:x:0:0:root:/root:/bin/sh\njenkins:x:1000:1000:jenkins:/work:/bin/sh\n";
+  files.passwd = "root:x:0:0:root:/root:/bin/sh\njenkins:x:1000:1000:jenkins:/scratch:/bin/sh\n";
   return files;
 }
 

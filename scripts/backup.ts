@@ -225,7 +225,7 @@ async function placement(journal: Journal): Promise<Placement> {
   return { ...(Object.keys(nodeSelector).length > 0 && { nodeSelector }), ...(spec.tolerations && { tolerations: spec.tolerations }) };
 }
 
-const INVENTORY = `sh /scripts/home.sh inventory /target >/work/inventory && mv /work/inventory /target/${INVENTORY_FILE}`;
+const INVENTORY = `sh /scripts/home.sh inventory /target >/scratch/inventory && mv /scratch/inventory /target/${INVENTORY_FILE}`;
 
 async function fill(journal: Journal): Promise<void> {
   const cron = await theCron(BACKUP_CRON);
@@ -233,7 +233,7 @@ async function fill(journal: Journal): Promise<void> {
   if (journal.kind === "job") {
     // Only the job's own lines are compared afterwards.
     const folder = `jobs/${journal.job!.split("/").join("/jobs/")}`;
-    const only = `sh /scripts/home.sh inventory /target | awk -F '\\t' -v job=${quote(folder)} '$2 == job' >/work/inventory && mv /work/inventory /target/${INVENTORY_FILE}`;
+    const only = `sh /scripts/home.sh inventory /target | awk -F '\\t' -v job=${quote(folder)} '$2 == job' >/scratch/inventory && mv /scratch/inventory /target/${INVENTORY_FILE}`;
     const { ok, log } = await runJob(resticJob(cron, jobName, `sh /scripts/home.sh restore-job ${journal.snapshot} ${quote(journal.job!)} /target && ${only}`, HOME_CLAIM), "restic");
     if (!ok) throw new Error(log.trim().split("\n").slice(-3).join("\n"));
     return;
@@ -253,7 +253,7 @@ async function importFolder(journal: Journal, cron: KubernetesObject, jobName: s
   if (!fs.existsSync(path.join(folder, "config.xml")) && !fs.existsSync(path.join(folder, "jobs"))) throw new UsageError(`${folder} holds no jenkins_home (neither config.xml nor jobs)`);
   await remove("job", jobName, "--wait=true", "--cascade=foreground");
   // Waits for the folder, then for the word that all of it came.
-  const shell = `find /target -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +; : >/work/ready; while [ ! -e /work/done ]; do sleep 1; done; sh /scripts/home.sh examine /target && ${INVENTORY}`;
+  const shell = `find /target -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +; : >/scratch/ready; while [ ! -e /scratch/done ]; do sleep 1; done; sh /scripts/home.sh examine /target && ${INVENTORY}`;
   const job = resticJob(cron, jobName, shell, freshClaim(journal.id), where);
   await kubectl(["create", "-f", "-"], JSON.stringify(job));
   let pod = "";
@@ -261,7 +261,7 @@ async function importFolder(journal: Journal, cron: KubernetesObject, jobName: s
     const [found] = await list("pods", `job-name=${jobName}`);
     const problem = found && obstacle(found);
     if (problem && problem !== told) say(`   waiting: ${(told = problem)}`);
-    if (found?.status.phase === "Running" && (await run("kubectl", [...target(), "exec", found.metadata.name, "--", "test", "-e", "/work/ready"])).code === 0) pod = found.metadata.name;
+    if (found?.status.phase === "Running" && (await run("kubectl", [...target(), "exec", found.metadata.name, "--", "test", "-e", "/scratch/ready"])).code === 0) pod = found.metadata.name;
   }
   const excludes = fs.readFileSync(path.join(__dirname, "backup/excludes.txt"), "utf8").split("\n").filter((line) => line !== "" && !line.startsWith("#"));
   // By its entries, not as ".": the volume's own folder belongs to root, and its mode and time are not ours to set.
@@ -270,7 +270,7 @@ async function importFolder(journal: Journal, cron: KubernetesObject, jobName: s
   const tarEnded = new Promise<number>((resolve) => tar.on("close", (code) => resolve(code ?? 128)));
   const copied = await run("kubectl", [...target(), "exec", "-i", pod, "--", "tar", "-C", "/target", "-xf", "-"], tar.stdout);
   if (copied.code !== 0 || (await tarEnded) !== 0) throw new Error(`the folder could not be copied: ${copied.err.trim().split("\n").slice(-3).join("\n")}`);
-  await kubectl(["exec", pod, "--", "touch", "/work/done"]);
+  await kubectl(["exec", pod, "--", "touch", "/scratch/done"]);
   const { ok, log } = await runJob(job, "restic");
   if (!ok) throw new Error(log.trim().split("\n").slice(-3).join("\n"));
   say(`   ${log.trim().split("\n").pop()}`);

@@ -4,7 +4,7 @@
 # image, for its curl. Usage: report.sh backup|verify
 set -eu
 KIND=$1
-RESULT=${RESULT_FILE:-/work/result.json}
+RESULT=${RESULT_FILE:-/scratch/result.json}
 ACCOUNT=/var/run/secrets/kubernetes.io/serviceaccount
 [ "$KIND" = backup ] && CRON=jenkins-backup || CRON=jenkins-backup-verify
 

@@ -6,7 +6,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { CACHE, NETWORK, REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result } from "../../sandbox/shell";
-import { ENV } from "../e2e/sandbox";
+import { ENV, ensurePlatform, kubectl } from "../e2e/sandbox";
 import upstream from "../../images/upstream.json";
 
 /**
@@ -136,6 +136,23 @@ export class Bed {
     const script = "hudson.model.Hudson.instance.getAllItems(hudson.model.Job).each { job -> println job.fullName + '\\t' + job.builds.findAll { !it.isBuilding() }*.number.join(',') }; null";
     const { stdout } = await this.inController("curl -sf --data-urlencode script@- http://localhost:8080/scriptText", false, script);
     return Object.fromEntries(stdout.split("\n").filter(Boolean).map((line) => line.split("\t")).map(([name, numbers]) => [name, (numbers ?? "").split(",").filter(Boolean).map(Number)]));
+  }
+
+  /** Sets the bed up, and before it the platform where its storage class is missing. */
+  async upOnPlatform(): Promise<void> {
+    if (!(await kubectl(["get", "storageclass", "openebs-hostpath", "--ignore-not-found"]))) await ensurePlatform();
+    await this.up();
+  }
+
+  /** The snapshot of the last good backup. */
+  async newest(): Promise<string> {
+    return JSON.parse((await this.json(["get", "configmap", "jenkins-backup-status"])).data["last-good-backup"]).snapshot;
+  }
+
+  /** Fails if Pulumi sees any difference between its state, the program and the cluster. */
+  async unchanged(): Promise<void> {
+    await this.pulumi(["refresh", "--yes", "--skip-preview", "--expect-no-changes"]);
+    await this.pulumi(["preview", "--expect-no-changes"]);
   }
 
   /** The volume that the home's claim is bound to. */

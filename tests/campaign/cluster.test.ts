@@ -4,25 +4,14 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { waitFor } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
-import { ensurePlatform, kubectl } from "../e2e/sandbox";
 
 /** Faults of backup and restore on the sandbox's cluster, by the operators' own commands, with a real controller and real restic. */
 
 jest.setTimeout(900_000);
 const bed = new Bed("backup-campaign", 8002);
 
-beforeAll(async () => {
-  // The storage class is the platform's.
-  if (!(await kubectl(["get", "storageclass", "openebs-hostpath", "--ignore-not-found"]))) await ensurePlatform();
-  await bed.up();
-});
+beforeAll(() => bed.upOnPlatform());
 afterAll(() => bed.down());
-
-const newest = async (): Promise<string> => JSON.parse((await bed.json(["get", "configmap", "jenkins-backup-status"])).data["last-good-backup"]).snapshot;
-const unchanged = async () => {
-  await bed.pulumi(["refresh", "--yes", "--skip-preview", "--expect-no-changes"]);
-  await bed.pulumi(["preview", "--expect-no-changes"]);
-};
 
 test("a restore killed at each of its steps goes on when it is run again, and can be undone", async () => {
   await bed.job("killed");
@@ -48,7 +37,7 @@ test("a restore killed at each of its steps goes on when it is run again, and ca
   await bed.cli(["restore", "--rollback"]);
   expect(await bed.volume()).toBe(old);
   expect((await bed.builds()).killed).toEqual([2, 1]);
-  await unchanged();
+  await bed.unchanged();
 });
 
 test("one job comes back, the others stay as they are", async () => {
@@ -58,7 +47,7 @@ test("one job comes back, the others stay as they are", async () => {
   await bed.cli(["backup"]);
   await bed.build("one");
   await bed.build("other");
-  await bed.cli(["restore", "--snapshot", await newest(), "--job", "one", "--yes"]);
+  await bed.cli(["restore", "--snapshot", await bed.newest(), "--job", "one", "--yes"]);
   const builds = await bed.builds();
   expect([builds.one, builds.other]).toEqual([[1], [1]]);
   await bed.build("one");

@@ -1,24 +1,13 @@
 import { waitFor } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
-import { ensurePlatform, kubectl } from "./sandbox";
 
 /** Backup and restore on the sandbox's cluster, by the operators' own commands, with a real controller and real restic. */
 
 jest.setTimeout(900_000);
 const bed = new Bed("backup-e2e", 8001);
 
-beforeAll(async () => {
-  // The storage class is the platform's.
-  if (!(await kubectl(["get", "storageclass", "openebs-hostpath", "--ignore-not-found"]))) await ensurePlatform();
-  await bed.up();
-});
+beforeAll(() => bed.upOnPlatform());
 afterAll(() => bed.down());
-
-const newest = async (): Promise<string> => JSON.parse((await bed.json(["get", "configmap", "jenkins-backup-status"])).data["last-good-backup"]).snapshot;
-const unchanged = async () => {
-  await bed.pulumi(["refresh", "--yes", "--skip-preview", "--expect-no-changes"]);
-  await bed.pulumi(["preview", "--expect-no-changes"]);
-};
 
 test("a backup under running builds is consistent, and a controller that boots on it lists the same builds", async () => {
   await bed.job("load a", 5000);
@@ -33,11 +22,11 @@ test("a backup under running builds is consistent, and a controller that boots o
     await bed.inController("touch /tmp/stop");
   }
   expect((await bed.builds())["load a"].length).toBeGreaterThan(before);
-  const proven = await bed.cli(["list", "verify", "--snapshot", await newest()]);
+  const proven = await bed.cli(["list", "verify", "--snapshot", await bed.newest()]);
   expect(proven.stderr).toMatch(/has loaded all \d+ jobs and folders and [1-9]\d* builds/);
   const events = (await bed.json(["get", "events"])).items.map((event: { reason: string }) => event.reason);
   expect(events).toEqual(expect.arrayContaining(["BackupSucceeded", "BackupVerificationSucceeded"]));
-  await unchanged();
+  await bed.unchanged();
 });
 
 test("a restore puts the snapshot on a fresh volume; the old one is kept, and Pulumi sees no change; confirming deletes it", async () => {
@@ -55,7 +44,7 @@ test("a restore puts the snapshot on a fresh volume; the old one is kept, and Pu
   expect(builds.length).toBeGreaterThan(5);
   for (const [name, hash] of builds) expect([name, was.get(name)]).toEqual([name, hash]);
   expect((await bed.json(["get", "pv", old])).status.phase).toBe("Released");
-  await unchanged();
+  await bed.unchanged();
   expect((await bed.cli(["restore", "--snapshot", "latest", "--yes"], true)).code).toBe(2);
   await bed.cli(["restore", "--confirm"]);
   await waitFor("the former volume to go", 60, async () => (await bed.kubectl(["get", "pv", old], true)).code !== 0);
