@@ -3,7 +3,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { REPO, SSH_KEY } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
-import { ENV, ensurePlatform, jenkinsAnswers, kubectl, pulumi, STACK } from "../e2e/sandbox";
+import { createJob, deleteJob, ENV, ensurePlatform, jenkinsAnswers, jobXml, kubectl, pulumi, STACK, startBuild, waitFor } from "../e2e/sandbox";
 import { median, saveBench, seconds } from "./table";
 
 /**
@@ -59,6 +59,21 @@ async function memory(namespace: string): Promise<Record<string, number>> {
   return found;
 }
 
+/** Resident memory of a Maven agent's containers in MiB while its build does nothing. */
+async function agentMemory(): Promise<Record<string, number>> {
+  await createJob("bench-memory", jobXml("maven", "sleep 60"));
+  try {
+    await startBuild("bench-memory");
+    // The kubelet looks every ten seconds or so.
+    return await waitFor("figures of an agent", 120, async () => {
+      const found = Object.fromEntries(Object.entries(await memory("jenkins-agents")).filter(([container]) => container !== "keeper"));
+      return found.jnlp > 0 && found.dind > 0 && found;
+    });
+  } finally {
+    await deleteJob("bench-memory");
+  }
+}
+
 /** Waits until scheduler and controller manager lead again: an API server that restarted before costs neither way anything. */
 async function settled(): Promise<void> {
   for (let good = 0; good < 5; ) {
@@ -68,6 +83,8 @@ async function settled(): Promise<void> {
     good = fresh.length === 2 ? good + 1 : 0;
   }
 }
+
+const mebibytes = (found: Record<string, number>) => Object.entries(found).map(([container, size]) => `${container} ${size}`).join(", ");
 
 async function main(): Promise<void> {
   await ensurePlatform(); // images built, pulled and cached
@@ -81,6 +98,7 @@ async function main(): Promise<void> {
   const pulumiNoop = await median(3, up);
   const pulumiPreview = await median(3, () => pulumi(["preview", "--stack", STACK]));
   const controller = await memory("jenkins");
+  const agent = await agentMemory();
 
   const exported = JSON.parse((await pulumi(["stack", "export", "--stack", STACK, "--show-secrets"])).stdout) as { deployment: { resources: StateResource[] } };
   const resources = exported.deployment.resources;
@@ -145,10 +163,10 @@ async function main(): Promise<void> {
         `${objects.length} Kubernetes objects and ${commands.length} commands (node-port range, image builds with warm caches); images are on the node. Cold is one run, the others the median of three.`,
         `Cold: ratio ${(pulumiCold / kubectlCold).toFixed(2)}; target at most 1.3.`,
         `Preview of an unchanged stack: ${overStart.toFixed(1)} s beyond the CLI's own start (${cliStart.toFixed(1)} s); target under 5 s.`,
-        `Idle controller's working set: ${Object.entries(controller).map(([container, size]) => `${container} ${size} MiB`).join(", ")}.`,
+        `Working set in MiB: idle controller ${mebibytes(controller)}; an agent whose build waits ${mebibytes(agent)}.`,
       ],
     },
-    { cliStart, controller },
+    { cliStart, controller, agent },
   );
   await ensurePlatform();
 }
