@@ -143,6 +143,7 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
     const token = Date.now().toString(36);
     const job = `smoke-${token}`;
     await step(`make job ${job}`, () => jenkins.post(`/createItem?name=${job}`, jobXml(label, smokeScript(token)), "application/xml"));
+    let failure: unknown;
     try {
       await step(`an agent of label ${label} takes its build`, async () => {
         await jenkins.post(`/job/${job}/build?delay=0sec`);
@@ -174,14 +175,19 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
         }
         throw new Error(`it was still running after ${timeout} s; its console:\n    ${(await jenkins.get(`/job/${job}/1/consoleText`)).trim().split("\n").slice(-12).join("\n    ")}`);
       });
-    } finally {
-      await step(`take job ${job} away`, async () => {
-        // A build that waits or runs must not stay behind without its job.
-        const { items } = await jenkins.json<{ items: { id: number; task: { name: string } }[] }>("/queue/api/json");
-        for (const { id, task } of items) if (task.name === job) await jenkins.post(`/queue/cancelItem?id=${id}`).catch(() => undefined);
-        await jenkins.post(`/job/${job}/doDelete`);
-      });
+    } catch (error) {
+      failure = error;
     }
+    await step(`take job ${job} away`, async () => {
+      // A build that waits or runs must not stay behind without its job.
+      const { items } = await jenkins.json<{ items: { id: number; task: { name: string } }[] }>("/queue/api/json");
+      for (const { id, task } of items) if (task.name === job) await jenkins.post(`/queue/cancelItem?id=${id}`).catch(() => undefined);
+      await jenkins.post(`/job/${job}/doDelete`);
+    }).catch((error: Error) => {
+      // What went wrong first matters more; that the job is still there has been said above.
+      failure ??= new Error(`job ${job} is still there: ${error.message}`);
+    });
+    if (failure !== undefined) throw failure;
   }, true);
 }
 

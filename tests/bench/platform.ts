@@ -3,7 +3,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { REPO, SSH_KEY } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
-import { createJob, deleteJob, ENV, ensurePlatform, jenkinsAnswers, jobXml, kubectl, pulumi, STACK, startBuild, waitFor } from "../e2e/sandbox";
+import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, pulumi, STACK, startBuild, waitFor } from "../e2e/sandbox";
 import { median, saveBench, seconds } from "./table";
 
 /**
@@ -61,14 +61,16 @@ async function memory(namespace: string): Promise<Record<string, number>> {
 
 /** Resident memory of a Maven agent's containers in MiB while its build does nothing. */
 async function agentMemory(): Promise<Record<string, number>> {
-  await createJob("bench-memory", jobXml("maven", "sleep 60"));
+  await createJob("bench-memory", jobXml("maven", "sleep 40"));
   try {
-    await startBuild("bench-memory");
+    const build = await startBuild("bench-memory");
     // The kubelet looks every ten seconds or so.
-    return await waitFor("figures of an agent", 120, async () => {
+    const figures = await waitFor("figures of an agent", 60, async () => {
       const found = Object.fromEntries(Object.entries(await memory("jenkins-agents")).filter(([container]) => container !== "keeper"));
       return found.jnlp > 0 && found.dind > 0 && found;
     });
+    await finishedBuild("bench-memory", build);
+    return figures;
   } finally {
     await deleteJob("bench-memory");
   }
