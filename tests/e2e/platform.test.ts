@@ -27,7 +27,7 @@ async function buildOnce(job: string, label: string, shell: string) {
   await createJob(job, jobXml(label, shell));
   try {
     const number = await startBuild(job);
-    const pod = await waitFor(`an agent pod for ${job}`, 120, async () => (await agentPods())[0]);
+    const pod = await waitFor(`an agent pod for ${job}`, 120, async () => (await agentPods()).find(({ metadata }) => metadata.labels["build-platform/template"] === label));
     const build = await finishedBuild(job, number);
     await waitFor(`the agent pod of ${job} to be gone`, 120, async () => (await agentPods()).length === 0);
     return { build, pod };
@@ -105,9 +105,10 @@ describe("the platform on a live cluster", () => {
       expect(builds[0].console).toMatch(/Downloading from/);
       expect(builds[1].console).not.toMatch(/Downloading from/);
       const took = builds.map(({ console: text }) => /Total time: +([\d.]+) s/.exec(text)?.[1]);
-      process.stdout.write(`Maven with an empty cache ${took[0]} s, with the cache of the agent before ${took[1]} s\n`);
+      console.info(`Maven with an empty cache ${took[0]} s, with the cache of the agent before ${took[1]} s`);
     } finally {
       await deleteJob(job);
+      await waitFor("the agents' pods to be gone", 120, async () => (await agentPods()).length === 0);
       await run("scripts/build-image.sh", ["--delete", "--repository", tag.split(":latest")[0], "--tag", "latest", "--insecure"], { cwd: REPO, env: ENV, allowFailure: true });
     }
   });
