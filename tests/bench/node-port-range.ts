@@ -59,17 +59,20 @@ async function measure(change: () => Promise<unknown>, served: string): Promise<
     }
   })();
   const started = Date.now();
-  await change();
-  await waitFor(`the API server to serve ${served}`, 300, async () => {
-    const now = await show();
-    return now.serving === served && now.ready;
-  });
-  const total = (Date.now() - started) / 1000;
-  // A start that is not over yet would show itself by another answer than 200.
-  await new Promise((resolve) => setTimeout(resolve, 5000));
-  running = false;
-  await watch;
-  return { withoutApi: (up - down) / 1000, total };
+  try {
+    await change();
+    await waitFor(`the API server to serve ${served}`, 300, async () => {
+      const now = await show();
+      return now.serving === served && now.ready;
+    });
+    const total = (Date.now() - started) / 1000;
+    // A start that is not over yet would show itself by another answer than 200.
+    await new Promise((resolve) => setTimeout(resolve, 5000));
+    return { withoutApi: (up - down) / 1000, total };
+  } finally {
+    running = false;
+    await watch;
+  }
 }
 
 async function main(): Promise<void> {
