@@ -778,6 +778,7 @@ END
 locate() {
   find_static_path
   if [ -n "$MANIFEST" ]; then
+    if [ -d "$MANIFEST" ]; then refuse "--manifest $MANIFEST: is a folder; expected the manifest file in it"; fi
     if [ ! -f "$MANIFEST" ]; then refuse "--manifest $MANIFEST: no such file"; fi
     case $MANIFEST in */*) ;; *) MANIFEST=./$MANIFEST ;; esac
     case ${MANIFEST##*/} in .*) refuse "--manifest $MANIFEST: the kubelet ignores files with a dot name; give the manifest itself" ;; esac

@@ -540,6 +540,14 @@ describe("by hand, on a plain file", () => {
   });
 
   test.each([
+    ["a folder", (folder: string) => folder, "is a folder; expected the manifest file in it"],
+    ["a file that is not there", (folder: string) => path.join(folder, "nope.yaml"), "no such file"],
+  ])("--manifest with %s is named as such", async (_, manifest, says) => {
+    const outcome = await node().run(["apply", "--range", RANGE, "--manifest", manifest(folder)]);
+    expect(outcome).toMatchObject({ status: 2, stderr: expect.stringContaining(says) });
+  });
+
+  test.each([
     ["no YAML", "a: [b\n"],
     ["another Pod", "kind: Pod\nspec:\n  containers:\n  - name: etcd\n    command: [etcd]\n"],
     ["no list of containers", "kind: Pod\nspec: {}\n"],
