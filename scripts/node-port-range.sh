@@ -986,13 +986,12 @@ guard() {
 
 # ---- writing ------------------------------------------------------------------------------------
 backup() {
-  stamp=$(date -u +%Y%m%dT%H%M%SZ)
-  cp -p "$MANIFEST" "$BACKUP/$NAME.tmp" && flush "$BACKUP/$NAME.tmp" &&
-    mv -f "$BACKUP/$NAME.tmp" "$BACKUP/$NAME.$stamp.$(hash_of "$MANIFEST")" && flush "$BACKUP" || return 1
-  # The names sort by time; the latest five stay.
+  copy="$BACKUP/$NAME.$(date -u +%Y%m%dT%H%M%SZ).$(hash_of "$MANIFEST")"
+  cp -p "$MANIFEST" "$BACKUP/$NAME.tmp" && flush "$BACKUP/$NAME.tmp" && mv -f "$BACKUP/$NAME.tmp" "$copy" && flush "$BACKUP" || return 1
+  # The names sort by time; the latest five stay. Of several in one second they do not say which is the newest: this one is.
   set -- "$BACKUP/$NAME".[0-9]*T[0-9]*Z.*
   while [ $# -gt 5 ]; do
-    rm -f "$1"
+    if [ "$1" = "$copy" ]; then set -- "$@" "$1"; else rm -f "$1"; fi
     shift
   done
 }
