@@ -29,7 +29,8 @@ describe("the shipped stack files", () => {
   test("dev and prod use the upstream images; the sandbox the same names in its own registry", () => {
     for (const stack of ["dev", "prod"]) {
       const { images } = parseConfig(stackConfig(stack), environment).config;
-      expect(images.jenkins).toBe(`docker.io/jenkins/jenkins:${upstream.jenkins.tag}`);
+      expect(images.jenkins).toBe(`docker.io/jenkins/jenkins:${upstream.jenkins.tag}@${upstream.jenkins.digest}`);
+      expect(images.openebsProvisioner).toBe(`docker.io/openebs/provisioner-localpv:${upstream.openebsProvisioner.tag}`);
       expect(images.ingressNginx).toBe(`registry.k8s.io/ingress-nginx/controller:v1.15.1@${upstream.ingressNginx.digest}`);
     }
     const { images } = parseConfig(stackConfig("sandbox"), environment).config;
