@@ -1,13 +1,11 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { createHash } from "node:crypto";
 import * as fs from "node:fs";
-import * as http from "node:http";
-import * as os from "node:os";
 import * as path from "node:path";
-import { CACHE, NETWORK, REGISTRY, REPO } from "../../sandbox/paths";
+import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result } from "../../sandbox/shell";
 import { ENV, ensurePlatform, kubectl } from "../e2e/sandbox";
 import upstream from "../../images/upstream.json";
+import { RestServer } from "./servers";
 
 /**
  * A controller with its backup in a namespace of the sandbox's cluster, and a restic REST server beside the cluster as
@@ -21,46 +19,15 @@ const image = (key: "jenkins" | "restic") => `${REGISTRY}/${upstream[key].image.
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 type Live = Record<string, any>;
 
-/** The restic REST server, built once from its pinned Go module. */
-export class RepositoryServer {
-  readonly folder = fs.mkdtempSync(path.join(os.tmpdir(), "restic-repositories-"));
-  private child?: ChildProcess;
-
-  constructor(readonly port: number) {}
-
-  async start(): Promise<void> {
-    const pins = createHash("sha256").update(fs.readFileSync(path.join(BED, "server/go.mod"))).update(fs.readFileSync(path.join(BED, "server/go.sum"))).digest("hex").slice(0, 16);
-    const binary = path.join(CACHE, "bin", `rest-server-${pins}`);
-    if (!fs.existsSync(binary)) await run("go", ["build", "-C", path.join(BED, "server"), "-o", binary, "github.com/restic/rest-server/cmd/rest-server"]);
-    this.child = spawn(binary, ["--no-auth", "--listen", `${NETWORK.gateway}:${this.port}`, "--path", this.folder], { stdio: "ignore" });
-    await waitFor("the repository server", 20, () => new Promise<boolean>((resolve) => http.get(`http://${NETWORK.gateway}:${this.port}/`, (answer) => resolve(answer.resume() !== undefined)).on("error", () => resolve(false))));
-  }
-
-  /** Stops it as a power cut would. */
-  stop(): void {
-    this.child?.kill("SIGKILL");
-    this.child = undefined;
-  }
-
-  remove(): void {
-    this.stop();
-    fs.rmSync(this.folder, { recursive: true, force: true });
-  }
-
-  address(name: string): string {
-    return `rest:http://${NETWORK.gateway}:${this.port}/${name}/`;
-  }
-}
-
 export class Bed {
-  readonly server: RepositoryServer;
+  readonly server: RestServer;
 
   constructor(
     readonly namespace: string,
     port: number,
     private readonly config: Record<string, string> = {},
   ) {
-    this.server = new RepositoryServer(port);
+    this.server = new RestServer(port);
   }
 
   pulumi(args: string[], allowFailure = false): Promise<Result> {
