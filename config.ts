@@ -5,6 +5,7 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "./components/agent-images";
 import type { AgentTemplate, CachedTool, DockerMode, IngressTls, SecretFile, Toleration } from "./components/jenkins-master";
+import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "./components/jenkins-master/login";
 import type { ControlPlaneAccess } from "./components/node-port-range";
 import { basePathProblem } from "./components/openebs-storage";
 import { isQuantity, quantityMillis, Resources } from "./components/quantity";
@@ -61,6 +62,10 @@ export interface PlatformConfig {
     replicas: number;
   };
   admin: { user: string; password?: pulumi.Output<string>; passwordVersion: number; existingSecret?: string };
+  /** Where people log in; undefined for the local administrator alone. */
+  login?: Login;
+  /** Who may do what; undefined for whoever is logged in may do anything. */
+  rights?: Rights;
   networkPolicies: boolean;
   prometheusNamespace?: string;
   serviceMonitor: boolean;
@@ -335,6 +340,8 @@ const controllerResources: Resources = { requests: { cpu: "500m", memory: "2Gi" 
 
 /** The build of the controller image. */
 export const controllerBuild = "controller";
+/** Its argument with the names of further plugins. */
+const optionalPlugins = "OPTIONAL_PLUGINS";
 
 function readControlPlane(section: Section, env: Environment): ControlPlaneAccess {
   const file = (from: Section, key: string): string | undefined => {
@@ -434,6 +441,12 @@ function ownBuilds(images: Record<ImageKey, string>): Record<string, ImageSpec> 
     "maven-dind": { context: "images/maven-dind", args: { BASE_IMAGE: images.inboundAgent, MAVEN_IMAGE: images.maven, DOCKER_IMAGE: images.dockerCli } },
     "gradle-dind": { context: "images/gradle-dind", args: { BASE_IMAGE: images.inboundAgent, GRADLE_IMAGE: images.gradle, DOCKER_IMAGE: images.dockerCli } },
   };
+}
+
+/** The controller's build with plugins of images/controller/optional-plugins.txt baked in, beside those that its own argument names. */
+function withPlugins(build: ImageSpec, plugins: string[]): ImageSpec {
+  const named = [build.args?.[optionalPlugins], ...plugins].filter((text) => text !== undefined && text !== "");
+  return named.length > 0 ? { ...build, args: { ...build.args, [optionalPlugins]: named.join(" ") } } : build;
 }
 
 /** The repository's builds and those of the config, which may also change build arguments of the former. */
@@ -557,6 +570,84 @@ function readBackup(section: Section): BackupConfig {
   return backup;
 }
 
+function readOidc(section: Section): OidcLogin {
+  return {
+    wellKnownUrl: section.string("wellKnownUrl", { good: /^https:\/\/[^\s/]+\/\S+$/, expected: "the address of the provider's discovery document such as https://sso.example.com/.well-known/openid-configuration" }),
+    clientId: section.string("clientId", { expected: "the name under which the provider knows Jenkins" }),
+    clientSecret: pulumi.secret(section.string("clientSecret", { expected: "the client's secret", hidden: true, fix: "pulumi config set --secret --path 'login.oidc.clientSecret' <value>" })),
+    userNameField: section.string("userNameField", { default: "preferred_username", expected: "a claim" }),
+    fullNameField: section.string("fullNameField", { default: "name", expected: "a claim" }),
+    emailField: section.string("emailField", { default: "email", expected: "a claim" }),
+    groupsField: section.string("groupsField", { default: "", expected: "the claim that lists a person's groups" }),
+    scopes: section.string("scopes", { default: "openid profile email", good: /^openid( \S+)*$/, expected: "scopes separated by single blanks, the first one openid" }),
+    logoutFromProvider: section.boolean("logoutFromProvider", true),
+    escapeHatch: section.boolean("escapeHatch", true),
+  };
+}
+
+function readLdap(section: Section): LdapLogin {
+  const filter = (key: string, fallback: string) =>
+    section.string(key, { default: fallback, good: /\{0\}/, expected: "an LDAP filter with {0} in place of what is searched for, such as uid={0}" });
+  const attribute = (key: string, fallback: string) => section.string(key, { default: fallback, good: /^[A-Za-z][A-Za-z0-9-]*$/, expected: "the name of an attribute" });
+  const managerDN = section.string("managerDN", { default: "", expected: "the DN of who searches" });
+  const managerPassword = section.string("managerPassword", { default: "", expected: "the password of managerDN", hidden: true });
+  if ((managerDN === "") !== (managerPassword === ""))
+    section.problem(managerDN === "" ? "managerDN" : "managerPassword", undefined, "both managerDN and managerPassword, or neither for anonymous searches", managerDN === "" ? undefined : "pulumi config set --secret --path 'login.ldap.managerPassword' <value>");
+  const ldap: LdapLogin = {
+    server: section.string("server", { good: /^((ldaps?:\/\/)?[A-Za-z0-9.-]+(:\d{1,5})?)( (ldaps?:\/\/)?[A-Za-z0-9.-]+(:\d{1,5})?)*$/, expected: "a server such as ldaps://ldap.example.com, or several separated by single blanks" }),
+    rootDN: section.string("rootDN", { good: /^[A-Za-z]+=/, expected: "where searches start, such as dc=example,dc=com" }),
+    managerDN,
+    ...(managerPassword !== "" && { managerPassword: pulumi.secret(managerPassword) }),
+    userSearchBase: section.string("userSearchBase", { default: "", expected: "a DN below rootDN" }),
+    userSearch: filter("userSearch", "uid={0}"),
+    groupSearchBase: section.string("groupSearchBase", { default: "", expected: "a DN below rootDN" }),
+    groupSearchFilter: filter("groupSearchFilter", ""),
+    groupMembershipFilter: filter("groupMembershipFilter", ""),
+    groupMembershipAttribute: attribute("groupMembershipAttribute", ""),
+    displayNameAttribute: attribute("displayNameAttribute", "displayName"),
+    mailAttribute: attribute("mailAttribute", "mail"),
+  };
+  if (ldap.groupMembershipAttribute !== "" && ldap.groupMembershipFilter !== "")
+    section.problem("groupMembershipFilter", ldap.groupMembershipFilter, "nothing beside groupMembershipAttribute", "remove one of them");
+  return ldap;
+}
+
+function readLogin(section: Section): Login | undefined {
+  const [oidc, ldap] = [section.has("oidc"), section.has("ldap")];
+  if (oidc && ldap) section.problem("ldap", "a directory beside login.oidc", "one way to log in", "remove one of them");
+  if (oidc) return { kind: "oidc", oidc: section.section("oidc", readOidc) };
+  return ldap ? { kind: "ldap", ldap: section.section("ldap", readLdap) } : undefined;
+}
+
+function readRights(section: Section): Rights | undefined {
+  const names = (from: Section, key: string): string[] => {
+    const value = parsed(from.get(key)) ?? [];
+    if (Array.isArray(value) && value.every((name) => typeof name === "string" && name !== "" && name.trim() === name)) return value as string[];
+    from.problem(key, value, `a list of names of ${key}`);
+    return [];
+  };
+  const read = roles.flatMap((role): [string, Members][] => {
+    if (!section.has(role)) return [];
+    return [[role, section.section(role, (members) => ({ groups: names(members, "groups"), users: names(members, "users") }))]];
+  });
+  return read.length > 0 ? Object.fromEntries(read) : undefined;
+}
+
+/** What rights and login ask of each other. */
+function checkRights(root: Section, login: Login | undefined, rights: Rights | undefined): void {
+  if (!login) return;
+  const example = `pulumi config set --path 'rights.admin.groups[0]' <group>`;
+  const outside = login.kind === "ldap" || !login.oidc.escapeHatch;
+  if (!rights) {
+    root.problem("rights", undefined, "who may do what: admin, developer and reader, each with groups and users; a login without rights would let everybody it knows do anything", example);
+  } else if (outside && (rights.admin?.groups.length ?? 0) + (rights.admin?.users.length ?? 0) === 0) {
+    root.problem("rights.admin", undefined, "at least one group or user: with this login the local administrator cannot log in", example);
+  }
+  const groups = roles.flatMap((role) => rights?.[role]?.groups ?? []).filter((group) => group !== "authenticated");
+  if (login.kind === "oidc" && login.oidc.groupsField === "" && groups.length > 0)
+    root.problem("login.oidc.groupsField", undefined, `the claim that lists a person's groups, because rights name ${groups.join(", ")}`, "pulumi config set --path 'login.oidc.groupsField' groups");
+}
+
 /** The YAML files of a folder, by name. What is in them is checked by JenkinsMaster, which knows what it adds. */
 function readFragments(root: Section, env: Environment): Record<string, string> {
   const folder = root.string("cascFolder", { default: "", expected: "a folder with JCasC documents" });
@@ -594,6 +685,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     secrets("adminPassword", "");
     secrets("controlPlane", "privateKey", "proxy.privateKey");
     secrets("registry", "password");
+    secrets("login", "oidc.clientSecret", "ldap.managerPassword");
     secrets("backup", "password", "keysPassword", "environment", "ssh");
 
     const images = root.section("images", readImages);
@@ -616,7 +708,11 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
       };
     });
     const used = new Set([controller.image, ...agents.map((agent) => agent.image)]);
-    const builds = Object.fromEntries(Object.entries(allBuilds).filter(([name]) => used.has(name)));
+    const login = root.section("login", readLogin);
+    const rights = root.section("rights", readRights);
+    checkRights(root, login, rights);
+    const plugins = [...loginPlugins(login, rights), ...(root.has("prometheusNamespace") ? ["prometheus"] : [])];
+    const builds = Object.fromEntries(Object.entries(allBuilds).flatMap(([name, build]) => (used.has(name) ? [[name, name === controllerBuild ? withPlugins(build, plugins) : build]] : [])));
 
     const basePath = root.string("storageBasePath", { default: "/var/openebs/local", good: (text) => basePathProblem(text) === undefined, expected: "an absolute path of at least two folders such as /var/openebs/local" });
     const nodePortRange = root.string("nodePortRange", { default: "80-32767", expected: "a range" });
@@ -691,6 +787,8 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
         passwordVersion: root.integer("adminPasswordVersion", 1, 1, 1000000),
         ...(existingSecret && { existingSecret }),
       },
+      ...(login && { login }),
+      ...(rights && { rights }),
       networkPolicies: root.boolean("networkPolicies", true),
       ...(root.has("prometheusNamespace") && { prometheusNamespace: optional("prometheusNamespace", namePattern, "the namespace Prometheus runs in") }),
       serviceMonitor: root.boolean("serviceMonitor", false),

@@ -109,6 +109,8 @@ export = async () => {
       terminationSeconds: config.controller.terminationSeconds,
       nodeSelector: config.controller.nodeSelector,
       tolerations: config.controller.tolerations,
+      ...(config.login && { login: config.login }),
+      ...(config.rights && { rights: config.rights }),
       networkPolicies: config.networkPolicies,
       apiServerCidrs: apiServerAddresses.filter(net.isIPv4).map((address) => `${address}/32`),
       serviceMonitor: config.serviceMonitor,

@@ -97,8 +97,10 @@ export class Jenkins {
   }
 }
 
-/** Reads the administrator's "name:password" from the stack's Secret. */
-export async function adminAuth({ config, kubectl }: Pick<Stack, "config" | "kubectl">): Promise<string> {
+/** Who the scripts are in Jenkins, as "name:password": $JENKINS_USER with $JENKINS_TOKEN, else the administrator of the stack's Secret. */
+export async function adminAuth({ config, kubectl }: Pick<Stack, "config" | "kubectl">, environment: NodeJS.ProcessEnv = process.env): Promise<string> {
+  const { JENKINS_USER, JENKINS_TOKEN } = environment;
+  if (JENKINS_USER && JENKINS_TOKEN) return `${JENKINS_USER}:${JENKINS_TOKEN}`;
   const { data } = JSON.parse(await kubectl("-n", "jenkins", "get", "secret", config.admin.existingSecret ?? "jenkins-admin", "-o", "json")) as { data: Record<string, string> };
   return ["admin-user", "admin-password"].map((key) => Buffer.from(data[key], "base64").toString()).join(":");
 }

@@ -5,13 +5,13 @@ import upstream from "../images/upstream.json";
 
 const HELP = `npm run plugin-updates -- [options]    says which of the controller's plugins have updates or warnings
 
-Compares images/controller/plugins.txt with what Jenkins' update center offers for the controller's version of Jenkins.
+Compares plugins.txt and optional-plugins.txt of images/controller with what Jenkins' update center offers for the controller's version of Jenkins.
 
-  --plugins FILE      default images/controller/plugins.txt
+  --plugins FILE      default: both; may be given several times
   --jenkins VERSION   default: the version of the image "jenkins" in images/upstream.json
   --url URL           update center, as URL or file; default https://updates.jenkins.io/update-center.actual.json
                       (a mirror: its update-center.actual.json; ?version=VERSION is added to a URL without a query)
-  --write             write the offered versions into the file; then build: pulumi up
+  --write             write the offered versions into the files; then build: pulumi up
   --help              this text
 
 Exit: 0 nothing to do, 1 there are updates or warnings (after --write: warnings that no update ends), 2 it could not be told.
@@ -122,7 +122,7 @@ export async function main(argv: string[], write: (text: string) => void = (text
   const { values } = parseArgs({
     args: argv,
     options: {
-      plugins: { type: "string", default: path.resolve(__dirname, "../images/controller/plugins.txt") },
+      plugins: { type: "string", multiple: true, default: ["plugins.txt", "optional-plugins.txt"].map((file) => path.resolve(__dirname, "../images/controller", file)) },
       jenkins: { type: "string", default: upstream.jenkins.tag.replace(/-.*/, "") },
       url: { type: "string", default: "https://updates.jenkins.io/update-center.actual.json" },
       write: { type: "boolean", default: false },
@@ -133,8 +133,12 @@ export async function main(argv: string[], write: (text: string) => void = (text
     write(HELP);
     return 0;
   }
-  const text = fs.readFileSync(values.plugins, "utf8");
-  const found = findings(parsePins(text), await loadUpdateCenter(values.url, values.jenkins));
+  const center = await loadUpdateCenter(values.url, values.jenkins);
+  const files = values.plugins.map((file) => {
+    const text = fs.readFileSync(file, "utf8");
+    return { file, text, found: findings(parsePins(text), center) };
+  });
+  const found = files.flatMap((each) => each.found);
   const wide = Math.max(6, ...found.map((f) => f.name.length));
   const middle = Math.max(6, ...found.map((f) => f.version.length));
   write(`${"PLUGIN".padEnd(wide)}  ${"PINNED".padEnd(middle)}  OFFERED FOR JENKINS ${values.jenkins}\n`);
@@ -142,12 +146,15 @@ export async function main(argv: string[], write: (text: string) => void = (text
     write(`${f.name.padEnd(wide)}  ${f.version.padEnd(middle)}  ${f.update ? f.offered : f.offered === undefined ? "-" : "up to date"}\n`);
     for (const warning of f.warnings) write(`${"".padEnd(wide)}  ${warning}${f.mended && warning.startsWith("security") ? `, mended in ${f.offered}` : ""}\n`);
   }
-  const updates = found.filter((f) => f.update).length;
-  if (!values.write || updates === 0) return updates > 0 || found.some((f) => f.warnings.length > 0) ? 1 : 0;
-  const partial = `${values.plugins}.${process.pid}.new`;
-  fs.writeFileSync(partial, updatedText(text, found), { mode: fs.statSync(values.plugins).mode });
-  fs.renameSync(partial, values.plugins);
-  write(`${updates} version${updates === 1 ? "" : "s"} written to ${values.plugins}\n`);
+  if (!values.write || !found.some((f) => f.update)) return found.some((f) => f.update || f.warnings.length > 0) ? 1 : 0;
+  for (const { file, text, found: here } of files) {
+    const updates = here.filter((f) => f.update).length;
+    if (updates === 0) continue;
+    const partial = `${file}.${process.pid}.new`;
+    fs.writeFileSync(partial, updatedText(text, here), { mode: fs.statSync(file).mode });
+    fs.renameSync(partial, file);
+    write(`${updates} version${updates === 1 ? "" : "s"} written to ${file}\n`);
+  }
   return found.some((f) => f.warnings.length > 0 && !f.mended) ? 1 : 0;
 }
 

@@ -1,5 +1,6 @@
 import { parse, stringify } from "yaml";
 import { AgentSettings, AgentTemplate, agentPod } from "./agents";
+import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
 export interface CascInput {
@@ -14,6 +15,10 @@ export interface CascInput {
   settings: AgentSettings;
   /** The site's own JCasC documents by file name; they may bring their own security realm and authorization strategy. */
   fragments?: Record<string, string>;
+  /** Where people log in; without it only the local administrator can. */
+  login?: Login;
+  /** Who may do what; without them whoever is logged in may do anything. */
+  rights?: Rights;
 }
 
 /** Name of the platform's own document in the ConfigMap. */
@@ -63,15 +68,13 @@ export function fragmentProblems(input: CascInput): { file: string; problem: str
       continue;
     }
     for (const root of Object.keys(document)) if (!roots.includes(root)) say(`has the unknown root ${root}; known are ${roots.join(", ")}`);
+    const inJenkins = isMapping(document.jenkins) ? document.jenkins : {};
+    if (input.login && inJenkins.securityRealm !== undefined) say("sets jenkins.securityRealm, which the stack config's login sets as well");
+    if (input.rights && inJenkins.authorizationStrategy !== undefined) say("sets jenkins.authorizationStrategy, which the stack config's rights set as well");
     for (const [other, before] of read) for (const key of conflicts(before, document, "")) say(`sets ${key}, which ${other} sets as well`);
     read.push([file, document]);
   }
   return problems;
-}
-
-/** JCasC reads `${name}` as a reference; a caret makes it literal text. */
-function escapeReferences(text: string): string {
-  return text.replace(/\$\{/g, "^${");
 }
 
 function podTemplate(template: AgentTemplate, settings: AgentSettings): object {
@@ -94,7 +97,7 @@ function podTemplate(template: AgentTemplate, settings: AgentSettings): object {
 
 /**
  * Jenkins' whole configuration as a plain object, before it becomes YAML.
- * `${admin-user}` and `${admin-password}` are resolved by JCasC from the files below $SECRETS, never from here.
+ * Secrets are names such as `${admin-password}`, which JCasC resolves from the files below $SECRETS, never from here.
  */
 export function cascConfig(input: CascInput): object {
   const brought = (key: string) => Object.values(input.fragments ?? {}).some((text) => fragmentValue(text, "jenkins", key) !== undefined);
@@ -104,16 +107,8 @@ export function cascConfig(input: CascInput): object {
       mode: "EXCLUSIVE",
       slaveAgentPort: 50000,
       crumbIssuer: { standard: { excludeClientIPFromCrumb: true } },
-      ...(!brought("securityRealm") && {
-        securityRealm: {
-          local: {
-            allowsSignup: false,
-            enableCaptcha: false,
-            users: [{ id: "${admin-user}", name: "Administrator", password: "${admin-password}" }],
-          },
-        },
-      }),
-      ...(!brought("authorizationStrategy") && { authorizationStrategy: { loggedInUsersCanDoAnything: { allowAnonymousRead: false } } }),
+      ...(!brought("securityRealm") && { securityRealm: securityRealm(input.login) }),
+      ...(!brought("authorizationStrategy") && { authorizationStrategy: authorizationStrategy(input.rights, input.login) }),
       clouds: [
         {
           kubernetes: {

@@ -5,9 +5,11 @@ import { canonicalQuantity, canonicalResources, isQuantity, Resources } from "..
 import { AgentSettings, AgentTemplate, agentsPodSecurity, agentUser, Toleration } from "./agents";
 import { cacheKeeperScript } from "./cache";
 import { cascFile, CascInput, fragmentProblems, renderCasc } from "./casc";
+import { Login, loginSecretName, loginSecrets, Rights } from "./login";
 import { configReloadScript } from "./reload";
 
 export { AgentTemplate, CachedTool, DockerMode, Toleration } from "./agents";
+export { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, Role, roles } from "./login";
 
 /** Pull secret for a registry that asks for a password. */
 export interface RegistryLogin {
@@ -94,6 +96,10 @@ export interface JenkinsMasterArgs {
   cascFragments?: Record<string, string>;
   /** Keys of Secrets in the controller's namespace that JCasC documents refer to as `${<secret>-<key>}`. Default none. */
   secretFiles?: SecretFile[];
+  /** Where people log in. Default: only the local administrator can. */
+  login?: Login;
+  /** Who may do what. Needed with a login; default: the local administrator may do anything. */
+  rights?: Rights;
   /** Login for the registry of the images. Default none. */
   registryLogin?: RegistryLogin;
 }
@@ -169,6 +175,8 @@ function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput {
     templates: args.agentTemplates.map((template, i) => ({ ...template, image: images[i] })),
     settings: args.agentSettings,
     ...(args.cascFragments && { fragments: args.cascFragments }),
+    ...(args.login && { login: args.login }),
+    ...(args.rights && { rights: args.rights }),
   };
 }
 
@@ -198,6 +206,7 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
   });
   check(!(args.adminPassword !== undefined && args.adminExistingSecret), "adminExistingSecret", "cannot be given together with adminPassword");
   for (const { file, problem } of fragmentProblems(cascInput(args, args.agentTemplates.map(() => "image")))) check(false, `cascFragments["${file}"]`, problem);
+  check(args.login === undefined || args.rights !== undefined, "rights", "are missing; without them everybody whom the login knows might do anything");
   check(!args.serviceMonitor || args.prometheusNamespace !== undefined, "serviceMonitor", "needs prometheusNamespace");
   check(args.agentSettings.cachePath === undefined || args.cacheKeeperImage !== undefined, "cacheKeeperImage", "is needed with agentSettings.cachePath");
   return problems;
@@ -208,7 +217,7 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
  *
  * Names others may rely on: namespaces `jenkins` and `jenkins-agents`; in the first Deployment, Service, Ingress and
  * ServiceAccount `jenkins`, Service `jenkins-agent`, PersistentVolumeClaim `jenkins-home`, Secret `jenkins-admin`,
- * ConfigMap `jenkins-casc`; in the second ServiceAccount `jenkins-agent`.
+ * ConfigMap `jenkins-casc`, with a login that has secrets Secret `jenkins-login`; in the second ServiceAccount `jenkins-agent`.
  *
  * @throws InputPropertiesError listing every bad argument, before any resource is made
  */
@@ -288,6 +297,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     );
 
     const adminSecret = this.adminSecret(name, args, here);
+    const loginSecret = this.loginSecret(name, args, here);
 
     const casc = pulumi.all(args.agentTemplates.map((template) => pulumi.output(template.image))).apply((images) => renderCasc(cascInput(args, images)));
     const configMap = new k8s.core.v1.ConfigMap(
@@ -330,6 +340,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       serviceAccount: serviceAccount.metadata.name,
       configMap: configMap.metadata.name,
       adminSecret,
+      ...(loginSecret && { loginSecret }),
       claim: home.metadata.name,
     });
     new k8s.apps.v1.Deployment(
@@ -436,6 +447,14 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       { parent: this },
     );
     return secret.metadata.name;
+  }
+
+  /** Name of the Secret with what the login needs to know; undefined where it needs nothing. */
+  private loginSecret(name: string, args: JenkinsMasterArgs, namespace: pulumi.Output<string>): pulumi.Output<string> | undefined {
+    const content = loginSecrets(args.login);
+    if (!content) return undefined;
+    const data = pulumi.secret(pulumi.output(content).apply((texts) => Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, base64(text)]))));
+    return new k8s.core.v1.Secret(`${name}-login`, { metadata: { name: loginSecretName, namespace, labels }, data }, { parent: this }).metadata.name;
   }
 
   /** 32 random letters and digits (190 bits), made once and kept in the state as a secret. */
@@ -565,7 +584,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
 /** The controller's pod, held to Pod Security level `restricted`. */
 function controllerPod(
   args: JenkinsMasterArgs,
-  refs: { serviceAccount: pulumi.Input<string>; configMap: pulumi.Input<string>; adminSecret: pulumi.Input<string>; claim: pulumi.Input<string> },
+  refs: { serviceAccount: pulumi.Input<string>; configMap: pulumi.Input<string>; adminSecret: pulumi.Input<string>; loginSecret?: pulumi.Input<string>; claim: pulumi.Input<string> },
 ): k8s.types.input.core.v1.PodSpec {
   const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
   const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
@@ -575,7 +594,10 @@ function controllerPod(
   ];
   // Random, the pod's own, and known to nobody who may not read pods of this namespace.
   const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
-  const secretFiles = (args.secretFiles ?? []).map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: `${secret}-${key}` }] } }));
+  const furtherSecrets = [
+    ...(refs.loginSecret ? [{ secret: { name: refs.loginSecret } }] : []),
+    ...(args.secretFiles ?? []).map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: `${secret}-${key}` }] } })),
+  ];
   return {
     serviceAccountName: refs.serviceAccount,
     enableServiceLinks: false,
@@ -637,8 +659,8 @@ function controllerPod(
     volumes: [
       { name: "home", persistentVolumeClaim: { claimName: refs.claim } },
       { name: "casc", configMap: { name: refs.configMap } },
-      secretFiles.length > 0
-        ? { name: "admin", projected: { sources: [{ secret: { name: refs.adminSecret } }, ...secretFiles] } }
+      furtherSecrets.length > 0
+        ? { name: "admin", projected: { sources: [{ secret: { name: refs.adminSecret } }, ...furtherSecrets] } }
         : { name: "admin", secret: { secretName: refs.adminSecret } },
       { name: "reload", emptyDir: {} },
       { name: "cache", emptyDir: {} },

@@ -26,8 +26,8 @@ async function run(...args: string[]): Promise<{ code: number; out: string }> {
   return { code, out };
 }
 
-test("the shipped plugins.txt is pinned throughout and sorted", () => {
-  const shipped = parsePins(fs.readFileSync(path.resolve(__dirname, "../../images/controller/plugins.txt"), "utf8"));
+test.each(["plugins.txt", "optional-plugins.txt"])("the shipped %s is pinned throughout and sorted", (file) => {
+  const shipped = parsePins(fs.readFileSync(path.resolve(__dirname, "../../images/controller", file), "utf8"));
   expect(shipped.length).toBeGreaterThan(3);
   expect(shipped.map((pin) => pin.name)).toEqual(shipped.map((pin) => pin.name).sort());
 });

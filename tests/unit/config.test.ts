@@ -1,7 +1,10 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
 import * as fc from "fast-check";
 import * as pulumi from "@pulumi/pulumi";
 import { explain, parseConfig, PlatformConfig, Problem, rangeProblem } from "../../config";
 import upstream from "../../images/upstream.json";
+import { parsePins } from "../../scripts/plugin-updates";
 import { defaults, environment, hostKey, privateKey, schema, stackConfig, valueOf } from "./mocks";
 
 const node = { name: "control-plane-1", host: "192.0.2.10", hostKey };
@@ -261,6 +264,76 @@ describe("backup", () => {
 
   test("keeps the master key apart", () => {
     expect(keysOf({ backup: { ...backup, keysRepository: backup.repository } }, encrypted)).toEqual(["backup.keysRepository"]);
+  });
+});
+
+describe("login and rights", () => {
+  const encrypted = { ...environment, isSecret: () => true };
+  const oidc = { wellKnownUrl: "https://sso.example.com/.well-known/openid-configuration", clientId: "jenkins", clientSecret: "c1ient-s3cret" };
+  const ldap = { server: "ldaps://ldap.example.com", rootDN: "dc=example,dc=com", managerDN: "cn=jenkins,dc=example,dc=com", managerPassword: "m4nager-s3cret" };
+  const rights = { admin: { groups: ["authenticated"] } };
+
+  test("are absent by default, and then no plugin is added", () => {
+    const { config } = parse();
+    expect(config).not.toHaveProperty("login");
+    expect(config).not.toHaveProperty("rights");
+    expect(config.builds.controller.args).not.toHaveProperty("OPTIONAL_PLUGINS");
+  });
+
+  test("are read with their defaults, the secrets kept secret", async () => {
+    const first = parse({ login: { oidc }, rights }, encrypted);
+    expect(first.problems).toEqual([]);
+    const { login } = first.config;
+    if (login?.kind !== "oidc") throw new Error("no OIDC login");
+    expect(login.oidc).toMatchObject({ userNameField: "preferred_username", groupsField: "", scopes: "openid profile email", escapeHatch: true });
+    expect(await pulumi.isSecret(login.oidc.clientSecret as pulumi.Output<string>)).toBe(true);
+    const second = parse({ login: { ldap }, rights }, encrypted);
+    expect(second.problems).toEqual([]);
+    if (second.config.login?.kind !== "ldap") throw new Error("no LDAP login");
+    expect(second.config.login.ldap).toMatchObject({ userSearch: "uid={0}", displayNameAttribute: "displayName" });
+    expect(await pulumi.isSecret(second.config.login.ldap.managerPassword as pulumi.Output<string>)).toBe(true);
+  });
+
+  test("in plain text are refused, and never shown", () => {
+    for (const [login, key] of [[{ oidc }, "login.oidc.clientSecret"], [{ ldap }, "login.ldap.managerPassword"]] as const) {
+      const problems = problemsOf({ login, rights });
+      expect(problems.map((p) => p.key)).toEqual([key]);
+      expect(explain(problems, "dev")).not.toContain("s3cret");
+    }
+  });
+
+  test("have the plugins that they need baked in, beside those that the build's own argument names", () => {
+    const plugins = (further: Record<string, unknown>) => parse(further, encrypted).config.builds.controller.args?.OPTIONAL_PLUGINS;
+    expect(plugins({ login: { oidc }, rights })).toBe("matrix-auth oic-auth");
+    expect(plugins({ login: { ldap }, rights, prometheusNamespace: "monitoring" })).toBe("ldap matrix-auth prometheus");
+    expect(plugins({ rights, agentImages: { controller: { args: { OPTIONAL_PLUGINS: "prometheus" } } } })).toBe("prometheus matrix-auth");
+  });
+
+  test("every plugin that they may need is pinned", () => {
+    const known = parsePins(fs.readFileSync(path.resolve(__dirname, "../../images/controller/optional-plugins.txt"), "utf8")).map(({ name }) => name);
+    for (const login of [{ oidc }, { ldap }]) {
+      const names = String(parse({ login, rights, prometheusNamespace: "monitoring" }, encrypted).config.builds.controller.args?.OPTIONAL_PLUGINS).split(" ");
+      expect(names.filter((name) => !known.includes(name))).toEqual([]);
+    }
+  });
+
+  test.each<[string, Record<string, unknown>, string[]]>([
+    ["an empty OIDC", { login: { oidc: { clientId: "jenkins" } }, rights }, ["login.oidc.wellKnownUrl", "login.oidc.clientSecret"]],
+    ["plain HTTP", { login: { oidc: { ...oidc, wellKnownUrl: "http://sso.example.com/x" } }, rights }, ["login.oidc.wellKnownUrl"]],
+    ["scopes without openid", { login: { oidc: { ...oidc, scopes: "profile" } }, rights }, ["login.oidc.scopes"]],
+    ["two logins", { login: { oidc, ldap }, rights }, ["login.ldap"]],
+    ["a slip in a login's key", { login: { oidc: { ...oidc, clientID: "x" } }, rights }, ["login.oidc.clientID"]],
+    ["a manager without password", { login: { ldap: { ...ldap, managerPassword: "" } }, rights }, ["login.ldap.managerPassword"]],
+    ["a search for nobody", { login: { ldap: { ...ldap, userSearch: "uid=x" } }, rights }, ["login.ldap.userSearch"]],
+    ["two ways to the groups", { login: { ldap: { ...ldap, groupMembershipFilter: "member={0}", groupMembershipAttribute: "memberOf" } }, rights }, ["login.ldap.groupMembershipFilter"]],
+    ["a login without rights", { login: { oidc } }, ["rights"]],
+    ["LDAP without an administrator", { login: { ldap }, rights: { developer: { groups: ["authenticated"] } } }, ["rights.admin"]],
+    ["OIDC with neither administrator nor escape hatch", { login: { oidc: { ...oidc, escapeHatch: false } }, rights: { reader: { users: ["ann"] } } }, ["rights.admin"]],
+    ["groups that no claim tells of", { login: { oidc }, rights: { admin: { groups: ["platform"] } } }, ["login.oidc.groupsField"]],
+    ["an unknown role", { rights: { admins: { users: ["ann"] } } }, ["rights.admins"]],
+    ["names that are no list", { rights: { admin: { users: "ann" } } }, ["rights.admin.users"]],
+  ])("refuse %s", (_, further, keys) => {
+    expect(keysOf(further, encrypted)).toEqual(keys);
   });
 });
 

@@ -2,7 +2,8 @@ import * as fc from "fast-check";
 import { parse } from "yaml";
 import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount } from "../../components/jenkins-master/agents";
 import { cascConfig, CascInput, fragmentProblems, renderCasc } from "../../components/jenkins-master/casc";
-import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems } from "../../components/jenkins-master";
+import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, Rights } from "../../components/jenkins-master";
+import { authorizationStrategy, permissions, securityRealm } from "../../components/jenkins-master/login";
 import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
 
 jest.setTimeout(60_000);
@@ -199,6 +200,102 @@ describe("the controller", () => {
     expect(pod().volumes.find((v: Json) => v.name === "admin").projected.sources).toEqual([
       { secret: { name: "jenkins-admin" } },
       { secret: { name: "github", items: [{ key: "token", path: "github-token" }] } },
+    ]);
+  });
+});
+
+describe("login and rights", () => {
+  const oidc: Login = {
+    kind: "oidc",
+    oidc: {
+      wellKnownUrl: "https://sso.example.com/.well-known/openid-configuration", clientId: "jenkins", clientSecret: "c1ient-s3cret", userNameField: "preferred_username", fullNameField: "name", emailField: "",
+      groupsField: "groups", scopes: "openid groups", logoutFromProvider: true, escapeHatch: true,
+    },
+  };
+  const ldap: Login = {
+    kind: "ldap",
+    ldap: {
+      server: "ldaps://ldap.example.com", rootDN: "dc=example,dc=com", managerDN: "cn=jenkins", managerPassword: "m4nager-s3cret", userSearchBase: "ou=people", userSearch: "uid={0}", groupSearchBase: "",
+      groupSearchFilter: "", groupMembershipFilter: "", groupMembershipAttribute: "memberOf", displayNameAttribute: "displayName", mailAttribute: "mail",
+    },
+  };
+  const rights: Rights = { admin: { groups: ["platform"], users: [] }, developer: { groups: ["authenticated"], users: ["${admin-password}"] } };
+
+  // The keys are those of the plugins' own tests of configuration as code: oic-auth's ConfigurationAsCode.yml, ldap's casc.yml, matrix-auth's configuration-as-code-v3.yml.
+  test("OIDC in the keys of the plugin oic-auth, with the local administrator as its escape hatch", async () => {
+    await make({ login: oidc, rights });
+    expect(document().jenkins.securityRealm).toEqual({
+      oic: {
+        clientId: "jenkins",
+        clientSecret: "${login-client-secret}",
+        serverConfiguration: { wellKnown: { wellKnownOpenIDConfigurationUrl: "https://sso.example.com/.well-known/openid-configuration", scopesOverride: "openid groups" } },
+        userNameField: "preferred_username",
+        fullNameFieldName: "name",
+        groupsFieldName: "groups",
+        logoutFromOpenidProvider: true,
+        properties: ["pkce", { escapeHatch: { username: "${admin-user}", secret: "${admin-password}", group: "build-platform-escape-hatch" } }],
+      },
+    });
+  });
+
+  test("LDAP in the keys of the plugin ldap", async () => {
+    await make({ login: ldap, rights });
+    expect(document().jenkins.securityRealm).toEqual({
+      ldap: {
+        configurations: [
+          {
+            server: "ldaps://ldap.example.com", rootDN: "dc=example,dc=com", managerDN: "cn=jenkins", managerPasswordSecret: "${login-manager-password}", userSearchBase: "ou=people", userSearch: "uid={0}",
+            groupMembershipStrategy: { fromUserRecord: { attributeName: "memberOf" } }, displayNameAttributeName: "displayName", mailAddressAttributeName: "mail",
+          },
+        ],
+        cache: { size: 1000, ttl: 300 },
+      },
+    });
+    const searched = securityRealm({ kind: "ldap", ldap: { ...ldap.ldap, groupMembershipAttribute: "", groupMembershipFilter: "member={0}" } }) as Json;
+    expect(searched.ldap.configurations[0].groupMembershipStrategy).toEqual({ fromGroupSearch: { filter: "member={0}" } });
+  });
+
+  test("the secrets are in a Secret that Jenkins reads as files, and nowhere else", async () => {
+    for (const [login, key, value] of [[oidc, "login-client-secret", "c1ient-s3cret"], [ldap, "login-manager-password", "m4nager-s3cret"]] as const) {
+      useMocks((name) => (name === "jenkins-admin-password" ? password : ""));
+      await make({ login, rights });
+      expect(the("Secret", "jenkins-login").inputs).toMatchObject({ metadata: { name: "jenkins-login", namespace: "jenkins" }, data: secret({ [key]: Buffer.from(value).toString("base64") }) });
+      expect(pod().volumes).toContainEqual({ name: "admin", projected: { sources: [{ secret: { name: "jenkins-admin" } }, { secret: { name: "jenkins-login" } }] } });
+      expect(JSON.stringify([the("ConfigMap").inputs, the("Deployment", "jenkins").inputs])).not.toContain("s3cret");
+    }
+  });
+
+  test("rights become entries of matrix-auth: whoever comes through the escape hatch administers, a user of the administrator's name at the provider does not", async () => {
+    await make({ login: oidc, rights });
+    const { entries } = document().jenkins.authorizationStrategy.globalMatrix;
+    const build = ["Job/Build", "Job/Cancel", "Job/Discover", "Job/Read", "Job/Workspace", "Overall/Read", "View/Read"];
+    expect(entries).toEqual([
+      { group: { name: "build-platform-escape-hatch", permissions: ["Overall/Administer"] } },
+      { group: { name: "platform", permissions: ["Overall/Administer"] } },
+      { group: { name: "authenticated", permissions: build } },
+      // Text of the stack config is never a reference to a secret.
+      { user: { name: "^${admin-password}", permissions: build } },
+    ]);
+  });
+
+  test("rights without a login keep the local administrator, and a name has one entry whatever roles it has", () => {
+    expect(authorizationStrategy({ reader: { groups: [], users: ["ann"] }, developer: { groups: [], users: ["ann"] } }, undefined)).toEqual({
+      globalMatrix: {
+        entries: [
+          { user: { name: "${admin-user}", permissions: ["Overall/Administer"] } },
+          { user: { name: "ann", permissions: permissions.developer } },
+        ],
+      },
+    });
+    expect(JSON.stringify(authorizationStrategy(rights, ldap))).not.toMatch(/escape-hatch|admin-user/);
+  });
+
+  test("a login without rights, and documents that bring a realm or a strategy of their own beside them, are refused", () => {
+    expect(jenkinsMasterProblems({ ...args, login: oidc }).map((p) => p.propertyPath)).toEqual(["rights"]);
+    const fragments = { "own.yaml": "jenkins: { securityRealm: { ldap: {} }, authorizationStrategy: unsecured }" };
+    expect(jenkinsMasterProblems({ ...args, login: oidc, rights, cascFragments: fragments }).map((p) => p.reason)).toEqual([
+      "sets jenkins.securityRealm, which the stack config's login sets as well",
+      "sets jenkins.authorizationStrategy, which the stack config's rights set as well",
     ]);
   });
 });

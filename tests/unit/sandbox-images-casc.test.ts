@@ -107,6 +107,7 @@ unclassified: {location: {url: "http://x/"}, other: {a: 1}}
     ["jenkins: {clouds: [{kubernetes: {templates: [{name: x, podRetention: sometimes}]}}]}", "jenkins.clouds[0].kubernetes.templates[0].podRetention.sometimes: not known; known are never, always"],
     ["jenkins: {clouds: [{kubernetes: {templates: [{name: x, yaml: 'a: [1'}]}}]}", "jenkins.clouds[0].kubernetes.templates[0].yaml: "],
     ["jenkins: {securityRealm: {local: {users: [{id: admin, password: '${gone}'}]}}}", "jenkins.securityRealm.local.users[0].password: is empty"],
+    ["jenkins: {securityRealm: {oic: {clientId: jenkins}}}", "jenkins.securityRealm.oic: not known; known are local"],
     ["a: [", "0.yaml: "],
     ["- 1", "0.yaml: a map is expected at the top"],
   ])("%s is refused", (text, message) => {

@@ -1,3 +1,5 @@
+import { adminAuth } from "../../scripts/jenkins";
+import type { Stack } from "../../scripts/stack";
 import { agentTrouble, buildTrouble, frontDoorTrouble, smokeScript, type AgentPod } from "../../scripts/smoke";
 
 describe("the front door", () => {
@@ -36,4 +38,15 @@ test("a build is judged by its result and by what it printed", () => {
   // What `set -x` or the job's own text shows is not what it printed.
   expect(buildTrouble({ result: "SUCCESS", console: "+ echo smoke-x-other\n" }, "x")).toMatch(/does not hold/);
   expect(smokeScript("x")).toContain("echo smoke-x\n");
+});
+
+test("the scripts are the administrator of the Secret, or whoever the environment names whole", async () => {
+  const data = { "admin-user": "admin", "admin-password": "from-the-secret" };
+  const stack = {
+    config: { admin: {} },
+    kubectl: async () => JSON.stringify({ data: Object.fromEntries(Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString("base64")])) }),
+  } as unknown as Stack;
+  expect(await adminAuth(stack, {})).toBe("admin:from-the-secret");
+  expect(await adminAuth(stack, { JENKINS_USER: "ann" })).toBe("admin:from-the-secret");
+  expect(await adminAuth(stack, { JENKINS_USER: "ann", JENKINS_TOKEN: "11aa" })).toBe("ann:11aa");
 });

@@ -136,10 +136,10 @@ describe("renovate", () => {
     for (const [key, pin] of Object.entries(pins)) expect(pin).toEqual({ image: upstream[key as keyof typeof upstream].image, tag: "next", digest: values.newDigest });
   });
 
-  test("finds every plugin of the controller image", () => {
-    const text = read("images/controller/plugins.txt");
+  test.each(["images/controller/plugins.txt", "images/controller/optional-plugins.txt"])("finds every plugin of %s", (file) => {
+    const text = read(file);
     const plugins = text.split("\n").filter((line) => /^[a-z]/.test(line));
-    const found = [...text.matchAll(new RegExp(managerOf("images/controller/plugins.txt").matchStrings[0], "g"))].map(({ groups }) => `${groups!.depName}:${groups!.currentValue}`);
+    const found = [...text.matchAll(new RegExp(managerOf(file).matchStrings[0], "g"))].map(({ groups }) => `${groups!.depName}:${groups!.currentValue}`);
     expect(plugins.length).toBeGreaterThan(0);
     expect(found).toEqual(plugins.map((line) => line.trim().split(/\s/)[0]));
   });
