@@ -36,15 +36,28 @@ export function existingNodes(): Node[] {
   return fs.existsSync(NODES) ? fs.readdirSync(NODES).sort().map(nodeNamed) : [];
 }
 
+/** Where this machine's cgroup trees are mounted, read from the text of /proc/self/mounts: the v1 hierarchies and the v2 tree. */
+export function cgroupRoots(mounts: string): { v1: string[]; v2: string[] } {
+  const ofType = (wanted: string) => mounts.split("\n").map((line) => line.split(" ")).filter(([, , type]) => type === wanted).map(([, target]) => target);
+  return { v1: ofType("cgroup"), v2: ofType("cgroup2") };
+}
+
+/**
+ * The v2 trees whose controllers a node's cgroup is given: none where there are v1 hierarchies, for kubelet and runc then use
+ * those alone, and the kernel refuses a controller below a v2 cgroup that holds processes, as a container's own does.
+ */
+export const delegatingRoots = ({ v1, v2 }: ReturnType<typeof cgroupRoots>): string[] => (v1.length > 0 ? [] : v2);
+
+const mountedRoots = () => cgroupRoots(fs.readFileSync("/proc/self/mounts", "utf8"));
+
 /** Folders of the cgroup tree that a node's kubelet needs: one in each v1 hierarchy and in the v2 tree. */
 function cgroupFolders(node: Pick<Node, "name">): string[] {
-  const mounts = fs.readFileSync("/proc/self/mounts", "utf8").split("\n").map((line) => line.split(" "));
-  const v1 = mounts.filter(([, , type]) => type === "cgroup").map(([, target]) => target);
-  const v2 = mounts.filter(([, , type]) => type === "cgroup2").map(([, target]) => target);
+  const { v1, v2 } = mountedRoots();
   return [...v1, ...v2].map((root) => path.join(root, cgroupOf(node)));
 }
 
 function makeCgroups(node: Node): void {
+  const delegating = delegatingRoots(mountedRoots());
   for (const folder of cgroupFolders(node)) {
     fs.mkdirSync(folder, { recursive: true });
     const parent = path.dirname(folder);
@@ -55,9 +68,8 @@ function makeCgroups(node: Node): void {
         fs.writeFileSync(target, fs.readFileSync(path.join(parent, file)));
       }
     }
-    const controllers = path.join(parent, "cgroup.controllers");
-    if (fs.existsSync(controllers)) {
-      for (const name of fs.readFileSync(controllers, "utf8").trim().split(" ").filter(Boolean)) {
+    if (delegating.includes(parent)) {
+      for (const name of fs.readFileSync(path.join(parent, "cgroup.controllers"), "utf8").trim().split(" ").filter(Boolean)) {
         fs.writeFileSync(path.join(parent, "cgroup.subtree_control"), `+${name}`);
         fs.writeFileSync(path.join(folder, "cgroup.subtree_control"), `+${name}`);
       }

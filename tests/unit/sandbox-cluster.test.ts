@@ -3,7 +3,7 @@ import * as path from "node:path";
 import { parseAllDocuments } from "yaml";
 import { pinnedVersion } from "../../sandbox/cluster/binaries";
 import { initConfig } from "../../sandbox/cluster/kubeadm";
-import { addressOf, nodeNamed, podSubnetOf } from "../../sandbox/cluster/nodes";
+import { addressOf, cgroupRoots, delegatingRoots, nodeNamed, podSubnetOf } from "../../sandbox/cluster/nodes";
 import { systemImages } from "../../sandbox/cluster/system-images";
 import { environment } from "../../sandbox/environment";
 import { REPO } from "../../sandbox/paths";
@@ -25,6 +25,14 @@ describe("the sandbox's cluster", () => {
     expect(new Set(nodes.map(podSubnetOf)).size).toBe(names.length);
     expect(addressOf(nodeNamed("control-plane-1"))).toBe("10.88.0.2");
     expect(addressOf(nodeNamed("worker-1"))).toBe("10.88.0.11");
+  });
+
+  test("a v2 tree's controllers are handed down only where no v1 hierarchy serves: in a container with both the kernel refuses that", () => {
+    const v1 = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
+    const v2 = (folder: string) => `proc /proc proc rw 0 0\ncgroup2 ${folder} cgroup2 rw 0 0\n`;
+    expect(delegatingRoots(cgroupRoots(v2("/sys/fs/cgroup")))).toEqual(["/sys/fs/cgroup"]);
+    expect(cgroupRoots(v1 + v2("/sys/fs/cgroup/unified"))).toEqual({ v1: ["/sys/fs/cgroup/cpu"], v2: ["/sys/fs/cgroup/unified"] });
+    expect(delegatingRoots(cgroupRoots(v1 + v2("/sys/fs/cgroup/unified")))).toEqual([]);
   });
 
   test.each(["", "node-1", "worker-0", "worker-", "control-plane-9", "worker-1; rm -rf /"])("%p is no node's name", (name) => {
