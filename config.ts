@@ -7,7 +7,7 @@ import type { Builder, ImageSpec } from "./components/agent-images";
 import type { AgentTemplate, CachedTool, DockerMode, IngressTls, SecretFile, Toleration } from "./components/jenkins-master";
 import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "./components/jenkins-master/login";
 import type { ControlPlaneAccess } from "./components/node-port-range";
-import { basePathProblem } from "./components/openebs-storage";
+import { basePathProblem, type StorageInstall } from "./components/openebs-storage";
 import { isQuantity, quantityMillis, Resources } from "./components/quantity";
 import upstream from "./images/upstream.json";
 
@@ -24,8 +24,18 @@ export interface PlatformConfig {
     /** Context in it: always named, so that a stack never reaches the cluster that happens to be selected. */
     context: string;
   };
-  storage: { basePath: string; size: string; protectHome: boolean };
-  nodePorts: { range: string; reserveLocalPorts: boolean; access: ControlPlaneAccess };
+  /** Namespaces of the controller, of the agents and of image builds in the cluster. */
+  namespaces: { jenkins: string; agents: string; builds: string };
+  storage: {
+    className: string;
+    /** `none` where the StorageClass is there already and stays somebody else's. */
+    install: StorageInstall | "none";
+    basePath: string;
+    size: string;
+    protectHome: boolean;
+  };
+  /** The API servers' range; undefined where it is left as it is, another environment's or Kubernetes' own. */
+  nodePorts?: { range: string; reserveLocalPorts: boolean; access: ControlPlaneAccess };
   /** Full reference of every upstream image. */
   images: Record<ImageKey, string>;
   /** Where built images go and the nodes pull them from. The password is plain text here, for the preflight; index.ts makes it a secret. */
@@ -55,6 +65,9 @@ export interface PlatformConfig {
     className: string;
     /** Namespace of the ingress controller's pods. */
     namespace: string;
+    /** Ports of the nodes on which the ingress controller answers. */
+    httpNodePort: number;
+    httpsNodePort: number;
     tls?: IngressTls;
     annotations: Record<string, string>;
     maxBodySize: string;
@@ -130,17 +143,27 @@ const referencePattern = /^[a-z0-9.-]+(:\d+)?\/[a-z0-9._/-]+(:[\w][\w.-]{0,127})
 const hostKeyPattern = /^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,3}$/;
 const cronPattern = /^(@(hourly|daily|weekly|monthly)|[\d*,/A-Za-z-]+( [\d*,/A-Za-z-]+){4})$/;
 
+const domainOrName = (text: string) => domainPattern.test(text) || namePattern.test(text);
 const isHost = (text: string) => net.isIP(text) !== 0 || hostPattern.test(text);
 
-/** What is wrong with a node-port range, or nothing. Both ports of the ingress must lie inside. */
-export function rangeProblem(text: string): string | undefined {
+/** Ends of a range such as "80-32767"; undefined for any other text. */
+export function rangeEnds(text: string): [low: number, high: number] | undefined {
   const match = /^(\d{1,5})-(\d{1,5})$/.exec(text);
-  if (!match) return "a range such as 80-32767";
-  const [low, high] = [Number(match[1]), Number(match[2])];
+  return match ? [Number(match[1]), Number(match[2])] : undefined;
+}
+
+/** What is wrong with a node-port range, or nothing. Both ports of the ingress must lie inside. */
+export function rangeProblem(text: string, [http, https]: [http: number, https: number] = [80, 443]): string | undefined {
+  const ends = rangeEnds(text);
+  if (!ends) return "a range such as 80-32767";
+  const [low, high] = ends;
   if (low < 1 || high > 65535 || low > high) return "a range within 1-65535, the lower end first";
-  if (low > 80 || high < 443) return "a range that holds 80 and 443, where the ingress listens";
+  if ([http, https].some((port) => port < low || port > high)) return `a range that holds ${http} and ${https}, where the ingress listens`;
   return undefined;
 }
+
+/** Port of the nodes on which people reach Jenkins. */
+export const publicPort = ({ tls, httpNodePort, httpsNodePort }: Pick<PlatformConfig["ingress"], "tls" | "httpNodePort" | "httpsNodePort">): number => (tls ? httpsNodePort : httpNodePort);
 
 interface StringRule {
   /** Value when the key is absent or ""; without it the key must be given. */
@@ -338,6 +361,10 @@ const agentResources: Resources = { requests: { cpu: "500m", memory: "1Gi" }, li
 const dockerResources: Resources = { requests: { cpu: "250m", memory: "512Mi" }, limits: { memory: "4Gi" } };
 const controllerResources: Resources = { requests: { cpu: "500m", memory: "2Gi" }, limits: { memory: "4Gi" } };
 
+/** The controller's namespace where config names none. */
+const defaultNamespace = "jenkins";
+const defaultBasePath = "/var/openebs/local";
+
 /** The build of the controller image. */
 export const controllerBuild = "controller";
 /** Its argument with the names of further plugins. */
@@ -382,7 +409,7 @@ function readControlPlane(section: Section, env: Environment): ControlPlaneAcces
   const access = section.oneOf("access", ["ssh", "local"], "ssh");
   const names = new Set<string>();
   const nodeName = (node: Section): string => {
-    const name = node.string("name", { good: (text) => domainPattern.test(text) || namePattern.test(text), expected: "the node's name as kubectl get nodes shows it" });
+    const name = node.string("name", { good: domainOrName, expected: "the node's name as kubectl get nodes shows it" });
     if (name !== "" && names.has(name)) node.problem("name", name, "a name no other node of the list has");
     names.add(name);
     return name;
@@ -518,18 +545,35 @@ function readAgents(root: Section, builds: string[]): AgentTemplate[] {
 
 function readIngress(section: Section): PlatformConfig["ingress"] {
   const install = section.boolean("install", true);
-  const tlsSecret = section.string("tlsSecret", { default: "", good: namePattern, expected: "the name of a Secret of type kubernetes.io/tls in namespace jenkins" });
+  const tlsSecret = section.string("tlsSecret", { default: "", good: namePattern, expected: "the name of a Secret of type kubernetes.io/tls in the controller's namespace" });
+  const [httpNodePort, httpsNodePort] = [section.integer("httpNodePort", 80, 1, 65535), section.integer("httpsNodePort", 443, 1, 65535)];
+  if (httpNodePort === httpsNodePort) section.problem("httpsNodePort", httpsNodePort, "another port than httpNodePort");
   const clusterIssuer = section.string("clusterIssuer", { default: "", good: namePattern, expected: "the name of a cert-manager ClusterIssuer" });
   return {
     install,
     className: section.string("className", { default: "nginx", good: namePattern, expected: "the name of an IngressClass" }),
     namespace: section.string("namespace", { default: "ingress-nginx", good: namePattern, expected: "the namespace of the ingress controller" }),
+    httpNodePort,
+    httpsNodePort,
     ...((tlsSecret || clusterIssuer) && { tls: { secretName: tlsSecret || "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) } }),
     annotations: section.strings("annotations"),
     maxBodySize: section.string("maxBodySize", { default: "64m", good: /^\d+[kmg]?$/i, expected: "a size as nginx writes it, such as 64m" }),
     hstsSeconds: section.integer("hstsSeconds", 31536000, 0, 63072000),
     replicas: section.integer("replicas", 1, 1, 100),
   };
+}
+
+/** @param ingress namespace that the environment makes for its ingress controller */
+function readNamespaces(root: Section, ingress: string | undefined): PlatformConfig["namespaces"] {
+  const jenkins = root.string("namespace", {
+    default: defaultNamespace,
+    good: (text) => namePattern.test(text) && text.length <= 50,
+    expected: "a name of at most 50 small letters, digits and hyphens",
+  });
+  const taken = ["default", "openebs", ...(ingress === undefined ? [] : [ingress])];
+  if (taken.includes(jenkins) || taken.includes(`${jenkins}-agents`) || jenkins.startsWith("kube-"))
+    root.problem("namespace", jenkins, "a namespace for Jenkins alone, which the stack makes and deletes", "pulumi config set namespace jenkins");
+  return { jenkins, agents: `${jenkins}-agents`, builds: jenkins === defaultNamespace ? "image-builds" : `${jenkins}-image-builds` };
 }
 
 function readBackup(section: Section): BackupConfig {
@@ -714,13 +758,23 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     const plugins = [...loginPlugins(login, rights), ...(root.has("prometheusNamespace") ? ["prometheus"] : [])];
     const builds = Object.fromEntries(Object.entries(allBuilds).flatMap(([name, build]) => (used.has(name) ? [[name, name === controllerBuild ? withPlugins(build, plugins) : build]] : [])));
 
-    const basePath = root.string("storageBasePath", { default: "/var/openebs/local", good: (text) => basePathProblem(text) === undefined, expected: "an absolute path of at least two folders such as /var/openebs/local" });
+    const ingress = root.section("ingress", readIngress);
+    const namespaces = readNamespaces(root, ingress.install ? ingress.namespace : undefined);
+    const install = root.oneOf<StorageInstall | "none">("storageInstall", ["provisioner", "class", "none"], "provisioner");
+    const basePath = root.string("storageBasePath", { default: defaultBasePath, good: (text) => basePathProblem(text) === undefined, expected: "an absolute path of at least two folders such as /var/openebs/local" });
+    if (install === "none" && basePath !== defaultBasePath)
+      root.problem("storageBasePath", basePath, "nothing beside storageInstall: none, where the class decides", "pulumi config rm storageBasePath");
     const nodePortRange = root.string("nodePortRange", { default: "80-32767", expected: "a range" });
-    const wrong = rangeProblem(nodePortRange);
-    if (wrong) root.problem("nodePortRange", nodePortRange, wrong, "pulumi config set nodePortRange 80-32767");
+    const ownsRange = nodePortRange !== "none";
+    const wrong = ownsRange ? rangeProblem(nodePortRange, [ingress.httpNodePort, ingress.httpsNodePort]) : undefined;
+    if (wrong) root.problem("nodePortRange", nodePortRange, `${wrong}, or none where it is left as it is`, "pulumi config set nodePortRange 80-32767");
+    const reserveLocalPorts = root.boolean("reserveLocalPorts", true);
+    const controlPlane = parsed(root.get("controlPlane"));
+    if (!ownsRange && isObject(controlPlane) && Object.keys(controlPlane).length > 0)
+      root.problem("controlPlane", "access to control-plane nodes", "nothing beside nodePortRange: none, which changes no node", "pulumi config rm controlPlane");
 
     const adminPassword = root.string("adminPassword", { default: "", good: (text) => text.length >= 12, expected: "at least 12 characters", hidden: true, fix: "pulumi config set --secret adminPassword <value>" });
-    const existingSecret = optional("adminExistingSecret", namePattern, "the name of a Secret in namespace jenkins with keys admin-user and admin-password");
+    const existingSecret = optional("adminExistingSecret", namePattern, "the name of a Secret in the controller's namespace with keys admin-user and admin-password");
     if (adminPassword && existingSecret) root.problem("adminExistingSecret", existingSecret, "nothing beside adminPassword", "pulumi config rm adminPassword");
 
     if (root.boolean("serviceMonitor", false) && !root.has("prometheusNamespace"))
@@ -728,7 +782,8 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
 
     const cache = root.section("agentCache", (section) => ({
       enabled: section.boolean("enabled", true),
-      path: section.string("path", { default: "/var/cache/build-platform", good: (text) => basePathProblem(text) === undefined, expected: "an absolute path of at least two folders" }),
+      // Two environments that shared one folder could put artifacts into each other's builds.
+      path: section.string("path", { default: namespaces.jenkins === defaultNamespace ? "/var/cache/build-platform" : `/var/cache/build-platform-${namespaces.jenkins}`, good: (text) => basePathProblem(text) === undefined, expected: "an absolute path of at least two folders" }),
       maxGi: section.integer("maxGi", 20, 1, 100000),
     }));
     const kubeconfig = optional("kubeconfig", undefined, "the path of a kubeconfig file");
@@ -739,16 +794,17 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
         ...(kubeconfig && { kubeconfig: kubeconfig.startsWith("~/") ? path.join(env.homeDirectory, kubeconfig.slice(2)) : kubeconfig }),
         context: root.string("kubeContext", { expected: "the context of the cluster this stack belongs to", fix: "pulumi config set kubeContext <name>; kubectl config get-contexts lists them" }),
       },
+      namespaces,
       storage: {
+        className: root.string("storageClass", { default: "openebs-hostpath", good: domainOrName, expected: "the name of a StorageClass" }),
+        install,
         basePath,
         size: root.string("storageSize", { default: "20Gi", good: (text) => sizePattern.test(text) && quantityMillis(text) >= quantityMillis("100Mi"), expected: "a size with its unit, at least 100Mi, such as 20Gi", fix: "pulumi config set storageSize 20Gi" }),
         protectHome: root.boolean("protectHome", true),
       },
-      nodePorts: {
-        range: nodePortRange,
-        reserveLocalPorts: root.boolean("reserveLocalPorts", true),
-        access: root.section("controlPlane", (section) => readControlPlane(section, env)),
-      },
+      ...(ownsRange && {
+        nodePorts: { range: nodePortRange, reserveLocalPorts, access: root.section("controlPlane", (section) => readControlPlane(section, env)) },
+      }),
       images,
       registry: root.section("registry", (section) => {
         const username = section.string("username", { default: "", expected: "a user name" });
@@ -780,7 +836,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
       agents,
       agentCap: root.integer("agentCap", 10, 1, 10000),
       ...(cache.enabled && { agentCache: { path: cache.path, maxGi: cache.maxGi } }),
-      ingress: root.section("ingress", readIngress),
+      ingress,
       admin: {
         user: root.string("adminUser", { default: "admin", good: /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, expected: "a user name of letters, digits, dots, hyphens and underscores" }),
         ...(adminPassword && { password: pulumi.secret(adminPassword) }),
@@ -794,7 +850,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
       serviceMonitor: root.boolean("serviceMonitor", false),
       cascFragments: readFragments(root, env),
       secretFiles: root.list("secretFiles", (section) => ({
-        secret: section.string("secret", { good: namePattern, expected: "the name of a Secret in namespace jenkins" }),
+        secret: section.string("secret", { good: namePattern, expected: "the name of a Secret in the controller's namespace" }),
         key: section.string("key", { good: /^[-._A-Za-z0-9]+$/, expected: "a key of that Secret" }),
       })),
       ...(isObject(parsed(root.get("backup"))) && Object.keys(parsed(root.get("backup")) as object).length > 0 && { backup: root.section("backup", readBackup) }),

@@ -7,13 +7,14 @@ import { describe as describeBackup, JenkinsBackup } from "./components/jenkins-
 import { JenkinsMaster } from "./components/jenkins-master";
 import { NodePortRange } from "./components/node-port-range";
 import { OpenEbsStorage } from "./components/openebs-storage";
-import { explain, loadConfig } from "./config";
+import { nodePortsLabel } from "./components/ownership";
+import { explain, loadConfig, publicPort } from "./config";
 import { preflight } from "./preflight";
 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
   const config = loadConfig();
-  const { problems, apiServerAddresses, lastGoodBackup } = await preflight(config);
+  const { problems, apiServerAddresses, lastGoodBackup } = await preflight(config, pulumi.getStack());
   if (problems.length > 0) throw new pulumi.RunError(explain(problems, pulumi.getStack()));
 
   const provider = new k8s.Provider("cluster", {
@@ -31,9 +32,9 @@ export = async () => {
     dockerConfigJson: pulumi.secret(JSON.stringify({ auths: { [host]: { auth: Buffer.from(`${username}:${password}`).toString("base64") } } })),
   };
 
-  const nodePorts = new NodePortRange("node-port-range", config.nodePorts, opts);
+  const nodePorts = config.nodePorts && new NodePortRange("node-port-range", config.nodePorts, opts);
   // The API server restarts when its range changes: whatever talks to it comes afterwards.
-  const afterNodePorts = { ...opts, dependsOn: [nodePorts] };
+  const afterNodePorts = { ...opts, dependsOn: nodePorts ? [nodePorts] : [] };
 
   const ingress = config.ingress.install
     ? new IngressNginx(
@@ -41,6 +42,9 @@ export = async () => {
         {
           image: config.images.ingressNginx,
           ingressClassName: config.ingress.className,
+          namespace: config.ingress.namespace,
+          httpNodePort: config.ingress.httpNodePort,
+          httpsNodePort: config.ingress.httpsNodePort,
           replicas: config.ingress.replicas,
           hstsSeconds: config.ingress.hstsSeconds,
           ...(imagePullSecret && { imagePullSecret }),
@@ -49,18 +53,24 @@ export = async () => {
       )
     : undefined;
 
-  const storage = new OpenEbsStorage(
-    "openebs-storage",
-    {
-      basePath: config.storage.basePath,
-      provisionerImage: config.images.openebsProvisioner,
-      helperImage: config.images.openebsLinuxUtils,
-      // What the home's claim leaves behind, by a restore or by mistake, stays on the disk.
-      reclaimPolicy: config.storage.protectHome ? "Retain" : "Delete",
-      ...(imagePullSecret && { imagePullSecret }),
-    },
-    afterNodePorts,
-  );
+  const storage =
+    config.storage.install === "none"
+      ? undefined
+      : new OpenEbsStorage(
+          "openebs-storage",
+          {
+            storageClassName: config.storage.className,
+            install: config.storage.install,
+            basePath: config.storage.basePath,
+            provisionerImage: config.images.openebsProvisioner,
+            helperImage: config.images.openebsLinuxUtils,
+            // What the home's claim leaves behind, by a restore or by mistake, stays on the disk.
+            reclaimPolicy: config.storage.protectHome ? "Retain" : "Delete",
+            ...(imagePullSecret && { imagePullSecret }),
+          },
+          afterNodePorts,
+        );
+  const storageClass = storage?.storageClassName ?? config.storage.className;
 
   const imageArgs: AgentImagesArgs = {
     registry: { host, prefix, insecure, ...(login && { username: login.username, password: login.password }) },
@@ -69,7 +79,7 @@ export = async () => {
     ...(config.imageBuild.platforms.length > 0 && { platforms: config.imageBuild.platforms }),
     ...(config.imageBuild.cache && { cache: config.imageBuild.cache }),
     ...(config.imageBuild.sbom && { sbom: config.imageBuild.sbom }),
-    ...(config.imageBuild.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, context: config.cluster.context } }),
+    ...(config.imageBuild.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context } }),
     deleteOnDestroy: config.imageBuild.deleteOnDestroy,
   };
   const images = new AgentImages("agent-images", await prepareImages(imageArgs, { username, password }), config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
@@ -80,8 +90,12 @@ export = async () => {
     "jenkins",
     {
       domain: config.domain,
+      port: publicPort(config.ingress),
+      namespace: config.namespaces.jenkins,
+      agentsNamespace: config.namespaces.agents,
+      ...(nodePorts && { namespaceLabels: { [nodePortsLabel]: "owner" } }),
       image: image(config.controller.image),
-      storageClassName: storage.storageClassName,
+      storageClassName: storageClass,
       storageSize: config.storage.size,
       protectHome: config.storage.protectHome,
       ingressClassName: ingress?.ingressClassName ?? config.ingress.className,
@@ -120,7 +134,7 @@ export = async () => {
       ...(login && { registryLogin: login }),
     },
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
-    { ...opts, dependsOn: [nodePorts, storage] },
+    { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) },
   );
 
   const backup =
@@ -136,8 +150,8 @@ export = async () => {
     adminUser: jenkins.adminUser,
     adminPasswordCommand: jenkins.passwordCommand,
     agentImages: images.references,
-    storageClass: storage.storageClassName,
-    nodePortRange: nodePorts.range,
+    storageClass,
+    nodePortRange: nodePorts?.range ?? "none",
     ingressClass: ingress?.ingressClassName ?? config.ingress.className,
     ...(backup && { backup: { schedule: backup.schedule, lastGood: describeBackup(lastGoodBackup) } }),
     namespaces: { jenkins: jenkins.namespace, agents: jenkins.agentsNamespace },

@@ -10,6 +10,7 @@ import * as path from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "./components/quantity";
 import type { PlatformConfig, Problem } from "./config";
+import { neighbourPaths, neighbourProblems, type Neighbourhood } from "./neighbours";
 
 /** How often and for how long one answer is awaited. */
 export interface Patience {
@@ -104,12 +105,15 @@ export interface ClusterFacts {
   apiServerAddresses: string[];
   /** Result of the last good backup as JSON, once there was one. */
   lastGoodBackup?: string;
-  /** Size that the home's claim asks for, where there is one. */
+  /** Size and StorageClass that the home's claim asks for, where there is one. */
   homeSize?: string;
+  homeClass?: string;
+  /** What other environments and others have in the cluster. */
+  neighbours: Neighbourhood;
 }
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
-export async function inspectCluster(cluster: PlatformConfig["cluster"], environment: NodeJS.ProcessEnv = process.env, wait: Patience = patience): Promise<ClusterFacts | Problem> {
+export async function inspectCluster({ cluster, namespaces }: Pick<PlatformConfig, "cluster" | "namespaces">, environment: NodeJS.ProcessEnv = process.env, wait: Patience = patience): Promise<ClusterFacts | Problem> {
   const files = kubeconfigFiles(cluster.kubeconfig, environment);
   const present = files.filter((file) => fs.existsSync(file));
   const key = cluster.kubeconfig ? "kubeconfig" : "kubeContext";
@@ -171,11 +175,21 @@ export async function inspectCluster(cluster: PlatformConfig["cluster"], environ
     };
   const [service, slice] = answers.map((answer) => JSON.parse("body" in answer ? answer.body : "")) as [{ spec: { clusterIPs: string[] } }, { endpoints: { addresses: string[] }[] | null }];
   const addresses = [...service.spec.clusterIPs, ...(slice.endpoints ?? []).flatMap((endpoint) => endpoint.addresses)];
-  const backups = await get("/api/v1/namespaces/jenkins/configmaps/jenkins-backup-status");
-  const lastGoodBackup = "body" in backups && backups.status === 200 ? (JSON.parse(backups.body) as { data?: Record<string, string> }).data?.["last-good-backup"] : undefined;
-  const claim = await get("/api/v1/namespaces/jenkins/persistentvolumeclaims/jenkins-home");
-  const homeSize = "body" in claim && claim.status === 200 ? (JSON.parse(claim.body) as { spec: { resources: { requests: { storage: string } } } }).spec.resources.requests.storage : undefined;
-  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(homeSize && { homeSize }) };
+  /** What is there and may be read; undefined otherwise. */
+  const found = async <T>(target: string): Promise<T | undefined> => {
+    const answer = await get(target);
+    return "body" in answer && answer.status === 200 ? (JSON.parse(answer.body) as T) : undefined;
+  };
+  const here = `/api/v1/namespaces/${namespaces.jenkins}`;
+  const [backups, claim, ...lists] = await Promise.all([
+    found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-backup-status`),
+    found<{ spec: { resources: { requests: { storage: string } }; storageClassName?: string } }>(`${here}/persistentvolumeclaims/jenkins-home`),
+    ...Object.entries(neighbourPaths).map(async ([what, target]) => [what, (await found<{ items?: unknown[] }>(target))?.items] as const),
+  ]);
+  const lastGoodBackup = backups?.data?.["last-good-backup"];
+  const homeSize = claim?.spec.resources.requests.storage;
+  const homeClass = claim?.spec.storageClassName;
+  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), neighbours: Object.fromEntries(lists) as Neighbourhood };
 }
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */
@@ -192,20 +206,32 @@ export function storageSizeProblem(wanted: string, there: string | undefined): P
   };
 }
 
+/** Why the home's claim cannot have another StorageClass than it has; undefined where it keeps it or there is none yet. */
+export function storageClassProblem(wanted: string, there: string | undefined): Problem | undefined {
+  if (there === undefined || wanted === there) return undefined;
+  return {
+    key: "storageClass", found: `${wanted}, but claim jenkins-home has ${there}`,
+    expected: "the class it has: a claim of another class is another claim, without the data",
+    fix: `pulumi config set storageClass ${there}; or take it all down with a backup, and restore into what the next up makes (docs/backup.md)`,
+  };
+}
+
 /**
- * Asks cluster and registry at the same time; `problems` holds everything that does not answer. A registry that only the
- * cluster must reach, with builder `in-cluster`, is asked by the build itself.
+ * Asks cluster and registry at the same time; `problems` holds everything that does not answer, and what of the cluster is
+ * another environment's. A registry that only the cluster must reach, with builder `in-cluster`, is asked by the build itself.
  */
 export async function preflight(
-  config: Pick<PlatformConfig, "cluster" | "registry" | "imageBuild" | "storage">,
+  config: PlatformConfig,
+  stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<ClusterFacts & { problems: Problem[] }> {
+): Promise<Omit<ClusterFacts, "neighbours"> & { problems: Problem[] }> {
   const [cluster, registry] = await Promise.all([
-    inspectCluster(config.cluster, environment, wait),
+    inspectCluster(config, environment, wait),
     config.imageBuild.builder === "in-cluster" ? undefined : registryProblem(config.registry, wait),
   ]);
-  const size = "key" in cluster ? undefined : storageSizeProblem(config.storage.size, cluster.homeSize);
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...(size ? [size] : [])];
+  const home = "key" in cluster ? [] : [storageSizeProblem(config.storage.size, cluster.homeSize), storageClassProblem(config.storage.className, cluster.homeClass)];
+  const neighbours = "key" in cluster ? [] : neighbourProblems(config, stack, cluster.neighbours);
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...neighbours];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems };
 }

@@ -5,6 +5,7 @@ import * as path from "node:path";
 import * as command from "@pulumi/command";
 import * as kubernetes from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { ownLabels, partOf } from "./ownership";
 
 /** What builds the images: a local buildah, a local `docker buildx`, or a BuildKit pod in the cluster (needs kubectl only). */
 export type Builder = "buildah" | "buildx" | "in-cluster";
@@ -431,7 +432,7 @@ export class AgentImages extends pulumi.ComponentResource {
     const { registry } = args;
     const before: pulumi.Resource[] = [];
     if (args.builder === "in-cluster") {
-      const labels = { "pod-security.kubernetes.io/enforce": "privileged", "app.kubernetes.io/part-of": "build-platform" };
+      const labels = { "pod-security.kubernetes.io/enforce": "privileged", ...partOf, ...ownLabels() };
       before.push(new kubernetes.core.v1.Namespace(`${name}-builds`, { metadata: { name: args.inCluster?.namespace ?? buildNamespace, labels } }, { parent: this }));
     }
     this.references = {};

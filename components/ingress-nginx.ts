@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { ownLabels, partOf } from "./ownership";
 import { canonicalResources, Resources } from "./quantity";
 
 export interface IngressNginxArgs {
@@ -7,6 +8,8 @@ export interface IngressNginxArgs {
   image: pulumi.Input<string>;
   /** Name of the IngressClass. Default `nginx`. */
   ingressClassName?: string;
+  /** Namespace of the controller; a second one on a cluster has another. Default `ingress-nginx`. */
+  namespace?: string;
   /** Port on every node for HTTP. Default 80: inside the API server's node-port range only where NodePortRange widened it. */
   httpNodePort?: number;
   /** Port on every node for HTTPS. Default 443. */
@@ -21,10 +24,10 @@ export interface IngressNginxArgs {
   imagePullSecret?: { dockerConfigJson: pulumi.Input<string> };
 }
 
-const namespaceName = "ingress-nginx";
+const defaultNamespace = "ingress-nginx";
 const controllerName = "ingress-nginx-controller";
 const electionId = "ingress-nginx-leader";
-const labels = { "app.kubernetes.io/name": "ingress-nginx", "app.kubernetes.io/part-of": "build-platform" };
+const labels = { "app.kubernetes.io/name": "ingress-nginx", ...partOf };
 const controllerLabels = { ...labels, "app.kubernetes.io/component": "controller" };
 
 const read = ["get", "list", "watch"];
@@ -60,7 +63,8 @@ export function controllerSettings(args: Pick<IngressNginxArgs, "hstsSeconds">):
  * ingress-nginx behind a NodePort Service on 80 and 443, without its admission webhook (CVE-2025-1974) and without
  * snippets. Everything that knows ingress-nginx is in this file: another controller's class can be given to JenkinsMaster.
  *
- * Names others may rely on: namespace `ingress-nginx`, Service `ingress-nginx-controller`, IngressClass `nginx`.
+ * Names others may rely on: namespace `ingress-nginx`, Service `ingress-nginx-controller` in it, IngressClass `nginx`. What is
+ * the cluster's is named after the namespace, so that controllers of several environments do not meet.
  *
  * @throws InputPropertiesError listing every bad argument, before any resource is made
  */
@@ -74,10 +78,14 @@ export class IngressNginx extends pulumi.ComponentResource {
     const problems = ingressNginxProblems(args);
     if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: `IngressNginx "${name}" cannot be made`, errors: problems });
     const parent = { parent: this };
+    const namespaceName = args.namespace ?? defaultNamespace;
+    /** Which Ingresses are this controller's: those of classes that name it. */
+    const controllerClass = `k8s.io/${namespaceName}`;
+    const clusterLabels = { ...labels, ...ownLabels() };
 
     const namespace = new k8s.core.v1.Namespace(
       `${name}-namespace`,
-      { metadata: { name: namespaceName, labels: { ...labels, "pod-security.kubernetes.io/enforce": "baseline" } } },
+      { metadata: { name: namespaceName, labels: { ...clusterLabels, "pod-security.kubernetes.io/enforce": "baseline" } } },
       parent,
     );
     const here = namespace.metadata.name;
@@ -99,7 +107,7 @@ export class IngressNginx extends pulumi.ComponentResource {
     const clusterRole = new k8s.rbac.v1.ClusterRole(
       `${name}-cluster-role`,
       {
-        metadata: { name: "ingress-nginx", labels },
+        metadata: { name: namespaceName, labels: clusterLabels },
         rules: [
           { apiGroups: [""], resources: ["configmaps", "endpoints", "nodes", "pods", "secrets", "namespaces"], verbs: ["list", "watch"] },
           { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["list", "watch"] },
@@ -117,7 +125,7 @@ export class IngressNginx extends pulumi.ComponentResource {
     const clusterBinding = new k8s.rbac.v1.ClusterRoleBinding(
       `${name}-cluster-role-binding`,
       {
-        metadata: { name: "ingress-nginx", labels },
+        metadata: { name: namespaceName, labels: clusterLabels },
         roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: clusterRole.metadata.name },
         subjects,
       },
@@ -156,7 +164,7 @@ export class IngressNginx extends pulumi.ComponentResource {
     );
     const ingressClass = new k8s.networking.v1.IngressClass(
       `${name}-class`,
-      { metadata: { name: args.ingressClassName ?? "nginx", labels: controllerLabels }, spec: { controller: "k8s.io/ingress-nginx" } },
+      { metadata: { name: args.ingressClassName ?? "nginx", labels: { ...controllerLabels, ...ownLabels() } }, spec: { controller: controllerClass } },
       parent,
     );
 
@@ -190,7 +198,7 @@ export class IngressNginx extends pulumi.ComponentResource {
                   args: [
                     "/nginx-ingress-controller",
                     `--election-id=${electionId}`,
-                    "--controller-class=k8s.io/ingress-nginx",
+                    `--controller-class=${controllerClass}`,
                     pulumi.interpolate`--ingress-class=${ingressClass.metadata.name}`,
                     pulumi.interpolate`--configmap=$(POD_NAMESPACE)/${configMap.metadata.name}`,
                     // On a NodePort the addresses of the controllers' nodes are where Ingresses are reached.

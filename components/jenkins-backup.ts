@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { ownLabels, partOf } from "./ownership";
 import { canonicalResources, type Resources } from "./quantity";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
@@ -66,7 +67,7 @@ export const names = {
   scripts: "jenkins-backup-scripts",
 } as const;
 
-const labels = { "app.kubernetes.io/name": names.backup, "app.kubernetes.io/part-of": "build-platform" };
+const labels = { "app.kubernetes.io/name": names.backup, ...partOf };
 /** Of the pods that save the home: no two of them run at once, whoever started them. */
 export const saverLabels = { ...labels, "app.kubernetes.io/component": "saver" };
 const verifierLabels = { ...labels, "app.kubernetes.io/component": "verifier" };
@@ -349,7 +350,8 @@ export class JenkinsBackup extends pulumi.ComponentResource {
       const pv = new k8s.core.v1.PersistentVolume(
         `${name}-${volume}-volume`,
         {
-          metadata: { name: claim, labels },
+          // Volumes are the cluster's: each environment has its own.
+          metadata: { name: pulumi.interpolate`${args.namespace}-backup-${volume}`, labels: { ...labels, ...ownLabels() } },
           spec: {
             // A number that the API asks for and nobody enforces.
             capacity: { storage: "1Ti" },

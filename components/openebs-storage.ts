@@ -1,10 +1,16 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
+import { ownLabels, partOf } from "./ownership";
+
+/** What of the storage an environment installs: the provisioner with a StorageClass, or the class alone. */
+export type StorageInstall = "provisioner" | "class";
 
 export interface OpenEbsStorageArgs {
   /** Folder on every node below which volumes are made, absolute. */
   basePath: string;
+  /** `class` where a provisioner is there already: two would answer every claim. Default `provisioner`. */
+  install?: StorageInstall;
   /** Image of OpenEBS' dynamic LocalPV provisioner. */
   provisionerImage: pulumi.Input<string>;
   /** Image of the short-lived pods that make and delete a volume's folder on its node. */
@@ -37,13 +43,13 @@ export function basePathProblem(basePath: string): string | undefined {
 
 const component = "localpv-provisioner";
 const namespaceName = "openebs";
-const labels = { "app.kubernetes.io/name": component, "app.kubernetes.io/part-of": "build-platform" };
+const labels = { "app.kubernetes.io/name": component, ...partOf };
 
 /**
  * OpenEBS LocalPV hostpath: volumes that are folders on the node of their first consumer. Capacity is not enforced, a
  * volume cannot grow or move, and it lives and dies with its node: back it up.
  *
- * Names others may rely on: namespace `openebs`, StorageClass `openebs-hostpath`.
+ * Names others may rely on: namespace `openebs` of the provisioner, StorageClass `openebs-hostpath`.
  *
  * @throws InputPropertiesError listing every bad argument, before any resource is made
  */
@@ -58,10 +64,35 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
     }
     const parent = { parent: this };
 
+    if ((args.install ?? "provisioner") === "provisioner") this.provisioner(name, args);
+
+    const storageClass = new k8s.storage.v1.StorageClass(
+      `${name}-class`,
+      {
+        metadata: {
+          name: args.storageClassName ?? "openebs-hostpath",
+          labels: { ...labels, ...ownLabels() },
+          annotations: { "openebs.io/cas-type": "local", "cas.openebs.io/config": casConfig(args.basePath) },
+        },
+        provisioner: "openebs.io/local",
+        reclaimPolicy: args.reclaimPolicy ?? "Delete",
+        // The volume is made on the node where its first pod runs.
+        volumeBindingMode: "WaitForFirstConsumer",
+      },
+      parent,
+    );
+
+    this.storageClassName = storageClass.metadata.name;
+    this.registerOutputs({ storageClassName: this.storageClassName });
+  }
+
+  /** The provisioner in its namespace, with its rights. */
+  private provisioner(name: string, args: OpenEbsStorageArgs): void {
+    const parent = { parent: this };
     const namespace = new k8s.core.v1.Namespace(
       `${name}-namespace`,
       // The helper pods mount the node's folders.
-      { metadata: { name: namespaceName, labels: { ...labels, "pod-security.kubernetes.io/enforce": "privileged" } } },
+      { metadata: { name: namespaceName, labels: { ...labels, ...ownLabels(), "pod-security.kubernetes.io/enforce": "privileged" } } },
       parent,
     );
     const pullSecret =
@@ -82,7 +113,7 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
     const clusterRole = new k8s.rbac.v1.ClusterRole(
       `${name}-cluster-role`,
       {
-        metadata: { name: `openebs-${component}`, labels },
+        metadata: { name: `openebs-${component}`, labels: { ...labels, ...ownLabels() } },
         rules: [
           { apiGroups: [""], resources: ["nodes", "namespaces"], verbs: ["get", "list", "watch"] },
           { apiGroups: [""], resources: ["persistentvolumes"], verbs: ["get", "list", "watch", "create", "update", "patch", "delete"] },
@@ -96,7 +127,7 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
     const clusterBinding = new k8s.rbac.v1.ClusterRoleBinding(
       `${name}-cluster-role-binding`,
       {
-        metadata: { name: `openebs-${component}`, labels },
+        metadata: { name: `openebs-${component}`, labels: { ...labels, ...ownLabels() } },
         roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: clusterRole.metadata.name },
         subjects,
       },
@@ -163,24 +194,5 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
       },
       { ...parent, dependsOn: [clusterBinding, binding] },
     );
-
-    const storageClass = new k8s.storage.v1.StorageClass(
-      `${name}-class`,
-      {
-        metadata: {
-          name: args.storageClassName ?? "openebs-hostpath",
-          labels,
-          annotations: { "openebs.io/cas-type": "local", "cas.openebs.io/config": casConfig(args.basePath) },
-        },
-        provisioner: "openebs.io/local",
-        reclaimPolicy: args.reclaimPolicy ?? "Delete",
-        // The volume is made on the node where its first pod runs.
-        volumeBindingMode: "WaitForFirstConsumer",
-      },
-      parent,
-    );
-
-    this.storageClassName = storageClass.metadata.name;
-    this.registerOutputs({ storageClassName: this.storageClassName });
   }
 }

@@ -4,7 +4,10 @@ import * as fs from "node:fs";
 import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
+import type { ControlPlaneAccess } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
+import type { PlatformConfig, Problem } from "../config";
+import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../neighbours";
 import { run } from "./render";
 import { columns, readStack, type Stack } from "./stack";
 
@@ -43,7 +46,7 @@ export interface NodeFacts {
   leaseAge?: number;
   /** Free bytes of the kubelet's file system; undefined where the kubelet does not say. */
   freeBytes?: number;
-  /** What a TCP connection to ports 80 and 443 met. */
+  /** What a TCP connection to the ports of the ingress met. */
   ports: Record<number, "open" | "closed" | "silent">;
 }
 
@@ -85,18 +88,10 @@ export function judgeNode(node: NodeFacts, holders: Map<number, string>, ownServ
   return lines;
 }
 
-/** Objects by the names the platform uses, with the labels they bear. */
-export interface Named {
-  kind: string;
-  name: string;
-  ours: boolean;
-}
-
-/** Objects that exist and are not the platform's would make `pulumi up` stop half way. */
-export function judgeNames(found: Named[]): Line[] {
-  const foreign = found.filter((object) => !object.ours);
-  if (foreign.length === 0) return [line("ok", "names are free", "cluster", found.length > 0 ? "the platform's own objects" : "free")];
-  return foreign.map(({ kind, name }) => line("fail", "names are free", `${kind} ${name}`, "exists and is not the platform's", `delete it, or import it: kubectl get ${kind.toLowerCase()} ${name} -o yaml shows whose it is`));
+/** What other environments and others have would make `pulumi up` stop. */
+export function judgeNames(problems: Problem[]): Line[] {
+  if (problems.length === 0) return [line("ok", "names are free", "cluster", "free, or this stack's own")];
+  return problems.map(({ key, found, expected, fix }) => line("fail", "names are free", key, `${found}; expected ${expected}`, fix));
 }
 
 /** StorageClasses that claims without a class get. More than one and the choice is the newest's. */
@@ -108,7 +103,8 @@ export function judgeDefaultClass(defaults: string[]): Line {
 /** What one control-plane node said over SSH, or why it did not. */
 export type Visit = { name: string; error: string } | { name: string; facts: Record<string, string> };
 
-export function judgeVisit(visit: Visit, basePath: string, registry: string): Line[] {
+/** @param ports of the ingress, where the stack installs one */
+export function judgeVisit(visit: Visit, basePath: string, registry: string, ports: number[]): Line[] {
   const where = visit.name;
   if ("error" in visit) {
     const text = visit.error.trim().split("\n").pop() ?? "";
@@ -125,7 +121,7 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string): Li
   else lines.push(line("ok", "root rights", where, "yes"));
   if (facts.manifest === "yes") lines.push(line("ok", "kube-apiserver manifest", where, "found"));
   else lines.push(line("fail", "kube-apiserver manifest", where, "none in the kubelet's folder", "list only control-plane nodes made by kubeadm under controlPlane.nodes"));
-  for (const port of ["80", "443"]) {
+  for (const port of ports) {
     if (facts[`listen${port}`] === "yes") lines.push(line("fail", `port ${port} is free`, where, "a program of the node listens there", `on ${where}: ss -ltnp 'sport = :${port}' shows it; stop or move it`));
   }
   const free = Number(facts.freeKib) * 1024;
@@ -138,7 +134,7 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string): Li
 }
 
 /** POSIX shell that prints what judgeVisit wants, one key=value per line. Reads only. */
-export function visitScript(basePath: string, registry: { host: string; insecure: boolean }): string {
+export function visitScript(basePath: string, registry: { host: string; insecure: boolean }, ports: number[]): string {
   const urls = registry.insecure ? [`http://${registry.host}/v2/`, `https://${registry.host}/v2/`] : [`https://${registry.host}/v2/`];
   const [, host, port] = /^(.*?)(?::(\d+))?$/.exec(registry.host) ?? [];
   const bare = `timeout 5 bash -c ': <"/dev/tcp/${host}/${port ?? (registry.insecure ? 80 : 443)}"' 2>/dev/null`;
@@ -148,8 +144,7 @@ if [ "$(id -u)" = 0 ]; then echo root=yes; elif sudo -n true 2>/dev/null; then e
 folder=$(sed -n 's/^staticPodPath: *//p' /var/lib/kubelet/config.yaml 2>/dev/null | tr -d '"')
 $sudo sh -c "ls \${folder:-/etc/kubernetes/manifests}/kube-apiserver.*" >/dev/null 2>&1 && echo manifest=yes || echo manifest=no
 listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$1" '$4 == "0A" && $2 ~ (":" port "$") { found = 1 } END { exit !found }'; }
-listens 0050 && echo listen80=yes
-listens 01BB && echo listen443=yes
+${ports.map((port) => `listens ${port.toString(16).toUpperCase().padStart(4, "0")} && echo listen${port}=yes`).join("\n")}
 d='${basePath}'
 while [ ! -d "$d" ]; do d=\${d%/*}; [ -n "$d" ] || d=/; done
 echo "freeKib=$(df -Pk "$d" | awk 'NR == 2 { print $4 }')"
@@ -164,8 +159,7 @@ echo "registry=$answer"
 }
 
 /** Runs a script on a control-plane node, by the OpenSSH client and with nothing of the user's own SSH configuration but the key. */
-async function visit(stack: Stack, node: { name: string; host?: string; hostKey?: string }, script: string): Promise<Visit> {
-  const { access } = stack.config.nodePorts;
+async function visit(stack: Stack, access: ControlPlaneAccess, node: { name: string; host?: string; hostKey?: string }, script: string): Promise<Visit> {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-doctor-"));
   try {
     const file = (name: string, text: string) => {
@@ -216,14 +210,17 @@ const succeeds = (program: string, ...args: string[]): Promise<boolean> =>
 /** This machine: the programs that `pulumi up` starts. */
 async function machine({ config }: Stack): Promise<Line[]> {
   const tools: [string, boolean, string][] = [["pulumi", await succeeds("pulumi", "version"), "install it: https://www.pulumi.com/docs/install/"]];
-  if (config.nodePorts.access.kind === "ssh") tools.push(["ssh", await succeeds("ssh", "-V"), "install the OpenSSH client"]);
+  if (config.nodePorts?.access.kind === "ssh") tools.push(["ssh", await succeeds("ssh", "-V"), "install the OpenSSH client"]);
   const { builder } = config.imageBuild;
   if (builder === "buildah") tools.push(["buildah", await succeeds("buildah", "--version"), "install buildah, or set imageBuild.builder to buildx or in-cluster"]);
   if (builder === "buildx") tools.push(["docker buildx", await succeeds("docker", "buildx", "version"), "install Docker with buildx, or set imageBuild.builder to buildah or in-cluster"]);
   return tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
 }
 
-async function cluster({ config, kubectl }: Stack): Promise<Line[]> {
+/** Ports of the nodes that the stack is going to hold. */
+const ingressPorts = ({ ingress }: PlatformConfig): number[] => (ingress.install ? [ingress.httpNodePort, ingress.httpsNodePort] : []);
+
+async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]> {
   interface Item {
     metadata: { name: string; namespace?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
   }
@@ -240,24 +237,18 @@ async function cluster({ config, kubectl }: Stack): Promise<Line[]> {
   interface ServiceItem extends Item {
     spec: { ports?: { nodePort?: number }[] };
   }
-  const [nodes, services, leases, classes, namespaces, ingressClasses] = await Promise.all([
+  const [nodes, services, leases, seen] = await Promise.all([
     list<NodeItem>("nodes"), list<ServiceItem>("services", "--all-namespaces"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
-    list("storageclasses"), list("namespaces"), list("ingressclasses"),
+    Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),
   ]);
   const holders = new Map(services.flatMap(({ metadata, spec }) => (spec.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [[nodePort, `${metadata.namespace}/${metadata.name}`] as const] : []))));
   const wanted = Number(quantityMillis(config.storage.size) / 1000n);
 
-  const ours = ({ metadata }: Item) => metadata.labels?.["app.kubernetes.io/part-of"] === "build-platform";
-  const named = (kind: string, items: Item[], names: string[]) => items.filter(({ metadata }) => names.includes(metadata.name)).map((item) => ({ kind, name: item.metadata.name, ours: ours(item) }));
   lines.push(
-    ...judgeNames([
-      ...named("Namespace", namespaces, ["jenkins", "jenkins-agents", "openebs", ...(config.ingress.install ? ["ingress-nginx"] : [])]),
-      ...named("StorageClass", classes, ["openebs-hostpath"]),
-      ...(config.ingress.install ? named("IngressClass", ingressClasses, [config.ingress.className]) : []),
-    ]),
-    judgeDefaultClass(classes.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
+    ...judgeNames(neighbourProblems(config, stack, seen)),
+    judgeDefaultClass(seen.storageClasses.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
   );
-  if (!config.ingress.install && !ingressClasses.some(({ metadata }) => metadata.name === config.ingress.className))
+  if (!config.ingress.install && !seen.ingressClasses.some(({ metadata }) => metadata.name === config.ingress.className))
     lines.push(line("fail", "IngressClass", "cluster", `${config.ingress.className} does not exist`, "install that ingress controller, or set ingress.install to true"));
 
   const perNode = await Promise.all(
@@ -265,14 +256,14 @@ async function cluster({ config, kubectl }: Stack): Promise<Line[]> {
       const address = status.addresses.find(({ type }) => type === "InternalIP")?.address ?? name;
       const stats = await kubectl("get", "--raw", `/api/v1/nodes/${name}/proxy/stats/summary`).then((text) => JSON.parse(text), () => undefined);
       const renewed = leases.find(({ metadata }) => metadata.name === name)?.spec.renewTime;
-      const ports: NodeFacts["ports"] = config.ingress.install ? { 80: await knock(address, 80), 443: await knock(address, 443) } : {};
+      const ports: NodeFacts["ports"] = Object.fromEntries(await Promise.all(ingressPorts(config).map(async (port) => [port, await knock(address, port)])));
       const facts: NodeFacts = {
         name, address, ports,
         ready: status.conditions.some(({ type, status: value }) => type === "Ready" && value === "True"),
         ...(renewed && { leaseAge: (Date.now() - Date.parse(renewed)) / 1000 }),
         ...(stats?.node?.fs?.availableBytes !== undefined && { freeBytes: stats.node.fs.availableBytes }),
       };
-      return judgeNode(facts, holders, "ingress-nginx/ingress-nginx-controller", wanted, config.storage.basePath);
+      return judgeNode(facts, holders, `${config.ingress.namespace}/ingress-nginx-controller`, wanted, config.storage.basePath);
     }),
   );
   lines.push(...perNode.flat());
@@ -288,13 +279,15 @@ async function cluster({ config, kubectl }: Stack): Promise<Line[]> {
 export async function examine(stack: Stack): Promise<Line[]> {
   if (stack.problems.length > 0) return stack.problems.map(({ key, found, expected, fix }) => line("fail", "stack config", key, `${found}; expected ${expected}`, fix));
   const { config } = stack;
-  const script = visitScript(config.storage.basePath, config.registry);
+  const ports = ingressPorts(config);
+  const script = visitScript(config.storage.basePath, config.registry, ports);
+  const access = config.nodePorts?.access;
   const [here, there, ...visits] = await Promise.all([
     machine(stack),
     cluster(stack).catch((error: Error) => [line("fail", "cluster", config.cluster.context, error.message.trim().split("\n").pop() ?? "", "start the cluster, or correct kubeContext and kubeconfig; kubectl must be on PATH")]),
-    ...config.nodePorts.access.nodes.map((node) => visit(stack, node, script)),
+    ...(access ? access.nodes.map((node) => visit(stack, access, node, script)) : []),
   ]);
-  return [...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host))];
+  return [...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports))];
 }
 
 const signs: Record<State, string> = { ok: "ok", warn: "WARN", fail: "FAIL" };

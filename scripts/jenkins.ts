@@ -6,10 +6,10 @@ import type { Stack } from "./stack";
  * Runs `work` while a local port leads to Jenkins, past ingress and DNS. With `tidiesUp` the way stays open after Ctrl-C in the
  * terminal, for a caller that handles it and has something to take away.
  */
-export async function withJenkins<T>({ kubectlArgs }: Pick<Stack, "kubectlArgs">, work: (port: number) => Promise<T>, tidiesUp = false): Promise<T> {
+export async function withJenkins<T>({ kubectlArgs, config }: Pick<Stack, "kubectlArgs" | "config">, work: (port: number) => Promise<T>, tidiesUp = false): Promise<T> {
   // A request time-out would end the forwarding.
   const args = kubectlArgs.filter((each) => !each.startsWith("--request-timeout"));
-  const child = spawn("kubectl", [...args, "-n", "jenkins", "port-forward", "service/jenkins", ":8080"], { stdio: ["ignore", "pipe", "pipe"], detached: tidiesUp });
+  const child = spawn("kubectl", [...args, "-n", config.namespaces.jenkins, "port-forward", "service/jenkins", ":8080"], { stdio: ["ignore", "pipe", "pipe"], detached: tidiesUp });
   try {
     const port = await new Promise<number>((resolve, reject) => {
       let said = "";
@@ -101,7 +101,7 @@ export class Jenkins {
 export async function adminAuth({ config, kubectl }: Pick<Stack, "config" | "kubectl">, environment: NodeJS.ProcessEnv = process.env): Promise<string> {
   const { JENKINS_USER, JENKINS_TOKEN } = environment;
   if (JENKINS_USER && JENKINS_TOKEN) return `${JENKINS_USER}:${JENKINS_TOKEN}`;
-  const { data } = JSON.parse(await kubectl("-n", "jenkins", "get", "secret", config.admin.existingSecret ?? "jenkins-admin", "-o", "json")) as { data: Record<string, string> };
+  const { data } = JSON.parse(await kubectl("-n", config.namespaces.jenkins, "get", "secret", config.admin.existingSecret ?? "jenkins-admin", "-o", "json")) as { data: Record<string, string> };
   return ["admin-user", "admin-password"].map((key) => Buffer.from(data[key], "base64").toString()).join(":");
 }
 

@@ -22,6 +22,8 @@ Asks for what the options leave open.
   --storage-size SIZE        size of jenkins_home, with unit (20Gi)
   --tls-issuer NAME          cert-manager ClusterIssuer for HTTPS
   --tls-secret NAME          Secret with a certificate for HTTPS
+  --beside                   another environment runs on this cluster already: its ingress, its provisioner and its node-port
+                             range are shared, everything else is this one's own; no node is asked for
   --node NAME=HOST           a control-plane node; once for each of them
   --host-key NAME=KEY        its SSH host key ("ssh-ed25519 AAAA...", or a file that holds it)
   --user NAME                SSH user, root or one who may sudo (root)
@@ -43,6 +45,7 @@ export interface Answers {
   tlsIssuer?: string;
   tlsSecret?: string;
   access:
+    | { kind: "beside" }
     | { kind: "local"; node: string }
     | { kind: "ssh"; user: string; key: string; nodes: { name: string; host: string; hostKey: string }[] };
 }
@@ -52,18 +55,34 @@ export function nameProblem(name: string): string | undefined {
   return /^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$/.test(name) ? undefined : `"${name}" is no name for an environment; use at most 40 small letters, digits and hyphens, such as staging`;
 }
 
+/** Keys of a control plane that the stack changes, or of one that it shares with the environment before it. */
+function clusterConfig(name: string, access: Answers["access"]): Record<string, unknown> {
+  switch (access.kind) {
+    case "beside":
+      return { namespace: `jenkins-${name}`, storageClass: `openebs-${name}`, storageInstall: "class", storageBasePath: `/var/openebs/${name}`, nodePortRange: "none" };
+    case "local":
+      return { controlPlane: { access: "local", nodes: [{ name: access.node }] } };
+    case "ssh":
+      return { controlPlane: { user: access.user, privateKeyFile: access.key, nodes: access.nodes } };
+  }
+}
+
 /** The stack file's config, keys with the project's name. */
-export function stackConfig(project: string, answers: Answers): Record<string, unknown> {
+export function stackConfig(project: string, name: string, answers: Answers): Record<string, unknown> {
   const { access } = answers;
-  const tls = { ...(answers.tlsIssuer && { clusterIssuer: answers.tlsIssuer }), ...(answers.tlsSecret && { tlsSecret: answers.tlsSecret }) };
+  const ingress = {
+    ...(access.kind === "beside" && { install: false }),
+    ...(answers.tlsIssuer && { clusterIssuer: answers.tlsIssuer }),
+    ...(answers.tlsSecret && { tlsSecret: answers.tlsSecret }),
+  };
   const config: Record<string, unknown> = {
     domain: answers.domain,
     ...(answers.kubeconfig && { kubeconfig: answers.kubeconfig }),
     kubeContext: answers.context,
-    controlPlane: access.kind === "local" ? { access: "local", nodes: [{ name: access.node }] } : { user: access.user, privateKeyFile: access.key, nodes: access.nodes },
+    ...clusterConfig(name, access),
     registry: { host: answers.registry, ...(answers.insecureRegistry && { insecure: true }) },
     storageSize: answers.storageSize,
-    ...(Object.keys(tls).length > 0 && { ingress: tls }),
+    ...(Object.keys(ingress).length > 0 && { ingress }),
   };
   return Object.fromEntries(Object.entries(config).map(([key, value]) => [`${project}:${key}`, value]));
 }
@@ -127,7 +146,7 @@ async function main(args: string[]): Promise<void> {
       domain: { type: "string" }, context: { type: "string" }, kubeconfig: { type: "string" }, registry: { type: "string" },
       "insecure-registry": { type: "boolean" }, "storage-size": { type: "string" }, "tls-issuer": { type: "string" }, "tls-secret": { type: "string" },
       node: { type: "string", multiple: true }, "host-key": { type: "string", multiple: true }, user: { type: "string" }, key: { type: "string" },
-      local: { type: "boolean" }, yes: { type: "boolean" }, help: { type: "boolean" },
+      local: { type: "boolean" }, beside: { type: "boolean" }, yes: { type: "boolean" }, help: { type: "boolean" },
     },
   });
   const [name] = positionals;
@@ -157,14 +176,18 @@ async function main(args: string[]): Promise<void> {
     const tlsIssuer = values["tls-secret"] === undefined ? await ask("tls-issuer", "cert-manager ClusterIssuer for HTTPS, - for none", "-") : "-";
 
     const nodes = pairs("node", values.node);
-    if (prompt && nodes.size === 0) {
+    if (values.beside && (values.local || nodes.size > 0)) throw new Error("--beside changes no node; leave out --local and --node");
+    // Who names nodes has answered this.
+    const unanswered = prompt !== undefined && values.beside === undefined && !values.local && nodes.size === 0;
+    const beside = values.beside ?? (unanswered && (await prompt.ask("Does another environment of this platform run on this cluster? (yes/no)", "no")) === "yes");
+    if (prompt && nodes.size === 0 && !beside) {
       while (nodes.size === 0 || !values.local) {
         const node = await prompt.ask(`${nodes.size === 0 ? "A" : "Another"} control-plane node as kubectl get nodes names it${nodes.size === 0 ? "" : ", - for no more"}`, nodes.size === 0 ? undefined : "-");
         if (node === "-") break;
         nodes.set(node, values.local ? "" : await prompt.ask(`SSH host of ${node}`, node));
       }
     }
-    const access = values.local ? { kind: "local" as const, node: [...nodes.keys()][0] ?? "" } : await sshAccess(nodes, pairs("host-key", values["host-key"]));
+    const access = beside ? { kind: "beside" as const } : values.local ? { kind: "local" as const, node: [...nodes.keys()][0] ?? "" } : await sshAccess(nodes, pairs("host-key", values["host-key"]));
 
     async function sshAccess(wanted: Map<string, string>, keys: Map<string, string>): Promise<Answers["access"]> {
       const user = await ask("user", "SSH user on the control-plane nodes", "root");
@@ -191,7 +214,7 @@ async function main(args: string[]): Promise<void> {
       ...(values["tls-secret"] && { tlsSecret: values["tls-secret"] }),
     };
     const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
-    const config = stackConfig(project.name, answers);
+    const config = stackConfig(project.name, name, answers);
     const problems = configProblems(project.name, project.config, config);
     if (problems.length > 0) throw new Error(`${explain(problems, name)}\nPulumi.${name}.yaml was not written.`);
     // Refuses a file that came into being meanwhile.

@@ -1,12 +1,13 @@
 import * as http from "node:http";
 import * as https from "node:https";
 import { parseArgs } from "node:util";
+import { publicPort, type PlatformConfig } from "../config";
 import { adminAuth, Jenkins, JenkinsError, jobXml, withJenkins } from "./jenkins";
 import { readStack, type Stack } from "./stack";
 
 const HELP = `npm run smoke -- [STACK] [--label LABEL] [--timeout SECONDS]    builds one real job end to end on a running platform
 
-Asks for the login page on a node's port 80 (443 with TLS), logs in as the administrator, makes a job, builds it on an
+Asks for the login page on the nodes' ingress ports (80, or 443 with TLS, by default), logs in as the administrator, makes a job, builds it on an
 agent of --label (the first agent template's), builds a container image inside where the agent has docker, reads the
 console, and takes the job away again. --timeout (300) is how long the agent and the build may take, each.
 
@@ -35,10 +36,10 @@ export interface FrontDoor {
 }
 
 /** Why the login page is not to be had through the ingress and what to do; undefined where it is. */
-export function frontDoorTrouble({ address, port, status, error }: FrontDoor, domain: string, ingressNamespace: string): string | undefined {
+export function frontDoorTrouble({ address, port, status, error }: FrontDoor, domain: string, namespace: string, ingressNamespace: string): string | undefined {
   const at = `port ${port} of node ${address}`;
   if (status === 200) return undefined;
-  if (status === 404) return `${at} answers, but knows no host ${domain}: kubectl -n jenkins describe ingress jenkins`;
+  if (status === 404) return `${at} answers, but knows no host ${domain}: kubectl -n ${namespace} describe ingress jenkins`;
   if (status === 502 || status === 503) return `the ingress answers on ${at}, but Jenkins behind it does not (${status}): it may still be starting; npm run status says how it is`;
   if (status !== undefined) return `${at} answers ${status} to /login of host ${domain}; 200 was expected: kubectl -n ${ingressNamespace} logs deployment/ingress-nginx-controller`;
   if (/ECONNREFUSED/.test(error ?? "")) return `nothing listens on ${at}: kubectl -n ${ingressNamespace} get pods,services; the node-port range must hold ${port} (npm run status)`;
@@ -46,7 +47,7 @@ export function frontDoorTrouble({ address, port, status, error }: FrontDoor, do
 }
 
 /** Why no agent took the build, from its pods and from what the queue says; and what to do. */
-export function agentTrouble(pods: AgentPod[], queued: string | undefined, label: string): string {
+export function agentTrouble(pods: AgentPod[], queued: string | undefined, label: string, namespaces: Pick<PlatformConfig["namespaces"], "jenkins" | "agents">): string {
   for (const { metadata: { name }, status } of pods) {
     const unscheduled = status.conditions?.find(({ type, status: holds }) => type === "PodScheduled" && holds === "False");
     if (unscheduled) return `no node takes agent pod ${name}: ${unscheduled.message ?? unscheduled.reason}. Add a node, or lower the template's requests (config agents)`;
@@ -55,12 +56,12 @@ export function agentTrouble(pods: AgentPod[], queued: string | undefined, label
         return `agent pod ${name} cannot have image ${image} of container ${container} (${waiting.reason}): ${waiting.message ?? ""} Can the nodes reach the registry (npm run doctor)?`;
       }
       if (waiting && waiting.reason !== "ContainerCreating" && waiting.reason !== "PodInitializing") return `container ${container} of agent pod ${name} does not start: ${waiting.reason} ${waiting.message ?? ""}`.trim();
-      if (terminated && terminated.exitCode !== 0) return `container ${container} of agent pod ${name} ended with exit code ${terminated.exitCode}: kubectl -n jenkins-agents logs ${name} -c ${container}`;
+      if (terminated && terminated.exitCode !== 0) return `container ${container} of agent pod ${name} ended with exit code ${terminated.exitCode}: kubectl -n ${namespaces.agents} logs ${name} -c ${container}`;
     }
-    if (status.phase === "Running") return `agent pod ${name} runs, but does not reach Jenkins: kubectl -n jenkins-agents logs ${name} -c jnlp; service jenkins-agent:50000 and the NetworkPolicies are on its way`;
-    return `agent pod ${name} is still ${status.phase}: kubectl -n jenkins-agents describe pod ${name}`;
+    if (status.phase === "Running") return `agent pod ${name} runs, but does not reach Jenkins: kubectl -n ${namespaces.agents} logs ${name} -c jnlp; service jenkins-agent:50000 and the NetworkPolicies are on its way`;
+    return `agent pod ${name} is still ${status.phase}: kubectl -n ${namespaces.agents} describe pod ${name}`;
   }
-  return `no agent pod was made for label ${label}${queued ? ` (the queue says: ${queued})` : ""}: kubectl -n jenkins logs deployment/jenkins -c jenkins says why, for one the agents' quota or Jenkins' rights in jenkins-agents`;
+  return `no agent pod was made for label ${label}${queued ? ` (the queue says: ${queued})` : ""}: kubectl -n ${namespaces.jenkins} logs deployment/jenkins -c jenkins says why, for one the agents' quota or Jenkins' rights in ${namespaces.agents}`;
 }
 
 /** What the job runs: says who it is, and builds an image without a base where docker is at hand. */
@@ -84,8 +85,8 @@ export function buildTrouble(build: { result: string | null; console: string }, 
 }
 
 /** The login page through ingress and node port, past DNS. The certificate is not looked at: the name in it may not be of this address. */
-function knock(address: string, tls: boolean, domain: string): Promise<FrontDoor> {
-  const door = { address, port: tls ? 443 : 80 };
+function knock(address: string, tls: boolean, port: number, domain: string): Promise<FrontDoor> {
+  const door = { address, port };
   return new Promise((resolve) => {
     const options = { host: address, port: door.port, path: "/login", headers: { Host: domain }, timeout: 10_000 };
     const done = (answer: http.IncomingMessage) => {
@@ -116,6 +117,8 @@ async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
 /** @throws with what is wrong and what to do */
 export async function smoke(stack: Stack, label: string, timeout: number, stopped: AbortSignal): Promise<void> {
   const { config, kubectl } = stack;
+  const { ingress, namespaces } = config;
+  const port = publicPort(ingress);
   const within = () => {
     const end = Date.now() + timeout * 1000;
     return () => {
@@ -126,17 +129,17 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
 
   await step(`the login page of ${config.domain} on the nodes`, async () => {
     const addresses = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
-    const troubles = (await Promise.all(addresses.split("\n").filter(Boolean).map((address) => knock(address.split(" ")[0], config.ingress.tls !== undefined, config.domain))))
-      .map((door) => frontDoorTrouble(door, config.domain, config.ingress.namespace));
+    const troubles = (await Promise.all(addresses.split("\n").filter(Boolean).map((address) => knock(address.split(" ")[0], ingress.tls !== undefined, port, config.domain))))
+      .map((door) => frontDoorTrouble(door, config.domain, namespaces.jenkins, ingress.namespace));
     // Behind an ingress of the site's own any other address may be the door: there the nodes' ports say nothing.
-    if (config.ingress.install && troubles.every(Boolean)) throw new Error(troubles[0] ?? "the cluster has no node with an address");
+    if (ingress.install && troubles.every(Boolean)) throw new Error(troubles[0] ?? "the cluster has no node with an address");
   });
 
   await withJenkins(stack, async (port) => {
     const jenkins = new Jenkins(port, await adminAuth(stack));
     await step(`log in as ${config.admin.user}`, () =>
       jenkins.get("/api/json").catch((error: Error) => {
-        if (error instanceof JenkinsError && error.status === 401) throw new Error("Jenkins refuses the password in its Secret: it reads the Secret when it starts; kubectl -n jenkins rollout restart deployment/jenkins");
+        if (error instanceof JenkinsError && error.status === 401) throw new Error(`Jenkins refuses the password in its Secret: it reads the Secret when it starts; kubectl -n ${namespaces.jenkins} rollout restart deployment/jenkins`);
         throw error;
       }));
 
@@ -159,8 +162,8 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
           queued = (await jenkins.json<Queue>("/queue/api/json")).items.find(({ task }) => task.name === job)?.why ?? undefined;
           await pause();
         }
-        const pods = JSON.parse(await kubectl("-n", "jenkins-agents", "get", "pods", "-l", "jenkins=agent", "-o", "json")) as { items: AgentPod[] };
-        throw new Error(`not within ${timeout} s: ${agentTrouble(pods.items, queued, label)}`);
+        const pods = JSON.parse(await kubectl("-n", namespaces.agents, "get", "pods", "-l", "jenkins=agent", "-o", "json")) as { items: AgentPod[] };
+        throw new Error(`not within ${timeout} s: ${agentTrouble(pods.items, queued, label, namespaces)}`);
       });
       await step("the build ends well", async () => {
         const more = within();

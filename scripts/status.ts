@@ -1,5 +1,8 @@
 import * as fs from "node:fs";
 import { parseArgs } from "node:util";
+import { jenkinsUrl } from "../components/jenkins-master";
+import { publicPort } from "../config";
+import { servedRange, type CommandPod } from "../neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
 import { columns, readStack, type Stack } from "./stack";
 
@@ -173,17 +176,14 @@ interface PodItem {
   status: { phase: string; startTime?: string; containerStatuses?: { name: string; ready: boolean; restartCount: number; state: { running?: { startedAt: string }; waiting?: { reason: string; message?: string }; terminated?: { reason: string } } }[] };
 }
 
-/** The range in a kube-apiserver's command line; Kubernetes' own default where it has none. */
-export function rangeOf(pod: Pick<PodItem, "spec">): string {
-  const words = pod.spec.containers.flatMap(({ command = [], args = [] }) => [...command, ...args]);
-  // Of a flag that stands twice the last counts.
-  return words.filter((word) => word.startsWith("--service-node-port-range=")).pop()?.split("=")[1] ?? "30000-32767 (Kubernetes' default)";
-}
+/** The range that a kube-apiserver serves. */
+export const rangeOf = (pod: Pick<CommandPod, "spec">): string => servedRange(pod) ?? "30000-32767 (Kubernetes' default)";
 
 /** Asks the cluster and Jenkins. What cannot be read goes to `trouble`. */
 export async function collect(stack: Stack): Promise<Facts> {
   const { config, kubectl } = stack;
-  const facts: Facts = { stack: stack.name, url: `${config.ingress.tls ? "https" : "http"}://${config.domain}/`, time: new Date(), trouble: [] };
+  const { ingress, namespaces: { jenkins, agents } } = config;
+  const facts: Facts = { stack: stack.name, url: jenkinsUrl(config.domain, ingress.tls !== undefined, publicPort(ingress)), time: new Date(), trouble: [] };
   const json = async <T>(...args: string[]): Promise<T> => JSON.parse(await kubectl(...args, "-o", "json")) as T;
   const list = async (...args: string[]) => (await json<{ items: PodItem[] }>("get", "pods", ...args)).items;
   const attempt = async (what: string, work: () => Promise<void>) =>
@@ -191,8 +191,8 @@ export async function collect(stack: Stack): Promise<Facts> {
 
   await Promise.all([
     attempt("controller", async () => {
-      const [pod] = await list("-n", "jenkins", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--sort-by=.metadata.creationTimestamp").then((pods) => pods.slice(-1));
-      if (!pod) throw new Error("there is no pod of Jenkins; run pulumi up, or kubectl -n jenkins describe deployment jenkins");
+      const [pod] = await list("-n", jenkins, "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--sort-by=.metadata.creationTimestamp").then((pods) => pods.slice(-1));
+      if (!pod) throw new Error(`there is no pod of Jenkins; run pulumi up, or kubectl -n ${jenkins} describe deployment jenkins`);
       const container = pod.status.containerStatuses?.find(({ name }) => name === "jenkins");
       const { running, waiting, terminated } = container?.state ?? {};
       facts.controller = {
@@ -206,7 +206,7 @@ export async function collect(stack: Stack): Promise<Facts> {
       if (!container?.ready && waiting?.message) facts.trouble.push(`controller: ${waiting.message}`);
     }),
     attempt("agents", async () => {
-      facts.agents = (await list("-n", "jenkins-agents", "-l", "jenkins=agent")).map(({ metadata, spec, status }) => ({
+      facts.agents = (await list("-n", agents, "-l", "jenkins=agent")).map(({ metadata, spec, status }) => ({
         name: metadata.name,
         template: metadata.labels?.["build-platform/template"] ?? "",
         phase: status.containerStatuses?.find(({ state }) => state.waiting)?.state.waiting?.reason ?? status.phase,
@@ -222,18 +222,18 @@ export async function collect(stack: Stack): Promise<Facts> {
     }),
     attempt("home volume", async () => {
       interface Claim { spec: { storageClassName: string; volumeName?: string; resources: { requests: { storage: string } } }; status: { phase: string }; metadata: { annotations?: Record<string, string> } }
-      const claim = await json<Claim>("-n", "jenkins", "get", "pvc", "jenkins-home");
+      const claim = await json<Claim>("-n", jenkins, "get", "pvc", "jenkins-home");
       facts.volume = {
         phase: claim.status.phase, storageClass: claim.spec.storageClassName, requested: claim.spec.resources.requests.storage,
         node: claim.metadata.annotations?.["volume.kubernetes.io/selected-node"] ?? "",
       };
-      const measured = await kubectl("-n", "jenkins", "exec", "deployment/jenkins", "-c", "jenkins", "--", "du", "-sk", "/var/jenkins_home").catch(() => "");
+      const measured = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "jenkins", "--", "du", "-sk", "/var/jenkins_home").catch(() => "");
       const used = /^(\d+)/.exec(measured)?.[1];
       if (used) facts.volume.usedKib = Number(used);
     }),
     attempt("last backup", async () => {
       if (!config.backup) return void (facts.backup = "off");
-      const { data = {} } = await json<{ data?: Record<string, string> }>("-n", "jenkins", "get", "configmap", "jenkins-backup-status");
+      const { data = {} } = await json<{ data?: Record<string, string> }>("-n", jenkins, "get", "configmap", "jenkins-backup-status");
       const result = (key: string) => (data[key] ? (JSON.parse(data[key]) as BackupResult) : undefined);
       facts.backup = { last: result("last-backup"), lastGood: result("last-good-backup"), lastVerified: result("last-good-verify") };
     }),

@@ -1,6 +1,7 @@
 import * as command from "@pulumi/command";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { ownLabels, partOf } from "../ownership";
 import { canonicalQuantity, canonicalResources, isQuantity, Resources } from "../quantity";
 import { AgentSettings, AgentTemplate, agentsPodSecurity, agentUser, Toleration } from "./agents";
 import { cacheKeeperScript } from "./cache";
@@ -34,6 +35,14 @@ export type AgentTemplateArgs = Omit<AgentTemplate, "image"> & { image: pulumi.I
 export interface JenkinsMasterArgs {
   /** Host name Jenkins answers on, without scheme or port. */
   domain: string;
+  /** Port in the address people use. Default: the scheme's own. */
+  port?: number;
+  /** Namespace of the controller. Default `jenkins`. */
+  namespace?: string;
+  /** Namespace of the agents. Default: the controller's with `-agents` behind it. */
+  agentsNamespace?: string;
+  /** Further labels of the controller's namespace. Default none. */
+  namespaceLabels?: Record<string, string>;
   /** Controller image, plugins baked in, by digest. */
   image: pulumi.Input<string>;
   /** StorageClass of jenkins_home. */
@@ -110,16 +119,18 @@ export interface SecretFile {
   key: string;
 }
 
-/** Namespace of the controller. */
-export const namespaceName = "jenkins";
-/** Namespace of the agents. */
-export const agentsNamespaceName = "jenkins-agents";
+/** Namespaces of the controller and of the agents. */
+function namespacesOf(args: Pick<JenkinsMasterArgs, "namespace" | "agentsNamespace">): { controller: string; agents: string } {
+  const controller = args.namespace ?? "jenkins";
+  return { controller, agents: args.agentsNamespace ?? `${controller}-agents` };
+}
+
 /** Secret that holds the administrator's name and password under the keys admin-user and admin-password. */
 export const adminSecretName = "jenkins-admin";
 
-const labels = { "app.kubernetes.io/name": "jenkins", "app.kubernetes.io/part-of": "build-platform" };
+const labels = { "app.kubernetes.io/name": "jenkins", ...partOf };
 const controllerLabels = { ...labels, "app.kubernetes.io/component": "controller" };
-const keeperLabels = { "app.kubernetes.io/name": "agent-cache", "app.kubernetes.io/part-of": "build-platform" };
+const keeperLabels = { "app.kubernetes.io/name": "agent-cache", ...partOf };
 
 /**
  * What the kubernetes plugin does with the agents' namespace, and no more. The plugin's example also reads Secrets,
@@ -148,8 +159,8 @@ export function javaOptions(maxRamPercentage: number, further?: string): string 
 }
 
 /** The address people use. */
-export function jenkinsUrl(domain: string, tls: boolean): string {
-  return `${tls ? "https" : "http"}://${domain}/`;
+export function jenkinsUrl(domain: string, tls: boolean, port?: number): string {
+  return `${tls ? "https" : "http"}://${domain}${port === undefined || port === (tls ? 443 : 80) ? "" : `:${port}`}/`;
 }
 
 /** Annotations that make ingress-nginx fit Jenkins; another controller ignores them. */
@@ -167,10 +178,11 @@ export function ingressAnnotations(args: Pick<JenkinsMasterArgs, "tls" | "maxBod
 
 /** What the JCasC document is rendered from, once the agents' images are known. */
 function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput {
+  const namespaces = namespacesOf(args);
   return {
-    url: jenkinsUrl(args.domain, args.tls !== undefined),
-    namespace: namespaceName,
-    agentsNamespace: agentsNamespaceName,
+    url: jenkinsUrl(args.domain, args.tls !== undefined, args.port),
+    namespace: namespaces.controller,
+    agentsNamespace: namespaces.agents,
     containerCap: args.agentCap ?? 10,
     templates: args.agentTemplates.map((template, i) => ({ ...template, image: images[i] })),
     settings: args.agentSettings,
@@ -215,8 +227,8 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
 /**
  * Jenkins: the controller with its data, configuration, address and rights, and the namespace in which its agents run.
  *
- * Names others may rely on: namespaces `jenkins` and `jenkins-agents`; in the first Deployment, Service, Ingress and
- * ServiceAccount `jenkins`, Service `jenkins-agent`, PersistentVolumeClaim `jenkins-home`, Secret `jenkins-admin`,
+ * Names others may rely on: namespaces `jenkins` and `jenkins-agents`, or as given; in the first Deployment, Service, Ingress
+ * and ServiceAccount `jenkins`, Service `jenkins-agent`, PersistentVolumeClaim `jenkins-home`, Secret `jenkins-admin`,
  * ConfigMap `jenkins-casc`, with a login that has secrets Secret `jenkins-login`; in the second ServiceAccount `jenkins-agent`.
  *
  * @throws InputPropertiesError listing every bad argument, before any resource is made
@@ -242,14 +254,15 @@ export class JenkinsMaster extends pulumi.ComponentResource {
 
     const parent = { parent: this };
     const cachePath = args.agentSettings.cachePath;
-    const url = jenkinsUrl(args.domain, args.tls !== undefined);
+    const url = jenkinsUrl(args.domain, args.tls !== undefined, args.port);
+    const namespaces = namespacesOf(args);
 
     const namespace = new k8s.core.v1.Namespace(
       `${name}-namespace`,
       {
         metadata: {
-          name: namespaceName,
-          labels: { ...labels, "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted" },
+          name: namespaces.controller,
+          labels: { ...labels, ...ownLabels(), ...args.namespaceLabels, "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted" },
         },
       },
       parent,
@@ -258,8 +271,8 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       `${name}-agents-namespace`,
       {
         metadata: {
-          name: agentsNamespaceName,
-          labels: { ...labels, "pod-security.kubernetes.io/enforce": agentsPodSecurity(args.agentTemplates as AgentTemplate[], cachePath) },
+          name: namespaces.agents,
+          labels: { ...labels, ...ownLabels(), "pod-security.kubernetes.io/enforce": agentsPodSecurity(args.agentTemplates as AgentTemplate[], cachePath) },
         },
       },
       parent,

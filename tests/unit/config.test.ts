@@ -68,7 +68,8 @@ describe("a minimal config", () => {
     const { config, problems } = parse();
     expect(problems).toEqual([]);
     expect(config).toMatchObject<Partial<PlatformConfig>>({
-      storage: { basePath: "/var/openebs/local", size: "20Gi", protectHome: true },
+      namespaces: { jenkins: "jenkins", agents: "jenkins-agents", builds: "image-builds" },
+      storage: { className: "openebs-hostpath", install: "provisioner", basePath: "/var/openebs/local", size: "20Gi", protectHome: true },
       agentCap: 10,
       agentCache: { path: "/var/cache/build-platform", maxGi: 20 },
       networkPolicies: true,
@@ -98,7 +99,7 @@ describe("a minimal config", () => {
     const seen: string[] = [];
     const { config } = parse({}, { ...environment, readFile: (file) => (seen.push(file), privateKey) });
     expect(seen).toEqual(["/home/someone/.ssh/id_ed25519"]);
-    const { access } = config.nodePorts;
+    const { access } = config.nodePorts!;
     if (access.kind !== "ssh" || !access.privateKey) throw new Error("no SSH access with a key");
     expect(await pulumi.isSecret(access.privateKey)).toBe(true);
     expect(await valueOf(access.privateKey)).toBe(privateKey);
@@ -206,7 +207,7 @@ describe("control-plane access", () => {
   test("takes a host key from a file without its comment", () => {
     const { config, problems } = parse({ controlPlane: { agentSocket: "/run/agent.sock", nodes: [{ name: "a", host: "2001:db8::1", hostKeyFile: "a.pub" }] } });
     expect(problems).toEqual([]);
-    expect(config.nodePorts.access).toEqual({ kind: "ssh", user: "root", port: 22, agentSocketPath: "/run/agent.sock", nodes: [{ name: "a", host: "2001:db8::1", hostKey }] });
+    expect(config.nodePorts?.access).toEqual({ kind: "ssh", user: "root", port: 22, agentSocketPath: "/run/agent.sock", nodes: [{ name: "a", host: "2001:db8::1", hostKey }] });
   });
 
   test("local needs a name only", () => {
@@ -216,8 +217,63 @@ describe("control-plane access", () => {
   test("a jump host has its own user, port and key", () => {
     const { config, problems } = parse({ controlPlane: { privateKeyFile: "k", nodes, proxy: { host: "jump.example.com", port: 2222, user: "jump", hostKey } } });
     expect(problems).toEqual([]);
-    expect(config.nodePorts.access).toMatchObject({ proxy: { host: "jump.example.com", port: 2222, user: "jump", hostKey } });
-    expect((config.nodePorts.access as { proxy: object }).proxy).not.toHaveProperty("privateKey");
+    expect(config.nodePorts?.access).toMatchObject({ proxy: { host: "jump.example.com", port: 2222, user: "jump", hostKey } });
+    expect((config.nodePorts!.access as { proxy: object }).proxy).not.toHaveProperty("privateKey");
+  });
+});
+
+describe("a second environment on a cluster", () => {
+  const beside = { namespace: "team-b", storageClass: "team-b", storageInstall: "class", storageBasePath: "/var/openebs/team-b", nodePortRange: "none", controlPlane: {}, ingress: { install: false } };
+
+  test("needs no control plane, and has every name from its namespace", () => {
+    const { config, problems } = parse(beside);
+    expect(problems).toEqual([]);
+    expect(config).not.toHaveProperty("nodePorts");
+    expect(config).toMatchObject({
+      namespaces: { jenkins: "team-b", agents: "team-b-agents", builds: "team-b-image-builds" },
+      storage: { className: "team-b", install: "class", basePath: "/var/openebs/team-b" },
+      agentCache: { path: "/var/cache/build-platform-team-b" },
+    });
+  });
+
+  test.each<[string, Record<string, unknown>, string[]]>([
+    ["access to nodes that it does not change", { controlPlane: { privateKeyFile: "k", nodes: [node] } }, ["controlPlane"]],
+    ["no range at all", { nodePortRange: "nothing" }, ["nodePortRange", "controlPlane.nodes", "controlPlane.privateKey"]],
+    ["a folder for a class that is there", { storageInstall: "none" }, ["storageBasePath"]],
+    ["an unknown part of the storage", { storageInstall: "all" }, ["storageInstall"]],
+    ["a class with a bad name", { storageClass: "Fast Disk" }, ["storageClass"]],
+    ["one port for both schemes", { ingress: { httpNodePort: 443 } }, ["ingress.httpsNodePort"]],
+    ["a port that is none", { ingress: { httpNodePort: 0 } }, ["ingress.httpNodePort"]],
+  ])("refuses %s", (_, further, keys) => {
+    expect(keysOf({ ...beside, ...further })).toEqual(keys);
+  });
+
+  test.each(["default", "kube-system", "kube-x", "openebs", "Team", "a_b", "a".repeat(51)])("has no namespace %s", (namespace) => {
+    expect(keysOf({ ...beside, namespace })).toEqual(["namespace"]);
+  });
+
+  test("has no namespace that its own ingress controller has", () => {
+    expect(keysOf({ namespace: "edge", ingress: { namespace: "edge" } })).toEqual(["namespace"]);
+    expect(keysOf({ namespace: "edge", ingress: { namespace: "edge-agents" } })).toEqual(["namespace"]);
+    expect(keysOf({ namespace: "edge", ingress: { namespace: "edge-nginx" } })).toEqual([]);
+  });
+
+  test("with an ingress of its own sets a range that holds its ports", () => {
+    expect(keysOf({ nodePortRange: "30000-32767", ingress: { httpNodePort: 30080, httpsNodePort: 30443 } })).toEqual([]);
+    expect(keysOf({ nodePortRange: "30000-32767" })).toEqual(["nodePortRange"]);
+  });
+
+  test("meets no name of one with another namespace", () => {
+    const name = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?$/);
+    fc.assert(
+      fc.property(name, name, (one, other) => {
+        // A namespace may not be the agents' of another: preflight says so, since config alone does not know the other.
+        fc.pre(one !== other && one !== `${other}-agents` && other !== `${one}-agents` && one !== `${other}-image-builds` && other !== `${one}-image-builds`);
+        const [a, b] = [one, other].map((namespace) => parse({ ...beside, namespace }).config);
+        const namesOf = ({ namespaces, agentCache }: PlatformConfig) => [...Object.values(namespaces), agentCache?.path];
+        expect(namesOf(a).filter((each) => namesOf(b).includes(each))).toEqual([]);
+      }),
+    );
   });
 });
 
@@ -395,12 +451,14 @@ describe("properties", () => {
     );
   });
 
-  test("a range is taken exactly if it holds 80 and 443", () => {
+  test("a range is taken exactly if it holds both ports of the ingress, 80 and 443 by default", () => {
     const port = fc.oneof(fc.integer({ min: 0, max: 70000 }), fc.integer({ min: 70, max: 450 }));
+    const ports = fc.option(fc.tuple(fc.integer({ min: 1, max: 65535 }), fc.integer({ min: 1, max: 65535 })), { nil: undefined });
     fc.assert(
-      fc.property(port, port, (low, high) => {
-        const good = low >= 1 && low <= 80 && high >= 443 && high <= 65535;
-        expect(rangeProblem(`${low}-${high}`) === undefined).toBe(good);
+      fc.property(port, port, ports, (low, high, pair) => {
+        const [least, most] = [Math.min(...(pair ?? [80])), Math.max(...(pair ?? [443]))];
+        const good = low >= 1 && low <= least && high >= most && high <= 65535;
+        expect(rangeProblem(`${low}-${high}`, pair) === undefined).toBe(good);
       }),
     );
   });

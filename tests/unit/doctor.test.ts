@@ -9,7 +9,7 @@ const node = (over: Partial<NodeFacts> = {}): NodeFacts => ({ name: "n1", addres
 const judge = (facts: NodeFacts, holders: [number, string][] = []) => judgeNode(facts, new Map(holders), own, 20 * gib, "/var/openebs/local");
 const bad = (lines: Line[]) => lines.filter(({ state }) => state !== "ok");
 const fine = { root: "yes", manifest: "yes", freeKib: String(10 * 2 ** 20), registry: "yes" };
-const visit = (facts: Record<string, string>) => judgeVisit({ name: "cp", facts }, "/var/openebs/local", "registry.example.com");
+const visit = (facts: Record<string, string>) => judgeVisit({ name: "cp", facts }, "/var/openebs/local", "registry.example.com", [80, 443]);
 
 describe("the cluster's version", () => {
   test.each([["v1.31.0", "ok"], ["v1.34.3", "ok"], ["v1.35.9", "ok"], ["v1.30.14", "fail"], ["v1.36.0", "warn"], ["", "fail"]])("%s is %s", (version, state) => {
@@ -50,12 +50,17 @@ describe("a node", () => {
 describe("names", () => {
   test("the platform's own objects are no obstacle", () => {
     expect(bad(judgeNames([]))).toEqual([]);
-    expect(bad(judgeNames([{ kind: "Namespace", name: "jenkins", ours: true }]))).toEqual([]);
   });
 
   test("each foreign object is one", () => {
-    const lines = judgeNames([{ kind: "Namespace", name: "jenkins", ours: false }, { kind: "IngressClass", name: "nginx", ours: false }, { kind: "StorageClass", name: "openebs-hostpath", ours: true }]);
-    expect(lines.map(({ state, where }) => [state, where])).toEqual([["fail", "Namespace jenkins"], ["fail", "IngressClass nginx"]]);
+    const lines = judgeNames([
+      { key: "namespace", found: "Namespace jenkins of stack prod", expected: "a free name", fix: "choose another" },
+      { key: "ingress.className", found: "IngressClass nginx of somebody else", expected: "a free name", fix: "share it" },
+    ]);
+    expect(lines).toEqual([
+      { state: "fail", check: "names are free", where: "namespace", found: "Namespace jenkins of stack prod; expected a free name", fix: "choose another" },
+      expect.objectContaining({ state: "fail", where: "ingress.className", fix: "share it" }),
+    ]);
   });
 
   test("two default StorageClasses are one too many", () => {
@@ -89,7 +94,7 @@ describe("a visit over SSH", () => {
     ["root@192.0.2.1: Permission denied (publickey).", "authorized_keys"],
     ["ssh: connect to host 192.0.2.1 port 22: Connection timed out", "correct controlPlane.nodes"],
   ])("%s", (error, fix) => {
-    expect(judgeVisit({ name: "cp", error }, "/b", "r")).toEqual([expect.objectContaining({ state: "fail", check: "SSH access", found: error, fix: expect.stringContaining(fix) })]);
+    expect(judgeVisit({ name: "cp", error }, "/b", "r", [80])).toEqual([expect.objectContaining({ state: "fail", check: "SSH access", found: error, fix: expect.stringContaining(fix) })]);
   });
 });
 
@@ -111,7 +116,7 @@ describe("the script that looks at a node", () => {
   test.each([[200, "yes"], [401, "yes"], [500, "no"]])("a registry that answers %d is reachable: %s", async (status, expected) => {
     const [host, close] = await serve(status);
     try {
-      const facts = await run(visitScript("/var/no/such/folder", { host, insecure: true }));
+      const facts = await run(visitScript("/var/no/such/folder", { host, insecure: true }, [80, 443]));
       expect(facts.registry).toBe(expected);
       // The room is that of the nearest folder that exists.
       expect(Number(facts.freeKib)).toBeGreaterThan(0);
@@ -125,7 +130,7 @@ describe("the script that looks at a node", () => {
   test("a registry that is gone is not reachable", async () => {
     const [host, close] = await serve(200);
     close();
-    expect((await run(visitScript("/var", { host, insecure: true }))).registry).toBe("no");
+    expect((await run(visitScript("/var", { host, insecure: true }, []))).registry).toBe("no");
   });
 });
 

@@ -89,6 +89,54 @@ test("another ingress controller's class is used as it is", async () => {
   expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs.spec)).toContain('"kubernetes.io/metadata.name":"traefik"');
 });
 
+const beside = {
+  domain: "b.sandbox.test", namespace: "team-b", storageClass: "team-b", storageInstall: "class", storageBasePath: "/var/openebs/team-b", nodePortRange: "none", controlPlane: {}, ingress: { install: false },
+  backup: { repository: "/mnt/b/home", password: "p", keysRepository: "/mnt/b-keys/keys", keysPassword: "q" },
+};
+/** Kind, namespace and name of every object in the cluster. */
+const places = () => objects().flatMap(({ type, inputs }) => (type.startsWith("kubernetes:") ? [`${type.split(":").pop()} ${inputs.metadata.namespace ?? "-"}/${inputs.metadata.name}`] : []));
+
+test("two environments have no object in common", async () => {
+  await run({ backup: { ...beside.backup, repository: "/mnt/a/home", keysRepository: "/mnt/a-keys/keys" } }, ["backup"]);
+  const first = places();
+  expect(new Set(first).size).toBe(first.length);
+  const outputs = await run(beside, ["backup"]);
+  const second = places();
+  expect(second.filter((place) => first.includes(place))).toEqual([]);
+  expect(second.filter((place) => / -\//.test(place)).sort()).toEqual([
+    "Namespace -/team-b", "Namespace -/team-b-agents", "PersistentVolume -/team-b-backup-keys-repository", "PersistentVolume -/team-b-backup-repository", "StorageClass -/team-b",
+  ]);
+  for (const place of second) expect(place).toMatch(/ (-|team-b|team-b-agents)\//);
+  // Nothing refers to the first one either, but for the ingress that both share.
+  const text = JSON.stringify(objects().map(({ inputs }) => inputs));
+  expect(text.match(/jenkins\.jenkins|jenkins-agent\.jenkins\b|"(namespace|kubernetes\.io\/metadata\.name)":"jenkins(-agents)?"|openebs-hostpath|(?<![a-z])path"?: ?"?\/var\/cache\/build-platform[/"]/gi) ?? []).toEqual([]);
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).toContain("jenkinsTunnel: jenkins-agent.team-b.svc:50000");
+  expect(registered.filter((r) => r.type.startsWith("command:") && !r.name.startsWith("agent-images-")).map((r) => r.name)).toEqual(["jenkins-admin-password"]);
+  expect(await valueOf(pulumi.output(outputs))).toMatchObject({ nodePortRange: "none", storageClass: "team-b", ingressClass: "nginx", namespaces: { jenkins: "team-b", agents: "team-b-agents" }, adminPasswordCommand: expect.stringContaining("kubectl -n team-b ") });
+});
+
+test("who sets the node-port range says so on the namespace, and nobody else", async () => {
+  await run();
+  expect(the("Namespace", "jenkins").inputs.metadata.labels).toMatchObject({ "build-platform/stack": "unit", "build-platform/node-ports": "owner" });
+  await run(beside, ["backup"]);
+  expect(the("Namespace", "team-b").inputs.metadata.labels).not.toHaveProperty("build-platform/node-ports");
+});
+
+test("an existing StorageClass is used as it is", async () => {
+  const outputs = await run({ storageClass: "fast", storageInstall: "none" });
+  expect(all("StorageClass")).toHaveLength(0);
+  expect(all("Namespace").map((n) => n.inputs.metadata.name).sort()).toEqual(["ingress-nginx", "jenkins", "jenkins-agents"]);
+  expect(the("PersistentVolumeClaim").inputs.spec.storageClassName).toBe("fast");
+  expect(await valueOf(pulumi.output(outputs.storageClass))).toBe("fast");
+});
+
+test("an ingress of its own on other ports: the address names the port", async () => {
+  const outputs = await run({ ingress: { namespace: "edge", className: "edge", httpNodePort: 8080, httpsNodePort: 8443 } });
+  expect(the("Service", "ingress-nginx-controller").inputs.metadata.namespace).toBe("edge");
+  expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs.spec)).toContain('"kubernetes.io/metadata.name":"edge"');
+  expect(await valueOf(pulumi.output(outputs.jenkinsUrl))).toBe("http://jenkins.sandbox.test:8080/");
+});
+
 test("the registry's password reaches Secrets only", async () => {
   await run({ registry: { host: "registry.test", username: "puller", password: "the-registry-password" } }, ["registry"]);
   expect(all("Secret").map((s) => `${s.inputs.metadata.namespace}/${s.inputs.metadata.name}`).sort()).toEqual([

@@ -54,6 +54,20 @@ test("class, election and settings are named the same wherever they are named", 
   expect(await valueOf(ingress.namespace)).toBe("ingress-nginx");
 });
 
+test("a second one on the cluster meets no name of the first", async () => {
+  const clusterWide = () => objects().flatMap(({ type, inputs }) => (inputs.metadata.namespace ? [] : [`${type} ${inputs.metadata.name}`]));
+  await make();
+  const first = clusterWide();
+  expect(first).toHaveLength(4);
+  await useMocks();
+  await make({ namespace: "edge", ingressClassName: "edge", httpNodePort: 8080, httpsNodePort: 8443 });
+  expect(clusterWide().filter((name) => first.includes(name))).toEqual([]);
+  expect(the("IngressClass").inputs.spec.controller).toBe("k8s.io/edge");
+  expect(the("Deployment").inputs.spec.template.spec.containers[0].args).toContain("--controller-class=k8s.io/edge");
+  expect(the("Service").inputs.spec.ports.map((p: { nodePort: number }) => p.nodePort)).toEqual([8080, 8443]);
+  for (const { inputs } of objects()) if (inputs.metadata.namespace) expect(inputs.metadata.namespace).toBe("edge");
+});
+
 test("the controller is no root and gains no privileges", async () => {
   await make();
   const { securityContext, containers } = the("Deployment").inputs.spec.template.spec;

@@ -88,6 +88,15 @@ describe("the controller", () => {
     );
   });
 
+  test("another namespace holds all of it, and its agents have theirs", async () => {
+    await make({ namespace: "team-b" });
+    const used = new Set(objects().flatMap(({ type, inputs }) => (inputs.metadata ? [type.endsWith(":Namespace") ? inputs.metadata.name : inputs.metadata.namespace] : [])));
+    expect([...used].sort()).toEqual(["team-b", "team-b-agents"]);
+    expect(cloud()).toMatchObject({ namespace: "team-b-agents", jenkinsUrl: "http://jenkins.team-b.svc:8080/", jenkinsTunnel: "jenkins-agent.team-b.svc:50000" });
+    expect(the("RoleBinding").inputs.subjects[0].namespace).toBe("team-b");
+    expect(JSON.stringify(all("NetworkPolicy").map((policy) => policy.inputs.spec))).not.toMatch(/"jenkins(-agents)?"}/);
+  });
+
   test("one replica that is never doubled, on its own volume", async () => {
     await make({ storageSize: "2048Mi" });
     const { spec } = the("Deployment", "jenkins").inputs;

@@ -51,12 +51,31 @@ test("writes a stack file that config.ts and the editors' schema accept", () => 
 });
 
 test("asks for what options leave open, with defaults", () => {
-  const answers = ["ci.example.com", "admin@prod", "registry.example.com", "", "", "cp-1", "-"];
+  const answers = ["ci.example.com", "admin@prod", "registry.example.com", "", "-", "cp-1"];
   const ended = run(["staging", "--local"], `${answers.join("\n")}\n`);
   expect(ended.stderr).toContain("Size of jenkins_home [20Gi]");
   expect(ended.status).toBe(0);
   expect(ended.stdout).toContain("plain HTTP");
   expect(parse(written("staging")).config).toMatchObject({ "build-platform:storageSize": "20Gi", "build-platform:controlPlane": { access: "local", nodes: [{ name: "cp-1" }] } });
+});
+
+test.each([["asked", [], "yes"], ["told", ["--beside"], undefined]])("beside another environment, as %s, every name is its own and no node is named", (_, options, answer) => {
+  const answers = ["b.example.com", "admin@prod", "registry.example.com", "", "letsencrypt", ...(answer ? [answer] : [])];
+  const ended = run(["team-b", ...options], `${answers.join("\n")}\n`);
+  expect(ended.status).toBe(0);
+  const { config } = parse(written("team-b"));
+  expect(configProblems(project.name, project.config, config)).toEqual([]);
+  expect(config).toMatchObject({
+    "build-platform:namespace": "jenkins-team-b", "build-platform:storageClass": "openebs-team-b", "build-platform:storageInstall": "class", "build-platform:nodePortRange": "none",
+    "build-platform:ingress": { install: false, clusterIssuer: "letsencrypt" },
+  });
+  expect(config).not.toHaveProperty("build-platform:controlPlane");
+});
+
+test("beside another environment no node can be named", () => {
+  const ended = run(["staging", ...options(), "--beside", "--yes"]);
+  expect(ended.status).toBe(1);
+  expect(ended.stderr).toContain("leave out --local and --node");
 });
 
 test("reports every mistake at once and writes nothing", () => {
@@ -97,6 +116,6 @@ test("a fingerprint is what ssh-keygen shows", () => {
 
 test("keys that were not answered are left out", () => {
   const answers: Answers = { domain: "d.example.com", context: "c", registry: "r", insecureRegistry: false, storageSize: "1Gi", access: { kind: "local", node: "a" } };
-  expect(Object.keys(stackConfig("p", answers))).toEqual(["p:domain", "p:kubeContext", "p:controlPlane", "p:registry", "p:storageSize"]);
-  expect(stackConfig("p", answers)["p:registry"]).toEqual({ host: "r" });
+  expect(Object.keys(stackConfig("p", "staging", answers))).toEqual(["p:domain", "p:kubeContext", "p:controlPlane", "p:registry", "p:storageSize"]);
+  expect(stackConfig("p", "staging", answers)["p:registry"]).toEqual({ host: "r" });
 });

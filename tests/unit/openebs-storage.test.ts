@@ -35,6 +35,19 @@ test("name and reclaim policy can be chosen", async () => {
   expect(await valueOf(storage.storageClassName)).toBe("other");
 });
 
+test("where a provisioner is there already, only the class is made", async () => {
+  await make({ install: "class", storageClassName: "second", basePath: "/var/openebs/second" });
+  expect(objects().map(({ type }) => type.split(":").pop())).toEqual(["StorageClass"]);
+  expect(the("StorageClass").inputs).toMatchObject({ metadata: { name: "second" }, provisioner: "openebs.io/local" });
+  expect(parse(the("StorageClass").inputs.metadata.annotations["cas.openebs.io/config"])[1].value).toBe("/var/openebs/second");
+});
+
+test("what is the cluster's says which stack made it, in labels that select nothing", async () => {
+  await make();
+  for (const kind of ["Namespace", "StorageClass", "ClusterRole", "ClusterRoleBinding"]) expect(the(kind).inputs.metadata.labels).toMatchObject({ "build-platform/stack": "unit", "app.kubernetes.io/part-of": "build-platform" });
+  expect(JSON.stringify(the("Deployment").inputs.spec)).not.toContain("build-platform/stack");
+});
+
 test("the provisioner knows its images, its base path and itself, and sends nothing home", async () => {
   await make();
   const pod = the("Deployment").inputs.spec.template.spec;

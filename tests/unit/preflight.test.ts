@@ -4,7 +4,10 @@ import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
-import { inspectCluster, kubeconfigFiles, preflight, registryProblem, storageSizeProblem } from "../../preflight";
+import { parseConfig, type PlatformConfig } from "../../config";
+import { neighbourPaths } from "../../neighbours";
+import { inspectCluster, kubeconfigFiles, preflight, registryProblem, storageClassProblem, storageSizeProblem } from "../../preflight";
+import { environment, stackConfig } from "./mocks";
 
 // Jest cannot load ES modules: the real library is bundled into a CommonJS one for it.
 jest.mock("@kubernetes/client-node", () => {
@@ -63,18 +66,25 @@ function kubeconfig(host: string, context = "admin@test"): string {
   return file;
 }
 
+const namespaces = { jenkins: "jenkins", agents: "jenkins-agents", builds: "image-builds" };
+const { config: sandbox } = parseConfig(stackConfig("sandbox"), environment);
+
 const healthy = (url: string): [number, object?] => {
   if (url === "/readyz") return [200];
   if (url.includes("/namespaces/jenkins/")) return [404];
+  if (Object.values(neighbourPaths).includes(url)) return [200, { items: [] }];
   if (url.endsWith("/services/kubernetes")) return [200, { spec: { clusterIPs: ["10.96.0.1"] } }];
   return [200, { endpoints: [{ addresses: ["192.0.2.11"] }, { addresses: ["192.0.2.10"] }] }];
 };
 
 describe("the cluster", () => {
-  const inspect = (host: string) => inspectCluster({ kubeconfig: kubeconfig(host), context: "admin@test" }, {}, impatient);
+  const inspect = (host: string) => inspectCluster({ cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, namespaces }, {}, impatient);
 
   test("that is ready tells where its API server is", async () => {
-    expect(await inspect(await serve(healthy))).toEqual({ apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11"] });
+    expect(await inspect(await serve(healthy))).toEqual({
+      apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11"],
+      neighbours: Object.fromEntries(Object.keys(neighbourPaths).map((what) => [what, []])),
+    });
   });
 
   test("that is just restarting is waited for", async () => {
@@ -102,7 +112,7 @@ describe("the cluster", () => {
 
   test("whose context does not exist lists those that do", async () => {
     const file = kubeconfig("127.0.0.1:1", "other");
-    expect(await inspectCluster({ kubeconfig: file, context: "admin@test" }, {}, impatient)).toEqual({
+    expect(await inspectCluster({ cluster: { kubeconfig: file, context: "admin@test" }, namespaces }, {}, impatient)).toEqual({
       key: "kubeContext",
       found: "admin@test",
       expected: `a context of ${file}: other`,
@@ -111,20 +121,20 @@ describe("the cluster", () => {
   });
 
   test("without a kubeconfig says where it was looked for", async () => {
-    expect(await inspectCluster({ kubeconfig: "/no/such/file", context: "c" }, {}, impatient)).toMatchObject({ key: "kubeconfig", found: "no file /no/such/file" });
-    expect(await inspectCluster({ context: "c" }, { KUBECONFIG: "/no/such/a:/no/such/b" }, impatient)).toMatchObject({ key: "kubeContext", found: "no file /no/such/a or /no/such/b" });
+    expect(await inspectCluster({ cluster: { kubeconfig: "/no/such/file", context: "c" }, namespaces }, {}, impatient)).toMatchObject({ key: "kubeconfig", found: "no file /no/such/file" });
+    expect(await inspectCluster({ cluster: { context: "c" }, namespaces }, { KUBECONFIG: "/no/such/a:/no/such/b" }, impatient)).toMatchObject({ key: "kubeContext", found: "no file /no/such/a or /no/such/b" });
   });
 
   test("with a file that is no kubeconfig says so", async () => {
     const file = path.join(folder, "broken");
     fs.writeFileSync(file, "{ not: [yaml");
-    expect(await inspectCluster({ kubeconfig: file, context: "c" }, {}, impatient)).toMatchObject({ key: "kubeconfig", found: expect.stringContaining(file) });
+    expect(await inspectCluster({ cluster: { kubeconfig: file, context: "c" }, namespaces }, {}, impatient)).toMatchObject({ key: "kubeconfig", found: expect.stringContaining(file) });
   });
 
   test("may be in any of several kubeconfig files", async () => {
     const host = await serve(healthy);
     const files = [kubeconfig("127.0.0.1:1", "other"), kubeconfig(host)].join(path.delimiter);
-    expect(await inspectCluster({ context: "admin@test" }, { KUBECONFIG: files }, impatient)).toHaveProperty("apiServerAddresses");
+    expect(await inspectCluster({ cluster: { context: "admin@test" }, namespaces }, { KUBECONFIG: files }, impatient)).toHaveProperty("apiServerAddresses");
   });
 });
 
@@ -169,26 +179,41 @@ describe("the size of a home that is there", () => {
   });
 });
 
+test("a home keeps the StorageClass it has", () => {
+  expect(storageClassProblem("a", undefined)).toBeUndefined();
+  expect(storageClassProblem("a", "a")).toBeUndefined();
+  expect(storageClassProblem("b", "a")).toMatchObject({ key: "storageClass", found: "b, but claim jenkins-home has a", fix: expect.stringContaining("pulumi config set storageClass a") });
+});
+
 describe("together", () => {
-  const storage = { basePath: "/var/openebs/local", size: "20Gi", protectHome: true };
+  const configOf = (host: string, registry: string, builder: "buildx" | "in-cluster"): PlatformConfig => ({
+    ...sandbox,
+    cluster: { kubeconfig: kubeconfig(host), context: "admin@test" },
+    registry: { host: registry, prefix: "p", insecure: true },
+    imageBuild: { builder, platforms: [], deleteOnDestroy: false },
+  });
 
   test("a changed size of the home is reported before anything is touched", async () => {
-    const claim = { spec: { resources: { requests: { storage: "10Gi" } } } };
+    const claim = { spec: { storageClassName: "openebs-hostpath", resources: { requests: { storage: "10Gi" } } } };
     const host = await serve((url) => (url.endsWith("/persistentvolumeclaims/jenkins-home") ? [200, claim] : healthy(url)));
-    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host, prefix: "p", insecure: true }, storage, imageBuild: { builder: "in-cluster" as const, platforms: [], deleteOnDestroy: false } };
-    expect((await preflight(config, {}, impatient)).problems.map(({ key }) => key)).toEqual(["storageSize"]);
+    expect((await preflight(configOf(host, host, "in-cluster"), "unit", {}, impatient)).problems.map(({ key }) => key)).toEqual(["storageSize"]);
   });
 
   test("everything that does not answer is reported at once", async () => {
     const host = await nowhere();
-    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host, prefix: "p", insecure: true }, storage, imageBuild: { builder: "buildx" as const, platforms: [], deleteOnDestroy: false } };
-    const { problems } = await preflight(config, {}, impatient);
+    const { problems } = await preflight(configOf(host, host, "buildx"), "unit", {}, impatient);
     expect(problems.map((p) => p.key)).toEqual(["kubeContext", "registry.host"]);
   });
 
   test("a registry that only the cluster must reach is not asked from here", async () => {
     const host = await serve(healthy);
-    const config = { cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host: await nowhere(), prefix: "p", insecure: true }, storage, imageBuild: { builder: "in-cluster" as const, platforms: [], deleteOnDestroy: false } };
-    expect(await preflight(config, {}, impatient)).toEqual({ apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11"], problems: [] });
+    expect(await preflight(configOf(host, await nowhere(), "in-cluster"), "unit", {}, impatient)).toMatchObject({ apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11"], problems: [] });
+  });
+
+  test("what another environment has is reported as well, and what may not be listed is not judged", async () => {
+    const theirs = { metadata: { name: "jenkins", labels: { "app.kubernetes.io/part-of": "build-platform", "build-platform/stack": "other" } } };
+    const host = await serve((url) => (url === neighbourPaths.namespaces ? [200, { items: [theirs] }] : Object.values(neighbourPaths).includes(url) ? [403] : healthy(url)));
+    const { problems } = await preflight(configOf(host, host, "in-cluster"), "unit", {}, impatient);
+    expect(problems).toEqual([expect.objectContaining({ key: "namespace", found: "Namespace jenkins of stack other" })]);
   });
 });

@@ -4,11 +4,11 @@ import { agentTrouble, buildTrouble, frontDoorTrouble, smokeScript, type AgentPo
 
 describe("the front door", () => {
   const door = { address: "192.0.2.7", port: 80 };
-  const trouble = (over: { status?: number; error?: string }) => frontDoorTrouble({ ...door, ...over }, "ci.example.com", "ingress-nginx");
+  const trouble = (over: { status?: number; error?: string }) => frontDoorTrouble({ ...door, ...over }, "ci.example.com", "team-b", "ingress-nginx");
 
   test("that answers 200 is in order", () => expect(trouble({ status: 200 })).toBeUndefined());
   test.each([
-    [{ status: 404 }, /knows no host ci\.example\.com.*describe ingress/],
+    [{ status: 404 }, /knows no host ci\.example\.com.*-n team-b describe ingress/],
     [{ status: 503 }, /Jenkins behind it does not \(503\).*npm run status/],
     [{ status: 500 }, /answers 500.*200 was expected.*-n ingress-nginx logs/],
     [{ error: "connect ECONNREFUSED 192.0.2.7:80" }, /nothing listens on port 80 of node 192\.0\.2\.7.*node-port range/],
@@ -26,10 +26,10 @@ describe("an agent that does not come", () => {
     ["no room", [pod({ conditions: [{ type: "PodScheduled", status: "False", message: "0/2 nodes: Insufficient cpu" }] })], undefined, /no node takes agent pod maven-x: 0\/2 nodes: Insufficient cpu.*Add a node/],
     ["no image", [container({ waiting: { reason: "ImagePullBackOff", message: "not found" } })], undefined, /cannot have image r\/maven@sha256:0 of container jnlp \(ImagePullBackOff\): not found.*doctor/],
     ["a bad mount", [container({ waiting: { reason: "CreateContainerConfigError", message: "no secret" } })], undefined, /does not start: CreateContainerConfigError no secret/],
-    ["a container that ended", [container({ terminated: { exitCode: 255 } })], undefined, /ended with exit code 255: kubectl -n jenkins-agents logs maven-x -c jnlp/],
+    ["a container that ended", [container({ terminated: { exitCode: 255 } })], undefined, /ended with exit code 255: kubectl -n team-b-agents logs maven-x -c jnlp/],
     ["no way to Jenkins", [pod({ phase: "Running", containerStatuses: [{ name: "jnlp", image: "i", state: { running: {} } }] })], undefined, /does not reach Jenkins.*50000/],
     ["a slow start", [container({ waiting: { reason: "ContainerCreating" } })], undefined, /still Pending.*describe pod maven-x/],
-  ])("%s", (_, pods, queued, says) => expect(agentTrouble(pods, queued, "maven")).toMatch(says));
+  ])("%s", (_, pods, queued, says) => expect(agentTrouble(pods, queued, "maven", { jenkins: "team-b", agents: "team-b-agents" })).toMatch(says));
 });
 
 test("a build is judged by its result and by what it printed", () => {

@@ -1,0 +1,150 @@
+import * as fc from "fast-check";
+import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../../components/ownership";
+import { parseConfig, type PlatformConfig } from "../../config";
+import { neighbourProblems, servedRange, type Neighbourhood } from "../../neighbours";
+import { environment, stackConfig } from "./mocks";
+
+const parse = (further: Record<string, unknown>): PlatformConfig => {
+  const { config, problems } = parseConfig({ ...stackConfig("sandbox"), ...further }, environment);
+  expect(problems).toEqual([]);
+  return config;
+};
+const first = parse({});
+const beside = { domain: "b.example.com", namespace: "team-b", storageClass: "team-b", storageInstall: "class", nodePortRange: "none", controlPlane: {}, ingress: { install: false } };
+const second = parse(beside);
+
+const object = (name: string, labels: Record<string, string> = {}, namespace?: string) => ({ metadata: { name, labels, ...(namespace && { namespace }) } });
+const made = (stack: string | undefined, further: Record<string, string> = {}) => ({ ...partOf, ...(stack && { [ownerLabel]: stack }), ...further });
+
+/** What an environment with the given config leaves in the cluster. */
+function cluster(config: PlatformConfig, stack: string | undefined): Required<Neighbourhood> {
+  const { namespaces, storage, ingress } = config;
+  const installed = <T>(objects: T[]) => (ingress.install ? objects : []);
+  return {
+    namespaces: [
+      object(namespaces.jenkins, made(stack, { "app.kubernetes.io/name": "jenkins", ...(config.nodePorts && { [nodePortsLabel]: "owner" }) })),
+      object(namespaces.agents, made(stack, { "app.kubernetes.io/name": "jenkins" })),
+      ...(storage.install === "provisioner" ? [object("openebs", made(stack))] : []),
+      ...installed([object(ingress.namespace, made(stack))]),
+      object("kube-system"),
+    ],
+    storageClasses: storage.install === "none" ? [] : [{ ...object(storage.className, made(stack)), provisioner: "openebs.io/local" }],
+    ingressClasses: installed([object(ingress.className, made(stack))]),
+    ingresses: [{ ...object("jenkins", partOf, namespaces.jenkins), spec: { rules: [{ host: config.domain }] } }],
+    services: installed([{ ...object("ingress-nginx-controller", partOf, ingress.namespace), spec: { ports: [{ nodePort: ingress.httpNodePort }, { nodePort: ingress.httpsNodePort }] } }]),
+    caches: [{ ...object("agent-cache", partOf, namespaces.agents), spec: { template: { spec: { volumes: [{ hostPath: { path: config.agentCache!.path } }] } } } }],
+    volumes: [],
+    apiServers: [{ ...object("kube-apiserver-cp-1", {}, "kube-system"), spec: { nodeName: "cp-1", containers: [{ command: ["kube-apiserver", ...(config.nodePorts ? [`--service-node-port-range=${config.nodePorts.range}`] : [])] }] } }],
+  };
+}
+
+/** Two clusters' objects in one. */
+const both = (a: Required<Neighbourhood>, b: Required<Neighbourhood>): Required<Neighbourhood> =>
+  Object.fromEntries(Object.entries(a).map(([what, list]) => [what, [...list, ...(what === "apiServers" ? [] : b[what as keyof Neighbourhood])]])) as Required<Neighbourhood>;
+const empty: Neighbourhood = { namespaces: [], storageClasses: [], ingressClasses: [], ingresses: [], services: [], caches: [], volumes: [], apiServers: [] };
+const keysOf = (config: PlatformConfig, stack: string, seen: Neighbourhood) => neighbourProblems(config, stack, seen).map(({ key }) => key);
+
+describe("no problem", () => {
+  test("on an empty cluster, on one's own, or where nothing could be read", () => {
+    expect(neighbourProblems(first, "a", empty)).toEqual([]);
+    expect(neighbourProblems(first, "a", {})).toEqual([]);
+    expect(neighbourProblems(second, "b", {})).toEqual([]);
+    expect(neighbourProblems(first, "a", cluster(first, "a"))).toEqual([]);
+  });
+
+  test("for an environment from before objects bore a stack's name", () => {
+    expect(neighbourProblems(first, "a", cluster(first, undefined))).toEqual([]);
+  });
+
+  test("for two that share node ports, ingress and provisioner, in either order of first arrival", () => {
+    expect(neighbourProblems(second, "b", cluster(first, "a"))).toEqual([]);
+    const all = both(cluster(first, "a"), cluster(second, "b"));
+    expect(neighbourProblems(first, "a", all)).toEqual([]);
+    expect(neighbourProblems(second, "b", all)).toEqual([]);
+  });
+
+  test("for one with an ingress of its own on other ports of the range", () => {
+    const own = parse({ ...beside, ingress: { namespace: "edge", className: "edge", httpNodePort: 8080, httpsNodePort: 8443 } });
+    const all = both(cluster(first, "a"), cluster(own, "b"));
+    expect(neighbourProblems(own, "b", cluster(first, "a"))).toEqual([]);
+    expect(neighbourProblems(own, "b", all)).toEqual([]);
+    expect(neighbourProblems(first, "a", all)).toEqual([]);
+  });
+});
+
+test("the same config under another stack's name is refused key by key, each with whose it is and what to do", () => {
+  const problems = neighbourProblems(first, "b", cluster(first, "a"));
+  expect(problems.map(({ key }) => key)).toEqual(["namespace", "storageInstall", "storageClass", "ingress.install", "ingress.className", "nodePortRange"]);
+  expect(problems[0]).toMatchObject({ found: "Namespace jenkins of stack a, Namespace jenkins-agents of stack a", fix: expect.stringContaining("pulumi config set namespace jenkins-b;") });
+  // A stack that was renamed is told how to keep what it has.
+  expect(problems[0].fix).toContain("kubectl label namespace/jenkins build-platform/stack=b --overwrite && kubectl label namespace/jenkins-agents");
+  expect(problems[1].fix).toContain("config set storageInstall class");
+  expect(problems[3].fix).toContain("ingress.install false");
+  expect(problems[5]).toMatchObject({ found: "80-32767, while stack a (namespace jenkins) sets the range of this cluster", fix: expect.stringContaining("config set nodePortRange none") });
+});
+
+test("an environment from before objects bore a stack's name is not taken for one's own by another namespace", () => {
+  const other = parse({ ...beside, storageInstall: "provisioner" });
+  expect(neighbourProblems(other, "b", cluster(first, undefined))).toEqual([expect.objectContaining({ key: "storageInstall", found: "Namespace openebs of another environment" })]);
+});
+
+test("what is not the platform's is somebody else's, and nobody is told to relabel it", () => {
+  const problems = neighbourProblems(first, "a", { ...empty, storageClasses: [{ ...object("openebs-hostpath"), provisioner: "openebs.io/local" }], ingressClasses: [object("nginx", { "app.kubernetes.io/part-of": "ingress-nginx" })] });
+  expect(problems.map(({ key, found }) => [key, found])).toEqual([["storageClass", "StorageClass openebs-hostpath of somebody else"], ["ingress.className", "IngressClass nginx of somebody else"]]);
+  expect(JSON.stringify(problems)).not.toContain("kubectl label");
+});
+
+test.each<[string, Record<string, unknown>, (seen: Required<Neighbourhood>) => void, string[], RegExp]>([
+  ["one host name", { domain: first.domain }, () => undefined, ["domain"], /jenkins\.sandbox\.test, which Ingress jenkins\/jenkins serves already/],
+  ["the ports of another's ingress", { ingress: { namespace: "edge", className: "edge" } }, () => undefined, ["ingress.httpNodePort", "ingress.httpsNodePort"], /^80, which Service ingress-nginx\/ingress-nginx-controller of stack a holds$/],
+  ["one cache folder", { agentCache: { path: "/var/cache/build-platform" } }, () => undefined, ["agentCache.path"], /DaemonSet jenkins-agents\/agent-cache keeps/],
+  ["a class without a provisioner", {}, (seen) => (seen.storageClasses = []), ["storageInstall"], /no other StorageClass of openebs\.io\/local/],
+  ["a class that is missing", { storageInstall: "none" }, () => undefined, ["storageClass"], /^team-b$/],
+  ["agents' namespace of another as its own", { namespace: "jenkins-agents" }, () => undefined, ["namespace"], /^Namespace jenkins-agents of stack a$/],
+  ["a range that no environment widened", { ingress: { namespace: "edge", className: "edge", httpNodePort: 8080, httpsNodePort: 8443 } }, (seen) => (seen.apiServers[0].spec.containers[0].command = ["kube-apiserver"]), ["nodePortRange"], /API server on cp-1 allows 30000-32767, without 8080 and 8443/],
+])("%s", (_, further, change, keys, found) => {
+  const seen = cluster(first, "a");
+  change(seen);
+  const problems = neighbourProblems(parse({ ...beside, ...further }), "b", seen);
+  expect(problems.map(({ key }) => key)).toEqual(keys);
+  expect(problems[0].found).toMatch(found);
+  for (const { fix, expected } of problems) expect([fix, expected]).not.toContain("");
+});
+
+test("a folder of backups is one environment's", () => {
+  const backup = { repository: "/mnt/backup/", password: "p", keysRepository: "/mnt/keys", keysPassword: "q" };
+  const { config } = parseConfig({ ...stackConfig("sandbox"), ...beside, backup }, { ...environment, isSecret: () => true });
+  const volumes = [{ ...object("jenkins-backup-repository", made("a")), spec: { hostPath: { path: "/mnt/backup" }, claimRef: { namespace: "jenkins" } } }];
+  expect(neighbourProblems(config, "b", { ...cluster(first, "a"), volumes })).toEqual([expect.objectContaining({ key: "backup.repository", found: "/mnt/backup/, where namespace jenkins keeps its backups" })]);
+  expect(neighbourProblems({ ...config, namespaces: first.namespaces }, "a", { ...empty, volumes })).not.toContainEqual(expect.objectContaining({ key: "backup.repository" }));
+});
+
+test("a home is not left behind by another namespace in config", () => {
+  const moved = parse({ ...beside, namespace: "team-c" });
+  const seen = both(cluster(first, "a"), cluster(second, "b"));
+  expect(neighbourProblems(moved, "b", seen)).toContainEqual(expect.objectContaining({ key: "namespace", found: "team-c, while namespace team-b is this stack's", fix: expect.stringContaining("config set namespace team-b;") }));
+  // One that is on its way out holds nothing any more.
+  const gone = { ...seen, namespaces: seen.namespaces.map((each) => ({ metadata: { ...each.metadata, ...(each.metadata.name.startsWith("team-b") && { deletionTimestamp: "2026-01-01T00:00:00Z" }) } })) };
+  expect(keysOf(moved, "b", gone)).not.toContain("namespace");
+});
+
+test("the served range is the last that the command line names", () => {
+  const pod = (...args: string[]) => ({ spec: { containers: [{ command: ["kube-apiserver"], args }] } });
+  expect(servedRange(pod())).toBeUndefined();
+  expect(servedRange(pod("--service-node-port-range=1-2", "--service-node-port-range=80-32767"))).toBe("80-32767");
+});
+
+describe("a stack's name as a label", () => {
+  test("is itself where it fits, always a valid value, and another one for another stack", () => {
+    const valid = /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
+    fc.assert(
+      fc.property(fc.string({ minLength: 1, maxLength: 100 }), fc.stringMatching(/^[A-Za-z0-9_.-]{1,100}$/), (any, stack) => {
+        for (const name of [any, stack]) {
+          expect(stackLabel(name)).toMatch(valid);
+          if (valid.test(name)) expect(stackLabel(name)).toBe(name);
+        }
+        expect(stackLabel(any) === stackLabel(stack)).toBe(any === stack);
+      }),
+    );
+  });
+});
