@@ -43,8 +43,8 @@ test("a build is judged by its result and by what it printed", () => {
 test("the scripts are the administrator of the Secret, or whoever the environment names whole", async () => {
   const data = { "admin-user": "admin", "admin-password": "from-the-secret" };
   const stack = {
-    config: { admin: {} },
-    kubectl: async () => JSON.stringify({ data: Object.fromEntries(Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString("base64")])) }),
+    config: { admin: {}, namespaces: { jenkins: "team-b" } },
+    kubectl: async (...args: string[]) => args[1] === "team-b" && JSON.stringify({ data: Object.fromEntries(Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString("base64")])) }),
   } as unknown as Stack;
   expect(await adminAuth(stack, {})).toBe("admin:from-the-secret");
   expect(await adminAuth(stack, { JENKINS_USER: "ann" })).toBe("admin:from-the-secret");
