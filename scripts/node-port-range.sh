@@ -68,7 +68,7 @@ ENGINE=$(cat <<'AWK'
 # A small YAML/JSON reader that remembers where every node stands in the text, so that an edit
 # touches only the bytes it must. What it does not understand it refuses; it never guesses.
 # Node tables are indexed by path (keys and indices joined by SEP).
-BEGIN { SEP = "\001"; ORS = ""; MODE = ENVIRON["ENGINE_MODE"]; WANT = ENVIRON["ENGINE_VALUE"]; SIZE = ENVIRON["ENGINE_SIZE"] + 0; FLAG = "service-node-port-range" }
+BEGIN { SEP = "\001"; BOM = "\357\273\277"; ORS = ""; MODE = ENVIRON["ENGINE_MODE"]; WANT = ENVIRON["ENGINE_VALUE"]; SIZE = ENVIRON["ENGINE_SIZE"] + 0; FLAG = "service-node-port-range" }
 { TEXT = TEXT $0 "\n" }
 END {
   if (length(TEXT) == SIZE + 1) TEXT = substr(TEXT, 1, SIZE)
@@ -87,6 +87,7 @@ function refuse(message, p) { print (p ? "line " line_of(p) ": " : "") message "
 function index_lines(   i, n, parts) {
   n = split(T, parts, "\n"); LINES = n; LS[1] = 1
   for (i = 1; i < n; i++) LS[i + 1] = LS[i] + length(parts[i]) + 1
+  if (substr(T, 1, 3) == BOM) LS[1] = 4
   LS[n + 1] = N + 2
 }
 function line_of(p,   lo, hi, mid) {
@@ -114,13 +115,12 @@ function newline_of(p,   e) { e = line_end(p); if (e > N) e = line_end(1); retur
 
 # ---- reader ---------------------------------------------------------------------------------
 function load(text,   p, probe) {
-  split("", kind); split("", st); split("", en); split("", nst); split("", style); split("", cnt); split("", flow)
+  split("", kind); split("", st); split("", en); split("", nst); split("", style); split("", depth); split("", cnt); split("", flow)
   split("", target); split("", anc); split("", used); split("", anchor_of); split("", keyat); split("", colon); split("", comma); split("", dash); split("", keys)
   T = text; N = length(T); index_lines()
   probe = T; gsub(/\r\n/, "\n", probe); if (index(probe, "\r")) refuse("a carriage return that ends no line", index(T, "\r"))
   if (match(T, /[\001-\010\013\014\016-\037\177]/)) refuse("a control character", RSTART)
-  p = 1; if (substr(T, 1, 3) == "\357\273\277") p = 4
-  p = skip(p)
+  p = skip(LS[1])
   if (at(p) == "%") refuse("YAML directives are not supported", p)
   if (p <= N && is_mark(p)) p += 3
   p = node("", p, -1, 0)
@@ -240,14 +240,14 @@ function block_scalar(path, q, parent,   p, c, l, indent, last, keep, width, e) 
   for (l = last + 1; l <= LINES; l++) {
     width = 0; while (at(LS[l] + width) == " ") width++
     e = LS[l] + width
-    if (e > N || at(e) == "\n" || at(e) == "\r") { if (keep == "+" && LS[l] <= N) last = l; continue }
+    if (e > N || at(e) == "\n" || at(e) == "\r") { if (LS[l] <= N && (keep == "+" || (indent >= 0 && width > indent))) last = l; continue }
     if (indent < 0) { if (width <= parent) break; indent = width }
     if (width < indent || (parent < 0 && is_mark(e))) break
     last = l
   }
   e = LS[last + 1] - 1; if (e > N + 1) e = N + 1
   if (at(e - 1) == "\r") e--
-  note(path, "scalar", q, e, "block")
+  note(path, "scalar", q, e, "block"); depth[path] = indent
   return skip_from_line(last + 1)
 }
 function only_header(p,   q) { q = skip_blank(p); if (q <= N && at(q) != "\n" && at(q) != "#") refuse("a block text header that is not understood", q) }
@@ -362,27 +362,28 @@ function unquote(raw,   c, s, out, p, d, n, h) {
   return out s
 }
 function hex(s,   i, v) { v = 0; s = tolower(s); for (i = 1; i <= length(s); i++) v = v * 16 + index("0123456789abcdef", substr(s, i, 1)) - 1; return v }
-function block_value(raw,   n, parts, i, head, indent, out, keep, folded, w, prev, blanks, m) {
+function block_value(raw, indent,   n, parts, i, head, out, folded, w, breaks, first, deeper, was) {
   n = split(raw, parts, "\n"); head = parts[1]; sub(/[ \t]*(#.*)?\r?$/, "", head)
-  folded = substr(head, 1, 1) == ">"; keep = index(head, "-") ? "-" : index(head, "+") ? "+" : ""
-  indent = -1
-  for (i = 2; i <= n; i++) { sub(/\r$/, "", parts[i]); match(parts[i], /^ */); if (indent < 0 && RLENGTH < length(parts[i])) indent = RLENGTH }
-  if (match(head, /[1-9]/)) return "\003" raw   # explicit indentation: never equal to a flag
+  folded = substr(head, 1, 1) == ">"; breaks = 0; first = 1
   for (i = 2; i <= n; i++) {
-    w = substr(parts[i], indent + 1); m = w ~ /^[ \t]/
-    if (i == 2) out = w
-    else if (folded && w != "" && prev != "" && !m && prev !~ /^[ \t]/) out = out (blanks ? "" : " ") w
-    else out = out "\n" w
-    prev = w
+    w = parts[i]; sub(/\r$/, "", w); w = substr(w, indent + 1)
+    if (w == "") { breaks++; continue }
+    deeper = w ~ /^[ \t]/
+    if (folded && !first && !deeper && !was && --breaks == 0) out = out " "
+    for (; breaks > 0; breaks--) out = out "\n"
+    out = out w; breaks = 1; first = 0; was = deeper
   }
-  return out (keep == "-" ? "" : "\n")
+  if (index(head, "-") || (first && !index(head, "+"))) return out
+  if (!index(head, "+")) return out "\n"
+  for (; breaks > 0; breaks--) out = out "\n"
+  return out
 }
 function scalar(path,   raw) {
   if (kind[path] == "alias") path = target[path]
   if (kind[path] != "scalar") return ""
   raw = substr(T, st[path], en[path] - st[path])
   if (style[path] == "plain") return fold(raw)
-  if (style[path] == "block") return block_value(raw)
+  if (style[path] == "block") return block_value(raw, depth[path])
   return unquote(raw)
 }
 function is_text(path) { return kind[path] == "scalar" || (kind[path] == "alias" && kind[target[path]] == "scalar") }
