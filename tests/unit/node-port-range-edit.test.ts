@@ -360,9 +360,9 @@ describe("the editor and a YAML parser agree", () => {
   });
 
   test("on texts of several lines, literal and folded", async () => {
-    const line = fc.oneof(fc.constantFrom("", "", "a", "b c", "  deeper", "--x=y", "\tz"), fc.string({ unit: fc.constantFrom(..."ab #:'-"), maxLength: 6 }));
-    const block = fc.tuple(fc.constantFrom("|", ">"), fc.constantFrom("", "-", "+"), fc.constantFrom(0, 1, 2, 4), fc.array(line, { maxLength: 6 }), fc.boolean()).map(([kind, end, indent, lines, crlf]) => {
-      const text = `text: ${kind}${indent || ""}${end}\n${lines.map((each) => (each === "" ? "" : " ".repeat(indent || 2)) + each + "\n").join("")}last: 1\n`;
+    const line = fc.oneof(fc.constantFrom("", "", "a", "b c", "  deeper", "--x=y", "\tz"), fc.string({ unit: fc.constantFrom(..."ab #:'-"), maxLength: 6 }).map((text) => `x${text}`));
+    const block = fc.tuple(fc.constantFrom("|", ">"), fc.constantFrom("", "-", "+"), fc.constantFrom(0, 1, 2, 4), fc.nat(2), fc.array(line, { maxLength: 6 }), fc.boolean()).map(([kind, end, indent, blanks, lines, crlf]) => {
+      const text = `text: ${kind}${indent || ""}${end}\n${[...Array<string>(blanks).fill(""), "x", ...lines].map((each) => (each === "" ? "" : " ".repeat(indent || 2)) + each + "\n").join("")}last: 1\n`;
       return crlf ? text.replace(/\n/g, "\r\n") : text;
     });
     const texts = sample(block, 200).filter(readable);
