@@ -185,8 +185,10 @@ export class NodePortRange extends pulumi.ComponentResource {
 
     for (const node of access.nodes) {
       const found = this.inspect(node, access, `show --json ${options}`);
-      const change = found.apply(({ mark }) => runScript(`apply ${options} --mark ${mark}`));
-      const inputs = { create: change, update: change, delete: runScript("restore"), stdin: script, addPreviousOutputInEnv: false };
+      // A node under a new name, or reached another way, is a new resource; the old one's deletion must not undo what that has done.
+      const owner = `${access.kind}-${node.name}`.replace(/[^A-Za-z0-9._-]/g, "_");
+      const change = found.apply(({ mark }) => runScript(`apply ${options} --mark ${mark} --owner ${owner}`));
+      const inputs = { create: change, update: change, delete: runScript(`restore --owner ${owner}`), stdin: script, addPreviousOutputInEnv: false };
       const resourceOptions: pulumi.CustomResourceOptions = {
         parent: this,
         dependsOn: commands.slice(-1),

@@ -40,6 +40,8 @@ Options
   --json                   show: one JSON object
   --mark TEXT              apply: remember TEXT as the name of this change; show --json gives it back
                            as long as the change is in force (used by the Pulumi component)
+  --owner TEXT             apply: remember TEXT as the one who asked for the change; restore: do nothing where somebody
+                           else has asked for it since (used by the Pulumi component, for nodes that get another name)
   --help                   this text
 
 Exit status
@@ -52,7 +54,7 @@ Files
                                            content hash
   /etc/kubernetes/backup/node-port-range/  what restore needs
   /etc/sysctl.d/99-node-port-range.conf    with --reserve-local-ports
-  /run/node-port-range.lock                one run at a time
+  /run/node-port-range.lock.*              one run at a time
   All of them are gone once restore has brought the old manifest back.
   For a plain --manifest FILE, backup and memory live beside it in .FILE.node-port-range/; without
   that memory, restore removes the flag.
@@ -651,7 +653,7 @@ DEFAULT_RANGE=30000-32767 # kube-apiserver's own default
 CONFIGMAP_NOTE=build-platform/node-port-range-before
 TAB=$(printf '\t')
 COMMAND='' RANGE='' MANIFEST='' DRY_RUN='' JSON='' MARK='' RESERVE='' SKIP_CHECK='' TIMEOUT=300
-LIVE='' HELD_LOCK='' VALUE='' WORK='' WROTE=''
+LIVE='' HELD_LOCK='' VALUE='' WORK='' WROTE='' FRESH='' COPY='' OWNER=''
 
 note() { printf 'node-port-range: %s\n' "$*" >&2; }
 warn() {
@@ -805,6 +807,7 @@ locate() {
   FOLDER=${MANIFEST%/*}
   NAME=${MANIFEST##*/}
   TEMP=$FOLDER/.$NAME.node-port-range.tmp
+  PREVIOUS=$FOLDER/.$NAME.node-port-range.previous
   if [ -n "$LIVE" ]; then
     BACKUP=$ROOT/etc/kubernetes/backup
     LOCK=$ROOT/run/node-port-range.lock
@@ -822,35 +825,37 @@ locate() {
 }
 
 started_at() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
-# The lock is a hard link, so it appears together with its owner's id and start time. A lock whose
-# owner is gone (a reboot, a kill) is taken over.
+# others PREFIX: the ids of other living processes with a file PREFIX.ID.START, where START is when the process was started, so
+# that an id that has come round again is not taken for it. What the dead (a kill, lost power) left behind is swept away.
+others() {
+  for left in "$1".[0-9]*.*; do
+    [ -e "$left" ] || continue
+    owner=${left#"$1".}
+    since=${owner#*.}
+    owner=${owner%%.*}
+    if [ "$owner" = "$$" ]; then continue; fi
+    if [ "$(started_at "$owner")" = "$since" ] && kill -0 "$owner" 2>/dev/null; then printf '%s\n' "$owner"; else rm -rf "$left" 2>/dev/null; fi
+  done
+}
+# A run puts its claim down and holds the lock if it then sees no other claim: of two runs at least one sees the other's. Of
+# several that wait, the one with the lowest id keeps its claim and the others come back later.
 lock() {
-  claim=$LOCK.$$
+  HELD_LOCK=$LOCK.$$.$(started_at $$)
   waited=0
-  printf '%s %s\n' "$$" "$(started_at $$)" >"$claim" || refuse "cannot write $claim"
-  until ln "$claim" "$LOCK" 2>/dev/null; do
-    owner='' since=''
-    read -r owner since <"$LOCK" 2>/dev/null || true
-    if [ -n "$owner" ] && [ "$(started_at "$owner")" != "$since" ]; then
-      mv -f "$LOCK" "$LOCK.stale.$$" 2>/dev/null || continue
-      again=''
-      read -r again since <"$LOCK.stale.$$" 2>/dev/null || true
-      if [ "$again" != "$owner" ]; then ln "$LOCK.stale.$$" "$LOCK" 2>/dev/null || true; fi
-      rm -f "$LOCK.stale.$$"
-      continue
-    fi
-    if [ "$waited" -ge "$TIMEOUT" ]; then
-      rm -f "$claim"
-      refuse "another run (process ${owner:-unknown}) holds $LOCK; wait for it or stop it"
-    fi
-    if [ "$waited" = 0 ]; then note "waiting for another run (process ${owner:-unknown})"; fi
+  while :; do
+    { : >"$HELD_LOCK"; } 2>/dev/null || refuse "cannot write $HELD_LOCK; nothing was changed"
+    rivals=$(others "$LOCK")
+    if [ -z "$rivals" ]; then break; fi
+    first=$(printf '%s\n' "$rivals" | sort -n | sed -n 1p)
+    if [ "$waited" -ge "$TIMEOUT" ]; then refuse "another run (process $first) holds $LOCK.*; wait for it or stop it"; fi
+    if [ "$waited" = 0 ]; then note "waiting for another run (process $first)"; fi
+    if [ "$first" -lt "$$" ]; then rm -f "$HELD_LOCK"; fi
     waited=$((waited + 1))
     sleep 1
   done
-  HELD_LOCK=$LOCK
-  rm -f "$claim"
   # What a run that was killed left behind.
   rm -f "$TEMP" "$STATE"/*.tmp "$BACKUP"/*.tmp
+  others "$WORK_PREFIX" >/dev/null
   step lock
 }
 
@@ -989,6 +994,7 @@ guard() {
 backup() {
   copy="$BACKUP/$NAME.$(date -u +%Y%m%dT%H%M%SZ).$(hash_of "$MANIFEST")"
   cp -p "$MANIFEST" "$BACKUP/$NAME.tmp" && flush "$BACKUP/$NAME.tmp" && mv -f "$BACKUP/$NAME.tmp" "$copy" && flush "$BACKUP" || return 1
+  COPY=$copy
   # The names sort by time; the latest five stay. Of several in one second they do not say which is the newest: this one is.
   set -- "$BACKUP/$NAME".[0-9]*T[0-9]*Z.*
   while [ $# -gt 5 ]; do
@@ -1006,39 +1012,51 @@ replace() {
   step temp
   mv -f "$TEMP" "$MANIFEST" && flush "$FOLDER"
 }
+# gave_up MESSAGE: refuses before the manifest was touched; of a first run nothing stays behind.
+gave_up() {
+  rm -f "$STATE"/*.tmp "$BACKUP"/*.tmp
+  if [ -n "$COPY" ]; then rm -f "$COPY"; fi
+  if [ -n "$FRESH" ]; then rm -rf "$STATE" && rmdir "$BACKUP" 2>/dev/null; fi
+  refuse "$1; nothing was changed"
+}
 # install FILE: backup, journal and replace; nothing has changed if it fails.
 install() {
-  if [ -n "$LIVE" ] && [ -z "$(processes kubelet)" ]; then refuse "no kubelet runs on this node, so nothing would restart kube-apiserver; start it first"; fi
-  backup || refuse "cannot write a backup to $BACKUP; nothing was changed"
+  if [ -n "$LIVE" ] && [ -z "$(processes kubelet)" ]; then gave_up "no kubelet runs on this node, so nothing would restart kube-apiserver; start it first"; fi
+  backup || gave_up "cannot write a backup to $BACKUP"
   step backup
-  if ! { hash_of "$1" | put "$STATE/written" && put "$STATE/previous" <"$MANIFEST"; }; then refuse "cannot write to $STATE; nothing was changed"; fi
+  hash_of "$1" | put "$STATE/written" || gave_up "cannot write to $STATE"
+  # The journal is the old file itself under another name: putting it back is one rename, which no full disk can prevent.
+  rm -f "$PREVIOUS"
+  if ! { { ln "$MANIFEST" "$PREVIOUS" 2>/dev/null || cp -p "$MANIFEST" "$PREVIOUS"; } && flush "$PREVIOUS" && flush "$FOLDER"; }; then
+    close_journal
+    gave_up "cannot write to $FOLDER"
+  fi
   step journal
   WROTE=yes
   if ! replace "$1"; then
     close_journal
-    refuse "cannot write to $FOLDER; nothing was changed"
+    gave_up "cannot write to $FOLDER"
   fi
   step rename
 }
 # The journal of a run that was cut off is worth something only while its manifest stands.
 read_journal() {
-  if [ -f "$STATE/previous" ] && [ "$(remembered written)" != "$(hash_of "$MANIFEST")" ]; then close_journal; fi
+  if [ -f "$PREVIOUS" ] && [ "$(remembered written)" != "$(hash_of "$MANIFEST")" ]; then close_journal; fi
 }
-close_journal() { rm -f "$STATE/previous" "$STATE/written" "$STATE/original.new"; }
+close_journal() { rm -f "$PREVIOUS" "$STATE/written" "$STATE/original.new"; }
 
 # serve_or_roll_back VALUE: waits; on failure puts the manifest of before back and ends the script.
 serve_or_roll_back() {
   if [ -z "$LIVE" ]; then return; fi
   journal=''
-  if [ -f "$STATE/previous" ]; then journal=$STATE/previous; fi
-  if wait_for "$1" "$journal"; then return; fi
+  if [ -f "$PREVIOUS" ]; then journal=$PREVIOUS; fi
+  if wait_for "$1" "${journal:+"$STATE/written"}"; then return; fi
   note "$PROBLEM"
   last_log_lines >"$WORK/log"
   if [ -z "$journal" ]; then
     note "nothing was written, so there is nothing to put back; last log lines:"
   else
-    cp "$journal" "$WORK/previous"
-    replace "$WORK/previous" || {
+    { mv -f "$journal" "$MANIFEST" && flush "$FOLDER"; } || {
       note "the old manifest could not be put back: copy $journal to $MANIFEST by hand"
       exit 1
     }
@@ -1091,8 +1109,29 @@ apply_kubeadm() {
   fi
   write_kubeadm cc-set "$(json "${before:-$KUBEADM}")"
 }
+# servers RANGE: "here" or "elsewhere" for each API server of the cluster whose pod has this range.
+servers() {
+  # shellcheck disable=SC2016  # a Go template
+  api -n kube-system get pods -l component=kube-apiserver -o go-template='{{range .items}}{{range .spec.containers}}{{range .command}} {{.}}{{end}}{{range .args}} {{.}}{{end}}{{end}}{{"\n"}}{{end}}' 2>/dev/null |
+    awk -v range="$1" -v own="--advertise-address=$ADDRESS" '
+      { has = 0; here = 0; for (i = 1; i <= NF; i++) { if ($i ~ /^--service[-_]node[-_]port[-_]range=/) has = substr($i, index($i, "=") + 1) == range; if ($i == own) here = 1 } }
+      has { print here ? "here" : "elsewhere" }'
+}
 restore_kubeadm() {
   if ! read_kubeadm; then return; fi
+  if [ -z "$RANGE" ] && [ "$KUBEADM" = "value $(remembered applied)" ]; then
+    # The ConfigMap is every node's: it keeps the range until the last node that has it gives it up.
+    if servers "$(remembered applied)" | grep -q elsewhere; then
+      # The next node's restore looks at this one's pod, in which the kubelet shows the new arguments within 90 s.
+      tries=0
+      while [ "$tries" -lt 120 ] && servers "$(remembered applied)" | grep -q here; do
+        tries=$((tries + 1))
+        sleep 1
+      done
+      note "kubeadm-config keeps $(remembered applied), which other control-plane nodes serve"
+      return
+    fi
+  fi
   if [ -n "$RANGE" ]; then target=$1; else target=$(kubeadm_note); fi
   if [ -z "$target" ]; then
     # An upgrade rewrites the ConfigMap without its annotations; then what the manifest had decides.
@@ -1205,17 +1244,17 @@ show() {
 
 # Writes down what restore will need; done before anything is changed.
 remember() {
-  mkdir -p "$STATE" || refuse "cannot write to $BACKUP; nothing was changed"
+  mkdir -p "$STATE" || gave_up "cannot write to $BACKUP"
   if [ ! -f "$STATE/before" ]; then
     before=absent
     if [ "$HITS" != 0 ]; then before="value $FLAG"; fi
-    if ! { put "$STATE/original" <"$MANIFEST" && printf '%s\n' "$before" | put "$STATE/before"; }; then refuse "cannot write to $STATE; nothing was changed"; fi
+    if ! { put "$STATE/original" <"$MANIFEST" && printf '%s\n' "$before" | put "$STATE/before"; }; then gave_up "cannot write to $STATE"; fi
   else
     now=$(hash_of "$MANIFEST")
     if [ "$now" != "$(remembered sum)" ] && [ "$now" != "$(remembered written)" ]; then
       # Changed by somebody else since (an upgrade, a hand): what restore puts back follows that file,
       # once this run has succeeded.
-      if ! { undo "$WORK/original" && put "$STATE/original.new" <"$WORK/original"; }; then refuse "cannot write to $STATE; nothing was changed"; fi
+      if ! { undo "$WORK/original" && put "$STATE/original.new" <"$WORK/original"; }; then gave_up "cannot write to $STATE"; fi
     fi
   fi
   step state
@@ -1254,7 +1293,7 @@ apply() {
   fi
   read_journal
   # Memory of a run that never came to its end is worth nothing once its manifest is gone.
-  if [ ! -f "$STATE/applied" ] && [ ! -f "$STATE/previous" ]; then rm -rf "$STATE"; fi
+  if [ ! -f "$STATE/applied" ] && [ ! -f "$PREVIOUS" ]; then FRESH=yes && rm -rf "$STATE"; fi
   remember
   : >"$WORK/reasons"
   if [ -z "$MARK" ]; then MARK=$(remembered mark); fi
@@ -1269,7 +1308,7 @@ apply() {
     step kubeadm
   fi
   if [ -f "$STATE/original.new" ]; then mv -f "$STATE/original.new" "$STATE/original"; fi
-  if ! { printf '%s\n' "$RANGE" | put "$STATE/applied" && hash_of "$MANIFEST" | put "$STATE/sum" && printf '%s\n' "$MARK" | put "$STATE/mark"; }; then
+  if ! { printf '%s\n' "$RANGE" | put "$STATE/applied" && hash_of "$MANIFEST" | put "$STATE/sum" && printf '%s\n' "$OWNER" | put "$STATE/owner" && printf '%s\n' "$MARK" | put "$STATE/mark"; }; then
     warn "in force, but it could not be written down in $STATE: run this again once there is room"
   fi
   step record
@@ -1279,6 +1318,11 @@ apply() {
 
 restore() {
   open_manifest
+  since=$(remembered owner)
+  if [ -n "$OWNER" ] && [ -n "$since" ] && [ "$OWNER" != "$since" ]; then
+    echo "nothing to restore for $OWNER: $since has asked for this node's range since"
+    return
+  fi
   target=$(remembered before)
   if [ -n "$RANGE" ]; then target="value $RANGE"
   elif [ -z "$target" ]; then
@@ -1303,7 +1347,7 @@ restore() {
     show_diff "$MANIFEST" "$WORK/new"
     return
   fi
-  mkdir -p "$STATE" || refuse "cannot write to $BACKUP; nothing was changed"
+  mkdir -p "$STATE" || gave_up "cannot write to $BACKUP"
   step state
   read_journal
   if ! same "$MANIFEST" "$WORK/new"; then install "$WORK/new"; fi
@@ -1315,10 +1359,12 @@ restore() {
     restore_kubeadm "$target"
     step kubeadm
     # The old manifest is served: nothing of this script stays on the node.
+    close_journal
     rm -f "$BACKUP/$NAME".[0-9]*T[0-9]*Z.*
     rm -rf "$STATE"
     rmdir "$BACKUP" 2>/dev/null || true
   else
+    close_journal
     rm -rf "$BACKUP"
   fi
   step record
@@ -1344,20 +1390,21 @@ main() {
     --json) JSON=yes ;;
     --reserve-local-ports) RESERVE=yes ;;
     --skip-service-check) SKIP_CHECK=yes ;;
-    --range=* | --manifest=* | --timeout=* | --mark=*)
+    --range=* | --manifest=* | --timeout=* | --mark=* | --owner=*)
       option=${1%%=*}
       argument=${1#*=}
       shift
       set -- "$option" "$argument" "$@"
       continue
       ;;
-    --range | --manifest | --timeout | --mark)
+    --range | --manifest | --timeout | --mark | --owner)
       if [ $# -lt 2 ] || [ -z "$2" ]; then refuse "$1 needs a value (--help shows all options)"; fi
       case $1 in
       --range) RANGE=$2 ;;
       --manifest) MANIFEST=$2 ;;
       --timeout) TIMEOUT=$2 ;;
       --mark) MARK=$2 ;;
+      --owner) OWNER=$2 ;;
       esac
       shift
       ;;
@@ -1369,11 +1416,14 @@ main() {
     usage >&2
     exit 2
   fi
-  case $MARK in *[!A-Za-z0-9._-]*) refuse "--mark $MARK: expected letters, digits, dots, dashes and underscores" ;; esac
+  for text in "$MARK" "$OWNER"; do
+    case $text in *[!A-Za-z0-9._-]*) refuse "--mark or --owner $text: expected letters, digits, dots, dashes and underscores" ;; esac
+  done
   if [ -n "$RANGE" ] && ! valid_range "$RANGE"; then refuse "--range $RANGE: expected MIN-MAX with 1 <= MIN <= MAX <= 65535, such as 80-32767"; fi
   case $TIMEOUT in '' | *[!0-9]*) refuse "--timeout $TIMEOUT: expected a number of seconds" ;; esac
   if [ -n "$JSON" ] && [ "$COMMAND" != show ]; then refuse "--json belongs to show"; fi
-  WORK=${TMPDIR:-/tmp}/node-port-range.$$
+  WORK_PREFIX=${TMPDIR:-/tmp}/node-port-range
+  WORK=$WORK_PREFIX.$$.$(started_at $$)
   rm -rf "$WORK"
   mkdir -m 700 "$WORK" || refuse "cannot make the folder $WORK"
   trap cleanup EXIT

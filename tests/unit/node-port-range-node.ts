@@ -48,6 +48,7 @@ case "$*" in
 'get --raw /readyz') echo ok ;;
 'get services '*) [ ! -e "$NODE/services-fail" ] && cat "$NODE/services" ;;
 *ClusterConfiguration*) cat "$NODE/configmap" ;;
+'-n kube-system get pods '*) cat "$NODE/pods" ;;
 *resourceVersion*) echo 7 ;;
 *annotations*) cat "$NODE/annotation" ;;
 *patch*) # one line of JSON, as the script writes it; its escapes are those of printf
@@ -88,7 +89,7 @@ export class FakeNode {
     this.write("proc/sys/net/ipv4/ip_local_reserved_ports", "\n");
     this.write("proc/net/tcp", "  sl  local_address rem_address   st\n   0: 00000000:192B 00000000:0000 0A 0\n   1: 0100007F:094B 00000000:0000 0A 0\n   2: 0100007F:1F90 00000000:0000 01 0\n");
     this.write("configmap", CLUSTER_CONFIGURATION);
-    for (const file of ["annotation", "services", "ready"]) this.write(file, "");
+    for (const file of ["annotation", "services", "pods", "ready"]) this.write(file, "");
     this.write("bin/kubectl", KUBECTL, 0o755);
     // Time passes faster here.
     this.write("bin/sleep", "#!/bin/sh\nexec /bin/sleep 0.05\n", 0o755);

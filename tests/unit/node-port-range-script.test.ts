@@ -1,4 +1,5 @@
 /** scripts/node-port-range.sh as a whole, on a fake node: waits, roll-back, memory, guards, lock, lost power. */
+import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -245,6 +246,36 @@ describe("restore", () => {
     expectTidy(on);
   });
 
+  test("leaves kubeadm-config to the other control-plane nodes that serve the range; the last one clears it", async () => {
+    const on = node();
+    succeeded(await on.run(APPLY));
+    const taught = on.read("configmap");
+    const elsewhere = ` kube-apiserver --advertise-address=10.0.0.3 ${FLAG}\n`;
+    // The kubelet has not yet replaced this node's own mirror pod, at which the next node's restore will look.
+    on.write("pods", ` kube-apiserver --advertise-address=10.0.0.2 ${FLAG}\n${elsewhere}`);
+    const ended = on.run(RESTORE);
+    const still = await Promise.race([ended, new Promise((resolve) => setTimeout(() => resolve("waits"), 3000))]);
+    expect(still).toBe("waits");
+    on.write("pods", ` kube-apiserver --advertise-address=10.0.0.2\n${elsewhere}`);
+    expect(succeeded(await ended).stderr).toContain("kubeadm-config keeps 80-32767");
+    expect(on.text()).toBe(MANIFEST);
+    expect(on.read("configmap")).toBe(taught);
+    succeeded(await on.run(APPLY));
+    on.write("pods", ` kube-apiserver --advertise-address=10.0.0.2 ${FLAG}\n kube-apiserver --advertise-address=10.0.0.3 --service-node-port-range=90-100\n`);
+    succeeded(await on.run(RESTORE));
+    expect(on.read("configmap")).toBe(CLUSTER_CONFIGURATION);
+  });
+
+  test("does nothing for an owner that another has followed", async () => {
+    const on = node();
+    succeeded(await on.run([...APPLY, "--owner", "ssh-old"]));
+    succeeded(await on.run([...APPLY, "--owner", "ssh-new"]));
+    expect(succeeded(await on.run([...RESTORE, "--owner", "ssh-old"])).stdout).toContain("ssh-new has asked for this node's range since");
+    expect(on.text()).toBe(EDITED);
+    succeeded(await on.run([...RESTORE, "--owner", "ssh-new"]));
+    expect(on.text()).toBe(MANIFEST);
+  });
+
   test("after an upgrade rewrote the manifest, takes only the flag away", async () => {
     const on = node();
     succeeded(await on.run([...APPLY, "--mark", "first"]));
@@ -406,15 +437,69 @@ describe("two runs at once", () => {
 
   test("the lock of a process that is gone is taken over; that of a living one is not", async () => {
     const on = node();
-    on.write("run/node-port-range.lock", "999999999 12345\n");
+    on.write("run/node-port-range.lock.999999999.12345", "");
+    on.write("work/node-port-range.999999999.12345/new", "");
     succeeded(await on.run(APPLY));
     expectTidy(on);
+    expect(fs.readdirSync(on.at("work"))).toEqual([]);
     const started = fs.readFileSync(`/proc/${process.pid}/stat`, "utf8").replace(/.*\) /s, "").split(" ")[19];
-    on.write("run/node-port-range.lock", `${process.pid} ${started}\n`);
+    on.write(`run/node-port-range.lock.${process.pid}.${started}`, "");
     const outcome = await on.run(["apply", "--range", RANGE, "--timeout", "2"]);
     expect(outcome).toMatchObject({ status: 2, stderr: expect.stringContaining(`process ${process.pid}`) });
-    on.write("run/node-port-range.lock", `${process.pid} ${Number(started) - 1}\n`);
+    expect(fs.readdirSync(on.at("run"))).toEqual([`node-port-range.lock.${process.pid}.${started}`]);
+    fs.renameSync(on.at(`run/node-port-range.lock.${process.pid}.${started}`), on.at(`run/node-port-range.lock.${process.pid}.${Number(started) - 1}`));
     succeeded(await on.run(APPLY));
+    expectTidy(on);
+  });
+});
+
+/** A small disk of its own, at this folder of the node; undefined where this user may not mount. */
+function smallDisk(folder: string): boolean {
+  fs.mkdirSync(folder, { recursive: true });
+  return spawnSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]).status === 0;
+}
+const fill = (folder: string) => spawnSync("dd", ["if=/dev/zero", `of=${folder}/fill`, "bs=4k"]);
+
+(process.getuid?.() === 0 ? describe : describe.skip)("a full disk", () => {
+  test("before the change: refused, nothing is changed and nothing stays behind", async () => {
+    const on = node();
+    const folder = on.at("disk");
+    if (!smallDisk(folder)) throw new Error("cannot mount a tmpfs");
+    try {
+      fs.writeFileSync(path.join(folder, "api.yaml"), MANIFEST);
+      for (const room of [0, 4096, 8192, 12288, 16384]) {
+        fill(folder);
+        fs.truncateSync(path.join(folder, "fill"), fs.statSync(path.join(folder, "fill")).size - room);
+        const outcome = await on.run(["apply", "--range", RANGE, "--manifest", path.join(folder, "api.yaml")]);
+        expect(fs.readFileSync(path.join(folder, "api.yaml"), "utf8")).toBe(outcome.status === 0 ? EDITED : MANIFEST);
+        if (outcome.status === 0) break;
+        expect(outcome).toMatchObject({ status: 2, stderr: expect.stringContaining("nothing was changed") });
+        expect(fs.readdirSync(folder).sort()).toEqual(["api.yaml", "fill"]);
+      }
+    } finally {
+      spawnSync("umount", [folder]);
+    }
+  });
+
+  test("at the moment of the roll-back: the old manifest comes back whole", async () => {
+    const on = node({ folder: "disk/manifests" });
+    const folder = on.at("disk");
+    if (!smallDisk(folder)) throw new Error("cannot mount a tmpfs");
+    try {
+      fs.mkdirSync(on.manifests);
+      fs.writeFileSync(on.manifest, MANIFEST, { mode: 0o640 });
+      fs.rmSync(on.at("work"), { recursive: true });
+      fs.mkdirSync(path.join(folder, "work"));
+      on.accepts = (range) => {
+        if (range !== undefined) fill(folder);
+        return range === undefined;
+      };
+      const outcome = await on.run(APPLY, { TMPDIR: path.join(folder, "work") });
+      expect(fs.readFileSync(on.manifest, "utf8")).toBe(MANIFEST);
+      expect(outcome).toMatchObject({ status: 1, stderr: expect.stringContaining("the old manifest is back in force") });
+    } finally {
+      spawnSync("umount", [folder]);
+    }
   });
 });
 

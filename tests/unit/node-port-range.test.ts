@@ -75,9 +75,9 @@ describe("over SSH", () => {
     expect(await value(component.range)).toBe("80-32767");
     expect(commands().map(({ type, name }) => `${type} ${name}`)).toEqual(["a", "b", "c"].map((name) => `command:remote:Command range-${name}`));
     commands().forEach(({ inputs }, i) => {
-      expect(inputs.create).toContain("sh -s -- apply --range 80-32767 --reserve-local-ports --mark 0123456789abcdef");
+      expect(inputs.create).toContain("sh -s -- apply --range 80-32767 --reserve-local-ports --mark 0123456789abcdef --owner ssh-");
       expect(inputs.update).toBe(inputs.create);
-      expect(inputs.delete).toMatch(/sh -s -- restore$/);
+      expect(inputs.delete).toMatch(/sh -s -- restore --owner ssh-[abc]$/);
       expect(inputs.stdin).toBe(script);
       expect(inputs.triggers).toBeUndefined();
       expect(inputs.addPreviousOutputInEnv).toBe(false);
@@ -139,7 +139,7 @@ test("locally: one local command, no SSH", async () => {
   await mock(() => JSON.stringify(inspection()));
   await create({ range: "80-32767", access: { kind: "local", nodes: [{ name: "here" }] } });
   expect(commands().map(({ type }) => type)).toEqual(["command:local:Command"]);
-  expect(commands()[0].inputs).toMatchObject({ stdin: script, delete: expect.stringMatching(/restore$/) });
+  expect(commands()[0].inputs).toMatchObject({ stdin: script, delete: expect.stringMatching(/restore --owner local-here$/) });
   expect(commands()[0].inputs.create).not.toContain("--reserve-local-ports");
   expect(commands()[0].inputs.connection).toBeUndefined();
   expect(calls[0].inputs.command).toContain("sh -s -- show --json --range 80-32767");
