@@ -112,7 +112,11 @@ describe("apply", () => {
     on.getsReady = (text) => text !== EDITED;
     let count = 0;
     // The newest log has just begun and is empty yet.
+    let last = -1;
     const log = (number: number) => {
+      // Each log is written once: a log is never empty again.
+      if (number === last) return;
+      last = number;
       if (number > 0) on.write(`var/log/pods/kube-system_kube-apiserver-node_new/kube-apiserver/${number - 1}.log`, `failed ${number} times\n`);
       on.write(`var/log/pods/kube-system_kube-apiserver-node_new/kube-apiserver/${number}.log`, "");
     };
