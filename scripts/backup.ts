@@ -7,6 +7,7 @@ import {
   age, ahead, BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HELP, HOME_CLAIM, INVENTORY_FILE, jobFromCron, JOURNAL, type Journal, type KubernetesObject,
   MANAGER, mounts, type Options, parseArguments, parseSnapshots, type Phase, pickSnapshot, type Placement, pulumiManager, quote, resticJob, review, SAVER_SELECTOR, type Snapshot, STATUS, UsageError, VERIFY_CRON,
 } from "./backup/plan";
+import { readStack } from "./stack";
 
 /**
  * Backup, list and restore by an operator's hand; see docs/backup.md. Talks to the cluster through kubectl, whose
@@ -38,7 +39,7 @@ function run(program: string, args: string[], input: string | NodeJS.ReadableStr
   });
 }
 
-const target = () => [...(options.context ? ["--context", options.context] : []), "--namespace", options.namespace];
+const target = () => [...(options.kubeconfig ? ["--kubeconfig", options.kubeconfig] : []), ...(options.context ? ["--context", options.context] : []), "--namespace", options.namespace];
 
 /** Runs kubectl. A cluster that is out of reach for a moment is asked again; other failures carry kubectl's words. */
 async function kubectl(args: string[], input?: string): Promise<string> {
@@ -481,6 +482,10 @@ async function main(): Promise<void> {
   if (process.argv.slice(2).some((word) => word === "--help" || word === "-h")) return void process.stdout.write(HELP);
   const contexts = (await run("kubectl", ["config", "get-contexts", "-o", "name"])).out.split("\n").filter(Boolean);
   options = parseArguments(process.argv.slice(2), contexts);
+  if (options.stack !== undefined) {
+    const { config: { cluster, namespaces } } = await readStack(options.stack).catch((error: Error) => Promise.reject(new UsageError(error.message)));
+    options = { ...options, ...cluster, namespace: namespaces.jenkins };
+  }
   switch (options.command) {
     case "backup": return backup();
     case "list": return showList();

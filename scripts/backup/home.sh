@@ -71,7 +71,7 @@ open_repository() {
   fi
   # A share that is not mounted looks like an empty folder; a new repository there would hide the loss.
   [ ! -s "${STATUS_DIR:-/nonexistent}/snapshot" ] || fail "the $2 repository is gone, or cannot be reached: $problem" \
-    "snapshot $(cat "$STATUS_DIR/snapshot") was saved before, so no new one is made; for a new repository on purpose: kubectl -n jenkins delete configmap jenkins-backup-status && pulumi up --refresh"
+    "snapshot $(cat "$STATUS_DIR/snapshot") was saved before, so no new one is made; for a new repository on purpose: kubectl -n NAMESPACE delete configmap jenkins-backup-status && pulumi up --refresh"
   "$1" init >/dev/null 2>"$WORK_DIR/init.err" || fail "the $2 repository cannot be opened: $problem" "nor made: $(grep -v '^$' "$WORK_DIR/init.err" | tail -n 1 | cut -c 1-300)"
   say "made the $2 repository"
   snapshots='[]'

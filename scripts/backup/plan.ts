@@ -25,6 +25,9 @@ export class UsageError extends Error {}
 
 export interface Options {
   command: "backup" | "list" | "diff" | "verify" | "restore" | "confirm" | "rollback" | "status";
+  /** Stack whose file says where it is: kubeconfig, context and namespace. */
+  stack?: string;
+  kubeconfig?: string;
   context?: string;
   /** Namespace of the controller. Default jenkins. */
   namespace: string;
@@ -51,7 +54,7 @@ npm run restore                             go on with a restore that was interr
 npm run restore -- --status                 how far it is
 npm run restore -- --confirm                accept it: the former volume is deleted
 npm run restore -- --rollback               undo it: back to the former volume
-Options: --to CONTEXT|NAMESPACE, --context C, --namespace N (default jenkins), --node NAME, --size 20Gi, --yes (no question)
+Options: --stack NAME (where its file says), or --to CONTEXT|NAMESPACE, --context C, --namespace N (default jenkins); --node NAME, --size 20Gi, --yes (no question)
 `;
 
 /**
@@ -76,6 +79,7 @@ export function parseArguments([command, ...rest]: string[], contexts: string[])
       case "--folder": options.folder = value(word); break;
       case "--node": options.node = value(word); break;
       case "--size": options.size = value(word); break;
+      case "--stack": options.stack = value(word); break;
       case "--context": options.context = value(word); break;
       case "--namespace": options.namespace = value(word); break;
       case "--to": {
@@ -95,6 +99,7 @@ export function parseArguments([command, ...rest]: string[], contexts: string[])
         words.push(word);
     }
   }
+  if (options.stack !== undefined && (options.context !== undefined || options.namespace !== "jenkins")) throw new UsageError("--stack says where the home is; --to, --context and --namespace do not go with it");
   if (command === "restore") {
     options.command = mode ?? "restore";
     if (words.length > 0) throw new UsageError(`"${words[0]}" is no option; did you mean --snapshot ${words[0]}?`);
@@ -318,7 +323,7 @@ export function review(journal: Journal, snapshot: Snapshot | undefined, running
     journal.kind === "job"
       ? [`Puts job ${journal.job} back from ${what}.`, "Jenkins is stopped meanwhile; the job as it is now is kept in jenkins_home/.replaced."]
       : [
-          `Puts ${what} in the place of jenkins_home.`,
+          `Puts ${what} in the place of jenkins_home in namespace ${journal.claim.metadata.namespace}.`,
           `  1. Jenkins stops (${running.pods} running now); builds and changes since the snapshot are not in it`,
           `  2. the snapshot goes to a fresh volume${journal.node ? ` on node ${journal.node}` : ""} and is checked`,
           `  3. claim ${HOME_CLAIM} changes from volume ${journal.oldVolume ?? "(none yet)"} to the fresh one`,

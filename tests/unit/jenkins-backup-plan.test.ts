@@ -18,6 +18,10 @@ describe("command line", () => {
     expect(parse("restore", "--snapshot", "latest", "--to", "prod")).toMatchObject({ context: "prod", namespace: "jenkins" });
     expect(parse("restore", "--snapshot", "latest", "--to", "other")).toMatchObject({ namespace: "other" });
   });
+  test("a stack says where it is, alone", () => {
+    expect(parse("backup", "--stack", "prod")).toMatchObject({ stack: "prod" });
+    for (const further of [["--namespace", "other"], ["--context", "dev"], ["--to", "dev"]]) expect(() => parse("backup", "--stack", "prod", ...further)).toThrow(/--stack says where/);
+  });
   test.each([
     ["restore", "latest"],
     ["restore", "--snapshot"],
