@@ -57,21 +57,38 @@ export function servedRange({ spec }: Pick<CommandPod, "spec">): string | undefi
 
 type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "agentCache" | "backup">;
 
+/** What the checks work on. */
+interface View {
+  config: Wants;
+  /** This stack's name as a label. */
+  own: string;
+  seen: Neighbourhood;
+  /** Whose an object is: undefined for this stack's. */
+  foreignOwner(object: ClusterObject): string | undefined;
+}
+
+const isOurs = ({ metadata }: ClusterObject) => Object.entries(partOf).every(([key, value]) => metadata.labels?.[key] === value);
+const named = ({ metadata }: ClusterObject) => `${metadata.namespace}/${metadata.name}`;
+const elsewhere = <T extends ClusterObject>(objects: T[] | undefined, namespace: string): T[] => (objects ?? []).filter(({ metadata }) => metadata.namespace !== namespace);
+
 /** Everything that another environment or somebody else has and this one means to make. */
 export function neighbourProblems(config: Wants, stack: string, seen: Neighbourhood): Problem[] {
   const own = stackLabel(stack);
-  const isOurs = ({ metadata }: ClusterObject) => Object.entries(partOf).every(([key, value]) => metadata.labels?.[key] === value);
   const home = seen.namespaces?.find(({ metadata }) => metadata.name === config.namespaces.jenkins);
   // Objects of the platform from before they bore a stack's name belong to the environment whose namespace is there.
   const adopts = home !== undefined && isOurs(home) && [undefined, own].includes(home.metadata.labels?.[ownerLabel]);
-  /** Whose an object is: undefined for this stack's. */
   const foreignOwner = (object: ClusterObject): string | undefined => {
     const label = object.metadata.labels?.[ownerLabel];
     if (label !== undefined) return label === own ? undefined : `stack ${label}`;
     if (isOurs(object)) return adopts ? undefined : "another environment";
     return "somebody else";
   };
+  const view: View = { config, own, seen, foreignOwner };
+  return [nameProblems, homeProblems, nodePortProblems, storageProblems, sharedProblems].flatMap((check) => check(view));
+}
 
+/** Names of the cluster that are another's. */
+function nameProblems({ config: { namespaces, storage, ingress, imageBuild }, own, seen, foreignOwner }: View): Problem[] {
   const problems: Problem[] = [];
   /** Reports objects that are there and not this stack's, all of one key together. */
   const taken = (key: string, wanted: [kind: string, objects: ClusterObject[] | undefined, name: string][], fix: string) => {
@@ -81,73 +98,133 @@ export function neighbourProblems(config: Wants, stack: string, seen: Neighbourh
       return owner ? [{ what: `${kind} ${name}`, path: `${kind.toLowerCase()}/${name}`, owner, label: object.metadata.labels?.[ownerLabel] }] : [];
     });
     if (found.length === 0) return;
-    const renamed = found.filter(({ label }) => label !== undefined);
+    const labelled = found.filter(({ label }) => label !== undefined);
+    const keep = labelled.map(({ path }) => `kubectl label ${path} ${ownerLabel}=${own} --overwrite`).join(" && ");
     problems.push({
       key,
       found: found.map(({ what, owner }) => `${what} of ${owner}`).join(", "),
       expected: "a name that is free, or an object of this stack",
-      fix: fix + (renamed.length > 0 ? `; if it is this stack that was called ${renamed[0].label} before: ${renamed.map(({ path }) => `kubectl label ${path} ${ownerLabel}=${own} --overwrite`).join(" && ")}` : ""),
+      fix: fix + (labelled.length > 0 ? `; if it is this stack that was called ${labelled[0].label} before: ${keep}` : ""),
     });
   };
-
-  const { namespaces, storage, ingress } = config;
-  const builds = config.imageBuild.builder === "in-cluster" ? [namespaces.builds] : [];
-  taken("namespace", [namespaces.jenkins, namespaces.agents, ...builds].map((name) => ["Namespace", seen.namespaces, name]), `pulumi config set namespace jenkins-${own.toLowerCase()}`);
+  const suffix = own.toLowerCase();
+  const builds = imageBuild.builder === "in-cluster" ? [namespaces.builds] : [];
+  taken("namespace", [namespaces.jenkins, namespaces.agents, ...builds].map((name) => ["Namespace", seen.namespaces, name]), `pulumi config set namespace jenkins-${suffix}`);
   if (storage.install === "provisioner")
     taken("storageInstall", [["Namespace", seen.namespaces, "openebs"]], "use the provisioner that is there: pulumi config set storageInstall class (and a storageClass of this stack's own)");
   if (storage.install !== "none")
-    taken("storageClass", [["StorageClass", seen.storageClasses, storage.className]], `pulumi config set storageClass openebs-${own.toLowerCase()}, or storageInstall none to use the one that is there`);
+    taken("storageClass", [["StorageClass", seen.storageClasses, storage.className]], `pulumi config set storageClass openebs-${suffix}, or storageInstall none to use the one that is there`);
   if (ingress.install) {
     const share = "share the one that is there: pulumi config set --path ingress.install false";
     taken("ingress.install", [["Namespace", seen.namespaces, ingress.namespace]], `${share}; or give this stack its own ingress.namespace, className, httpNodePort and httpsNodePort`);
     taken("ingress.className", [["IngressClass", seen.ingressClasses, ingress.className]], `${share}; or choose another ingress.className`);
   }
+  return problems;
+}
 
-  const say = (key: string, found: string, expected: string, fix: string) => void problems.push({ key, found, expected, fix });
-  const named = ({ metadata }: ClusterObject) => `${metadata.namespace}/${metadata.name}`;
-  const ownerOfPart = ({ metadata }: ClusterObject): string => {
-    const namespace = seen.namespaces?.find((each) => each.metadata.name === metadata.namespace);
-    return (namespace && foreignOwner(namespace)) ?? "this stack";
-  };
-  const elsewhere = <T extends ClusterObject>(objects: T[] | undefined, namespace: string): T[] => (objects ?? []).filter(({ metadata }) => metadata.namespace !== namespace);
-
+/** A namespace in config that is not the one in which this stack's home is. */
+function homeProblems({ config: { namespaces }, own, seen }: View): Problem[] {
   const former = seen.namespaces?.find(
     ({ metadata: { name, labels, deletionTimestamp } }) =>
       labels?.[ownerLabel] === own && labels["app.kubernetes.io/name"] === "jenkins" && deletionTimestamp === undefined && ![namespaces.jenkins, namespaces.agents].includes(name),
   );
-  if (former)
-    say("namespace", `${namespaces.jenkins}, while namespace ${former.metadata.name} is this stack's`, "the namespace it has: its home would stay behind, or go with it", `pulumi config set namespace ${former.metadata.name.replace(/-agents$/, "")}; to move, take a backup, pulumi destroy, and restore into what the next up makes (docs/backup.md)`);
+  if (!former) return [];
+  return [
+    {
+      key: "namespace",
+      found: `${namespaces.jenkins}, while namespace ${former.metadata.name} is this stack's`,
+      expected: "the namespace it has: a home does not move with it",
+      fix: `pulumi config set namespace ${former.metadata.name.replace(/-agents$/, "")}; to move, take a backup, pulumi destroy, and restore into what the next up makes (docs/backup.md)`,
+    },
+  ];
+}
 
+/** Node ports that another's Service holds, and a range that is another's or does not hold them. */
+function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, foreignOwner }: View): Problem[] {
+  const problems: Problem[] = [];
+  const ownerOf = ({ metadata }: ClusterObject): string => {
+    const namespace = seen.namespaces?.find((each) => each.metadata.name === metadata.namespace);
+    return (namespace && foreignOwner(namespace)) ?? "this stack";
+  };
+  const ports = ["httpNodePort", "httpsNodePort"] as const;
   if (ingress.install)
-    for (const key of ["httpNodePort", "httpsNodePort"] as const)
+    for (const key of ports)
       for (const service of elsewhere(seen.services, ingress.namespace).filter(({ spec }) => spec?.ports?.some(({ nodePort }) => nodePort === ingress[key])))
-        say(`ingress.${key}`, `${ingress[key]}, which Service ${named(service)} of ${ownerOfPart(service)} holds`, "a node port that is free", `pulumi config set --path ingress.install false to share that controller, or another ingress.${key}`);
+        problems.push({
+          key: `ingress.${key}`,
+          found: `${ingress[key]}, which Service ${named(service)} of ${ownerOf(service)} holds`,
+          expected: "a node port that is free",
+          fix: `pulumi config set --path ingress.install false to share that controller, or another ingress.${key}`,
+        });
 
-  const owner = seen.namespaces?.find((namespace) => namespace.metadata.labels?.[nodePortsLabel] !== undefined && foreignOwner(namespace) !== undefined);
-  if (config.nodePorts && owner)
-    say("nodePortRange", `${config.nodePorts.range}, while ${foreignOwner(owner)} (namespace ${owner.metadata.name}) sets the range of this cluster`, "none: one environment of a cluster sets the range", "pulumi config set nodePortRange none && pulumi config rm controlPlane");
-  if (!config.nodePorts && ingress.install)
-    for (const pod of seen.apiServers ?? []) {
-      const served = servedRange(pod) ?? defaultRange;
-      const [low, high] = rangeEnds(served) ?? [0, 65535];
-      const outside = [ingress.httpNodePort, ingress.httpsNodePort].filter((port) => port < low || port > high);
-      if (outside.length > 0)
-        say("nodePortRange", `none, while the API server${pod.spec.nodeName ? ` on ${pod.spec.nodeName}` : ""} allows ${served}, without ${outside.join(" and ")} of the ingress`, "a range in force that holds both ports of the ingress",
-          `bring up the environment that sets the range first; or set ingress.httpNodePort and httpsNodePort within ${served}, ingress.install false, or nodePortRange 80-32767 here`);
-    }
+  const owners = (seen.namespaces ?? []).filter(({ metadata }) => metadata.labels?.[nodePortsLabel] !== undefined);
+  const other = owners.find((namespace) => foreignOwner(namespace) !== undefined);
+  if (nodePorts && other)
+    problems.push({
+      key: "nodePortRange",
+      found: `${nodePorts.range}, while ${foreignOwner(other)} (namespace ${other.metadata.name}) sets the range of this cluster`,
+      expected: "none: one environment of a cluster sets the range",
+      fix: "pulumi config set nodePortRange none && pulumi config rm controlPlane",
+    });
+  if (nodePorts || !ingress.install) return problems;
 
-  if (storage.install === "none" && seen.storageClasses && !seen.storageClasses.some(({ metadata }) => metadata.name === storage.className))
-    say("storageClass", storage.className, `a StorageClass that is there (${seen.storageClasses.map(({ metadata }) => metadata.name).join(", ") || "there is none"}), since storageInstall is none`, "correct the name, or pulumi config set storageInstall provisioner");
-  if (storage.install === "class" && seen.storageClasses && !seen.storageClasses.some(({ metadata, provisioner }) => provisioner === "openebs.io/local" && metadata.name !== storage.className))
-    say("storageInstall", "class, and no other StorageClass of openebs.io/local in the cluster", "a provisioner that another environment runs; without one no volume is ever made", "pulumi config set storageInstall provisioner, or bring up the environment that runs it first");
+  // Who set the range so far takes it along.
+  const givesUp = owners.some(({ metadata }) => metadata.name === namespaces.jenkins);
+  for (const pod of seen.apiServers ?? []) {
+    const range = (givesUp ? undefined : servedRange(pod)) ?? defaultRange;
+    const [low, high] = rangeEnds(range) ?? [0, 65535];
+    const outside = ports.map((key) => ingress[key]).filter((port) => port < low || port > high);
+    if (outside.length === 0) continue;
+    problems.push({
+      key: "nodePortRange",
+      found: `none, while the API server${pod.spec.nodeName ? ` on ${pod.spec.nodeName}` : ""} ${givesUp ? "goes back to" : "allows"} ${range}, without ${outside.join(" and ")} of the ingress`,
+      expected: "a range in force that holds both ports of the ingress",
+      fix: `bring up the environment that sets the range first; or set ingress.httpNodePort and httpsNodePort within ${range}, ingress.install false, or nodePortRange 80-32767 here`,
+    });
+  }
+  return problems;
+}
 
-  for (const found of elsewhere(seen.ingresses, namespaces.jenkins).filter(({ spec }) => spec?.rules?.some(({ host }) => host === config.domain)))
-    say("domain", `${config.domain}, which Ingress ${named(found)} serves already`, "a host name of this environment's own", "pulumi config set domain <name>");
-  for (const found of elsewhere(seen.caches, namespaces.agents).filter(({ spec }) => spec?.template?.spec?.volumes?.some(({ hostPath }) => hostPath?.path === config.agentCache?.path && hostPath !== undefined)))
-    say("agentCache.path", `${config.agentCache?.path}, which DaemonSet ${named(found)} keeps`, "a folder of this environment's own, so that no build takes what another's put there", "pulumi config set --path agentCache.path <folder>");
-  const folder = (text: string | undefined) => text?.replace(/\/+$/, "");
+/** A StorageClass or a provisioner that config takes to be there. */
+function storageProblems({ config: { storage }, seen: { storageClasses } }: View): Problem[] {
+  if (!storageClasses) return [];
+  const names = storageClasses.map(({ metadata }) => metadata.name);
+  if (storage.install === "none" && !names.includes(storage.className))
+    return [
+      {
+        key: "storageClass", found: storage.className, expected: `a StorageClass that is there (${names.join(", ") || "there is none"}), since storageInstall is none`,
+        fix: "correct the name, or pulumi config set storageInstall provisioner",
+      },
+    ];
+  if (storage.install === "class" && !storageClasses.some(({ metadata, provisioner }) => provisioner === "openebs.io/local" && metadata.name !== storage.className))
+    return [
+      {
+        key: "storageInstall", found: "class, and no other StorageClass of openebs.io/local in the cluster", expected: "a provisioner that another environment runs; without one no volume is ever made",
+        fix: "pulumi config set storageInstall provisioner, or bring up the environment that runs it first",
+      },
+    ];
+  return [];
+}
+
+/** What the cluster would let two environments share without a word: a host name, a folder of caches, a folder of backups. */
+function sharedProblems({ config: { domain, namespaces, agentCache, backup }, seen }: View): Problem[] {
+  const problems: Problem[] = [];
+  for (const found of elsewhere(seen.ingresses, namespaces.jenkins).filter(({ spec }) => spec?.rules?.some(({ host }) => host === domain)))
+    problems.push({ key: "domain", found: `${domain}, which Ingress ${named(found)} serves already`, expected: "a host name of this environment's own", fix: "pulumi config set domain <name>" });
+  const folders = ({ spec }: NonNullable<Neighbourhood["caches"]>[number]) => (spec?.template?.spec?.volumes ?? []).map(({ hostPath }) => hostPath?.path);
+  for (const found of elsewhere(seen.caches, namespaces.agents).filter((cache) => agentCache && folders(cache).includes(agentCache.path)))
+    problems.push({
+      key: "agentCache.path", found: `${agentCache?.path}, which DaemonSet ${named(found)} keeps`, expected: "a folder of this environment's own, so that no build takes what another's put there",
+      fix: "pulumi config set --path agentCache.path <folder>",
+    });
+  const plain = (folder: string | undefined) => folder?.replace(/\/+$/, "");
   for (const key of ["repository", "keysRepository"] as const)
-    for (const volume of (seen.volumes ?? []).filter(({ spec }) => spec?.hostPath && spec.claimRef?.namespace !== namespaces.jenkins && folder(spec.hostPath.path) === folder(config.backup?.[key])))
-      say(`backup.${key}`, `${config.backup?.[key]}, where namespace ${volume.spec?.claimRef?.namespace} keeps its backups`, "a repository of this environment's own", `pulumi config set --path backup.${key} <folder>`);
+    for (const { spec } of seen.volumes ?? []) {
+      if (!backup || !spec?.hostPath || spec.claimRef?.namespace === namespaces.jenkins || plain(spec.hostPath.path) !== plain(backup[key])) continue;
+      problems.push({
+        key: `backup.${key}`, found: `${backup[key]}, where namespace ${spec.claimRef?.namespace} keeps its backups`, expected: "a repository of this environment's own",
+        fix: `pulumi config set --path backup.${key} <folder>`,
+      });
+    }
   return problems;
 }

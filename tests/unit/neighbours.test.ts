@@ -128,6 +128,13 @@ test("a home is not left behind by another namespace in config", () => {
   expect(keysOf(moved, "b", gone)).not.toContain("namespace");
 });
 
+test("who sets the range and needs it for its ingress does not give it up unawares", () => {
+  const seen = cluster(first, "a");
+  const without = parse({ nodePortRange: "none", controlPlane: {} });
+  expect(neighbourProblems(without, "a", seen)).toEqual([expect.objectContaining({ key: "nodePortRange", found: "none, while the API server on cp-1 goes back to 30000-32767, without 80 and 443 of the ingress" })]);
+  expect(neighbourProblems(parse({ nodePortRange: "none", controlPlane: {}, ingress: { httpNodePort: 30080, httpsNodePort: 30443 } }), "a", seen)).toEqual([]);
+});
+
 test("the served range is the last that the command line names", () => {
   const pod = (...args: string[]) => ({ spec: { containers: [{ command: ["kube-apiserver"], args }] } });
   expect(servedRange(pod())).toBeUndefined();
