@@ -146,7 +146,7 @@ test("what the offline diff renders is what the engine keeps in the state", asyn
 });
 
 test("new-env fetches the host key of a real node and wants it confirmed", () => {
-  const answers = ["ci.example.com", "kubernetes-admin@sandbox", "10.88.0.1:5000", "2Gi", "-", "control-plane-1", NODE, "-", "root", SSH_KEY];
+  const answers = ["ci.example.com", "kubernetes-admin@sandbox", "10.88.0.1:5000", "2Gi", "-", "no", "control-plane-1", NODE, "-", "root", SSH_KEY];
   const refused = npm("new-env", ["e2e"], `${[...answers, "no"].join("\n")}\n`, folder);
   expect(refused.status).toBe(1);
   expect(fs.existsSync(path.join(folder, "Pulumi.e2e.yaml"))).toBe(false);
