@@ -3,12 +3,13 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { stringify } from "yaml";
+import { commitOf } from "./releases";
 import { atCommit, renderStack, root, run, type Rendered } from "./render";
 
 const HELP = `npm run diff -- STACK [BASE [HEAD]]    what a change does to a stack's objects, without a cluster
 
   STACK  name of a stack file, Pulumi.STACK.yaml
-  BASE   git commit or branch to compare with (default: main)
+  BASE   git commit, branch, or version of CHANGELOG.md to compare with (default: main)
   HEAD   git commit or branch to compare (default: the files as they are now)
 
 npm run diff -- --guard FILE             stop where FILE, made by \`pulumi preview --json\`, deletes or replaces data
@@ -133,7 +134,7 @@ async function main(args: string[]): Promise<void> {
     return;
   }
   const at = async (ref: string): Promise<Rendered[]> =>
-    atCommit(ref, async (folder) => {
+    atCommit(commitOf(ref), async (folder) => {
       // A stack that is new has nothing before it.
       if (!fs.existsSync(path.join(folder, `Pulumi.${stack}.yaml`)) && fs.existsSync(path.join(root, `Pulumi.${stack}.yaml`))) return [];
       return renderStack(stack, folder);

@@ -63,11 +63,11 @@ export interface Answer {
 }
 
 /** One request to port 80 of the node with the platform's Host header. */
-export function request(method: string, target: string, options: { body?: string; type?: string; auth?: string; host?: string; headers?: Record<string, string> } = {}): Promise<Answer> {
+export function request(method: string, target: string, options: { body?: string; type?: string; auth?: string; host?: string; headers?: Record<string, string>; timeout?: number } = {}): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const headers: Record<string, string> = { Host: options.host ?? DOMAIN, ...options.headers };
     if (options.type) headers["Content-Type"] = options.type;
-    const sent = http.request({ host: NODE, port: 80, method, path: target, headers, auth: options.auth, timeout: 20_000 }, (answer) => {
+    const sent = http.request({ host: NODE, port: 80, method, path: target, headers, auth: options.auth, timeout: options.timeout ?? 20_000 }, (answer) => {
       let body = "";
       answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
       answer.on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body }));

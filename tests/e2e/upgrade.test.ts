@@ -1,0 +1,111 @@
+import { releases } from "../../scripts/releases";
+import { atCommit } from "../../scripts/render";
+import { adminAuth, createJob, deleteJob, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, kubectl, kubectlJson, pulumi, request, STACK, startBuild, up } from "./sandbox";
+
+/**
+ * The way from the former release to this one: its whole program makes the platform from nothing, people use it, and this
+ * program takes it over. What may be seen of that is one restart of the controller, where its image or its pod changed.
+ */
+jest.setTimeout(900_000);
+
+const [, former] = releases();
+
+/** Objects that hold what nobody can make again, by kind and name. */
+const stateful = [
+  "persistentvolumeclaim/jenkins-home", "secret/jenkins-admin", "namespace/jenkins", "namespace/jenkins-agents", "namespace/openebs", "namespace/ingress-nginx", "storageclass/openebs-hostpath",
+];
+const identities = async () => Object.fromEntries(await Promise.all(stateful.map(async (object) => [object, await kubectl(["-n", "jenkins", "get", object, "-o", "jsonpath={.metadata.uid}"])])));
+const volumes = () => kubectl(["get", "pv", "-o", "jsonpath={.items[*].metadata.uid}"]);
+
+interface Step {
+  op: string;
+  urn: string;
+}
+const typeOf = ({ urn }: Step) => urn.split("::")[2].split("$").pop()!;
+
+/** Asks for the login page every half second until stopped; the times without an answer, in seconds. */
+function watchLogin() {
+  const gaps: number[] = [];
+  let [stopped, asked, down] = [false, 0, undefined as number | undefined];
+  const ended = (async () => {
+    while (!stopped) {
+      const at = Date.now();
+      const good = await request("GET", "/login", { timeout: 5000 }).then(({ status }) => status === 200, () => false);
+      asked++;
+      if (!good) down ??= at;
+      else if (down !== undefined) {
+        gaps.push((Date.now() - down) / 1000);
+        down = undefined;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+    if (down !== undefined) gaps.push(Infinity);
+    return { gaps, asked };
+  })();
+  return { stop: () => ((stopped = true), ended) };
+}
+
+interface Controller {
+  metadata: { annotations: Record<string, string> };
+  spec: { template: unknown };
+}
+const controller = () => kubectlJson<Controller>(["-n", "jenkins", "get", "deployment", "jenkins"]);
+const revision = ({ metadata }: Controller) => Number(metadata.annotations["deployment.kubernetes.io/revision"]);
+const restarts = () => kubectl(["-n", "jenkins", "get", "pods", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"]);
+
+describe(`from ${former.version} to this version`, () => {
+  const job = "e2e-upgrade";
+  const jobs = () => jenkins("GET", "/api/json?tree=jobs[name]");
+  const history = () => jenkins("GET", `/job/${job}/api/json?tree=nextBuildNumber,builds[number,result,timestamp,duration]`);
+
+  beforeAll(async () => {
+    await pulumi(["stack", "select", "--create", STACK]);
+    await pulumi(["destroy", "--stack", STACK, "--yes", "--skip-preview"]);
+    await atCommit(former.commit!, async (folder) => {
+      await pulumi(["up", "--stack", STACK, "--yes", "--skip-preview"], { cwd: folder });
+    });
+    await jenkinsAnswers();
+    await createJob(job, jobXml("maven", "echo made by the former version"));
+    expect((await finishedBuild(job, await startBuild(job))).result).toBe("SUCCESS");
+  });
+  // Whatever failed above, the next file finds this version's platform.
+  afterAll(async () => {
+    await ensurePlatform();
+    await deleteJob(job);
+  });
+
+  test("preview replaces and deletes nothing that holds data", async () => {
+    const { steps } = JSON.parse((await pulumi(["preview", "--stack", STACK, "--json"])).stdout) as { steps: Step[] };
+    const changed = steps.filter(({ op }) => op !== "same");
+    console.info(`from ${former.version}: ${changed.map((step) => `${step.op} ${typeOf(step)} ${step.urn.split("::").pop()}`).join("; ") || "nothing changes"}`);
+    const held = /:(PersistentVolumeClaim|PersistentVolume|Namespace|Secret|StorageClass)$|^command:/;
+    expect(steps.filter((step) => held.test(typeOf(step)) && /replace|delete/.test(step.op))).toEqual([]);
+    // The claim and the Secret are among what was looked at.
+    expect(steps.map(({ urn }) => urn.split("::").pop())).toEqual(expect.arrayContaining(["jenkins-home", "jenkins-admin-password"]));
+  });
+
+  test("up keeps password, jobs, builds and every object that holds data; people miss Jenkins once at most, and a second up changes nothing", async () => {
+    const before = { auth: await adminAuth(), jobs: await jobs(), history: await history(), identities: await identities(), volumes: await volumes() };
+    const then = await controller();
+    const watch = watchLogin();
+    await up();
+    await jenkinsAnswers();
+    const { gaps, asked } = await watch.stop();
+
+    const now = await controller();
+    const restarted = JSON.stringify(now.spec.template) !== JSON.stringify(then.spec.template);
+    console.info(`from ${former.version}: ${restarted ? "the controller started anew" : "the controller ran on"}; asked ${asked} times, without an answer: ${gaps.map((seconds) => `${seconds.toFixed(1)} s`).join(", ") || "never"}`);
+    expect(gaps.length).toBeLessThanOrEqual(restarted ? 1 : 0);
+    expect(revision(now) - revision(then)).toBe(restarted ? 1 : 0);
+    expect(await restarts()).toBe("0");
+
+    expect(await adminAuth()).toBe(before.auth);
+    expect((await request("GET", "/api/json", { auth: before.auth })).status).toBe(200);
+    expect({ jobs: await jobs(), history: await history(), identities: await identities(), volumes: await volumes() }).toEqual({ jobs: before.jobs, history: before.history, identities: before.identities, volumes: before.volumes });
+
+    expect(await up("--expect-no-changes")).toMatch(/\d+ unchanged/);
+    // The former version's job builds on this version's agents.
+    const next = await finishedBuild(job, await startBuild(job));
+    expect(next).toMatchObject({ number: 2, result: "SUCCESS" });
+  });
+});
