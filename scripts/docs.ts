@@ -2,11 +2,12 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
 import { parseConfig } from "../config";
-import { root } from "./render";
+import { architecture } from "./architecture";
+import { renderStack, root } from "./render";
 
 /**
- * `npm run docs`: writes what is made from the config schema, the README's table and the JSON schema that editors check
- * stack files against. Top-level keys come from Pulumi.yaml; what may stand inside an object comes from config.ts, which
+ * `npm run docs`: writes what is made from the program: the README's picture from the resources it registers, the README's
+ * table and the JSON schema that editors check stack files against from the config schema. Top-level keys come from Pulumi.yaml; what may stand inside an object comes from config.ts, which
  * is asked by handing it wrong values and reading its answers.
  */
 
@@ -122,15 +123,26 @@ export function stackSchema(name: string, keys: Record<string, ConfigKey>): Sche
   };
 }
 
+export const architectureFile = "docs/architecture.svg";
+
+/** A whole platform: the production example, with the backup that it leaves to be set up. */
+const pictured = {
+  stack: "prod",
+  over: { backup: { repository: "s3:https://s3.example.com/jenkins", keysRepository: "s3:https://s3.example.com/jenkins-keys", password: { secure: "" }, keysPassword: { secure: "" } } },
+};
+
 /** Each generated file with the text it should have. */
-export function generated(): Record<string, string> {
+export async function generated(): Promise<Record<string, string>> {
   const { name, config } = project();
   return {
     "README.md": withTable(fs.readFileSync(path.join(root, "README.md"), "utf8"), configTable(config)),
     [schemaFile]: `${JSON.stringify(stackSchema(name, config), null, 2)}\n`,
+    [architectureFile]: architecture(await renderStack(pictured.stack, root, pictured.over)),
   };
 }
 
 if (require.main === module) {
-  for (const [file, text] of Object.entries(generated())) fs.writeFileSync(path.join(root, file), text);
+  void generated().then((files) => {
+    for (const [file, text] of Object.entries(files)) fs.writeFileSync(path.join(root, file), text);
+  });
 }

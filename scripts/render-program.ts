@@ -51,16 +51,30 @@ function revealed(value: any): any {
 const resources: Rendered[] = [];
 const protectedNames = new Set<string>();
 
+const owners = new Map<string, { key: string; name: string; instance: string }>();
+const waits = new Map<string, string[]>();
+/** Type and name of a resource from its URN: urn:pulumi:stack::project::parent's type$type::name. */
+const keyOf = (urn: string): string => urn.split("::").slice(2).join(" ").replace(/^\S*\$/, "");
+
 const register = MockMonitor.prototype.registerResource;
 // The mocks are not told of resource options.
 MockMonitor.prototype.registerResource = function (request: RegisterResourceRequest, callback) {
-  if (request.getProtect()) protectedNames.add(`${request.getType()} ${request.getName()}`);
+  const key = `${request.getType()} ${request.getName()}`;
+  const parent = keyOf(request.getParent());
+  // The class and the name of the nearest component above, or of this one where it is a component.
+  const above = request.getType().startsWith("build-platform:") ? { key, name: request.getType().split(":")[2], instance: request.getName() } : owners.get(parent);
+  if (above) owners.set(key, above);
+  waits.set(key, request.getDependenciesList().flatMap((urn) => owners.get(keyOf(urn))?.name ?? []));
+  if (request.getProtect()) protectedNames.add(key);
   return register.call(this, request, callback);
 };
 
 const mocks: pulumi.runtime.Mocks = {
   newResource: ({ type, name, inputs, custom }) => {
-    if (custom) resources.push({ type, name, props: masked(inputs), protect: protectedNames.has(`${type} ${name}`) });
+    const key = `${type} ${name}`;
+    const component = owners.get(key);
+    const after = [key, component?.key ?? ""].flatMap((each) => waits.get(each) ?? []);
+    if (custom) resources.push({ type, name, props: masked(inputs), protect: protectedNames.has(key), ...(component && { component: { name: component.name, instance: component.instance, after: [...new Set(after)].sort() } }) });
     const state: Record<string, unknown> = { ...inputs };
     const environment = revealed(inputs.environment) ?? {};
     if (type.startsWith("command:")) {

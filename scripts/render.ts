@@ -7,7 +7,10 @@ import { parse } from "yaml";
 import type { PolicyResource } from "../policy/rules";
 
 /** A resource as the program registers it, secrets replaced by a placeholder. */
-export type Rendered = PolicyResource;
+export interface Rendered extends PolicyResource {
+  /** The component that makes it: its class, its own name, and the classes of the components whose resources this one waits for. */
+  component?: { name: string; instance: string; after: string[] };
+}
 
 /** Stands wherever the program put a secret. */
 export const secretPlaceholder = "[secret]";
@@ -61,9 +64,10 @@ export function offlineConfig(project: string, declared: Record<string, unknown>
 /**
  * The resources that the program in `folder` registers for a stack. Nothing is asked of a cluster, registry or node, and
  * nothing is changed.
+ * @param over config that takes the place of the file's
  * @throws with the program's own words where it refuses the config
  */
-export async function renderStack(stack: string, folder = root): Promise<Rendered[]> {
+export async function renderStack(stack: string, folder = root, over: Record<string, unknown> = {}): Promise<Rendered[]> {
   const read = (file: string) => parse(fs.readFileSync(path.join(folder, file), "utf8"));
   const file = `Pulumi.${stack}.yaml`;
   if (!fs.existsSync(path.join(folder, file))) {
@@ -71,7 +75,7 @@ export async function renderStack(stack: string, folder = root): Promise<Rendere
     throw new Error(`there is no ${file}; stacks with a file: ${known.join(", ") || "none"}`);
   }
   const project = read("Pulumi.yaml");
-  const input = offlineConfig(project.name, project.config ?? {}, read(file)?.config ?? {});
+  const input = offlineConfig(project.name, project.config ?? {}, { ...read(file)?.config, ...over });
   const child = spawn(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(__dirname, "render-program.ts"), stack, project.name], {
     cwd: folder,
     // Without $KUBECONFIG, passphrase or access token the program cannot get at anything even by accident.

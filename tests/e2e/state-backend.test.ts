@@ -34,7 +34,7 @@ beforeAll(async () => {
 const command = require("@pulumi/command");
 const password = new pulumi.Config().requireSecret("password");
 // Runs until the test lets it go, so that a second update surely meets the first.
-new command.local.Command("slow", { create: "touch started; until [ -e go ]; do sleep 0.1; done; printf %s \\"$PASSWORD\\"", environment: { PASSWORD: password }, logging: "none" });
+new command.local.Command("slow", { create: "touch started; until [ -e go ]; do sleep 0.1; done; printf %s \\"$PASSWORD\\"", environment: { PASSWORD: password }, logging: "none" }, { additionalSecretOutputs: ["stdout"] });
 exports.password = password;
 `,
   );
