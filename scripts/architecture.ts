@@ -36,7 +36,8 @@ export interface Part {
   after: string[];
   /** How many components are made before it, one after the other. */
   depth: number;
-  places: { place: string; lines: string[] }[];
+  /** Of each kind of object its names, or in a line of its own the kinds of which the number is enough. */
+  places: { place: string; lines: { kind: string; names: string }[] }[];
 }
 
 /** Kinds of which the number is enough. */
@@ -68,14 +69,16 @@ export function parts(resources: Rendered[]): Part[] {
       const kinds = unique(here.map(({ type }) => kindOf(type))).filter((kind) => kind !== "Namespace").sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
       // A command has no name in the cluster; its own is the component's and what it is for.
       const label = (resource: Rendered) => (kindOf(resource.type) === "Command" ? resource.name.slice(resource.component!.instance.length + 1) : nameOf(resource));
-      const named = kinds.filter((kind) => !counted.includes(kind)).map((kind) => `${kind} ${of(kind).map(label).sort().join(", ")}`);
+      const named = kinds.filter((kind) => !counted.includes(kind)).map((kind) => ({ kind, names: of(kind).map(label).sort().join(", ") }));
       const rest = counted.filter((kind) => kinds.includes(kind)).map((kind) => plural(of(kind).length, kind));
-      return { place, lines: [...named, ...(rest.length > 0 ? [rest.join(", ")] : [])] };
+      return { place, lines: [...named, ...(rest.length > 0 ? [{ kind: rest.join(", "), names: "" }] : [])] };
     });
   };
+  // What is awaited soonest comes first of those that can begin together.
+  const reach = (name: string): number => Math.min(...[...owned.keys()].filter((other) => waits(other).includes(name)).map(depth));
   return [...owned.keys()]
     .map((name) => ({ name, depth: depth(name), after: waits(name).filter((other) => !waits(name).some((another) => before(another).includes(other))).sort(), places: describe(name) }))
-    .sort((a, b) => a.depth - b.depth || (a.name < b.name ? -1 : 1));
+    .sort((a, b) => a.depth - b.depth || (reach(a.name) === reach(b.name) ? 0 : reach(a.name) - reach(b.name)) || (a.name < b.name ? -1 : 1));
 }
 
 /** Something that runs, or that what runs depends on. */
@@ -176,6 +179,14 @@ const colours = { component: ["#ddf4ff", "#0969da"], workload: ["#dafbe1", "#1a7
 const escaped = (text: string): string => text.replace(/[&<>"]/g, (char) => `&#${char.charCodeAt(0)};`);
 const write = (x: number, y: number, text: string, style = ""): string => `<text x="${x}" y="${y}"${style}>${escaped(text)}</text>`;
 
+/** A line of a component's box. The kind of object that it begins with is shown paler than the names. */
+interface Line {
+  text: string;
+  class: string;
+  indent: number;
+  kind?: string;
+}
+
 interface Box {
   x: number;
   y: number;
@@ -199,18 +210,21 @@ function componentsPart(list: Part[], top: number): { svg: string[]; bottom: num
   const boxWidth = Math.floor((page.width - 2 * page.margin - (columns - 1) * gap) / columns);
   const letters = Math.floor((boxWidth - 2 * page.pad) / page.letters);
   const boxes = new Map<string, Box>();
-  const texts = new Map<string, { text: string; place: boolean }[]>();
+  const texts = new Map<string, Line[]>();
   for (let depth = 0; depth < columns; depth++) {
     let y = top;
-    // What is awaited beyond the next column comes last: its arrow passes below the boxes of the columns between.
-    const reach = (part: Part) => Math.max(depth + 1, ...list.filter(({ after }) => after.includes(part.name)).map((other) => other.depth));
-    for (const part of list.filter((each) => each.depth === depth).sort((a, b) => reach(a) - reach(b) || (a.name < b.name ? -1 : 1))) {
-      const lines = part.places.flatMap(({ place, lines: what }) => [{ text: place, place: true }, ...what.flatMap((text) => wrapped(text, letters)).map((text) => ({ text, place: false }))]);
+    for (const part of list.filter((each) => each.depth === depth)) {
+      const lines: Line[] = part.places.flatMap(({ place, lines: what }) => [
+        { text: place, class: "p", indent: 0 },
+        ...what.flatMap(({ kind, names }) =>
+          wrapped(`${kind} ${names}`.trim(), letters - 1).map((text, i) => ({ text, class: "s", indent: i === 0 ? 0 : 9, kind: names === "" ? text : i === 0 ? kind : "" }))),
+      ]);
       texts.set(part.name, lines);
       boxes.set(part.name, { x: page.margin + depth * (boxWidth + gap), y, width: boxWidth, height: 40 + lines.length * page.line });
       y += 40 + lines.length * page.line + 18;
     }
   }
+  // An arrow to a column that is not the next passes below the boxes of those between.
   for (const part of list) {
     const far = list.filter(({ after, depth }) => after.includes(part.name) && depth > part.depth + 1);
     const between = list.filter(({ depth }) => far.some((other) => depth > part.depth && depth < other.depth));
@@ -224,7 +238,8 @@ function componentsPart(list: Part[], top: number): { svg: string[]; bottom: num
       `<circle cx="${box.x + 20}" cy="${box.y + 20}" r="10" fill="${colours.component[1]}"/>`,
       write(box.x + 20, box.y + 24, String(i + 1), ' text-anchor="middle" font-size="12" font-weight="600" fill="#ffffff"'),
       write(box.x + 37, box.y + 25, name, ' font-weight="600" font-size="15"'),
-      ...texts.get(name)!.map(({ text, place }, line) => write(box.x + page.pad, box.y + 47 + line * page.line, text, place ? ' class="p"' : ' class="s"')),
+      ...texts.get(name)!.map(({ text, kind = "", indent, ...line }, at) =>
+        `<text x="${box.x + page.pad + indent}" y="${box.y + 47 + at * page.line}" class="${line.class}">${kind ? `<tspan class="k">${escaped(kind)}</tspan>` : ""}${escaped(text.slice(kind.length))}</text>`),
     ];
   });
   for (const { name, after } of list) {
@@ -307,7 +322,7 @@ export function architecture(resources: Rendered[]): string {
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${page.width} ${height}" width="${page.width}" height="${height}" font-family="-apple-system, 'Segoe UI', 'Noto Sans', 'Liberation Sans', Helvetica, Arial, sans-serif" font-size="13.5" fill="#1f2328" role="img" aria-labelledby="title">`,
     `<title id="title">Components of the stack, what each makes, and who talks to whom</title>`,
     `<!-- Made by npm run docs from the resources of the program; see scripts/architecture.ts. -->`,
-    `<style>.s { font-size: 12.5px; font-weight: 400 } .p { font-size: 12.5px; font-weight: 600; fill: #0a4a9c } .t { font-size: 12px; fill: #424a53 } .a { stroke: #57606a; stroke-width: 1.5; fill: none; marker-end: url(#h) }</style>`,
+    `<style>.s { font-size: 12.5px; font-weight: 400 } .p { font-size: 12.5px; font-weight: 600; fill: #0a4a9c } .k { fill: #4a5560 } .t { font-size: 12px; fill: #424a53 } .a { stroke: #57606a; stroke-width: 1.5; fill: none; marker-end: url(#h) }</style>`,
     `<defs><marker id="h" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#57606a"/></marker></defs>`,
     `<rect width="${page.width}" height="${height}" rx="6" fill="#ffffff"/>`,
     heading(34, "What pulumi up makes", "in this order, from left to right"),
