@@ -756,7 +756,9 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     const rights = root.section("rights", readRights);
     checkRights(root, login, rights);
     const plugins = [...loginPlugins(login, rights), ...(root.has("prometheusNamespace") ? ["prometheus"] : [])];
-    const builds = Object.fromEntries(Object.entries(allBuilds).flatMap(([name, build]) => (used.has(name) ? [[name, name === controllerBuild ? withPlugins(build, plugins) : build]] : [])));
+    // Images that the config adds are built even if only a pipeline's own pod template refers to them.
+    const own = ownBuilds(images);
+    const builds = Object.fromEntries(Object.entries(allBuilds).flatMap(([name, build]) => (used.has(name) || !(name in own) ? [[name, name === controllerBuild ? withPlugins(build, plugins) : build]] : [])));
 
     const ingress = root.section("ingress", readIngress);
     const namespaces = readNamespaces(root, ingress.install ? ingress.namespace : undefined);

@@ -80,7 +80,6 @@ interface ContextEntry {
   path: string;
   /** `644` or `755` for a file (build-image.sh normalises modes, as git does), `link`, or `dir` for an empty folder. */
   kind: "644" | "755" | "link" | "dir";
-  sha256: string;
 }
 
 const sha256 = (data: string | Buffer): string => createHash("sha256").update(data).digest("hex");
@@ -145,7 +144,7 @@ function ignoreFile(context: string, dockerfile: string): string | undefined {
 /**
  * Every entry of a build context that reaches the builder, sorted by path; the Dockerfile and the ignore file always count.
  * Times, owners and the order in which the disk lists a folder play no part; neither does a file's mode beyond "executable".
- * Throws on a socket, pipe or device.
+ * Reads no file's bytes. Throws on a socket, pipe or device, and on a name that is no text.
  */
 function contextEntries(context: string, dockerfile: string): ContextEntry[] {
   const ignore = ignoreFile(context, dockerfile);
@@ -155,19 +154,20 @@ function contextEntries(context: string, dockerfile: string): ContextEntry[] {
 
   const walk = (folder: string): void => {
     const children = fs.readdirSync(path.join(context, folder), { withFileTypes: true });
-    if (children.length === 0 && folder !== "" && !ignored(folder)) entries.push({ path: folder, kind: "dir", sha256: sha256("") });
+    if (children.length === 0 && folder !== "" && !ignored(folder)) entries.push({ path: folder, kind: "dir" });
     for (const child of children) {
       const name = folder === "" ? child.name : `${folder}/${child.name}`;
       const full = path.join(context, name);
+      // What is no UTF-8 comes as U+FFFD, under which there is no such file.
+      if (child.name.includes("\uFFFD") && !ignored(name) && !fs.lstatSync(full, { throwIfNoEntry: false })) throw new Error(`a name in ${path.join(context, folder)} is no UTF-8 (${child.name}); rename that file`);
       if (child.isDirectory()) {
         walk(name);
       } else if (ignored(name) && !always.has(name)) {
         continue;
-      } else if (child.isSymbolicLink()) {
-        entries.push({ path: name, kind: "link", sha256: sha256(fs.readlinkSync(full)) });
-      } else if (child.isFile()) {
-        const kind = fs.statSync(full).mode & 0o111 ? "755" : "644";
-        entries.push({ path: name, kind, sha256: sha256(fs.readFileSync(full)) });
+      } else if (child.isSymbolicLink() && !always.has(name)) {
+        entries.push({ path: name, kind: "link" });
+      } else if (child.isFile() || always.has(name)) {
+        entries.push({ path: name, kind: fs.statSync(full).mode & 0o111 ? "755" : "644" });
       } else {
         throw new Error(`${full} is a socket, pipe or device, which no image can hold; remove it or name it in .dockerignore`);
       }
@@ -175,6 +175,22 @@ function contextEntries(context: string, dockerfile: string): ContextEntry[] {
   };
   walk("");
   return entries.sort((a, b) => byText(a.path, b.path));
+}
+
+/** SHA-256 of what an entry holds: a file's bytes, a link's target, nothing for a folder. Reads a file piece by piece: it may be larger than a buffer can be. */
+function entryHash(context: string, entry: ContextEntry): string {
+  const full = path.join(context, entry.path);
+  if (entry.kind === "dir") return sha256("");
+  if (entry.kind === "link") return sha256(fs.readlinkSync(full));
+  const hash = createHash("sha256");
+  const piece = Buffer.alloc(1 << 20);
+  const file = fs.openSync(full, "r");
+  try {
+    for (let bytes = fs.readSync(file, piece); bytes > 0; bytes = fs.readSync(file, piece)) hash.update(piece.subarray(0, bytes));
+  } finally {
+    fs.closeSync(file);
+  }
+  return hash.digest("hex");
 }
 
 /** The content of an image to be. */
@@ -191,7 +207,7 @@ export interface ImageContent {
  */
 export function imageContent(spec: ImageSpec, builder: Builder, platforms: readonly string[] = []): ImageContent {
   const dockerfile = path.posix.normalize(spec.dockerfile ?? "Dockerfile");
-  const entries = contextEntries(spec.context, dockerfile);
+  const entries = contextEntries(spec.context, dockerfile).map((entry) => ({ ...entry, sha256: entryHash(spec.context, entry) }));
   const args = Object.entries(spec.args ?? {}).sort(([a], [b]) => byText(a, b));
   const hash = sha256(JSON.stringify([recipe, entries.map((e) => [e.path, e.kind, e.sha256]), dockerfile, args, builder, [...platforms].sort()]));
 
@@ -199,7 +215,7 @@ export function imageContent(spec: ImageSpec, builder: Builder, platforms: reado
   if (entries.length <= listedFiles) {
     for (const e of entries) files[e.path] = `${e.kind} ${e.sha256.slice(0, 12)}`;
   } else {
-    const top = (e: ContextEntry): string => (e.path.includes("/") ? `${e.path.split("/")[0]}/` : e.path);
+    const top = (e: { path: string }): string => (e.path.includes("/") ? `${e.path.split("/")[0]}/` : e.path);
     for (const folder of new Set(entries.map(top))) {
       const inside = entries.filter((e) => top(e) === folder);
       files[folder] = `${inside.length} ${sha256(JSON.stringify(inside)).slice(0, 12)}`;
@@ -221,9 +237,66 @@ export function declaredArgs(dockerfile: string): Set<string> {
   return names;
 }
 
-/** The arguments of a Dockerfile that name an image: those of which a FROM is made as a whole. */
-export function baseArgs(dockerfile: string): Set<string> {
-  return new Set([...dockerfile.matchAll(/^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))(?=\s|$)/gim)].map(([, braced, bare]) => braced ?? bare));
+/** An image of others that a Dockerfile takes something from. */
+export interface BaseImage {
+  /** The instruction's words, for messages: `FROM ${BASE_IMAGE}`, `COPY --from=debian:12`. */
+  instruction: string;
+  /** The image with build arguments filled in; undefined where an argument has no value. */
+  reference?: string;
+  /** The build argument that alone names the image, where there is one: setting it pins the image. */
+  arg?: string;
+}
+
+/** The images of others in a Dockerfile's FROM, COPY and RUN --mount, with `args` before the defaults of its ARGs. */
+export function baseImages(dockerfile: string, args: Record<string, string> = {}): BaseImage[] {
+  const found: BaseImage[] = [];
+  const values = new Map<string, string>();
+  const stages = new Set<string>();
+  const fill = (text: string): string | undefined => {
+    let known = true;
+    const filled = text.replace(/\$(?:\{(\w+)\}|(\w+))/g, (_, braced: string | undefined, bare: string) => {
+      const value = values.get(braced ?? bare);
+      if (value === undefined) known = false;
+      return value ?? "";
+    });
+    return known && !filled.includes("$") ? filled : undefined;
+  };
+  const take = (instruction: string, image: string): void => {
+    const reference = fill(image);
+    if (reference === "scratch" || stages.has((reference ?? "").toLowerCase())) return;
+    const [, braced, bare] = /^\$(?:\{(\w+)\}|(\w+))$/.exec(image) ?? [];
+    found.push({ instruction, reference, ...((braced ?? bare) && { arg: braced ?? bare }) });
+  };
+
+  let heredoc = "";
+  let inStage = false;
+  for (const line of dockerfile.replace(/\\[ \t]*\r?\n(?:[ \t]*#.*\r?\n)*/g, " ").split(/\r?\n/)) {
+    if (heredoc !== "") {
+      if (line.trim() === heredoc) heredoc = "";
+      continue;
+    }
+    const [, word = "", rest = ""] = /^\s*([A-Za-z]+)\s+(.*)$/.exec(line) ?? [];
+    const instruction = word.toUpperCase();
+    if (instruction === "ARG" && !inStage) {
+      for (const [, name, value] of rest.matchAll(/(?:^|\s)([A-Za-z_]\w*)(?:=("[^"]*"|'[^']*'|\S*))?/g)) {
+        const given = args[name] ?? (value === undefined ? undefined : fill(value.replace(/^(["'])(.*)\1$/, "$2")));
+        if (given !== undefined) values.set(name, given);
+      }
+    } else if (instruction === "FROM") {
+      inStage = true;
+      const [image = "", as, stage] = rest.split(/\s+/).filter((part) => !part.startsWith("--"));
+      take(`FROM ${image}`, image);
+      if (as?.toUpperCase() === "AS" && stage) stages.add(stage.toLowerCase());
+    } else if (instruction === "COPY" || instruction === "RUN") {
+      const flags = /^(?:\s*--\S+)*/.exec(rest)?.[0] ?? "";
+      for (const [, image] of flags.matchAll(instruction === "COPY" ? /--from=(\S+)/g : /--mount=(?:\S*,)?from=([^\s,]+)/g)) {
+        // A number is a stage, and builders fill in no argument here.
+        if (!/^\d+$/.test(image) && !image.includes("$")) take(`${instruction} ${instruction === "COPY" ? "--from=" : "--mount=from="}${image}`, image);
+      }
+    }
+    if (/^(?:COPY|RUN|ADD)$/.test(instruction)) heredoc = /<<-?(["']?)(\w+)\1/.exec(rest)?.[2] ?? "";
+  }
+  return found;
 }
 
 /** Build arguments that every builder knows without an ARG instruction. */
@@ -285,7 +358,12 @@ function imageProblems(name: string, spec: ImageSpec): Problem[] {
     return problems;
   }
 
-  const declared = declaredArgs(fs.readFileSync(full, "utf8"));
+  const text = fs.readFileSync(full, "utf8");
+  for (const { instruction, reference, arg } of baseImages(text, spec.args)) {
+    // An argument's value is pinned by prepareImages.
+    if (arg === undefined && !reference?.includes("@")) say(".dockerfile", `"${instruction}" in ${full} is not a fixed image; give it by digest (NAME:TAG@sha256:...), or write ARG BASE_IMAGE=NAME:TAG above the first FROM and FROM \${BASE_IMAGE}, whose digest is then looked up`);
+  }
+  const declared = declaredArgs(text);
   for (const [key, value] of Object.entries(spec.args ?? {})) {
     if (!declared.has(key) && !predefinedArgs.has(key)) {
       say(`.args.${key}`, `${full} declares no ARG ${key}; it declares ${[...declared].join(", ") || "none"}; correct the name or add the ARG`);
@@ -338,9 +416,9 @@ async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Recor
   const digests = new Map<string, Promise<Answer>>();
   const missing: string[] = [];
   const pinned = Object.entries(args.images).map(async ([name, spec]): Promise<[string, ImageSpec]> => {
-    const bases = baseArgs(fs.readFileSync(path.join(spec.context, spec.dockerfile ?? "Dockerfile"), "utf8"));
-    const pairs = Object.entries(spec.args ?? {}).map(async ([key, value]): Promise<[string, string]> => {
-      if (!bases.has(key) || value.includes("@") || value === "scratch") return [key, value];
+    const bases = baseImages(fs.readFileSync(path.join(spec.context, spec.dockerfile ?? "Dockerfile"), "utf8"), spec.args);
+    const open = new Map(bases.flatMap(({ arg, reference }) => (arg === undefined || reference === undefined || reference.includes("@") ? [] : [[arg, reference] as const])));
+    const pairs = [...open].map(async ([key, value]): Promise<[string, string]> => {
       const environment = { IMAGE_NAME: name, IMAGE_REPOSITORY: repository(args.registry, name), REGISTRY_INSECURE: String(args.registry.insecure), ...loginEnvironment(login) };
       const asked = digests.get(value) ?? run(script, ["--resolve", value], environment);
       digests.set(value, asked);
@@ -349,7 +427,8 @@ async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Recor
       missing.push(`image ${name}, argument ${key}: ${value} has no digest and could not be looked up (${answer.error}); give it as ${value}@sha256:..., or make its registry reachable from here`);
       return [key, value];
     });
-    return [name, { ...spec, ...(spec.args && { args: Object.fromEntries(await Promise.all(pairs)) }) }];
+    const found = await Promise.all(pairs);
+    return [name, found.length === 0 ? spec : { ...spec, args: { ...spec.args, ...Object.fromEntries(found) } }];
   });
   const images = Object.fromEntries(await Promise.all(pinned));
   if (missing.length > 0) throw new pulumi.RunError(`Base images that are not pinned:\n${missing.sort().map((line) => `  - ${line}`).join("\n")}`);

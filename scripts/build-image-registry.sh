@@ -13,7 +13,8 @@ registry_configure() {
   registry_url="https://$host/v2"
   (
     umask 077
-    printf 'silent\nconnect-timeout = 5\nmax-time = 60\n' >"$work/curl.conf"
+    # Again on 429 and 5xx, as the registry asks for it, but not for long.
+    printf 'silent\nconnect-timeout = 5\nmax-time = 60\nretry = 2\nretry-max-time = 10\n' >"$work/curl.conf"
     if [ "$insecure" = true ]; then printf 'insecure\n' >>"$work/curl.conf"; fi
     : >"$work/login.conf"
     if [ -n "${REGISTRY_USERNAME:-}" ]; then
@@ -56,15 +57,21 @@ registry_token() {
   local challenge realm query=() key value
   challenge=$(sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate: *[Bb]earer *//p' "$work/headers" | tr -d '\r' | tail -n 1)
   realm=$(printf '%s' "$challenge" | sed -n 's/.*realm="\([^"]*\)".*/\1/p')
-  if [ -z "$realm" ]; then return 1; fi
+  # The log-in goes there: over TLS, unless config allows otherwise.
+  case $realm in
+    https://*) ;;
+    http://*) if [ "$insecure" != true ]; then return 1; fi ;;
+    *) return 1 ;;
+  esac
   for key in service scope; do
     value=$(printf '%s' "$challenge" | sed -n "s/.*$key=\"\([^\"]*\)\".*/\1/p")
     if [ -n "$value" ]; then query+=(--data-urlencode "$key=$value"); fi
   done
-  curl --config "$work/curl.conf" --config "$work/login.conf" --get "${query[@]+"${query[@]}"}" --output "$work/token.json" "$realm" || return 1
+  curl --config "$work/curl.conf" --config "$work/login.conf" --get "${query[@]+"${query[@]}"}" --output "$work/token.json" --url "$realm" || return 1
   (
     umask 077
-    sed -n 's/.*"\(access_\)\{0,1\}token" *: *"\([^"]*\)".*/header = "Authorization: Bearer \2"/p' "$work/token.json" >"$work/token.conf"
+    # Some registries give one of the two names an empty value.
+    { grep -Eo '"(access_)?token" *: *"[^"]+"' "$work/token.json" || true; } | sed -n '1s/.*: *"\(.*\)"$/header = "Authorization: Bearer \1"/p' >"$work/token.conf"
   )
   rm -f "$work/token.json"
   [ -s "$work/token.conf" ]

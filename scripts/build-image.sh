@@ -133,11 +133,16 @@ fi
 if [ -n "$tag" ] && ! printf '%s' "$tag" | grep -Eq '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$'; then
   bad_input "\"$tag\" is no tag; use at most 128 letters, digits and . _ -"
 fi
+# It goes into file names, the BuildKit job's name and the default tag.
+if ! printf '%s' "$name" | grep -Eq '^[a-z0-9]+([._-]+[a-z0-9]+)*$'; then
+  bad_input "\"$name\" is no image name; use lower-case letters and digits with . _ - between them"
+fi
 case $builder in
   buildah | buildx | in-cluster) ;;
   *) bad_input "builder \"$builder\" is unknown; use buildah, buildx or in-cluster" ;;
 esac
 if [ "$action" = build ]; then
+  case $context in -*) context=./$context ;; esac
   if [ ! -d "$context" ]; then bad_input "there is no folder \"$context\"; give --context a folder with a Dockerfile"; fi
   case /$dockerfile/ in
     //* | */../*) bad_input "Dockerfile \"$dockerfile\" is outside the context; give a path inside $context" ;;
@@ -161,8 +166,11 @@ if [ -z "$tag" ]; then
   force=true
 fi
 
-# Everything temporary, the credentials included, lives in one folder that only this user can read.
-work=$(mktemp -d "${TMPDIR:-/tmp}/build-image.XXXXXX")
+# Everything temporary, the credentials included, lives in one folder that only this user can read. What a run that was
+# killed outright left behind goes with the first run a day later: no build takes that long.
+temporary=${TMPDIR:-/tmp}
+find "$temporary" -maxdepth 1 -type d -name 'build-image.??????' -user "$(id -u)" -mtime +0 -exec rm -rf {} + 2>/dev/null || true
+work=$(mktemp -d "$temporary/build-image.XXXXXX" 2>&1) || fail "no temporary folder can be made: $work; point TMPDIR at a folder that can be written to."
 child="" undo=()
 clean_up() {
   # The builder and what it started: a process group of its own, see run.
@@ -181,6 +189,8 @@ trap 'exit 143' TERM HUP
 need() {
   if ! command -v "$1" >/dev/null; then fail "there is no $1 on PATH; $2"; fi
 }
+
+need curl "install it; the registry is asked with it."
 
 # run WHAT COMMAND...: runs one step with its output in the log; WHAT names it in messages. Prints it instead on --dry-run.
 run() {
@@ -212,16 +222,21 @@ run() {
 advice() {
   local log host=${repository%%/*}
   log=$(tail -n 60 "$work/log")
-  has() { printf '%s' "$log" | grep -Eiq "$1"; }
-  if has 'no space left on device|disk quota exceeded'; then
+  # No pipe into grep -q: it ends early, and the writer's broken pipe would count as "no".
+  has() { grep -Eiq "$1" <<<"$log"; }
+  # A full disk may have had no room for the log either.
+  if has 'no space left on device|disk quota exceeded' || ! printf '%8192s' x 2>/dev/null >"$work/probe"; then
     echo "the disk is full: free some space (\`buildah rmi --prune\` or \`docker builder prune\`), or point BUILD_IMAGE_STORAGE and TMPDIR at a larger one."
+  elif has 'building at STEP "RUN |process ".*" did not complete successfully'; then
+    # Whatever its output says of log-ins or connections is the command's own affair.
+    echo "a command of the Dockerfile failed: the lines above are the end of what it said; run again by hand with --verbose for all of it."
   elif has 'server gave HTTP response to HTTPS client'; then
     echo "a registry speaks plain HTTP: if it is $host and you trust the network to it, set registry.insecure to true (--insecure)."
   elif has 'x509|certificate'; then
     echo "a registry's certificate is not trusted: install its CA on this machine, or for $host alone set registry.insecure to true (--insecure)."
   elif has 'unauthorized|authentication required|denied|forbidden|status 401|status 403'; then
     echo "a registry refused the log-in: check registry.username and registry.password for $host and that they may push to ${repository#*/}."
-  elif has 'manifest unknown|manifest for .* not found|name unknown|reading manifest|: not found'; then
+  elif has 'manifest unknown|manifest for .* not found|name unknown|reading manifest|: not found|building at STEP "(COPY|ADD) .*no such file'; then
     echo "an image or file that the Dockerfile names does not exist: check the build arguments (${build_args[*]+"${build_args[*]}"}) and the line above."
   elif has 'connection refused|no such host|i/o timeout|network is unreachable|no route to host|TLS handshake timeout|connection reset'; then
     echo "a registry cannot be reached: check the name $host and the network from this machine."
@@ -245,8 +260,35 @@ stage_context() {
   staged=$context
   if [ "$dry_run" = true ]; then return; fi
   staged=$work/context
-  cp -RP "$context" "$staged"
-  chmod -R u=rwX,go=rX "$staged"
+  mkdir "$staged"
+  : >"$work/log"
+  run "copying the context" copy_context
+}
+
+copy_context() {
+  local how=() file
+  left_out >"$work/left-out"
+  # GNU tar alone knows patterns that do not cross a slash.
+  if [ -s "$work/left-out" ] && tar --version | grep -q GNU; then how=(--anchored --wildcards --no-wildcards-match-slash "--exclude-from=$work/left-out"); fi
+  tar -C "$context" -cf - "${how[@]+"${how[@]}"}" . | tar -C "$staged" -xmof -
+  # The builder needs these, whatever is left out.
+  for file in "$dockerfile" "$dockerfile.dockerignore" .dockerignore; do
+    if [ -f "$context/$file" ] && [ ! -f "$staged/$file" ]; then
+      mkdir -p "$(dirname "$staged/$file")"
+      rm -f "$staged/$file"
+      cp "$context/$file" "$staged/$file"
+    fi
+  done
+  chmod -R u=rwX,go=rX,ug-s,-t "$staged"
+}
+
+# What .dockerignore leaves out, as patterns for tar, so that it is neither copied nor sent to a cluster. Only lines that mean
+# the same to tar; the builder itself goes by all of them. A line that takes back (!) may need what others leave out: then none.
+left_out() {
+  local ignore=$context/.dockerignore
+  if [ -f "$context/$dockerfile.dockerignore" ]; then ignore=$context/$dockerfile.dockerignore; fi
+  if [ ! -f "$ignore" ] || grep -Eq '^[[:space:]]*!' "$ignore"; then return; fi
+  tr -d '\r' <"$ignore" | sed -E -e '/^#/d; s/^[[:space:]]+//; s/[[:space:]]+$//; s|^/+||; s|/+$||; /^$/d; /\*\*/d; /[][\\]/d' -e '\#(^|/)\.{1,2}(/|$)#d' -e 's|^|./|'
 }
 
 # The image that the last stage is made from, with the build arguments filled in; nothing for scratch or another stage.
@@ -286,7 +328,7 @@ build_buildah() {
   if [ -n "${BUILD_IMAGE_STORAGE:-}" ]; then buildah+=(--root "$BUILD_IMAGE_STORAGE/root" --runroot "$BUILD_IMAGE_STORAGE/run"); fi
   if [ "$insecure" = true ]; then
     # Only this host, not every registry the Dockerfile names, as --tls-verify=false would; after this machine's own rules.
-    local own=${CONTAINERS_REGISTRIES_CONF:-$HOME/.config/containers/registries.conf}
+    local own=${CONTAINERS_REGISTRIES_CONF:-${HOME:-}/.config/containers/registries.conf}
     if [ ! -f "$own" ]; then own=/etc/containers/registries.conf; fi
     {
       if [ -f "$own" ]; then cat "$own"; fi
@@ -317,9 +359,14 @@ build_buildah() {
   local local_name="localhost/build-image-$name-$$"
   if [ "${platforms#*,}" = "$platforms" ]; then
     if [ -n "$platforms" ]; then options+=(--platform "$platforms"); fi
+    local image=$local_name
+    if [ -z "$cache" ]; then
+      # Nobody needs it once it is pushed; a name of its own, so that no other build's equal image goes. Base images stay.
+      options+=(--tag "$local_name")
+      if [ "$dry_run" = false ]; then undo=("${buildah[@]}" rmi "$local_name"); fi
+    fi
     run build "${buildah[@]}" build "${options[@]}" --iidfile "$work/image" "$staged"
-    local image=IMAGE
-    if [ "$dry_run" = false ]; then image=$(cat "$work/image"); fi
+    if [ -n "$cache" ] && [ "$dry_run" = false ]; then image=$(cat "$work/image"); fi
     each_tag run push "${buildah[@]}" push --format oci "${push[@]}" "$image"
   else
     # One after the other: all at once, buildah lists them in an order of its own each time.
@@ -355,7 +402,7 @@ build_buildx() {
   fi
   if [ -f "$work/docker/config.json" ]; then
     # A log-in of our own must not hide the user's builders and plugins, which live in the same folder.
-    local own=${DOCKER_CONFIG:-$HOME/.docker}
+    local own=${DOCKER_CONFIG:-${HOME:-}/.docker}
     export BUILDX_CONFIG=${BUILDX_CONFIG:-$own/buildx} DOCKER_CONFIG=$work/docker
     for item in cli-plugins contexts; do
       if [ -d "$own/$item" ]; then ln -s "$own/$item" "$work/docker/$item"; fi
@@ -513,6 +560,9 @@ delete_image() {
 
 started=$(date +%s)
 registry_configure
+write_auth
+# The password is in files of this run's own folder now; no program that is started needs it.
+unset REGISTRY_PASSWORD
 buildkit_insecure=""
 if [ "$insecure" = true ]; then buildkit_insecure=",registry.insecure=true"; fi
 
@@ -547,7 +597,6 @@ if [ "$force" = false ] && digest=$(registry_digest "$tag") && [ -n "$digest" ];
   if [ "$dry_run" = true ]; then exit 0; fi
   if [ -n "$stack_tag" ] && ! registry_tag "$digest" "$stack_tag"; then say "could not tag it $stack_tag (status $(registry_status)): clean-images.sh may take it for unused"; fi
 else
-  write_auth
   stage_context
   describe
   say "building with $builder"

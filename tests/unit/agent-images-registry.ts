@@ -14,6 +14,8 @@ export interface RegistryOptions {
   referrers?: boolean;
   /** Answers every request for a manifest's deletion with this status. */
   deleteStatus?: number;
+  /** Answers so many of the next requests with 429. */
+  busy?: number;
 }
 
 export class RegistryStandIn {
@@ -72,12 +74,16 @@ export class RegistryStandIn {
     const end = (status: number, headers: http.OutgoingHttpHeaders = {}, text = ""): void => void response.writeHead(status, headers).end(request.method === "HEAD" ? undefined : text);
     this.requests.push(`${request.method} ${url.pathname}`);
 
+    if (this.options.busy) {
+      this.options.busy--;
+      return end(429, { "Retry-After": "1" });
+    }
     const { login, tokens } = this.options;
     if (login) {
       const basic = `Basic ${Buffer.from(`${login.username}:${login.password}`).toString("base64")}`;
       const { authorization } = request.headers;
       if (url.pathname === "/token") {
-        return authorization === basic ? end(200, {}, JSON.stringify({ token: `t-${url.searchParams.get("scope")}` })) : end(401);
+        return authorization === basic ? end(200, {}, JSON.stringify({ token: `t-${url.searchParams.get("scope")}`, access_token: "", expires_in: 60 }, null, 2)) : end(401);
       }
       const scope = `repository:${/^\/v2\/(.*)\/(?:manifests|tags|blobs)\//.exec(url.pathname)?.[1] ?? ""}:pull,push`;
       if (tokens && authorization !== `Bearer t-${scope}`) return end(401, { "WWW-Authenticate": `Bearer realm="http://${this.host}/token",service="registry",scope="${scope}"` });

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { baseArgs, prepareImages, type AgentImagesArgs } from "../../components/agent-images";
+import { prepareImages, type AgentImagesArgs } from "../../components/agent-images";
 import { digestOf, RegistryStandIn } from "./agent-images-registry";
 
 // Each test starts some dozens of programs, which a busy machine does slowly.
@@ -142,11 +142,15 @@ describe("build-image.sh", () => {
     ["reading manifest 9 in docker.io/library/maven: manifest unknown", /does not exist.*BASE_IMAGE=example\.org\/base:1/],
     ["dial tcp 10.0.0.1:5000: connect: connection refused", /cannot be reached/],
     ["something new", /--verbose/],
+    // The last lines of a command of the Dockerfile are no word of a registry's.
+    ['building at STEP "RUN cp a b": exit status 1\nPermission denied', /a command of the Dockerfile failed/],
+    ['process "/bin/sh -c nosuch" did not complete successfully: exit code: 127: sh: nosuch: not found', /a command of the Dockerfile failed/],
+    ['building at STEP "COPY nothing /": checking on sources under "/x": copier: stat: "/nothing": no such file or directory', /does not exist/],
   ])("a build that fails with %j ends in the log's last lines, the image's name and what to do", async (line, advice) => {
     program("buildah", `for i in $(seq 100); do echo "step $i"; done; echo 'Error: ${line}' >&2; exit 7`);
     const ended = await build();
     expect(ended).toMatchObject({ code: 1, out: "" });
-    expect(ended.err).toContain(`maven-dind: | Error: ${line}`);
+    expect(ended.err).toContain(`maven-dind: | Error: ${line.split("\n")[0]}`);
     expect(ended.err).toContain("maven-dind: | step 100");
     expect(ended.err).not.toMatch(/step 1$/m);
     expect(ended.err).toMatch(/maven-dind: build failed \(exit 7\); /);
@@ -174,9 +178,71 @@ describe("build-image.sh", () => {
     expect(ended.err).toContain("somebody else pushes this tag");
   });
 
+  test("takes a context that is a link, one with a leading hyphen, and modes, links and names of any kind", async () => {
+    buildah("one");
+    fs.mkdirSync(path.join(folder, "-c/d"), { recursive: true });
+    fs.chmodSync(path.join(folder, "-c/d"), 0o3777);
+    fs.writeFileSync(path.join(folder, "-c/Dockerfile"), "FROM scratch\n");
+    fs.symlinkSync("/etc/passwd", path.join(folder, "-c/out"));
+    for (const name of ["-rf", "a b", "new\nline", "ü", "$(touch pwned)", '"q"', "back\\slash"]) fs.writeFileSync(path.join(folder, "-c", name), name);
+    fs.writeFileSync(path.join(folder, "-c/set-uid"), "");
+    fs.chmodSync(path.join(folder, "-c/set-uid"), 0o4755);
+    fs.symlinkSync("-c", path.join(folder, "linked"));
+    for (const context of ["-c", "linked"]) {
+      fs.rmSync(path.join(folder, "built"), { force: true });
+      expect((await build(["--context", context])).err).toContain("built and pushed");
+      const listed = fs.readFileSync(path.join(folder, "built"), "utf8");
+      expect(listed).toMatch(/^drwxr-xr-x .* d$/m);
+      expect(listed).toMatch(/^-rwxr-xr-x .* set-uid$/m);
+      expect(listed).toMatch(/^l.* out -> \/etc\/passwd$/m);
+      expect(listed.trim().split("\n")).toHaveLength(12);
+    }
+    expect(fs.existsSync(path.join(folder, "pwned"))).toBe(false);
+  });
+
+  test.each([
+    ["node_modules\n.env\n# a comment\n*.log\nsub/skipped/\n", ["Dockerfile", ".dockerignore", "kept", "sub", "sub/a.log"]],
+    ["*\n", ["Dockerfile", ".dockerignore"]],
+    ["node_modules\r\n/.env\r\n*.log\r\nsub\r\n", ["Dockerfile", ".dockerignore", "kept"]],
+    // What cannot be told to tar is left to the builder.
+    ["*\n!kept\n", ["Dockerfile", ".dockerignore", ".env", "kept", "node_modules", "node_modules/m", "sub", "sub/a.log", "sub/skipped", "sub/skipped/x", "top.log"]],
+    ["**/*.log\n../x\n./kept\n[k]ept\n", ["Dockerfile", ".dockerignore", ".env", "kept", "node_modules", "node_modules/m", "sub", "sub/a.log", "sub/skipped", "sub/skipped/x", "top.log"]],
+  ])("copies nothing that .dockerignore %j plainly leaves out", async (ignore, copied) => {
+    buildah("one");
+    for (const file of ["node_modules/m", ".env", "kept", "top.log", "sub/a.log", "sub/skipped/x"]) {
+      fs.mkdirSync(path.dirname(path.join(folder, "context", file)), { recursive: true });
+      fs.writeFileSync(path.join(folder, "context", file), "");
+    }
+    fs.writeFileSync(path.join(folder, "context/.dockerignore"), ignore);
+    program("ls", `cd "$2" && find . -mindepth 1 | sed 's|^./||'`);
+    expect((await build()).code).toBe(0);
+    expect(fs.readFileSync(path.join(folder, "built"), "utf8").trim().split("\n").sort()).toEqual([...copied].sort());
+  });
+
+  test("takes away what a run that was killed outright left a day ago, and nothing younger or of others", async () => {
+    buildah("one");
+    for (const name of ["build-image.aaaaaa", "build-image.bbbbbb", "other"]) fs.mkdirSync(path.join(folder, "tmp", name));
+    fs.writeFileSync(path.join(folder, "tmp/build-image.aaaaaa/login.conf"), "secret");
+    for (const name of ["build-image.aaaaaa", "other"]) fs.utimesSync(path.join(folder, "tmp", name), 1, 1);
+    expect((await build()).code).toBe(0);
+    expect(leftovers().sort()).toEqual(["build-image.bbbbbb", "other"]);
+  });
+
+  test("names itself and the fix where no temporary folder can be made", async () => {
+    expect(await build([], { TMPDIR: "/nowhere" })).toMatchObject({ code: 1, out: "", err: expect.stringMatching(/^maven-dind: no temporary folder can be made: .*TMPDIR/m) });
+  });
+
+  test("works without a home folder, and takes the password from the programs it starts", async () => {
+    buildah("one");
+    fs.appendFileSync(path.join(folder, "bin/buildah"), '\nenv >>"$FOLDER/environment"\n');
+    const ended = await build([], { HOME: "", REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: "s3cret" });
+    expect(ended.code).toBe(0);
+    expect(fs.readFileSync(path.join(folder, "environment"), "utf8")).not.toContain("s3cret");
+  });
+
   test("says what to install where the builder is missing", async () => {
     // A PATH with the shell's own tools only.
-    for (const tool of ["bash", "mktemp", "rm", "cat", "grep", "sed", "tr", "cut", "date", "chmod", "cp", "mkdir", "dirname", "tail", "awk", "base64", "head"]) {
+    for (const tool of ["bash", "mktemp", "rm", "cat", "grep", "sed", "tr", "cut", "date", "chmod", "cp", "mkdir", "dirname", "tail", "awk", "base64", "head", "find", "id", "tar"]) {
       fs.symlinkSync(`/usr/bin/${tool}`, path.join(folder, "bin", tool));
     }
     const only = { PATH: path.join(folder, "bin") };
@@ -185,6 +251,8 @@ describe("build-image.sh", () => {
       expect(ended).toMatchObject({ code: 1, out: "" });
       expect(ended.err).toContain(`maven-dind: there is ${words}; install`);
     }
+    fs.rmSync(path.join(folder, "bin/curl"));
+    expect(await build([], only)).toMatchObject({ code: 1, out: "", err: expect.stringMatching(/^maven-dind: there is no curl on PATH; install/m) });
   });
 
   test.each([
@@ -195,6 +263,8 @@ describe("build-image.sh", () => {
     [["--repository", "maven-dind"], "is no repository"],
     [["--repository", "host/Maven"], "is no repository name"],
     [["--tag", "a b"], "is no tag"],
+    [["--name", "a|b"], '"a|b" is no image name'],
+    [["--name", "../x"], "is no image name"],
     [["--builder", "kaniko"], 'builder "kaniko" is unknown'],
     [["--builder", "in-cluster"], "--namespace"],
     [["--arg", "NOVALUE"], "is not KEY=VALUE"],
@@ -264,6 +334,19 @@ describe("build-image.sh", () => {
     expect((await build(["--inspect"], { REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: "x" })).out).toBe("present\n");
     expect((await build(["--inspect", "--repository", "127.0.0.1:1/team/x"])).out).toBe("unknown\n");
     expect(pushed()).toEqual([]);
+  });
+
+  test("asks again where the registry is too busy, and never sends a log-in to an address without TLS", async () => {
+    registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab");
+    registry.options = { busy: 2 };
+    expect((await build(["--inspect"])).out).toBe("present\n");
+
+    // A registry with TLS that asks for a log-in over plain HTTP.
+    program("curl", `printf "curl %s\\n" "$*" >>"$FOLDER/calls"
+      while [ $# -gt 0 ]; do case $1 in --dump-header) printf 'HTTP/1.1 401\\r\\nWWW-Authenticate: Bearer realm="http://example.org/token",service="x"\\r\\n' >"$2" ;; esac; shift; done; printf 401`);
+    const ended = await run("build-image.sh", ["--repository", "example.org/team/x", "--tag", "t", "--inspect"], { REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: "s3cret" });
+    expect(ended.out).toBe("unknown\n");
+    expect(calls()).not.toContain("/token");
   });
 
   test("--delete deletes the image, but not one that another stack has", async () => {
@@ -388,7 +471,11 @@ describe("prepareImages", () => {
     expect((await prepareImages(offline)).found).toEqual({ "maven-dind": "unknown" });
   });
 
-  test("baseArgs finds the arguments that name images", () => {
-    expect([...baseArgs("ARG A\nFROM ${A} AS a\nFROM --platform=$BUILDPLATFORM $B as b\nFROM debian:$C\n# FROM $D\nRUN FROM=$E")]).toEqual(["A", "B"]);
+  test("pins the default of an argument that names an image, too, with other arguments filled in", async () => {
+    const digest = registry.seed("library/gradle", "base", "8.1-jdk21");
+    fs.writeFileSync(path.join(folder, "context/Dockerfile"), `ARG VERSION=1\nARG GRADLE_IMAGE=${registry.host}/library/gradle:\${VERSION}-jdk21\nFROM \${GRADLE_IMAGE}\n`);
+    const given = args("unused");
+    given.images["maven-dind"].args = { VERSION: "8.1" };
+    expect((await prepareImages(given)).images["maven-dind"].args).toEqual({ VERSION: "8.1", GRADLE_IMAGE: `${registry.host}/library/gradle:8.1-jdk21@${digest}` });
   });
 });

@@ -3,7 +3,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import fc from "fast-check";
-import { AgentImages, AgentImagesArgs, argProblems, checkedReference, declaredArgs, dockerIgnore, imageContent, imageTag } from "../../components/agent-images";
+import { AgentImages, AgentImagesArgs, argProblems, baseImages, checkedReference, declaredArgs, dockerIgnore, imageContent, imageTag } from "../../components/agent-images";
 
 const made: pulumi.runtime.MockResourceArgs[] = [];
 const digest = `sha256:${"a".repeat(64)}`;
@@ -164,6 +164,14 @@ describe("the content hash", () => {
     }
   });
 
+  test("follows a Dockerfile that is a link to a file that the ignore file leaves out", () => {
+    const root = context("c", { Containerfile: dockerfile, ".dockerignore": "*\n" });
+    fs.symlinkSync("Containerfile", path.join(root, "Dockerfile"));
+    const before = imageContent({ context: root }, "buildah").hash;
+    fs.appendFileSync(path.join(root, "Containerfile"), "USER 1000\n");
+    expect(imageContent({ context: root }, "buildah").hash).not.toBe(before);
+  });
+
   test("lists folders instead of files in a large context", () => {
     const files = Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`many/f${i}`, String(i)]));
     const content = imageContent({ context: context("c", { Dockerfile: dockerfile, ...files }) }, "buildah");
@@ -197,6 +205,39 @@ describe(".dockerignore", () => {
 test("declaredArgs finds every ARG of a Dockerfile and nothing else", () => {
   const text = 'ARG A\nARG B=1 C="x y" D\n# ARG E\nFROM ${A}\n  arg F=$B\nRUN echo ARG G\nENV H=1\nARG I=a \\\n  J=b\n';
   expect([...declaredArgs(text)].sort()).toEqual(["A", "B", "C", "D", "F", "I", "J"]);
+});
+
+test("baseImages finds what a Dockerfile takes from other images", () => {
+  const text = [
+    "ARG A",
+    'ARG V=1 W="2"',
+    "ARG G=r/gradle:${V}-$W",
+    "FROM ${A} AS a",
+    "ARG V=9",
+    "FROM --platform=$BUILDPLATFORM $G as Built",
+    "FROM debian:$V",
+    "COPY --from=built --chown=1 /x /x",
+    "COPY --from=0 /x /x",
+    "COPY --chown=1 --from=nginx:1 /x \\",
+    "  /x",
+    "RUN --mount=type=bind,from=r/tools:2,target=/t --network=none true",
+    "RUN <<EOF",
+    "FROM nothing",
+    "EOF",
+    "# FROM $D",
+    "RUN FROM=$E echo --from=x",
+    "FROM scratch",
+    "from a",
+    "FROM $MISSING",
+  ].join("\n");
+  expect(baseImages(text, { W: "3", A: "base:1" })).toEqual([
+    { instruction: "FROM ${A}", reference: "base:1", arg: "A" },
+    { instruction: "FROM $G", reference: "r/gradle:1-3", arg: "G" },
+    { instruction: "FROM debian:$V", reference: "debian:1" },
+    { instruction: "COPY --from=nginx:1", reference: "nginx:1" },
+    { instruction: "RUN --mount=from=r/tools:2", reference: "r/tools:2" },
+    { instruction: "FROM $MISSING", reference: undefined, arg: "MISSING" },
+  ]);
 });
 
 describe("AgentImages", () => {
@@ -309,6 +350,24 @@ describe("AgentImages", () => {
     expect(byPath["images.linked.dockerfile"]).toContain("outside the context");
     await settled();
     expect(commands()).toEqual([]);
+  });
+
+  test("refuses an image that is not fixed, and takes one by digest or by argument", () => {
+    const problems = (text: string): string[] => argProblems(args({ images: { x: { context: context("x", { Dockerfile: text }) } } })).map((p) => `${p.propertyPath}: ${p.reason}`);
+    expect(problems("ARG V=1\nFROM debian:$V\nCOPY --from=nginx /a /a\n")).toEqual([
+      expect.stringMatching(/^images\.x\.dockerfile: image x: "FROM debian:\$V" in .* is not a fixed image; give it by digest/),
+      expect.stringContaining('"COPY --from=nginx"'),
+    ]);
+    expect(problems(`FROM debian:12@${digest} AS one\nFROM one\nCOPY --from=nginx@${digest} /a /a\n`)).toEqual([]);
+    expect(problems("ARG BASE=debian:12\nFROM ${BASE}\n")).toEqual([]);
+  });
+
+  test("names a file whose name is no UTF-8", () => {
+    const root = context("x", { Dockerfile: dockerfile });
+    fs.writeFileSync(Buffer.concat([Buffer.from(`${root}/caf`), Buffer.from([0xe9])]), "");
+    expect(argProblems(args({ images: { x: { context: root } } })).map((p) => p.reason)).toEqual([expect.stringMatching(/^image x: a name in .* is no UTF-8 \(caf\uFFFD\); rename/)]);
+    fs.writeFileSync(path.join(root, ".dockerignore"), "caf*\n");
+    expect(argProblems(args({ images: { x: { context: root } } }))).toEqual([]);
   });
 
   test("refuses an in-cluster builder without an image, or with a cache folder", () => {

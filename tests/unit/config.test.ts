@@ -403,6 +403,11 @@ describe("builds", () => {
     });
   });
 
+  test("an own image is built even if no agent uses it; the repository's own only if one does", () => {
+    const { config } = parse({ agentImages: { go: {}, "gradle-dind": { args: { GRADLE_VERSION: "8.0" } } }, agents: [{ name: "maven", image: "maven-dind" }] });
+    expect(Object.keys(config.builds).sort()).toEqual(["controller", "go", "maven-dind"]);
+  });
+
   test("the repository's own take other arguments", () => {
     const { config } = parse({ agentImages: { "gradle-dind": { args: { GRADLE_VERSION: "8.0" } } } });
     expect(config.builds["gradle-dind"]).toMatchObject({ context: "images/gradle-dind", args: { GRADLE_VERSION: "8.0", GRADLE_IMAGE: config.images.gradle } });
