@@ -111,6 +111,8 @@ export interface BackupConfig {
   uploadLimit: number;
   /** Login at SFTP repositories. */
   ssh?: { privateKey: pulumi.Output<string>; knownHosts: string };
+  /** Snapshot that an empty home is filled from before Jenkins starts: "latest" or an id; "" for none. */
+  startFrom: string;
 }
 
 /** One mistake in the stack config, for a person to mend. */
@@ -606,6 +608,7 @@ function readBackup(section: Section): BackupConfig {
     excludes: goodExcludes ? (excludes as string[]) : [],
     uploadLimit: section.integer("uploadLimit", 0, 0, 10_000_000),
     ...(ssh && { ssh }),
+    startFrom: section.string("startFrom", { default: "", good: /^(latest|[0-9a-f]{8,64})$/, expected: "latest, or the id of a snapshot as npm run backups lists it" }),
   };
   for (const key of ["repository", "keysRepository"] as const)
     if (backup[key].startsWith("sftp:") && !ssh) section.problem("ssh", undefined, "privateKey (secret) and knownHosts, because a repository is reached over SFTP");

@@ -3,7 +3,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { AgentImages, AgentImagesArgs, prepareImages } from "./components/agent-images";
 import { IngressNginx } from "./components/ingress-nginx";
-import { describe as describeBackup, JenkinsBackup } from "./components/jenkins-backup";
+import { describe as describeBackup, JenkinsBackup, startFrom } from "./components/jenkins-backup";
 import { JenkinsMaster } from "./components/jenkins-master";
 import { NodePortRange } from "./components/node-port-range";
 import { OpenEbsStorage } from "./components/openebs-storage";
@@ -132,6 +132,7 @@ export = async () => {
       secretFiles: config.secretFiles,
       ...(config.prometheusNamespace && { prometheusNamespace: config.prometheusNamespace }),
       ...(login && { registryLogin: login }),
+      ...(config.backup?.startFrom && { beforeStart: startFrom({ ...config.backup, image: config.images.restic }, config.backup.startFrom) }),
     },
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
     { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) },

@@ -59,6 +59,9 @@ export interface JenkinsBackupArgs {
   resources?: Resources;
 }
 
+/** What restic's container needs to know. */
+export type ResticArgs = Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod">;
+
 /** Names that `npm run backup`, `backups` and `restore` rely on. */
 export const names = {
   backup: "jenkins-backup",
@@ -111,7 +114,7 @@ export function jenkinsBackupProblems(args: JenkinsBackupArgs): { propertyPath: 
 }
 
 /** restic's container, with what it needs to reach both repositories. It runs scripts/backup/home.sh. */
-export function resticContainer(args: Omit<JenkinsBackupArgs, "controllerPod">, command: string[]): Container {
+export function resticContainer(args: ResticArgs, command: string[]): Container {
   const commands = { SFTP_COMMAND: sftpCommand(args.repository), KEY_SFTP_COMMAND: sftpCommand(args.keysRepository) };
   const env = {
     RESTIC_REPOSITORY_FILE: "/run/secrets/backup/repository",
@@ -164,8 +167,39 @@ function folderRepositories(args: Pick<JenkinsBackupArgs, "repository" | "keysRe
   ].filter(({ folder }) => isFolder(folder));
 }
 
+/** What restic's container mounts. */
+function resticVolumes(args: ResticArgs): Volume[] {
+  return [
+    { name: "secrets", secret: { secretName: names.backup, defaultMode: 0o440 } },
+    { name: "scripts", configMap: { name: names.scripts } },
+    { name: "status", configMap: { name: names.status, optional: true } },
+    { name: "work", emptyDir: {} },
+    { name: "tmp", emptyDir: {} },
+    ...folderRepositories(args).map(({ volume }) => ({ name: volume, persistentVolumeClaim: { claimName: `${names.backup}-${volume}` } })),
+    ...(args.ssh ? [{ name: "ssh", secret: { secretName: `${names.backup}-ssh`, defaultMode: 0o440 } }] : []),
+  ];
+}
+
+/**
+ * What fills an empty home from a snapshot before the controller starts: a container to run first, with the volumes it
+ * needs. It runs at each start and leaves a home that holds anything alone.
+ */
+export function startFrom(args: ResticArgs, snapshot: string): { container: Container; volumes: Volume[] } {
+  const restic = resticContainer(args, ["/bin/sh", "/scripts/home.sh", "start-from", snapshot, "/var/jenkins_home"]);
+  return {
+    container: {
+      ...restic,
+      name: "start-from-snapshot",
+      volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home" }],
+      // Why it cannot go on is to be seen in `kubectl describe pod`.
+      terminationMessagePolicy: "FallbackToLogsOnError",
+    },
+    volumes: resticVolumes(args),
+  };
+}
+
 /** What every pod of the backup has, held to Pod Security level `restricted`. */
-function basePod(args: Omit<JenkinsBackupArgs, "controllerPod">): Omit<PodSpec, "volumes"> & { volumes: Volume[] } {
+function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume[] } {
   return {
     restartPolicy: "Never",
     serviceAccountName: names.backup,
@@ -181,15 +215,7 @@ function basePod(args: Omit<JenkinsBackupArgs, "controllerPod">): Omit<PodSpec, 
       seccompProfile: { type: "RuntimeDefault" },
     },
     containers: [],
-    volumes: [
-      { name: "secrets", secret: { secretName: names.backup, defaultMode: 0o440 } },
-      { name: "scripts", configMap: { name: names.scripts } },
-      { name: "status", configMap: { name: names.status, optional: true } },
-      { name: "work", emptyDir: {} },
-      { name: "tmp", emptyDir: {} },
-      ...folderRepositories(args).map(({ volume }) => ({ name: volume, persistentVolumeClaim: { claimName: `${names.backup}-${volume}` } })),
-      ...(args.ssh ? [{ name: "ssh", secret: { secretName: `${names.backup}-ssh`, defaultMode: 0o440 } }] : []),
-    ],
+    volumes: resticVolumes(args),
   };
 }
 

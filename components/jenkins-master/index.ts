@@ -29,6 +29,12 @@ export interface IngressTls {
   clusterIssuer?: string;
 }
 
+/** A container that runs to its end each time before the controller starts, with the volumes it needs; `home` is the controller's own. */
+export interface BeforeStart {
+  container: k8s.types.input.core.v1.Container;
+  volumes: k8s.types.input.core.v1.Volume[];
+}
+
 /** A template whose image may not be built yet. */
 export type AgentTemplateArgs = Omit<AgentTemplate, "image"> & { image: pulumi.Input<string> };
 
@@ -111,6 +117,8 @@ export interface JenkinsMasterArgs {
   rights?: Rights;
   /** Login for the registry of the images. Default none. */
   registryLogin?: RegistryLogin;
+  /** What runs before each start, such as a restore into an empty home. Default nothing. */
+  beforeStart?: BeforeStart;
 }
 
 /** One key of a Secret, readable for JCasC under the name `<secret>-<key>`. */
@@ -356,12 +364,15 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       ...(loginSecret && { loginSecret }),
       claim: home.metadata.name,
     });
+    // A home of hundreds of gigabytes takes its time to come from a repository.
+    const patience = args.beforeStart ? "6h" : "20m";
     new k8s.apps.v1.Deployment(
       `${name}-controller`,
       {
         metadata: { name: "jenkins", namespace: here, labels: controllerLabels },
         spec: {
           replicas: 1,
+          ...(args.beforeStart && { progressDeadlineSeconds: 6 * 3600 }),
           // Two controllers on one home corrupt it, and a rolling update waits for ever on a volume of one node.
           strategy: { type: "Recreate" },
           selector: { matchLabels: controllerLabels },
@@ -374,12 +385,12 @@ export class JenkinsMaster extends pulumi.ComponentResource {
                 ...(args.prometheusNamespace && { "prometheus.io/scrape": "true", "prometheus.io/path": "/prometheus/", "prometheus.io/port": "8080" }),
               },
             },
-            spec: pod,
+            spec: args.beforeStart ? afterFirst(pod, args.beforeStart) : pod,
           },
         },
       },
       // Agents need the role; a controller that starts without it logs errors until it has it.
-      { ...parent, dependsOn: [binding], customTimeouts: { create: "20m", update: "20m" } },
+      { ...parent, dependsOn: [binding], customTimeouts: { create: patience, update: patience } },
     );
 
     new k8s.policy.v1.PodDisruptionBudget(
@@ -592,6 +603,12 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       { parent: this },
     );
   }
+}
+
+/** A pod in which another container runs to its end first; volumes of one name are one volume. */
+export function afterFirst(pod: k8s.types.input.core.v1.PodSpec, first: BeforeStart): k8s.types.input.core.v1.PodSpec {
+  const volumes = pod.volumes as k8s.types.input.core.v1.Volume[];
+  return { ...pod, initContainers: [first.container], volumes: [...volumes, ...first.volumes.filter(({ name }) => !volumes.some((volume) => volume.name === name))] };
 }
 
 /** The controller's pod, held to Pod Security level `restricted`. */

@@ -15,6 +15,7 @@ home.sh COMMAND [ARGUMENT...]
   snapshots                      one line of JSON
   diff SNAPSHOT SNAPSHOT         what changed between two snapshots
   restore SNAPSHOT DIR           the whole home and its keys into DIR, every byte read back
+  start-from SNAPSHOT DIR        the same into the empty DIR of a controller that never ran; one that holds anything is left alone
   restore-job SNAPSHOT JOB DIR   one job of a stopped home, the present one is put aside in DIR/.replaced
   examine DIR                    job and build counts, and whether build numbers hold
   inventory DIR                  every job, and the numbers of its complete builds, one a line
@@ -43,6 +44,10 @@ HOST=jenkins
 SETTLE=60
 export RESTIC_CACHE_DIR="${RESTIC_CACHE_DIR:-$WORK_DIR/restic-cache}"
 export RESTIC_PROGRESS_FPS=0.1
+# Times of snapshots are compared as text.
+export TZ=UTC
+# Left in a home that start-from has begun to fill.
+UNFINISHED=.start-from-unfinished
 
 say() { echo "$(date -u +%H:%M:%S) $*"; }
 # $1 what happened, $2 (optional) what to do
@@ -159,16 +164,44 @@ backup_keys() {
   say "saved the keys of this home"
 }
 
+# stdin: restic's list of snapshots as JSON. Lines "TIME ID" in its order, oldest first; the list nests in newer versions.
+times_and_ids() { sed 's/{"time"/\n&/g' | sed -n 's/^{"time":"\([^"]*\)".*"short_id":"\([^"]*\)".*/\1 \2/p'; }
+
+# stdin: the same list. Those that are dated later than five minutes from now: made while a clock was wrong, if it is not wrong now.
+from_the_future() {
+  limit=$(date -u -d "@$(($(date +%s) + 300))" +%Y-%m-%dT%H:%M:%S)
+  times_and_ids | awk -v limit="$limit" 'substr($1, 1, 19) > limit'
+}
+
+# The snapshot that $1 stands for, of the list in $2: `latest` is the newest good one that is not from the future, where
+# there is another.
+resolve() {
+  [ "$1" = latest ] || { echo "$1"; return 0; }
+  times_and_ids <"$2" | LC_ALL=C sort >"$WORK_DIR/sorted"
+  from_the_future <"$2" >"$WORK_DIR/future"
+  awk -v later="$(tr '\n' ' ' <"$WORK_DIR/future")" '{ newest = $2 } index(later, $2) == 0 { sound = $2 } END { print sound != "" ? sound : newest }' "$WORK_DIR/sorted"
+}
+
 # Applies the retention to snapshots of tag $1. Locks that a killed run left are taken away once they are stale (30 min,
 # restic's own rule); until then retention waits for the next run, which costs space only.
 retain() {
-  home_restic unlock >/dev/null 2>&1 || true
-  if ! home_restic forget --quiet --host "$HOST" --tag "$1" --group-by host --keep-last "${KEEP_LAST:-3}" --keep-daily "${KEEP_DAILY:-7}" \
-    --keep-weekly "${KEEP_WEEKLY:-4}" --keep-monthly "${KEEP_MONTHLY:-6}" --prune >/dev/null 2>"$WORK_DIR/forget.err"; then
+  # It goes by the snapshots' times: while these are in doubt nothing is removed, which costs space only, too.
+  doubtful=$(printf '%s\n' "$known" | from_the_future | head -n 1)
+  if [ -n "$doubtful" ]; then
+    note="retention postponed: snapshot ${doubtful#* } is dated ${doubtful%% *}, later than now; a clock was wrong then or is now"
+    say "$note"
+    return 0
+  fi
+  forget "$1" || { home_restic unlock >/dev/null 2>&1 && forget "$1"; } || {
     grep -qi lock "$WORK_DIR/forget.err" || fail "retention failed: $(grep -v '^$' "$WORK_DIR/forget.err" | tail -n 1 | cut -c 1-300)" "the new snapshot is whole; run the backup again when the cause is mended"
     note="retention postponed: $(grep -i lock "$WORK_DIR/forget.err" | head -n 1 | cut -c 1-160)"
     say "$note"
-  fi
+  }
+}
+
+forget() {
+  home_restic forget --quiet --host "$HOST" --tag "$1" --group-by host --keep-last "${KEEP_LAST:-3}" --keep-daily "${KEEP_DAILY:-7}" \
+    --keep-weekly "${KEEP_WEEKLY:-4}" --keep-monthly "${KEEP_MONTHLY:-6}" --prune >/dev/null 2>"$WORK_DIR/forget.err"
 }
 
 # Runs at the end, however that comes. A snapshot that did not pass is taken out of "latest" and of retention.
@@ -191,11 +224,13 @@ backup() {
   proven=no snapshot='' summary='' checked='' note='' added=0 items=0 builds=0 pass=0
   trap write_result EXIT
   cd "$HOME_DIR" || fail "$HOME_DIR is missing"
+  [ ! -e "$UNFINISHED" ] || fail "$HOME_DIR is being filled from a snapshot (backup.startFrom)" "nothing was saved; the next backup is made once Jenkins has started"
   [ -e config.xml ] || [ -d jobs ] || fail "$HOME_DIR holds no jenkins_home (neither config.xml nor jobs)" "nothing was saved, so that an empty volume never pushes good snapshots out"
   # Anchored at the home; restic matches absolute paths.
   sed -n "s|^\([^#].*\)|$HOME_DIR/\1|p" "${EXCLUDES_FILE:?}" >"$WORK_DIR/excludes"
   printf '%s\n' "$HOME_DIR/secrets/master.key" "$HOME_DIR/secret.key" >>"$WORK_DIR/excludes"
   open_repository home_restic home
+  known=$snapshots
   former=$(echo "$snapshots" | tr '{' '\n' | grep '"home"' | sed -n 's/.*"items=\([0-9]*\)".*/\1/p' | tail -n 1)
   suspects=$(echo "$snapshots" | tr '{' '\n' | grep -c '"suspect"' || true)
   items=$(count_items .) builds=$(count_builds .)
@@ -240,26 +275,52 @@ backup() {
 
 # Puts the newest saved keys into folder $1. A home keeps its keys for life, so they fit every snapshot of it.
 restore_keys() {
-  key_restic cat config >/dev/null 2>"$WORK_DIR/open.err" || fail "the key repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-200)"
-  if [ "$(key_restic snapshots --no-lock --json --host "$HOST" --tag keys)" = "[]" ]; then say "no keys were ever saved"; return 0; fi
+  keys=$(key_restic snapshots --no-lock --json --host "$HOST" --tag keys 2>"$WORK_DIR/open.err") ||
+    fail "the key repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-200)"
+  if [ "$keys" = "[]" ]; then say "no keys were ever saved"; return 0; fi
   key_restic restore latest --host "$HOST" --tag keys --target "$1" >/dev/null || fail "the keys could not be restored"
   chmod 600 "$1/secret.key" "$1/secrets/master.key" 2>/dev/null || true
 }
 
 restore() {
   [ -d "$2" ] || fail "the folder $2 is missing"
-  home_restic cat config >/dev/null 2>"$WORK_DIR/open.err" || fail "the home repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-300)" "see that it can be reached and that its password is the right one"
+  home_restic snapshots --no-lock --json --host "$HOST" --tag home >"$WORK_DIR/known" 2>"$WORK_DIR/open.err" ||
+    fail "the home repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-300)" "see that it can be reached and that its password is the right one"
   sparse=
   ! home_restic help restore | grep -q -- --sparse || sparse=--sparse
+  wanted=$1
+  set -- "$(resolve "$1" "$WORK_DIR/known")" "$2"
+  [ -n "$1" ] || fail "there is no good snapshot in the home repository, so none is $wanted" "see that it is the right repository: npm run backups"
   say "restoring snapshot $1"
   home_restic restore "$1" --host "$HOST" --tag home --target "$2" --verify $sparse >"$WORK_DIR/restore.out" 2>&1 ||
     fail "restic could not restore snapshot $1: $(grep -v '^$' "$WORK_DIR/restore.out" | grep -i 'error\|fatal' | head -n 3 | tr '\n' ' ' | cut -c 1-400)" "the volume is not used; try another snapshot: npm run backups"
   restore_keys "$2"
   home_restic ls "$1" --host "$HOST" --tag home | grep -c '^/' >"$WORK_DIR/expected" || true
-  found=$(find "$2" -mindepth 1 | sed "s|^$2||" | grep -c -v '^/secret.key$\|^/secrets/master.key$\|^/lost+found') || true
+  found=$(find "$2" -mindepth 1 | sed "s|^$2||" | grep -c -v '^/secret.key$\|^/secrets/master.key$\|^/lost+found\|^/'"$UNFINISHED") || true
   [ "$found" -ge "$(cat "$WORK_DIR/expected")" ] || fail "snapshot $1 holds $(cat "$WORK_DIR/expected") files and folders, but only $found were restored"
   examine "$2"
 }
+
+# In an init container of the controller, at each of its starts. The mark is made before the first file and taken away after
+# the last check, so that an interrupted one is told from a home in use, and begun again.
+start_from() {
+  [ -d "$2" ] || fail "the folder $2 is missing"
+  if [ ! -e "$2/$UNFINISHED" ] && [ -n "$(find "$2" -mindepth 1 -maxdepth 1 ! -name lost+found | head -n 1)" ]; then
+    say "the home holds data and is left as it is"
+    return 0
+  fi
+  : >"$2/$UNFINISHED"
+  begun=$2
+  empty_begun
+  # What was begun and failed must not be taken for a home by whoever gives up starting from a snapshot.
+  trap '[ $? = 0 ] || empty_begun' EXIT
+  restore "$@"
+  trap - EXIT
+  rm -f "$2/$UNFINISHED"
+  say "the home was empty and is now as in the snapshot"
+}
+
+empty_begun() { find "$begun" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name "$UNFINISHED" -exec rm -rf {} +; }
 
 examine() {
   wrong=$(examine_folder "$1")
@@ -308,6 +369,7 @@ case "$command:$#" in
   snapshots:0) home_restic snapshots --no-lock --json --host "$HOST" --tag home --tag suspect ;;
   diff:2) home_restic diff --no-lock "$1" "$2" ;;
   restore:2) restore "$@" ;;
+  start-from:2) start_from "$@" ;;
   restore-job:3) restore_job "$@" ;;
   examine:1) examine "$1" ;;
   inventory:1) inventory "$1" ;;

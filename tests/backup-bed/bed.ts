@@ -5,11 +5,10 @@ import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result } from "../../sandbox/shell";
 import { ENV, ensurePlatform, kubectl } from "../e2e/sandbox";
 import upstream from "../../images/upstream.json";
-import { RestServer } from "./servers";
+import type { Repositories } from "./servers";
 
 /**
- * A controller with its backup in a namespace of the sandbox's cluster, and a restic REST server beside the cluster as
- * the place of the repositories: what is lost with a node is not lost with it.
+ * A controller with its backup in a namespace of the sandbox's cluster, and repositories beside the cluster.
  */
 const BED = __dirname;
 const image = (key: "jenkins" | "restic") => `${REGISTRY}/${upstream[key].image.replace(/^[^/]+\//, "")}:${upstream[key].tag}`;
@@ -20,25 +19,33 @@ const image = (key: "jenkins" | "restic") => `${REGISTRY}/${upstream[key].image.
 type Live = Record<string, any>;
 
 export class Bed {
-  readonly server: RestServer;
+  /** Whether the repositories go with this bed. */
+  private owner = true;
 
   constructor(
     readonly namespace: string,
-    port: number,
+    readonly repositories: Repositories,
     private readonly config: Record<string, string> = {},
-  ) {
-    this.server = new RestServer(port);
+  ) {}
+
+  /** Another bed that backs up to the same repositories, as another cluster or environment would after a move. */
+  twin(namespace: string, config: Record<string, string> = {}): Bed {
+    const bed = new Bed(namespace, this.repositories, config);
+    bed.owner = false;
+    return bed;
   }
 
   pulumi(args: string[], allowFailure = false): Promise<Result> {
-    return run("pulumi", [...args, "--stack", this.namespace, "--non-interactive", "--color", "never"], { cwd: BED, env: ENV, allowFailure });
+    // Words after "--" are values, whatever they begin with.
+    const end = args.includes("--") ? args.indexOf("--") : args.length;
+    return run("pulumi", [...args.slice(0, end), "--stack", this.namespace, "--non-interactive", "--color", "never", ...args.slice(end)], { cwd: BED, env: ENV, allowFailure });
   }
 
   async up(): Promise<void> {
-    await this.server.start();
+    await this.repositories.start();
     await run("pulumi", ["stack", "select", "--create", this.namespace, "--non-interactive"], { cwd: BED, env: ENV });
-    const values = { namespace: this.namespace, controllerImage: image("jenkins"), resticImage: image("restic"), repository: this.server.address("jenkins"), keysRepository: this.server.address("jenkins-keys"), ...this.config };
-    for (const [key, value] of Object.entries(values)) await this.pulumi(["config", "set", key, value]);
+    const values = { namespace: this.namespace, controllerImage: image("jenkins"), resticImage: image("restic"), repository: this.repositories.address("jenkins"), keysRepository: this.repositories.address("jenkins-keys"), ...this.repositories.config, ...this.config };
+    for (const [key, value] of Object.entries(values)) await this.pulumi(["config", "set", key, "--", value]);
     await this.pulumi(["up", "--yes", "--skip-preview"]);
     await this.answers();
   }
@@ -52,7 +59,7 @@ export class Bed {
     fs.rmSync(path.join(BED, `Pulumi.${this.namespace}.yaml`), { force: true });
     for (const volume of (await this.json(["get", "pv"])).items)
       if (volume.spec.claimRef?.namespace === this.namespace) await this.kubectl(["patch", "pv", volume.metadata.name, "-p", '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'], true);
-    this.server.remove();
+    if (this.owner) await this.repositories.remove();
   }
 
   kubectl(args: string[], allowFailure = false, input?: string): Promise<Result> {
@@ -109,6 +116,12 @@ export class Bed {
   async upOnPlatform(): Promise<void> {
     if (!(await kubectl(["get", "storageclass", "openebs-hostpath", "--ignore-not-found"]))) await ensurePlatform();
     await this.up();
+  }
+
+  /** Moves the home to another node, for good. */
+  async moveTo(node: string): Promise<void> {
+    await this.cli(["restore", "--snapshot", "now", "--node", node, "--yes"]);
+    await this.cli(["restore", "--confirm"]);
   }
 
   /** The snapshot of the last good backup. */

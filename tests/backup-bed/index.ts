@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { JenkinsBackup } from "../../components/jenkins-backup";
+import { JenkinsBackup, startFrom, type ResticArgs } from "../../components/jenkins-backup";
+import { afterFirst } from "../../components/jenkins-master";
 
 /**
  * What the tests of the backup need of the platform: the controller with its volume under the platform's own names,
@@ -18,14 +19,9 @@ const admin = new k8s.core.v1.Secret("admin", { metadata: { name: "jenkins-admin
 const home = new k8s.core.v1.PersistentVolumeClaim(
   "home",
   {
-    metadata: {
-      name: "jenkins-home",
-      namespace: here,
-      labels: { bed: "yes" },
-      // As the scheduler writes it when it has chosen a node for the first pod.
-      ...(config.get("node") && { annotations: { "volume.kubernetes.io/selected-node": config.require("node"), "pulumi.com/skipAwait": "true" } }),
-    },
-    spec: { accessModes: ["ReadWriteOnce"], storageClassName: "openebs-hostpath", resources: { requests: { storage: "2Gi" } } } },
+    metadata: { name: "jenkins-home", namespace: here, labels: { bed: "yes" } },
+    spec: { accessModes: ["ReadWriteOnce"], storageClassName: "openebs-hostpath", resources: { requests: { storage: "2Gi" } } },
+  },
   { protect: config.getBoolean("protect") ?? false },
 );
 
@@ -58,21 +54,23 @@ const pod: k8s.types.input.core.v1.PodSpec = {
     { name: "tmp", emptyDir: {} },
   ],
 };
-new k8s.apps.v1.Deployment(
-  "controller",
-  { metadata: { name: "jenkins", namespace: here, labels }, spec: { replicas: 1, strategy: { type: "Recreate" }, selector: { matchLabels: labels }, template: { metadata: { labels }, spec: pod } } },
-  { customTimeouts: { create: "15m", update: "15m" } },
-);
-
-new JenkinsBackup("backup", {
-  namespace: here,
-  homeClaim: home.metadata.name,
+const restic: ResticArgs = {
   image: config.require("resticImage"),
-  controllerPod: pod,
   repository: config.require("repository"),
   password: pulumi.secret("password of the bed's home"),
   keysRepository: config.require("keysRepository"),
   keysPassword: pulumi.secret("password of the bed's keys"),
+  environment: config.getObject<Record<string, string>>("environment"),
+  ...(config.get("sshKey") && { ssh: { privateKey: config.requireSecret("sshKey"), knownHosts: config.require("knownHosts") } }),
   keep: { last: 20, daily: 7, weekly: 4, monthly: 6 },
   checkParts: 1,
-});
+};
+const from = config.get("startFrom");
+const spec = from ? afterFirst(pod, startFrom(restic, from)) : pod;
+new k8s.apps.v1.Deployment(
+  "controller",
+  { metadata: { name: "jenkins", namespace: here, labels }, spec: { replicas: 1, strategy: { type: "Recreate" }, selector: { matchLabels: labels }, template: { metadata: { labels }, spec } } },
+  { customTimeouts: { create: "15m", update: "15m" } },
+);
+
+new JenkinsBackup("backup", { ...restic, namespace: here, homeClaim: home.metadata.name, controllerPod: pod });

@@ -1,13 +1,16 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
-import * as http from "node:http";
+import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
+import { inNode } from "../../sandbox/cluster/nodes";
 import { CACHE, NETWORK } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 
 /** Servers beside the sandbox's cluster, on its bridge, that keep what they are sent in a folder of their own: what is lost with a node is not lost with it. */
+
+const FIRST = { name: "control-plane-1" };
 
 /** A program of a pinned Go module in a folder beside this file, built once into the cache, keyed by its pins. */
 async function built(module: string, program: string): Promise<string> {
@@ -22,8 +25,21 @@ async function built(module: string, program: string): Promise<string> {
   return binary;
 }
 
+/** Where a bed keeps its repositories. */
+export interface Repositories {
+  start(): Promise<void>;
+  /** Ends it as a power cut would; what it was sent stays. */
+  stop(): void;
+  remove(): void | Promise<unknown>;
+  /** Address of a restic repository. */
+  address(name: string): string;
+  /** What the bed's stack config needs beside the addresses. */
+  readonly config: Record<string, string>;
+}
+
 /** A server that is started, stopped as a power cut would, started again with what it had, and removed. */
-abstract class Server {
+abstract class Server implements Repositories {
+  readonly config: Record<string, string> = {};
   readonly folder = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-server-"));
   protected child?: ChildProcess;
 
@@ -34,22 +50,31 @@ abstract class Server {
 
   /** Program, arguments and environment. */
   protected abstract command(): Promise<{ program: string; args: string[]; env?: NodeJS.ProcessEnv }>;
-  /** Address of a restic repository that it keeps. */
   abstract address(name: string): string;
 
   async start(): Promise<void> {
+    if (this.child) return;
     const { program, args, env } = await this.command();
     const child = spawn(program, args, { stdio: "ignore", env: { ...process.env, ...env } });
     this.child = child;
     await waitFor(`${path.basename(program)} on port ${this.port}`, 20, () => new Promise<boolean>((resolve, reject) => {
       if (child.exitCode !== null) return reject(new Error(`it ended with exit code ${child.exitCode}`));
-      http.get(`http://${this.host}:${this.port}/`, (answer) => resolve(answer.resume() !== undefined)).on("error", () => resolve(false));
+      const socket = net.connect(this.port, this.host, () => resolve(socket.destroy() !== undefined)).on("error", () => resolve(false));
     }));
   }
 
   stop(): void {
     this.child?.kill("SIGKILL");
     this.child = undefined;
+  }
+
+  /** Makes it hang, as an overloaded machine does, until `resume`. */
+  pause(): void {
+    this.child?.kill("SIGSTOP");
+  }
+
+  resume(): void {
+    this.child?.kill("SIGCONT");
   }
 
   remove(): void {
@@ -73,6 +98,7 @@ export class RestServer extends Server {
 export class S3Server extends Server {
   /** What a client needs in its environment; region us-east-1. */
   readonly credentials = { AWS_ACCESS_KEY_ID: "sandbox", AWS_SECRET_ACCESS_KEY: "secret-of-the-sandbox" } as const;
+  override readonly config = { environment: JSON.stringify(this.credentials) };
   readonly endpoint = `http://${this.host}:${this.port}`;
 
   protected async command() {
@@ -90,5 +116,48 @@ export class S3Server extends Server {
 
   address(name: string): string {
     return `s3:${this.endpoint}/${name}`;
+  }
+}
+
+/** A real sshd with its own host key and one login key; root writes, as the sandbox knows no other user. */
+export class SftpServer extends Server {
+  override readonly config: Record<string, string> = {};
+
+  protected async command() {
+    const at = (name: string) => path.join(this.folder, name);
+    for (const key of ["host", "login"]) if (!fs.existsSync(at(key))) await run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", at(key)]);
+    this.config.sshKey = fs.readFileSync(at("login"), "utf8");
+    this.config.knownHosts = `[${this.host}]:${this.port} ${fs.readFileSync(at("host.pub"), "utf8")}`;
+    // Where sshd keeps its unprivileged half.
+    fs.mkdirSync("/run/sshd", { recursive: true, mode: 0o755 });
+    const settings = [`ListenAddress ${this.host}:${this.port}`, `HostKey ${at("host")}`, `AuthorizedKeysFile ${at("login.pub")}`, "StrictModes no", "PasswordAuthentication no", "KbdInteractiveAuthentication no", "UsePAM no", "PidFile none", "Subsystem sftp internal-sftp"];
+    return { program: "/usr/sbin/sshd", args: ["-D", "-f", "/dev/null", ...settings.flatMap((line) => ["-o", line.replace(" ", "=")])] };
+  }
+
+  address(name: string): string {
+    return `sftp://root@${this.host}:${this.port}/${this.folder}/${name}`;
+  }
+}
+
+/** A folder of the sandbox's first node, which stands for a share that every node mounts. */
+export class NodeFolder implements Repositories {
+  readonly config = {};
+
+  constructor(private readonly folder: string) {}
+
+  async start(): Promise<void> {
+    await inNode(FIRST, ["install", "-d", "-o", "1000", "-g", "1000", "-m", "700", this.address("jenkins"), this.address("jenkins-keys")]);
+  }
+
+  stop(): void {
+    // A folder does not stop.
+  }
+
+  remove(): Promise<unknown> {
+    return inNode(FIRST, ["rm", "-rf", this.folder]);
+  }
+
+  address(name: string): string {
+    return path.join(this.folder, name);
   }
 }

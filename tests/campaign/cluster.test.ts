@@ -4,11 +4,13 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { waitFor } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
+import { RestServer } from "../backup-bed/servers";
 
 /** Faults of backup and restore on the sandbox's cluster, by the operators' own commands, with a real controller and real restic. */
 
 jest.setTimeout(900_000);
-const bed = new Bed("backup-campaign", 8002);
+const server = new RestServer(8002);
+const bed = new Bed("backup-campaign", server);
 
 beforeAll(() => bed.upOnPlatform());
 afterAll(() => bed.down());
@@ -95,7 +97,7 @@ test("the controller killed hard in a build comes back with every finished build
 });
 
 test("with the target gone the backup fails visibly, nothing else does", async () => {
-  bed.server.stop();
+  server.stop();
   try {
     const failed = await bed.cli(["backup"], true);
     expect(failed.code).toBe(1);
@@ -103,9 +105,37 @@ test("with the target gone the backup fails visibly, nothing else does", async (
     const events = (await bed.json(["get", "events"])).items.filter((event: { reason: string }) => event.reason === "BackupFailed");
     expect(events[0].message).toMatch(/cannot be reached/);
   } finally {
-    await bed.server.start();
+    await server.start();
   }
   await bed.cli(["backup"]);
+});
+
+test("a target that hangs for a while and is slow afterwards costs time only: the backup is good, and Jenkins goes on", async () => {
+  await bed.job("slow", 5_000_000);
+  await bed.build("slow");
+  const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+  let slow = true;
+  server.pause();
+  const pace = (async () => {
+    await sleep(15_000);
+    while (slow) {
+      server.resume();
+      await sleep(100);
+      server.pause();
+      await sleep(400);
+    }
+    server.resume();
+  })();
+  try {
+    const running = bed.cli(["backup"]);
+    await bed.build("slow", 2);
+    await running;
+  } finally {
+    slow = false;
+    await pace;
+  }
+  expect((await bed.builds()).slow).toEqual([3, 2, 1]);
+  expect((await bed.cli(["list"])).stdout).toMatch(/last backup: ok/);
 });
 
 test("destroy refuses to delete a protected home", async () => {

@@ -288,3 +288,75 @@ test("one job comes back with its builds; numbers used since are not given again
   expect([...hashes(path.join(home.home, ".replaced")).keys()].some((name) => name.endsWith("jobs/folder/jobs/b/builds/3/log"))).toBe(true);
   expect((await home.run(["restore-job", "latest", "nobody", home.home])).output).toMatch(/has no job nobody/);
 });
+
+test("an empty home starts from a snapshot, however often that is interrupted; one in use is left as it is", async () => {
+  for (let i = 1; i <= 30; i++) home.build(`job${i % 3}`, i, randomBytes(700_000));
+  const { snapshot } = await good();
+  const saved = hashes(home.home);
+  const target = path.join(home.root, "target");
+  fs.mkdirSync(path.join(target, "lost+found"), { recursive: true });
+  let killed = 0;
+  for (let i = 0; i < 5; i++) {
+    const child = home.start(["start-from", "latest", target]);
+    const done = ended(child);
+    await sleep(100 + Math.random() * 800);
+    killHard(child);
+    if ((await done).code === null) killed++;
+  }
+  expect(killed).toBeGreaterThan(1);
+  const half = await home.run(["backup"], { HOME_DIR: target });
+  expect(half.output).toMatch(/is being filled from a snapshot/);
+  expect(await home.run(["start-from", snapshot, target])).toMatchObject({ code: 0 });
+  expect(hashes(target)).toEqual(saved);
+  fs.rmSync(path.join(target, "jobs"), { recursive: true });
+  const left = hashes(target);
+  expect((await home.run(["start-from", "latest", target])).output).toMatch(/holds data and is left as it is/);
+  expect(hashes(target)).toEqual(left);
+});
+
+test("where there is no snapshot to start from, it says so and leaves nothing that looks like a home", async () => {
+  const target = fs.mkdtempSync(path.join(home.root, "target-"));
+  const without = await home.run(["start-from", "latest", target]);
+  expect(without.code).toBe(1);
+  expect(without.output).toMatch(/the home repository cannot be opened/);
+  home.build("a", 1);
+  await good();
+  expect((await home.run(["start-from", "0123abcd", target])).code).toBe(1);
+  expect(fs.readdirSync(target)).toEqual([".start-from-unfinished"]);
+  // Begun again, with a snapshot that there is.
+  expect((await home.run(["start-from", "latest", target])).code).toBe(0);
+  expect(hashes(target)).toEqual(hashes(home.home));
+});
+
+test("a clock that jumps: no snapshot is lost to the retention, and the latest is the one made last by the right clock", async () => {
+  // Both programs that read the clock, as they would with another one.
+  const shims = path.join(home.root, "bin");
+  fs.mkdirSync(shims);
+  const shim = (name: string, text: string) => fs.writeFileSync(path.join(shims, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+  shim("date", 'case "${CLOCK:+set} $*" in *-d*|" "*) exec /usr/bin/date "$@" ;; esac\nexec /usr/bin/date -d "@$CLOCK" "$@"');
+  shim("restic", '[ -z "$CLOCK" ] || case " $* " in *" backup "*) set -- "$@" --time "$(/usr/bin/date -u -d "@$CLOCK" "+%Y-%m-%d %H:%M:%S")" ;; esac\nexec /usr/bin/restic "$@"');
+  const strict = { PATH: `${shims}:${process.env.PATH}`, KEEP_LAST: "1", KEEP_DAILY: "0", KEEP_WEEKLY: "0", KEEP_MONTHLY: "0" };
+  const at = async (clock: string) => {
+    const { code, output, result } = await backup({ ...strict, CLOCK: clock });
+    if (code !== 0) throw new Error(output);
+    return result;
+  };
+  const listed = async () => (JSON.parse((await home.run(["snapshots"])).output) as { short_id: string }[]).map((s) => s.short_id).sort();
+
+  home.build("a", 1);
+  const first = await at("");
+  home.build("a", 2);
+  const future = await at(String(Date.UTC(2040, 1, 1) / 1000));
+  // The wrong clock itself sees no fault: its own retention keeps the newest only.
+  expect(await listed()).toEqual([future.snapshot]);
+  home.build("a", 3);
+  const back = await at("");
+  expect(back.message).toMatch(new RegExp(`retention postponed: snapshot ${future.snapshot} is dated 2040-02-01.*later than now`));
+  home.build("a", 4);
+  const past = await at(String(Date.UTC(2001, 1, 1) / 1000));
+  expect(past.message).toMatch(/retention postponed/);
+  expect(await listed()).toEqual([future.snapshot, back.snapshot, past.snapshot].sort());
+  expect(await listed()).not.toContain(first.snapshot);
+  expect(fs.readdirSync(path.join(await home.restore("latest"), "jobs/a/builds")).sort()).toEqual(["1", "2", "3"]);
+  expect(fs.readdirSync(path.join(await home.restore(past.snapshot), "jobs/a/builds")).sort()).toEqual(["1", "2", "3", "4"]);
+});

@@ -1,10 +1,11 @@
 import { waitFor } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
+import { RestServer } from "../backup-bed/servers";
 
 /** Backup and restore on the sandbox's cluster, by the operators' own commands, with a real controller and real restic. */
 
 jest.setTimeout(900_000);
-const bed = new Bed("backup-e2e", 8001);
+const bed = new Bed("backup-e2e", new RestServer(8001));
 
 beforeAll(() => bed.upOnPlatform());
 afterAll(() => bed.down());

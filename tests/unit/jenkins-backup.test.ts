@@ -1,5 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
-import { describe as describeResult, JenkinsBackup, type JenkinsBackupArgs, jenkinsBackupProblems, names, reportRules, saverLabels, sftpCommand } from "../../components/jenkins-backup";
+import { describe as describeResult, JenkinsBackup, type JenkinsBackupArgs, jenkinsBackupProblems, names, reportRules, saverLabels, sftpCommand, startFrom } from "../../components/jenkins-backup";
+import { afterFirst } from "../../components/jenkins-master";
 import { parseConfig } from "../../config";
 import { all, environment, objects, settled, stackConfig, the, useMocks } from "./mocks";
 
@@ -185,4 +186,30 @@ describe("config", () => {
     [{ ...backup, uploadLimit: -1 }, "backup.uploadLimit"],
     [{ ...backup, shedule: "0 2 * * *" }, "backup.shedule"],
   ])("%j is refused", (value, key) => expect(keys(value)).toEqual([key]));
+});
+
+describe("starting from a snapshot", () => {
+  test("restic comes first with the home to write to, and the controller's own volumes stay as they are", () => {
+    const pod = afterFirst(controllerPod, startFrom({ ...args, repository: "/share/home" }, "latest"));
+    expect(pod.containers).toBe(controllerPod.containers);
+    const [first] = containersOf(pod);
+    expect(first).toMatchObject({ name: "start-from-snapshot", image: args.image, command: ["/bin/sh", "/scripts/home.sh", "start-from", "latest", "/var/jenkins_home"], terminationMessagePolicy: "FallbackToLogsOnError" });
+    expect(first.securityContext).toMatchObject({ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true });
+    const volumes = pod.volumes as { name: string }[];
+    expect(new Set(volumes.map(({ name }) => name)).size).toBe(volumes.length);
+    for (const { name } of first.volumeMounts as { name: string }[]) expect(volumes.map((volume) => volume.name)).toContain(name);
+    expect(volumes.slice(0, 3)).toEqual(controllerPod.volumes);
+    expect(first.volumeMounts).toContainEqual({ name: "home", mountPath: "/var/jenkins_home" });
+    expect(volumes).toContainEqual({ name: "repository", persistentVolumeClaim: { claimName: "jenkins-backup-repository" } });
+  });
+
+  test("backup.startFrom is latest or the id of a snapshot", () => {
+    const parse = (startFrom: string) => {
+      const backup = { repository: "s3:https://s3.test/home", password: "p", keysRepository: "s3:https://s3.test/keys", keysPassword: "q", startFrom };
+      return parseConfig({ ...stackConfig("sandbox"), backup: JSON.stringify(backup) }, { ...environment, isSecret: () => true });
+    };
+    expect(parse("latest").config.backup?.startFrom).toBe("latest");
+    expect(parse("0123abcd").problems).toEqual([]);
+    expect(parse("yesterday").problems.map(({ key }) => key)).toEqual(["backup.startFrom"]);
+  });
 });
