@@ -1,5 +1,6 @@
 import { parse, stringify } from "yaml";
 import { AgentSettings, AgentTemplate, agentPod } from "./agents";
+import { check, CLOUD, cloudProblems, Keys, Value } from "./casc-schema";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
@@ -48,6 +49,20 @@ function conflicts(ours: unknown, theirs: unknown, path: string): string[] {
   return Object.keys(theirs).flatMap((key) => conflicts(ours[key], theirs[key], path === "" ? key : `${path}.${key}`));
 }
 
+/** What the kubernetes plugin would refuse in the clouds of a document. Other plugins' clouds are theirs to check. */
+function cloudsProblems(document: Record<string, unknown>): string[] {
+  const clouds = isMapping(document.jenkins) ? document.jenkins.clouds : undefined;
+  if (clouds === undefined) return [];
+  if (!Array.isArray(clouds)) return ["jenkins.clouds: a list is expected"];
+  return clouds.flatMap((cloud: unknown, i) => {
+    if (!isMapping(cloud) || !("kubernetes" in cloud)) return [];
+    const at = `jenkins.clouds[${i}].kubernetes`;
+    const problems: string[] = [];
+    const checked = check(cloud.kubernetes as Value, CLOUD, at, problems, true);
+    return problems.length > 0 ? problems : cloudProblems(checked as Keys, at);
+  });
+}
+
 /** What would keep Jenkins from starting with these documents: each mistake with its file and key. */
 export function fragmentProblems(input: CascInput): { file: string; problem: string }[] {
   const problems: { file: string; problem: string }[] = [];
@@ -71,6 +86,7 @@ export function fragmentProblems(input: CascInput): { file: string; problem: str
     const inJenkins = isMapping(document.jenkins) ? document.jenkins : {};
     if (input.login && inJenkins.securityRealm !== undefined) say("sets jenkins.securityRealm, which the stack config's login sets as well");
     if (input.rights && inJenkins.authorizationStrategy !== undefined) say("sets jenkins.authorizationStrategy, which the stack config's rights set as well");
+    cloudsProblems(document).forEach((problem) => say(`has a mistake at ${problem}`));
     for (const [other, before] of read) for (const key of conflicts(before, document, "")) say(`sets ${key}, which ${other} sets as well`);
     read.push([file, document]);
   }

@@ -222,7 +222,7 @@ function localAuthorities(): string[] {
 }
 
 function adapterSources(): string[] {
-  return [require.resolve("yaml/package.json"), require.resolve("esbuild/package.json")];
+  return [require.resolve("yaml/package.json"), require.resolve("esbuild/package.json"), path.join(HERE, "../../components/jenkins-master/casc-schema.ts")];
 }
 
 async function bundleAdapter(context: string): Promise<void> {

@@ -5,76 +5,9 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parseDocument } from "yaml";
+import { check, CLOUD, cloudProblems, isObject, type Keys, type Kind, type Value } from "../../../../components/jenkins-master/casc-schema";
 
-/** What a schema position may hold: a scalar, a list of one kind, an object, one-of by single key, or anything. */
-type Kind = "string" | "int" | "bool" | "any" | { list: Kind } | { object: Record<string, Kind> } | { symbol: Record<string, Kind> };
-
-const KEY_VALUE: Kind = { object: { key: "string", value: "string" } };
-const RETENTION: Kind = { symbol: { never: { object: {} }, always: { object: {} }, onFailure: { object: {} }, evicted: { object: {} }, default: { object: {} } } };
-const ENV_VARS: Kind = {
-  list: {
-    symbol: {
-      envVar: { object: { key: "string", value: "string" } },
-      secretEnvVar: { object: { key: "string", secretName: "string", secretKey: "string", optional: "bool" } },
-    },
-  },
-};
-const DYNAMIC_PVC: Kind = { object: { storageClassName: "string", requestsSize: "string", accessModes: "string" } };
-
-const CONTAINER: Kind = {
-  object: {
-    name: "string", image: "string", command: "string", args: "string", workingDir: "string", ttyEnabled: "bool",
-    alwaysPullImage: "bool", privileged: "bool", runAsUser: "string", runAsGroup: "string", envVars: ENV_VARS,
-    ports: { list: { object: { name: "string", containerPort: "int", hostPort: "int" } } },
-    livenessProbe: "any", shell: "string",
-    resourceRequestCpu: "string", resourceRequestMemory: "string", resourceRequestEphemeralStorage: "string",
-    resourceLimitCpu: "string", resourceLimitMemory: "string", resourceLimitEphemeralStorage: "string",
-  },
-};
-
-const TEMPLATE: Kind = {
-  object: {
-    id: "string", name: "string", namespace: "string", label: "string", nodeUsageMode: "string", inheritFrom: "string",
-    containers: { list: CONTAINER }, envVars: ENV_VARS, annotations: { list: KEY_VALUE }, imagePullSecrets: { list: { object: { name: "string" } } },
-    volumes: {
-      list: {
-        symbol: {
-          hostPathVolume: { object: { hostPath: "string", mountPath: "string", readOnly: "bool" } },
-          emptyDirVolume: { object: { mountPath: "string", memory: "bool" } },
-          persistentVolumeClaim: { object: { claimName: "string", mountPath: "string", readOnly: "bool" } },
-          secretVolume: { object: { secretName: "string", mountPath: "string", defaultMode: "string", optional: "bool" } },
-          configMapVolume: { object: { configMapName: "string", mountPath: "string", subPath: "string", optional: "bool" } },
-          nfsVolume: { object: { serverAddress: "string", serverPath: "string", mountPath: "string", readOnly: "bool" } },
-        },
-      },
-    },
-    workspaceVolume: {
-      symbol: {
-        emptyDirWorkspaceVolume: { object: { memory: "bool" } },
-        hostPathWorkspaceVolume: { object: { hostPath: "string" } },
-        persistentVolumeClaimWorkspaceVolume: { object: { claimName: "string", readOnly: "bool" } },
-        dynamicPVC: DYNAMIC_PVC, genericEphemeralVolume: DYNAMIC_PVC,
-      },
-    },
-    serviceAccount: "string", nodeSelector: "string", hostNetwork: "bool", schedulerName: "string",
-    runAsUser: "string", runAsGroup: "string", supplementalGroups: "string",
-    slaveConnectTimeout: "int", slaveConnectTimeoutStr: "int", activeDeadlineSeconds: "int", activeDeadlineSecondsStr: "int",
-    idleMinutes: "int", idleMinutesStr: "int", instanceCap: "int", instanceCapStr: "int", podRetention: RETENTION,
-    yaml: "string", yamls: { list: "string" }, yamlMergeStrategy: "any", inheritYamlMergeStrategy: "bool", showRawYaml: "bool",
-    agentContainer: "string", agentInjection: "bool", nodeProperties: "any",
-  },
-};
-
-const CLOUD: Kind = {
-  object: {
-    name: "string", serverUrl: "string", serverCertificate: "string", skipTlsVerify: "bool", namespace: "string", credentialsId: "string",
-    jenkinsUrl: "string", jenkinsTunnel: "string", webSocket: "bool", directConnection: "bool", useJenkinsProxy: "bool", jnlpregistry: "string",
-    addMasterProxyEnvVars: "bool", capOnlyOnAlivePods: "bool", containerCap: "int", containerCapStr: "int",
-    maxRequestsPerHost: "int", maxRequestsPerHostStr: "int", connectTimeout: "int", readTimeout: "int", retentionTimeout: "int", waitForPodSec: "int",
-    podRetention: RETENTION, podLabels: { list: KEY_VALUE }, restrictedPssSecurityContext: "bool", usageRestricted: "bool", defaultsProviderTemplate: "string",
-    garbageCollection: { object: { namespaces: "string", timeout: "int" } }, templates: { list: TEMPLATE },
-  },
-};
+export type { Keys, Value } from "../../../../components/jenkins-master/casc-schema";
 
 /** Keys below `jenkins` that change nothing here: Hudson lacks the feature, or they are about looks. */
 const JENKINS_ACCEPTED = [
@@ -99,11 +32,6 @@ const DOCUMENT: Kind = {
     unclassified: "any", security: "any", tool: "any", credentials: "any", appearance: "any", jobs: "any", groovy: "any", support: "any", "configuration-as-code": "any",
   },
 };
-
-/** A value of a YAML document. */
-export type Value = string | number | boolean | null | Value[] | { [key: string]: Value };
-/** One pod template or cloud after the check: known keys only, of the kinds above. */
-export type Keys = { [key: string]: Value };
 
 /** What the documents ask for, in Hudson's terms. */
 export interface Settings {
@@ -243,7 +171,10 @@ function toSettings(document: Keys, problems: string[]): Settings {
   const location = (unclassified.location ?? {}) as Keys;
   if (jenkins.mode !== undefined && !["NORMAL", "EXCLUSIVE"].includes(jenkins.mode as string)) problems.push(`jenkins.mode: ${String(jenkins.mode)}; NORMAL or EXCLUSIVE is expected`);
   const clouds = ((jenkins.clouds ?? []) as Keys[]).map((cloud) => cloud.kubernetes as Keys);
-  clouds.forEach((cloud, i) => checkTemplates(cloud, `jenkins.clouds[${i}].kubernetes`, problems));
+  clouds.forEach((cloud, i) => {
+    const at = `jenkins.clouds[${i}].kubernetes`;
+    problems.push(...cloudProblems(cloud, at), ...beyondHudson(cloud, at));
+  });
   return {
     systemMessage: (jenkins.systemMessage ?? "") as string,
     numExecutors: (jenkins.numExecutors ?? 2) as number,
@@ -280,26 +211,10 @@ function permissions(strategy: Keys, problems: string[]): string[] {
   return [...entries, ...flat];
 }
 
-function checkTemplates(cloud: Keys, at: string, problems: string[]): void {
-  const templates = (cloud.templates ?? []) as Keys[];
-  const names = new Set(templates.map((t) => t.name));
-  if (cloud.jenkinsTunnel && !/^[^/:]+:\d+$/.test(cloud.jenkinsTunnel as string)) problems.push(`${at}.jenkinsTunnel: "${String(cloud.jenkinsTunnel)}" is not host:port`);
-  if (cloud.webSocket) problems.push(`${at}.webSocket: Hudson knows no WebSocket agents; use the TCP port`);
-  templates.forEach((template, i) => {
-    const here = `${at}.templates[${i}]`;
-    if (!template.name) problems.push(`${here}.name: is missing`);
-    if (template.inheritFrom && !names.has(template.inheritFrom)) problems.push(`${here}.inheritFrom: there is no template ${String(template.inheritFrom)}`);
-    if (template.agentInjection) problems.push(`${here}.agentInjection: not known here; the jnlp image must hold the agent`);
-    for (const yaml of [template.yaml, ...((template.yamls ?? []) as Value[])]) {
-      if (!yaml) continue;
-      const parsed = parseDocument(yaml as string);
-      if (parsed.errors.length > 0) problems.push(`${here}.yaml: ${parsed.errors[0].message.split("\n")[0]}`);
-    }
-  });
-}
-
-function isObject(value: Value): value is { [key: string]: Value } {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+/** What the plugin can do and Hudson cannot. */
+function beyondHudson(cloud: Keys, at: string): string[] {
+  const injected = ((cloud.templates ?? []) as Keys[]).flatMap((template, i) => (template.agentInjection ? [`${at}.templates[${i}].agentInjection: not known here; the jnlp image must hold the agent`] : []));
+  return [...(cloud.webSocket ? [`${at}.webSocket: Hudson knows no WebSocket agents; use the TCP port`] : []), ...injected];
 }
 
 /** Merges as the plugin's default strategy does: maps grow together, anything else must not be set twice. */
@@ -321,43 +236,3 @@ function mapText(value: Value, change: (text: string, at: string) => string, at 
   return value;
 }
 
-/** Checks a value against its kind and gives it back with scalars of the right type. */
-function check(value: Value, kind: Kind, at: string, problems: string[]): Value {
-  const refuse = (expected: string): Value => {
-    problems.push(`${at || "document"}: ${expected} is expected, found ${value === null ? "nothing" : Array.isArray(value) ? "a list" : typeof value === "object" ? "a map" : `"${String(value)}"`}`);
-    return value;
-  };
-  if (kind === "any") return value;
-  if (kind === "string") return value === null ? "" : typeof value === "object" ? refuse("a text") : String(value);
-  if (kind === "int") {
-    if (typeof value === "number" && Number.isInteger(value)) return value;
-    return typeof value === "string" && /^-?\d+$/.test(value) ? Number(value) : refuse("a whole number");
-  }
-  if (kind === "bool") return typeof value === "boolean" ? value : value === "true" || value === "false" ? value === "true" : refuse("true or false");
-  if ("list" in kind) {
-    if (value === null) return [];
-    return Array.isArray(value) ? value.map((item, i) => check(item, kind.list, `${at}[${i}]`, problems)) : refuse("a list");
-  }
-  if ("symbol" in kind) {
-    // A symbol without settings may be written as a plain word.
-    const given: Value = typeof value === "string" ? { [value]: {} } : value;
-    if (!isObject(given) || Object.keys(given).length !== 1) return refuse(`one of ${Object.keys(kind.symbol).join(", ")}`);
-    const [name] = Object.keys(given);
-    if (!(name in kind.symbol)) {
-      problems.push(`${at}.${name}: not known; known are ${Object.keys(kind.symbol).join(", ")}`);
-      return value;
-    }
-    return { [name]: check(given[name] ?? {}, kind.symbol[name], `${at}.${name}`, problems) };
-  }
-  if (!isObject(value)) return value === null ? {} : refuse("a map");
-  return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => {
-      const where = at ? `${at}.${key}` : key;
-      if (!Object.hasOwn(kind.object, key)) {
-        problems.push(`${where}: not known; known are ${Object.keys(kind.object).join(", ")}`);
-        return [key, item];
-      }
-      return [key, check(item, kind.object[key], where, problems)];
-    }),
-  );
-}
