@@ -5,6 +5,7 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "./components/agent-images";
 import type { AgentTemplate, CachedTool, DockerMode, IngressTls, SecretFile, Toleration } from "./components/jenkins-master";
+import { fragmentProblems } from "./components/jenkins-master/casc";
 import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "./components/jenkins-master/login";
 import type { ControlPlaneAccess } from "./components/node-port-range";
 import { basePathProblem, type StorageInstall } from "./components/openebs-storage";
@@ -695,7 +696,7 @@ function checkRights(root: Section, login: Login | undefined, rights: Rights | u
     root.problem("login.oidc.groupsField", undefined, `the claim that lists a person's groups, because rights name ${groups.join(", ")}`, "pulumi config set --path 'login.oidc.groupsField' groups");
 }
 
-/** The YAML files of a folder, by name. What is in them is checked by JenkinsMaster, which knows what it adds. */
+/** The YAML files of a folder, by name; each mistake in them with its file and key. */
 function readFragments(root: Section, env: Environment): Record<string, string> {
   const folder = root.string("cascFolder", { default: "", expected: "a folder with JCasC documents" });
   if (folder === "" || !env.listFolder) return {};
@@ -703,7 +704,11 @@ function readFragments(root: Section, env: Environment): Record<string, string> 
   try {
     const files = env.listFolder(at).filter((file) => /\.ya?ml$/.test(file));
     if (files.length === 0) root.problem("cascFolder", folder, "a folder with files that end in .yaml");
-    return Object.fromEntries(files.sort().map((file) => [file, env.readFile(path.join(at, file))]));
+    const fragments = Object.fromEntries(files.sort().map((file) => [file, env.readFile(path.join(at, file))]));
+    // Which keys the platform's own document sets does not depend on what it is rendered from.
+    const own = { url: "", namespace: "", agentsNamespace: "", containerCap: 1, templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
+    for (const { file, problem } of fragmentProblems({ ...own, fragments })) root.problem("cascFolder", `${file}: ${problem}`, "documents that Jenkins takes", `edit ${path.join(folder, file)}`);
+    return fragments;
   } catch (error) {
     root.problem("cascFolder", folder, "a folder that can be read", `${(error as Error).message}; correct the path or its permissions`);
     return {};

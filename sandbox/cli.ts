@@ -110,7 +110,9 @@ async function addNode(name: string | undefined): Promise<void> {
 }
 
 async function takeOut(node: Node): Promise<void> {
-  await action(`drain ${node.name}`, () => kubectl(TOOLS, ["drain", node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"]));
+  // A machine that is gone for good may have been taken out of the cluster already.
+  const known = (await kubectl(TOOLS, ["get", "node", node.name, "--ignore-not-found", "-o", "name"])).stdout !== "";
+  if (known) await action(`drain ${node.name}`, () => kubectl(TOOLS, ["drain", node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"]));
   if (node.role === "control-plane") await action("leave etcd", () => inNode(node, ["kubeadm", "reset", "--force"]));
   await action(`remove ${node.name}`, async () => {
     await kubectl(TOOLS, ["delete", "node", node.name, "--ignore-not-found"]);

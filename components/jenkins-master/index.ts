@@ -403,6 +403,17 @@ export class JenkinsMaster extends pulumi.ComponentResource {
       parent,
     );
 
+    new k8s.policy.v1.PodDisruptionBudget(
+      `${name}-agents-disruption-budget`,
+      {
+        metadata: { name: "jenkins-agents", namespace: there, labels },
+        // More than there can ever be: no running agent may be evicted, so that a drain waits for its build. Agents are pods
+        // without a controller, for which Kubernetes takes a whole minAvailable only.
+        spec: { minAvailable: 1_000_000, selector: { matchLabels: { jenkins: "agent" } } },
+      },
+      parent,
+    );
+
     new k8s.networking.v1.Ingress(
       `${name}-ingress`,
       {

@@ -63,6 +63,14 @@ test("every mistake is reported at once, by key, with what was found", async () 
   for (const words of ["domain", "not_a_domain", "storageSize", "nodePortRange", "1000-2000", "80 and 443"]) expect(said).toContain(words);
 });
 
+test("a key of a cloud that the kubernetes plugin does not know is named, with its file", async () => {
+  const casc = path.join(folder, "casc");
+  fs.mkdirSync(casc);
+  fs.writeFileSync(path.join(casc, "clouds.yaml"), "jenkins:\n  clouds:\n    - kubernetes:\n        name: other\n        templates: [{ name: t, contaners: [] }]\n");
+  const said = await refused((config) => (config.cascFolder = casc));
+  for (const words of ["clouds.yaml", "jenkins.clouds[0].kubernetes.templates[0].contaners", "containers"]) expect(said).toContain(words);
+});
+
 test("a context that the kubeconfig does not have is answered with those it has", async () => {
   const said = await refused((config) => (config.kubeContext = "production"));
   for (const words of ["kubeContext", "production", "kubernetes-admin@sandbox"]) expect(said).toContain(words);

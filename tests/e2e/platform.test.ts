@@ -122,6 +122,89 @@ describe("the platform on a live cluster", () => {
     expect(pod.spec.containers.find((container) => container.name === "jnlp")?.image).toBe((await outputs()).agentImages["gradle-dind"]);
   });
 
+  test("the controller may handle agents in their namespace and nothing else; agents may do nothing", async () => {
+    const may = async (account: string, verb: string, what: string, namespace: string) =>
+      (await kubectl(["auth", "can-i", verb, what, "-n", namespace, "--as", `system:serviceaccount:${account}`], { allowFailure: true })).trim().split("\n").pop();
+    const allowed = [["create", "pods"], ["delete", "pods"], ["watch", "pods"], ["create", "pods/exec"], ["get", "pods/log"], ["watch", "events"]];
+    for (const [verb, what] of allowed) expect([verb, what, await may("jenkins:jenkins", verb, what, "jenkins-agents")]).toEqual([verb, what, "yes"]);
+    const forbidden = [
+      ["get", "secrets", "jenkins-agents"], ["create", "deployments.apps", "jenkins-agents"], ["create", "rolebindings.rbac.authorization.k8s.io", "jenkins-agents"],
+      ["get", "secrets", "jenkins"], ["create", "pods", "jenkins"], ["create", "pods", "default"], ["create", "pods", "kube-system"], ["list", "nodes", "default"],
+    ];
+    for (const [verb, what, where] of forbidden) expect([verb, what, where, await may("jenkins:jenkins", verb, what, where)]).toEqual([verb, what, where, "no"]);
+    for (const account of ["jenkins-agents:jenkins-agent", "jenkins-agents:default", "jenkins:default"])
+      for (const [verb, what, where] of [["create", "pods", "jenkins-agents"], ["get", "pods", "jenkins-agents"], ["get", "secrets", "jenkins"], ["get", "configmaps", "jenkins"]])
+        expect([account, verb, what, where, await may(account, verb, what, where)]).toEqual([account, verb, what, where, "no"]);
+  });
+
+  test("the network policies fence controller and agents", async () => {
+    interface Policy { spec: { podSelector: object; policyTypes: string[]; ingress?: { ports: { port: number }[] }[]; egress?: { to: { ipBlock?: { except?: string[] } }[] }[] } }
+    const controller = await kubectlJson<Policy>(["-n", "jenkins", "get", "networkpolicy", "jenkins"]);
+    expect(controller.spec.policyTypes).toEqual(["Ingress"]);
+    expect(controller.spec.ingress?.map(({ ports }) => ports.map(({ port }) => port))).toEqual([[8080], [8080, 50000]]);
+    const agents = await kubectlJson<Policy>(["-n", "jenkins-agents", "get", "networkpolicy", "jenkins-agents"]);
+    expect(agents.spec).toMatchObject({ podSelector: {}, policyTypes: ["Ingress", "Egress"] });
+    expect(agents.spec.ingress ?? []).toEqual([]);
+    const addresses = (await kubectl(["get", "endpointslices", "-l", "kubernetes.io/service-name=kubernetes", "-o", "jsonpath={.items[*].endpoints[*].addresses[*]}"])).split(" ");
+    const fenced = agents.spec.egress?.flatMap(({ to }) => to.flatMap(({ ipBlock }) => ipBlock?.except ?? []));
+    expect(fenced).toEqual(expect.arrayContaining(addresses.map((address) => `${address}/32`)));
+  });
+
+  test("the controller builds nothing: it has no executors, and a job without label waits", async () => {
+    const { computer } = JSON.parse(await jenkins("GET", "/computer/api/json")) as { computer: { displayName: string; numExecutors: number }[] };
+    expect(computer.map(({ numExecutors }) => numExecutors)).toEqual([0]);
+    await createJob("e2e-anywhere", jobXml("", "true").replace(/<assignedNode>.*<\/canRoam>/, "<canRoam>true</canRoam>"));
+    try {
+      await startBuild("e2e-anywhere");
+      const waiting = async () => (JSON.parse(await jenkins("GET", "/queue/api/json")) as { items: { id: number; task: { name: string } }[] }).items.find(({ task }) => task.name === "e2e-anywhere");
+      const item = await waitFor("the job to be queued", 20, waiting);
+      await new Promise((resolve) => setTimeout(resolve, 3000));
+      expect((await waiting())?.id).toBe(item.id);
+      expect(await agentPods()).toEqual([]);
+      await jenkins("POST", `/queue/cancelItem?id=${item.id}`);
+    } finally {
+      await deleteJob("e2e-anywhere");
+    }
+  });
+
+  test("a broken configuration is refused and the former one stays in force; a good one is in force under a running build", async () => {
+    const description = async () => (JSON.parse(await jenkins("GET", "/api/json")) as { description: string | null }).description ?? "";
+    const log = () => kubectl(["-n", "jenkins", "logs", "deployment/jenkins", "-c", "config-reload"]);
+    const apply = async (text: string | null) => {
+      await kubectl(["-n", "jenkins", "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { "e2e.yaml": text } })]);
+      // The kubelet looks at a pod's volumes when the pod changes, else about once a minute.
+      await kubectl(["-n", "jenkins", "annotate", "pod", "-l", controllerLabels, "--overwrite", `build-platform/e2e=${Date.now()}`]);
+    };
+    const job = "e2e-reload";
+    const before = (await controllerPods()).map(({ metadata }) => metadata.uid);
+    const former = await description();
+    await createJob(job, jobXml("maven", "set -eu; test ! -e /var/run/secrets/kubernetes.io; echo begun; while [ ! -e /tmp/go ]; do sleep 0.5; done; echo ended"));
+    try {
+      const number = await startBuild(job);
+      const agent = await waitFor("the build to run", 120, async () => {
+        const build = await request("GET", `/job/${job}/${number}/consoleText`, { auth: await adminAuth() });
+        return build.body.includes("begun") && (await agentPods())[0]?.metadata.name;
+      });
+      await apply("jenkins:\n  systemMesage: broken\n");
+      await waitFor("the refusal in the sidecar's log", 150, async () => (await log()).includes("jenkins.systemMesage"));
+      expect(await log()).toMatch(/Jenkins refuses the changed configuration \(status 500\); the former one stays in force/);
+      expect(await description()).toBe(former);
+      await apply("jenkins:\n  systemMessage: changed under a build\n");
+      await waitFor("the new message", 150, async () => (await description()) === "changed under a build");
+      expect((await log()).trim().split("\n").pop()).toBe("the changed configuration is in force");
+      expect((await controllerPods()).map(({ metadata }) => metadata.uid)).toEqual(before);
+      await kubectl(["-n", "jenkins-agents", "exec", agent, "-c", "jnlp", "--", "touch", "/tmp/go"]);
+      const build = await finishedBuild(job, number);
+      expect(build.result).toBe("SUCCESS");
+      expect(build.builtOn).toBe(agent);
+    } finally {
+      await apply(null);
+      await deleteJob(job);
+      await waitFor("the former configuration to be in force again", 150, async () => (await description()) === former);
+      await waitFor("the agent's pod to be gone", 120, async () => (await agentPods()).length === 0);
+    }
+  });
+
   test("a second up changes nothing and preview says so", async () => {
     await pulumi(["preview", "--stack", STACK, "--expect-no-changes"]);
     const out = await up("--expect-no-changes");

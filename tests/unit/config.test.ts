@@ -421,15 +421,23 @@ describe("builds", () => {
 });
 
 describe("the site's own configuration as code", () => {
-  const env = { ...environment, listFolder: (folder: string) => (folder === "/home/someone/jcasc" ? ["b.yml", "a.yaml", "README.md"] : []), readFile: (file: string) => (file.includes("jcasc") ? `# ${file}` : privateKey) };
+  const env = { ...environment, listFolder: (folder: string) => (folder === "/home/someone/jcasc" ? ["b.yml", "a.yaml", "README.md"] : []), readFile: (file: string) => (file.includes("jcasc") ? `{} # ${file}` : privateKey) };
 
   test("is read from its folder, YAML files only, in order of name", () => {
     const { config, problems } = parse({ cascFolder: "~/jcasc", secretFiles: [{ secret: "github", key: "token" }] }, env);
     expect(problems).toEqual([]);
-    expect(config.cascFragments).toEqual({ "a.yaml": "# /home/someone/jcasc/a.yaml", "b.yml": "# /home/someone/jcasc/b.yml" });
+    expect(config.cascFragments).toEqual({ "a.yaml": "{} # /home/someone/jcasc/a.yaml", "b.yml": "{} # /home/someone/jcasc/b.yml" });
     expect(Object.keys(config.cascFragments)).toEqual(["a.yaml", "b.yml"]);
     expect(config.secretFiles).toEqual([{ secret: "github", key: "token" }]);
     expect(parse().config.cascFragments).toEqual({});
+  });
+
+  test("is refused with every mistake, its file and its key", () => {
+    const found = problemsOf({ cascFolder: "~/jcasc" }, { ...env, readFile: (file) => (file.endsWith("a.yaml") ? "jenkins: { numExecutors: 2 }" : file.endsWith("b.yml") ? "jenkins: { clouds: [{ kubernetes: { nam: x } }] }" : privateKey) });
+    expect(found.map(({ key, found: what, fix }) => [key, what.slice(0, 60), fix])).toEqual([
+      ["cascFolder", "a.yaml: sets jenkins.numExecutors, which jenkins.yaml sets a", "edit ~/jcasc/a.yaml"],
+      ["cascFolder", "b.yml: has a mistake at jenkins.clouds[0].kubernetes.nam: no", "edit ~/jcasc/b.yml"],
+    ]);
   });
 
   test("is missed where the folder is empty or not there", () => {

@@ -76,6 +76,7 @@ describe("the controller", () => {
         "NetworkPolicy jenkins-agents/jenkins-agents",
         "NetworkPolicy jenkins/jenkins",
         "PersistentVolumeClaim jenkins/jenkins-home",
+        "PodDisruptionBudget jenkins-agents/jenkins-agents",
         "PodDisruptionBudget jenkins/jenkins",
         "Role jenkins-agents/jenkins",
         "RoleBinding jenkins-agents/jenkins",
@@ -479,6 +480,14 @@ describe("agents", () => {
     expect(spec({}).topologySpreadConstraints[0]).toMatchObject({ topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: { jenkins: "agent" } } });
     expect(spec({ spread: false })).not.toHaveProperty("topologySpreadConstraints");
     expect(spec({ nodeSelector: { a: "b" }, tolerations: [{ operator: "Exists" }] })).toMatchObject({ nodeSelector: { a: "b" }, tolerations: [{ operator: "Exists" }] });
+  });
+
+  test("no agent is evicted under its build", async () => {
+    await make();
+    const { spec } = the("PodDisruptionBudget", "jenkins-agents").inputs;
+    // For pods without a controller only a whole minAvailable counts.
+    expect(spec).toEqual({ minAvailable: 1_000_000, selector: { matchLabels: { jenkins: "agent" } } });
+    expect((agentPod(maven, settings) as Json).metadata.labels).toMatchObject(spec.selector.matchLabels);
   });
 
   test("the namespace is as strict as its agents allow", () => {

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import type { Keys } from "../../sandbox/images/jenkins/adapter/casc";
 import { agentsToAccept, agentsToMake, agentsToRemove, orphans, type Agent, type HudsonState, type Source } from "../../sandbox/images/jenkins/adapter/plan";
-import { agentName, combine, CONTROLLER_LABEL, inherit, labelValue, renderPod, RETENTION_ANNOTATION, words, type Pod } from "../../sandbox/images/jenkins/adapter/pod";
+import { agentName, combine, CONTROLLER_LABEL, inherit, labelValue, renderPod, REFRESHED_ANNOTATION, RETENTION_ANNOTATION, words, type Pod } from "../../sandbox/images/jenkins/adapter/pod";
 
 const identity = { name: "maven-abcde", secret: "s3cret", controller: "jenkins.jenkins.svc_8080" };
 const cloud: Keys = { name: "kubernetes", jenkinsUrl: "http://jenkins.jenkins.svc:8080/", jenkinsTunnel: "jenkins-agent.jenkins.svc:50000", podLabels: [{ key: "jenkins", value: "agent" }] };
@@ -243,9 +243,16 @@ describe("which agents are made and removed", () => {
     expect(removed(lost, offline, running("a"), 62_000)).toEqual([{ name: "a", trouble: "its connection was lost and did not come back" }]);
   });
 
-  test("pods of this controller without an agent are orphans; others' and retained ones are not", () => {
-    const pod = (name: string, controller: string, retention = "never", phase = "Running"): Pod => ({ metadata: { name, labels: { [CONTROLLER_LABEL]: controller }, annotations: { [RETENTION_ANNOTATION]: retention } }, status: { phase } });
-    const pods = [pod("mine", "c"), pod("known", "c"), pod("foreign", "d"), pod("kept", "c", "always"), pod("failed", "c", "onFailure", "Failed"), pod("fine", "c", "onFailure")];
-    expect(orphans(pods, "c", new Set(["known"]))).toEqual(["mine", "fine"]);
+  test("an agent whose pod is gone goes, also while its connection still looks open", () => {
+    expect(removed(agent("a"), node("a", { idle: false, used: true }), undefined, 1)).toEqual([{ name: "a", trouble: "its pod is gone" }]);
+  });
+
+  test("pods of this controller without an agent are orphans once nobody vouched for them long enough; others' and retained ones are not", () => {
+    const pod = (name: string, controller: string, retention = "never", phase = "Running", refreshed?: number): Pod => ({
+      metadata: { name, labels: { [CONTROLLER_LABEL]: controller }, annotations: { [RETENTION_ANNOTATION]: retention, ...(refreshed && { [REFRESHED_ANNOTATION]: String(refreshed) }) } },
+      status: { phase },
+    });
+    const pods = [pod("mine", "c"), pod("known", "c"), pod("foreign", "d"), pod("kept", "c", "always"), pod("failed", "c", "onFailure", "Failed"), pod("fine", "c", "onFailure"), pod("fresh", "c", "never", "Running", 900_000), pod("stale", "c", "never", "Running", 600_000)];
+    expect(orphans(pods, "c", new Set(["known"]), 1_000_000, 300_000)).toEqual(["mine", "fine", "stale"]);
   });
 });

@@ -2,7 +2,7 @@
 import type { Hudson } from "./hudson";
 import { Kubernetes } from "./kubernetes";
 import { agentsToAccept, agentsToMake, agentsToRemove, idleMinutes, isRetained, orphans, podSummary, type Agent, type HudsonState, type Source } from "./plan";
-import { agentName, CONTROLLER_LABEL, inherit, labelValue, renderPod, WORKING_DIR, type Pod } from "./pod";
+import { agentName, CONTROLLER_LABEL, inherit, labelValue, REFRESHED_ANNOTATION, renderPod, WORKING_DIR, type Pod } from "./pod";
 import type { Keys } from "./casc";
 
 /** Time between two looks at Hudson's queue, in milliseconds. */
@@ -10,7 +10,9 @@ const LOOK_MS = 250;
 /** Time between two looks at the pods while agents start, while they only run, and between two searches for orphans. */
 const STARTING_MS = 300;
 const PODS_MS = 1_000;
-const ORPHANS_MS = 60_000;
+const ORPHANS_MS = 30_000;
+/** The plugin's default of garbageCollection.timeout in seconds. */
+const ORPHAN_TIMEOUT_S = 300;
 /** A template whose pod could not be made or started rests for this long, doubled for each failure in a row. */
 const PAUSE_MS = 5_000;
 const LONGEST_PAUSE_MS = 60_000;
@@ -66,7 +68,8 @@ export class CloudWatcher {
     }
     if (this.clouds.length > 0 && now - this.orphansSeen > ORPHANS_MS) {
       this.orphansSeen = now;
-      await this.removeOrphans();
+      await this.vouch(now);
+      await this.removeOrphans(now);
     }
     const starting = [...this.agents.values()].some((agent) => !agent.accepting);
     if (this.agents.size > 0 && now - this.podsSeen > (starting ? STARTING_MS : PODS_MS)) {
@@ -79,7 +82,7 @@ export class CloudWatcher {
       agent.accepting = true;
     }
     // An agent that was made after the last look at the pods has no pod there yet.
-    const known = [...this.agents.values()].filter((agent) => agent.made < this.podsSeen || state.agents.some((a) => a.name === agent.name && a.online));
+    const known = [...this.agents.values()].filter((agent) => agent.made < this.podsSeen);
     await Promise.all(agentsToRemove(state, known, this.pods, now).map(({ name, trouble }) => this.remove(name, trouble)));
     const wanted = agentsToMake(state, [...this.agents.values()], this.sources, (source) => (this.pauses.get(this.key(source))?.until ?? 0) > now);
     await Promise.all(wanted.map((source) => this.make(source)));
@@ -110,7 +113,9 @@ export class CloudWatcher {
         label: (template.label ?? "") as string,
         reusable: idleMinutes(template) > 0,
       });
-      await api.createPod(api.namespace(template), renderPod(cloud, template, { name, secret, controller: controllerLabel(cloud) }));
+      const pod = renderPod(cloud, template, { name, secret, controller: controllerLabel(cloud) });
+      pod.metadata.annotations[REFRESHED_ANNOTATION] = String(Date.now());
+      await api.createPod(api.namespace(template), pod);
       this.log(`cloud: agent ${name}: pod made in ${api.namespace(template)} from template ${String(template.name)}`);
     } catch (e) {
       this.log(`cloud: agent ${name}: cannot be made from template ${String(template.name)}: ${(e as Error).message}`);
@@ -152,13 +157,25 @@ export class CloudWatcher {
     return new Map(lists.flat().map((pod) => [pod.metadata.name as string, pod]));
   }
 
-  private async removeOrphans(): Promise<void> {
+  /** Tells other looks, also a later controller's, which pods have an agent behind them. */
+  private async vouch(now: number): Promise<void> {
+    for (const { name, source } of this.agents.values()) {
+      const api = this.clouds.find((c) => c.settings === source.cloud)?.api ?? new Kubernetes(source.cloud);
+      await api.annotatePod(api.namespace(source.template), name, { [REFRESHED_ANNOTATION]: String(now) });
+    }
+  }
+
+  /** Only where the document asks for it, as in the plugin. */
+  private async removeOrphans(now: number): Promise<void> {
     for (const { settings, api } of this.clouds) {
+      const collection = settings.garbageCollection as Keys | undefined;
+      if (!collection) continue;
       const controller = controllerLabel(settings);
-      const namespaces = new Set(((settings.templates ?? []) as Keys[]).map((template) => api.namespace(template)));
-      for (const namespace of namespaces) {
+      const timeout = Number(collection.timeout ?? ORPHAN_TIMEOUT_S) * 1000;
+      const named = String(collection.namespaces ?? "").split(/[\s,]+/).filter(Boolean);
+      for (const namespace of new Set([api.namespace({}), ...named])) {
         const pods = await api.listPods(namespace, `${CONTROLLER_LABEL}=${controller}`);
-        for (const name of orphans(pods, controller, this.agents)) {
+        for (const name of orphans(pods, controller, this.agents, now, timeout)) {
           const pod = pods.find((p) => p.metadata.name === name);
           this.log(`cloud: pod ${namespace}/${name} belongs to no agent of this controller (${podSummary(pod)}), deleted`);
           await api.deletePod(namespace, name);

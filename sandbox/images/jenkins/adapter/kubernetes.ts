@@ -34,20 +34,27 @@ export class Kubernetes {
     return (await this.call("GET", `/api/v1/namespaces/${namespace}/pods?labelSelector=${encodeURIComponent(labelSelector)}`)).items as Pod[];
   }
 
+  /** Changes annotations of a pod; one that is gone is no error. */
+  async annotatePod(namespace: string, name: string, annotations: Record<string, string>): Promise<void> {
+    await this.unlessGone(this.call("PATCH", `/api/v1/namespaces/${namespace}/pods/${name}`, { metadata: { annotations } }));
+  }
+
   /** Deletes a pod; one that is gone already is no error. */
   async deletePod(namespace: string, name: string): Promise<void> {
-    try {
-      await this.call("DELETE", `/api/v1/namespaces/${namespace}/pods/${name}`);
-    } catch (e) {
+    await this.unlessGone(this.call("DELETE", `/api/v1/namespaces/${namespace}/pods/${name}`));
+  }
+
+  private async unlessGone(call: Promise<Pod>): Promise<void> {
+    await call.catch((e: unknown) => {
       if (!(e instanceof ApiError && e.status === 404)) throw e;
-    }
+    });
   }
 
   private call(method: string, path: string, body?: Pod): Promise<Pod> {
     return new Promise((resolve, reject) => {
       const text = body && JSON.stringify(body);
       // The token is short-lived: the kubelet renews the file.
-      const headers = { authorization: `Bearer ${fs.readFileSync(`${ACCOUNT}/token`, "utf8").trim()}`, accept: "application/json", ...(text ? { "content-type": "application/json", "content-length": Buffer.byteLength(text) } : {}) };
+      const headers = { authorization: `Bearer ${fs.readFileSync(`${ACCOUNT}/token`, "utf8").trim()}`, accept: "application/json", ...(text ? { "content-type": method === "PATCH" ? "application/merge-patch+json" : "application/json", "content-length": Buffer.byteLength(text) } : {}) };
       const ca = (this.cloud.serverCertificate as string) || (fs.existsSync(`${ACCOUNT}/ca.crt`) ? fs.readFileSync(`${ACCOUNT}/ca.crt`) : undefined);
       const timeout = (Number(this.cloud.readTimeout ?? 0) || 15) * 1000;
       const req = https.request(`${this.server}${path}`, { method, headers, ca, agent: this.agent, timeout, rejectUnauthorized: this.cloud.skipTlsVerify !== true }, (res) => {

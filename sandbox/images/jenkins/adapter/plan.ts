@@ -3,7 +3,7 @@
  * to make and which to remove. Pure: the clock and everything seen come in as arguments.
  */
 import type { Keys } from "./casc";
-import { CONTROLLER_LABEL, RETENTION_ANNOTATION, type Pod } from "./pod";
+import { CONTROLLER_LABEL, REFRESHED_ANNOTATION, RETENTION_ANNOTATION, type Pod } from "./pod";
 
 /** What the bridge inside Hudson reports. */
 export interface HudsonState {
@@ -97,6 +97,8 @@ export function agentsToRemove(state: HudsonState, agents: Agent[], pods: Map<st
     const limit = idleMinutes(agent.source.template);
     const gone = (trouble?: string): Removal[] => [{ name: agent.name, ...(trouble ? { trouble } : {}) }];
     if (!node) return gone("its node was removed in the controller");
+    // Whatever the connection looks like: a node that lost its power never closes it.
+    if (!pod) return gone(podTrouble(pod));
     if (node.idle && node.used && limit === 0) return gone();
     if (node.idle && node.online && agent.accepting && now - node.idleSince > Math.max(limit * 60_000, node.used ? 0 : UNUSED_MS)) return gone();
     if (node.online && agent.accepting) return [];
@@ -149,9 +151,14 @@ export function isRetained(pod: Pod): boolean {
   return retention === "always" || ((retention === "onFailure" || retention === "evicted") && pod.status?.phase === "Failed");
 }
 
-/** Pods of this controller that no agent stands behind, such as those of a controller that was killed. */
-export function orphans(pods: Pod[], controller: string, agents: { has(name: string): boolean }): string[] {
+/**
+ * Pods of this controller that no agent stands behind, such as those of a controller that was killed, and that nobody
+ * has vouched for within the cloud's garbage collection timeout.
+ */
+export function orphans(pods: Pod[], controller: string, agents: { has(name: string): boolean }, now: number, timeoutMs: number): string[] {
+  const refreshed = (pod: Pod) => Number(pod.metadata.annotations?.[REFRESHED_ANNOTATION] ?? 0);
   return pods
     .filter((pod) => pod.metadata.labels?.[CONTROLLER_LABEL] === controller && !pod.metadata.deletionTimestamp && !agents.has(pod.metadata.name as string) && !isRetained(pod))
+    .filter((pod) => now - refreshed(pod) > timeoutMs)
     .map((pod) => pod.metadata.name as string);
 }

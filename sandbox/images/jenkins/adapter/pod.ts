@@ -23,6 +23,8 @@ export interface AgentIdentity {
 export const WORKING_DIR = "/home/jenkins/agent";
 export const CONTROLLER_LABEL = "kubernetes.jenkins.io/controller";
 export const RETENTION_ANNOTATION = "kubernetes.jenkins.io/pod-retention";
+/** When the controller last vouched for a pod, in milliseconds since the epoch. */
+export const REFRESHED_ANNOTATION = "kubernetes.jenkins.io/last-refresh";
 
 /** Template with what it inherits; containers, volumes and lists are joined, texts and numbers replaced. */
 export function inherit(template: Keys, all: Keys[], seen: string[] = []): Keys {
