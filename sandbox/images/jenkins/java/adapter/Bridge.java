@@ -160,6 +160,8 @@ public final class Bridge extends HttpServlet {
         }
         if (hudson.getNumExecutors() != in.getInt("numExecutors")) {
             hudson.setNumExecutors(in.getInt("numExecutors"));
+            // The number reaches the running controller's own executors only with the list of its nodes.
+            hudson.setNodes(hudson.getNodes());
         }
         hudson.setSystemMessage(text(in, "systemMessage"));
         if (in.has("url")) {
