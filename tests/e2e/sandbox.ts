@@ -1,6 +1,9 @@
 import { execFileSync } from "node:child_process";
 import * as http from "node:http";
 import * as path from "node:path";
+import { parse } from "yaml";
+import type { AgentSettings, AgentTemplate } from "../../components/jenkins-master/agents";
+import { cascConfig, type CascInput } from "../../components/jenkins-master/casc";
 import { inNode } from "../../sandbox/cluster/nodes";
 import { environment } from "../../sandbox/environment";
 import { KUBECONFIG, REPO } from "../../sandbox/paths";
@@ -147,4 +150,42 @@ export async function finishedBuild(name: string, number: number, seconds = 300)
 export function unpack(fixture: string): string {
   const archive = execFileSync("tar", ["-C", path.join(REPO, "tests/fixtures", fixture), "-cz", "."]).toString("base64");
   return `rm -rf src build target && echo ${archive} | base64 -d | tar -xz`;
+}
+
+interface Cloud {
+  namespace: string;
+  templates: { yaml: string }[];
+}
+
+/** The platform's own cloud, as it stands in the ConfigMap. */
+async function ownCloud(): Promise<Cloud> {
+  const { data } = await kubectlJson<{ data: Record<string, string> }>(["-n", "jenkins", "get", "configmap", "jenkins-casc"]);
+  return (parse(data["jenkins.yaml"]) as { jenkins: { clouds: { kubernetes: Cloud }[] } }).jenkins.clouds[0].kubernetes;
+}
+
+/** A template with the first agent's image and nothing else: no docker daemon, no caches. Its label is its name. */
+export async function plainTemplate(name: string): Promise<AgentTemplate> {
+  const first = parse((await ownCloud()).templates[0].yaml) as { spec: { containers: { name: string; image: string }[] } };
+  return {
+    name, label: name, image: first.spec.containers.find((container) => container.name === "jnlp")!.image, docker: "none", caches: [],
+    resources: { requests: { cpu: "50m", memory: "128Mi" }, limits: { memory: "1Gi" } }, dockerResources: {}, cap: 10, idleMinutes: 0, podRetention: "never",
+    connectTimeoutSeconds: 300, activeDeadlineSeconds: 0, nodeSelector: {}, tolerations: [], spread: false, env: {},
+  };
+}
+
+/** Puts a cloud with one template, rendered as the platform's own, beside the platform's by configuration as code; without a template takes it away. */
+export async function setCloud(name: string, template?: AgentTemplate, settings?: AgentSettings): Promise<void> {
+  const { namespace } = await ownCloud();
+  let document: string | null = null;
+  if (template && settings) {
+    const input: CascInput = { url: "", namespace: "jenkins", agentsNamespace: namespace, containerCap: template.cap, templates: [template], settings };
+    const { clouds } = (cascConfig(input) as { jenkins: { clouds: { kubernetes: object }[] } }).jenkins;
+    document = JSON.stringify({ jenkins: { clouds: clouds.map(({ kubernetes }) => ({ kubernetes: { ...kubernetes, name } })) } });
+  }
+  const applied = async () => (await kubectl(["-n", "jenkins", "logs", "deployment/jenkins", "-c", "config-reload"])).split("is in force").length;
+  const before = await applied();
+  await kubectl(["-n", "jenkins", "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { [`${name}.yaml`]: document } })]);
+  // The kubelet looks at a pod's volumes when the pod changes, else about once a minute.
+  await kubectl(["-n", "jenkins", "annotate", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--overwrite", `build-platform/cloud=${Date.now()}`]);
+  await waitFor(`the cloud ${name} to be ${template ? "in force" : "gone"}`, 180, async () => (await applied()) > before);
 }
