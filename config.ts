@@ -5,7 +5,7 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "./components/agent-images";
 import type { AgentTemplate, CachedTool, DockerMode, IngressTls, SecretFile, Toleration } from "./components/jenkins-master";
-import { fragmentProblems } from "./components/jenkins-master/casc";
+import { CascInput, fragmentProblems } from "./components/jenkins-master/casc";
 import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "./components/jenkins-master/login";
 import type { ControlPlaneAccess } from "./components/node-port-range";
 import { basePathProblem, type StorageInstall } from "./components/openebs-storage";
@@ -697,7 +697,7 @@ function checkRights(root: Section, login: Login | undefined, rights: Rights | u
 }
 
 /** The YAML files of a folder, by name; each mistake in them with its file and key. */
-function readFragments(root: Section, env: Environment): Record<string, string> {
+function readFragments(root: Section, env: Environment, taken: Pick<CascInput, "login" | "rights">): Record<string, string> {
   const folder = root.string("cascFolder", { default: "", expected: "a folder with JCasC documents" });
   if (folder === "" || !env.listFolder) return {};
   const at = folder.startsWith("~/") ? path.join(env.homeDirectory, folder.slice(2)) : folder;
@@ -707,7 +707,7 @@ function readFragments(root: Section, env: Environment): Record<string, string> 
     const fragments = Object.fromEntries(files.sort().map((file) => [file, env.readFile(path.join(at, file))]));
     // Which keys the platform's own document sets does not depend on what it is rendered from.
     const own = { url: "", namespace: "", agentsNamespace: "", containerCap: 1, templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
-    for (const { file, problem } of fragmentProblems({ ...own, fragments })) root.problem("cascFolder", `${file}: ${problem}`, "documents that Jenkins takes", `edit ${path.join(folder, file)}`);
+    for (const { file, problem } of fragmentProblems({ ...own, ...taken, fragments })) root.problem("cascFolder", `${file}: ${problem}`, "documents that Jenkins takes", `edit ${path.join(folder, file)}`);
     return fragments;
   } catch (error) {
     root.problem("cascFolder", folder, "a folder that can be read", `${(error as Error).message}; correct the path or its permissions`);
@@ -858,7 +858,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
       networkPolicies: root.boolean("networkPolicies", true),
       ...(root.has("prometheusNamespace") && { prometheusNamespace: optional("prometheusNamespace", namePattern, "the namespace Prometheus runs in") }),
       serviceMonitor: root.boolean("serviceMonitor", false),
-      cascFragments: readFragments(root, env),
+      cascFragments: readFragments(root, env, { login, rights }),
       secretFiles: root.list("secretFiles", (section) => ({
         secret: section.string("secret", { good: namePattern, expected: "the name of a Secret in the controller's namespace" }),
         key: section.string("key", { good: /^[-._A-Za-z0-9]+$/, expected: "a key of that Secret" }),

@@ -1,4 +1,5 @@
 import { canonicalResources, Resources } from "../quantity";
+import { gradleAgentScript } from "./cache";
 
 /** How builds of a template reach a container builder. */
 export type DockerMode = "dind" | "rootless" | "none";
@@ -66,8 +67,13 @@ export interface AgentSettings {
 export const cacheMount = "/var/cache/build-platform";
 
 const workspace = "/home/jenkins/agent";
+/** Where builds of a rootless template find `buildctl`. */
+const buildkitTools = "/opt/buildkit";
 /** The id of the user `jenkins` in the inbound-agent image. */
 export const agentUser = 1000;
+
+/** Gradle's home in an agent: the same in all, since old Gradle versions note whole paths in their metadata. */
+const gradleHome = "/home/jenkins/.gradle";
 
 const sharedCaches: Record<CachedTool, { readOnly: boolean; env: Record<string, string> }> = {
   // Many agents write one local repository: Maven Resolver's file locks make that safe between processes.
@@ -82,9 +88,8 @@ const sharedCaches: Record<CachedTool, { readOnly: boolean; env: Record<string, 
       ].join(" "),
     },
   },
-  // Gradle's own locks do not work between pods (they talk over loopback), so the shared part is read-only.
-  // https://docs.gradle.org/current/userguide/dependency_caching.html#sec:shared-readonly-cache
-  gradle: { readOnly: true, env: { GRADLE_RO_DEP_CACHE: `${cacheMount}/gradle/current` } },
+  // Gradle's own locks do not work between pods (they talk over loopback): each has a home, and the shared part is read-only.
+  gradle: { readOnly: true, env: { GRADLE_USER_HOME: gradleHome } },
 };
 
 const unprivileged = {
@@ -140,12 +145,38 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
           periodSeconds: 1,
           timeoutSeconds: 5,
         },
-        volumeMounts: [{ name: "docker-data", mountPath: "/home/user/.local/share/buildkit" }, workspaceMount],
+        // The client for the build: agent images hold none.
+        lifecycle: { postStart: { exec: { command: ["/bin/sh", "-c", `cp "$(command -v buildctl)" ${buildkitTools}/`] } } },
+        volumeMounts: [{ name: "docker-data", mountPath: "/home/user/.local/share/buildkit" }, { name: "buildkit", mountPath: buildkitTools }, workspaceMount],
         resources,
       },
     ];
   }
   return [];
+}
+
+/** Fills the agent's Gradle home from the node's cache before the build, and offers what the build brought afterwards. */
+function gradleSidecar(image: string): object {
+  return {
+    name: "gradle-cache",
+    image,
+    command: ["/bin/bash", "-c", gradleAgentScript],
+    env: [
+      { name: "CACHE", value: `${cacheMount}/gradle` },
+      { name: "OFFERS", value: `${cacheMount}/gradle-offers` },
+      { name: "GRADLE_USER_HOME", value: gradleHome },
+      { name: "POD", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.name" } } },
+    ],
+    resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "256Mi" } },
+    securityContext: { ...unprivileged, readOnlyRootFilesystem: true },
+    // The kubernetes plugin gives an agent work only when its whole pod is ready: no build meets a half-filled home.
+    readinessProbe: { exec: { command: ["test", "-e", `${gradleHome}/.filled`] }, periodSeconds: 1 },
+    volumeMounts: [
+      { name: "gradle-home", mountPath: gradleHome },
+      { name: "cache-gradle", mountPath: `${cacheMount}/gradle`, readOnly: true },
+      { name: "gradle-offers", mountPath: `${cacheMount}/gradle-offers` },
+    ],
+  };
 }
 
 const dockerEnv: Record<DockerMode, Record<string, string>> = {
@@ -167,6 +198,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
     ...template.env,
   };
   const labels = { jenkins: "agent", "build-platform/template": template.name };
+  const gradle = caches.includes("gradle");
   return {
     apiVersion: "v1",
     kind: "Pod",
@@ -210,17 +242,27 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
               mountPath: `${cacheMount}/${tool}`,
               readOnly: sharedCaches[tool].readOnly,
             })),
+            ...(gradle ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
+            ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
           ],
         },
         ...dockerSidecar(template, settings),
+        ...(gradle ? [gradleSidecar(template.image)] : []),
       ],
       volumes: [
         { name: "workspace-volume", emptyDir: {} },
         ...(template.docker !== "none" ? [{ name: "docker-data", emptyDir: {} }] : []),
+        ...(template.docker === "rootless" ? [{ name: "buildkit", emptyDir: {} }] : []),
         ...caches.map((tool) => ({
           name: `cache-${tool}`,
           hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
         })),
+        ...(gradle
+          ? [
+              { name: "gradle-home", emptyDir: {} },
+              { name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } },
+            ]
+          : []),
       ],
     },
   };

@@ -4,7 +4,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { ownLabels, partOf } from "../ownership";
 import { canonicalQuantity, canonicalResources, isQuantity, Resources } from "../quantity";
 import { AgentSettings, AgentTemplate, agentsPodSecurity, agentUser, Toleration } from "./agents";
-import { cacheKeeperScript } from "./cache";
+import { cacheKeeperScript, gradleKeeperScript } from "./cache";
 import { cascFile, CascInput, fragmentProblems, renderCasc } from "./casc";
 import { Login, loginSecretName, loginSecrets, Rights } from "./login";
 import { configReloadScript } from "./reload";
@@ -448,7 +448,10 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     }
 
     if (args.networkPolicies ?? true) this.networkPolicies(name, args, here, there);
-    if (cachePath !== undefined && args.cacheKeeperImage !== undefined) this.cacheKeeper(name, args.cacheKeeperImage, cachePath, args.cacheMaxGi ?? 20, there);
+    if (cachePath !== undefined && args.cacheKeeperImage !== undefined) {
+      const gradle = args.agentTemplates.some(({ caches }) => caches.includes("gradle"));
+      this.cacheKeeper(name, args.cacheKeeperImage, { path: cachePath, maxGi: args.cacheMaxGi ?? 20, gradle }, there);
+    }
 
     this.url = pulumi.output(url);
     this.adminUser = pulumi.output(args.adminUser);
@@ -568,7 +571,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     );
   }
 
-  private cacheKeeper(name: string, image: pulumi.Input<string>, cachePath: string, maxGi: number, namespace: pulumi.Output<string>): void {
+  private cacheKeeper(name: string, image: pulumi.Input<string>, cache: { path: string; maxGi: number; gradle: boolean }, namespace: pulumi.Output<string>): void {
     new k8s.apps.v1.DaemonSet(
       `${name}-agent-cache`,
       {
@@ -589,7 +592,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
                   command: ["/bin/sh", "-c", cacheKeeperScript],
                   env: [
                     { name: "CACHE", value: "/cache" },
-                    { name: "MAX_KIB", value: String(maxGi * 1024 * 1024) },
+                    { name: "MAX_KIB", value: String(cache.maxGi * 1024 * 1024) },
                     { name: "OWNER", value: String(agentUser) },
                   ],
                   resources: { requests: { cpu: "10m", memory: "32Mi" }, limits: { memory: "256Mi" } },
@@ -605,8 +608,9 @@ export class JenkinsMaster extends pulumi.ComponentResource {
                   },
                   volumeMounts: [{ name: "cache", mountPath: "/cache" }],
                 },
+                ...(cache.gradle ? [gradleKeeper(image)] : []),
               ],
-              volumes: [{ name: "cache", hostPath: { path: cachePath, type: "DirectoryOrCreate" } }],
+              volumes: [{ name: "cache", hostPath: { path: cache.path, type: "DirectoryOrCreate" } }],
             },
           },
         },
@@ -620,6 +624,33 @@ export class JenkinsMaster extends pulumi.ComponentResource {
 export function afterFirst(pod: k8s.types.input.core.v1.PodSpec, first: BeforeStart): k8s.types.input.core.v1.PodSpec {
   const volumes = pod.volumes as k8s.types.input.core.v1.Volume[];
   return { ...pod, initContainers: [first.container], volumes: [...volumes, ...first.volumes.filter(({ name }) => !volumes.some((volume) => volume.name === name))] };
+}
+
+/** Takes over what agents with Gradle offer: as their user, without any right of its own. */
+function gradleKeeper(image: pulumi.Input<string>): k8s.types.input.core.v1.Container {
+  return {
+    name: "gradle",
+    image,
+    command: ["/bin/bash", "-c", gradleKeeperScript],
+    env: [
+      { name: "CACHE", value: "/cache/gradle" },
+      { name: "OFFERS", value: "/cache/gradle-offers" },
+      { name: "INTERVAL", value: "5" },
+    ],
+    resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "256Mi" } },
+    // Its folders are the keeper's to make.
+    startupProbe: { exec: { command: ["test", "-w", "/cache/gradle/generations"] }, periodSeconds: 1, failureThreshold: 120 },
+    securityContext: {
+      runAsUser: agentUser,
+      runAsGroup: agentUser,
+      runAsNonRoot: true,
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ["ALL"] },
+      seccompProfile: { type: "RuntimeDefault" },
+    },
+    volumeMounts: [{ name: "cache", mountPath: "/cache" }],
+  };
 }
 
 /** The controller's pod, held to Pod Security level `restricted`. */

@@ -454,13 +454,19 @@ describe("agents", () => {
     expect(env(jnlp({ docker: "none", caches: [] }))).toEqual({});
   });
 
-  test("Maven shares its repository under file locks, Gradle a read-only cache", () => {
+  test("Maven shares its repository under file locks, Gradle gets a home of its own from a read-only cache", () => {
     expect(env(jnlp({})).MAVEN_OPTS).toBe(`-Dmaven.repo.local=${cacheMount}/maven/repository -Daether.syncContext.named.factory=file-lock -Daether.syncContext.named.nameMapper=file-gav`);
     expect(jnlp({}).volumeMounts).toContainEqual({ name: "cache-maven", mountPath: `${cacheMount}/maven`, readOnly: false });
     const gradle = jnlp({ caches: ["gradle"] });
-    expect(env(gradle)).toHaveProperty("GRADLE_RO_DEP_CACHE", `${cacheMount}/gradle/current`);
+    expect(env(gradle)).toHaveProperty("GRADLE_USER_HOME", "/home/jenkins/.gradle");
     expect(env(gradle)).not.toHaveProperty("MAVEN_OPTS");
     expect(gradle.volumeMounts).toContainEqual({ name: "cache-gradle", mountPath: `${cacheMount}/gradle`, readOnly: true });
+    // The build itself cannot write to where its pod's sidecar offers.
+    expect(gradle.volumeMounts.map((m: Json) => m.name)).not.toContain("gradle-offers");
+    const beside = sidecar({ caches: ["gradle"] }, "gradle-cache");
+    expect(beside.securityContext).toEqual({ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } });
+    expect(beside.volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.name)).toEqual(["gradle-home", "gradle-offers"]);
+    expect(sidecar({ caches: ["maven"] }, "gradle-cache")).toBeUndefined();
   });
 
   test("no cache path, no hostPath", () => {
@@ -506,6 +512,12 @@ describe("agents", () => {
     expect(keeper.volumes).toEqual([{ name: "cache", hostPath: { path: "/var/cache/build-platform", type: "DirectoryOrCreate" } }]);
     expect(env(keeper.containers[0]).MAX_KIB).toBe(String(5 * 1024 * 1024));
     expect(keeper.automountServiceAccountToken).toBe(false);
+    expect(keeper.containers.map((c: Json) => c.name)).toEqual(["keeper"]);
+    await useMocks();
+    await make({ agentTemplates: [{ ...maven, caches: ["gradle"] }] });
+    const gradle = the("DaemonSet").inputs.spec.template.spec.containers[1];
+    // What agents offer is hostile: nothing of it is touched as root.
+    expect(gradle.securityContext).toMatchObject({ runAsUser: 1000, runAsNonRoot: true, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } });
   });
 });
 
