@@ -83,6 +83,7 @@ export interface PlatformConfig {
   networkPolicies: boolean;
   prometheusNamespace?: string;
   serviceMonitor: boolean;
+  dashboard: boolean;
   /** The site's own JCasC documents, by file name. */
   cascFragments: Record<string, string>;
   secretFiles: SecretFile[];
@@ -787,8 +788,9 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     const existingSecret = optional("adminExistingSecret", namePattern, "the name of a Secret in the controller's namespace with keys admin-user and admin-password");
     if (adminPassword && existingSecret) root.problem("adminExistingSecret", existingSecret, "nothing beside adminPassword", "pulumi config rm adminPassword");
 
-    if (root.boolean("serviceMonitor", false) && !root.has("prometheusNamespace"))
-      root.problem("prometheusNamespace", undefined, "the namespace of the Prometheus that a ServiceMonitor is for");
+    const [serviceMonitor, dashboard] = [root.boolean("serviceMonitor", false), root.boolean("dashboard", false)];
+    if ((serviceMonitor || dashboard) && !root.has("prometheusNamespace"))
+      root.problem("prometheusNamespace", undefined, `the namespace of the Prometheus that a ${serviceMonitor ? "ServiceMonitor" : "dashboard"} is for`);
 
     const cache = root.section("agentCache", (section) => ({
       enabled: section.boolean("enabled", true),
@@ -857,7 +859,8 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
       ...(rights && { rights }),
       networkPolicies: root.boolean("networkPolicies", true),
       ...(root.has("prometheusNamespace") && { prometheusNamespace: optional("prometheusNamespace", namePattern, "the namespace Prometheus runs in") }),
-      serviceMonitor: root.boolean("serviceMonitor", false),
+      serviceMonitor,
+      dashboard,
       cascFragments: readFragments(root, env, { login, rights }),
       secretFiles: root.list("secretFiles", (section) => ({
         secret: section.string("secret", { good: namePattern, expected: "the name of a Secret in the controller's namespace" }),

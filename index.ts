@@ -128,6 +128,7 @@ export = async () => {
       networkPolicies: config.networkPolicies,
       apiServerCidrs: apiServerAddresses.filter(net.isIPv4).map((address) => `${address}/32`),
       serviceMonitor: config.serviceMonitor,
+      dashboard: config.dashboard,
       cascFragments: config.cascFragments,
       secretFiles: config.secretFiles,
       ...(config.prometheusNamespace && { prometheusNamespace: config.prometheusNamespace }),

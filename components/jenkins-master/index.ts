@@ -6,6 +6,7 @@ import { canonicalQuantity, canonicalResources, isQuantity, Resources } from "..
 import { AgentSettings, AgentTemplate, agentsPodSecurity, agentUser, Toleration } from "./agents";
 import { cacheKeeperScript, gradleKeeperScript } from "./cache";
 import { cascFile, CascInput, fragmentProblems, renderCasc } from "./casc";
+import { dashboard } from "./dashboard";
 import { Login, loginSecretName, loginSecrets, Rights } from "./login";
 import { configReloadScript } from "./reload";
 
@@ -107,6 +108,8 @@ export interface JenkinsMasterArgs {
   prometheusNamespace?: string;
   /** Whether a ServiceMonitor for the Prometheus operator is made; needs prometheusNamespace. Default false. */
   serviceMonitor?: boolean;
+  /** Whether a Grafana dashboard is made, for the sidecar that looks for label grafana_dashboard; needs prometheusNamespace. Default false. */
+  dashboard?: boolean;
   /** The site's own JCasC documents by file name, joined with the platform's. Default none. */
   cascFragments?: Record<string, string>;
   /** Keys of Secrets in the controller's namespace that JCasC documents refer to as `${<secret>-<key>}`. Default none. */
@@ -228,6 +231,7 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
   for (const { file, problem } of fragmentProblems(cascInput(args, args.agentTemplates.map(() => "image")))) check(false, `cascFragments["${file}"]`, problem);
   check(args.login === undefined || args.rights !== undefined, "rights", "are missing; without them everybody whom the login knows might do anything");
   check(!args.serviceMonitor || args.prometheusNamespace !== undefined, "serviceMonitor", "needs prometheusNamespace");
+  check(!args.dashboard || args.prometheusNamespace !== undefined, "dashboard", "needs prometheusNamespace");
   check(args.agentSettings.cachePath === undefined || args.cacheKeeperImage !== undefined, "cacheKeeperImage", "is needed with agentSettings.cachePath");
   return problems;
 }
@@ -442,6 +446,18 @@ export class JenkinsMaster extends pulumi.ComponentResource {
           kind: "ServiceMonitor",
           metadata: { name: "jenkins", namespace: here, labels },
           spec: { selector: { matchLabels: labels }, endpoints: [{ port: "http", path: "/prometheus/" }] },
+        },
+        parent,
+      );
+    }
+
+    if (args.dashboard) {
+      const place = { namespace: here, agentsNamespace: there, ingressNamespace: args.ingressNamespace ?? "ingress-nginx" };
+      new k8s.core.v1.ConfigMap(
+        `${name}-dashboard`,
+        {
+          metadata: { name: "jenkins-dashboard", namespace: here, labels: { ...labels, grafana_dashboard: "1" } },
+          data: { "build-platform.json": pulumi.output(place).apply((names) => JSON.stringify(dashboard(names), null, 1)) },
         },
         parent,
       );

@@ -167,6 +167,8 @@ describe("mistakes", () => {
     ["both ways to the password", { adminPassword: "long-enough-password", adminExistingSecret: "x" }, ["adminPassword", "adminExistingSecret"]],
     ["an agent that is no object", { agents: ["maven"] }, ["agents[0]", "agents"]],
     ["an object that is none", { ingress: "nginx" }, ["ingress"]],
+    ["a ServiceMonitor for no Prometheus", { serviceMonitor: true }, ["prometheusNamespace"]],
+    ["a dashboard of no Prometheus", { dashboard: true }, ["prometheusNamespace"]],
   ])("%s", (_, further, keys) => {
     expect(keysOf(further)).toEqual(keys);
   });

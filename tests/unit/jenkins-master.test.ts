@@ -3,6 +3,7 @@ import { parse } from "yaml";
 import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount } from "../../components/jenkins-master/agents";
 import { cascConfig, CascInput, fragmentProblems, renderCasc } from "../../components/jenkins-master/casc";
 import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, Rights } from "../../components/jenkins-master";
+import { dashboard } from "../../components/jenkins-master/dashboard";
 import { authorizationStrategy, permissions, securityRealm } from "../../components/jenkins-master/login";
 import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
 
@@ -203,6 +204,14 @@ describe("the controller", () => {
     await useMocks();
     await make({ prometheusNamespace: "monitoring", serviceMonitor: true });
     expect(the("ServiceMonitor").inputs.spec.endpoints).toEqual([{ port: "http", path: "/prometheus/" }]);
+  });
+
+  test("has a Grafana dashboard on request, for the sidecar that looks for its label", async () => {
+    await make({ prometheusNamespace: "monitoring", dashboard: true, ingressNamespace: "edge" });
+    const { metadata, data } = the("ConfigMap", "jenkins-dashboard").inputs;
+    expect(metadata).toMatchObject({ name: "jenkins-dashboard", namespace: "jenkins", labels: { grafana_dashboard: "1" } });
+    expect(JSON.parse(data["build-platform.json"])).toEqual(JSON.parse(JSON.stringify(dashboard({ namespace: "jenkins", agentsNamespace: "jenkins-agents", ingressNamespace: "edge" }))));
+    expect(jenkinsMasterProblems({ ...args, dashboard: true }).map((p) => p.propertyPath)).toEqual(["dashboard"]);
   });
 
   test("finds further secrets beside the administrator's, and only those that are named", async () => {
