@@ -4,7 +4,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "./components/agent-images";
-import type { AgentTemplate, CachedTool, DockerMode, IngressTls, SecretFile, Toleration } from "./components/jenkins-master";
+import type { AgentTemplate, AgentVolume, CachedTool, DockerMode, IngressTls, SecretFile, Toleration } from "./components/jenkins-master";
 import { CascInput, fragmentProblems } from "./components/jenkins-master/casc";
 import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "./components/jenkins-master/login";
 import type { ControlPlaneAccess } from "./components/node-port-range";
@@ -52,6 +52,7 @@ export interface PlatformConfig {
     javaOpts: string;
     startupSeconds: number;
     terminationSeconds: number;
+    priorityClassName?: string;
     nodeSelector: Record<string, string>;
     tolerations: Toleration[];
   };
@@ -511,6 +512,20 @@ function readBuilds(root: Section, images: Record<ImageKey, string>): Record<str
   return { ...own, ...read };
 }
 
+function readAgentVolume(section: Section): AgentVolume {
+  const kinds = (["configMap", "secret", "claim"] as const).filter((kind) => section.has(kind));
+  if (kinds.length !== 1) section.problem(kinds[1] ?? "configMap", kinds.length === 0 ? undefined : kinds.join(" and "), "one of configMap, secret or claim, with the name of one in namespace jenkins-agents");
+  const kind = kinds[0] ?? "configMap";
+  const key = section.string("key", { default: "", good: /^[-._A-Za-z0-9]+$/, expected: "the name of one file" });
+  return {
+    kind,
+    name: kinds.length === 0 ? "" : section.string(kind, { good: /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/, expected: "a name" }),
+    mountPath: section.string("mountPath", { good: (text) => /^\/[^:]+$/.test(text) && !text.split("/").includes(".."), expected: "where it appears in the build container, such as /usr/share/maven/conf/settings.xml" }),
+    ...(key && { key }),
+    readOnly: section.boolean("readOnly", kind !== "claim"),
+  };
+}
+
 function readAgents(root: Section, builds: string[]): AgentTemplate[] {
   const names = new Set<string>();
   const agents = root.list("agents", (section): AgentTemplate => {
@@ -541,6 +556,7 @@ function readAgents(root: Section, builds: string[]): AgentTemplate[] {
       tolerations: section.tolerations("tolerations"),
       spread: section.boolean("spread", true),
       env: section.strings("env"),
+      volumes: section.list("volumes", readAgentVolume),
     };
   });
   if (agents.length === 0) root.problem("agents", undefined, "at least one agent template; the controller itself builds nothing", "remove the key to get the maven and gradle agents");
@@ -756,6 +772,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
         javaOpts: section.string("javaOpts", { default: "", expected: "JVM options" }),
         startupSeconds: section.integer("startupSeconds", 600, 30, 7200),
         terminationSeconds: section.integer("terminationSeconds", 90, 1, 3600),
+        ...(section.has("priorityClassName") && { priorityClassName: section.string("priorityClassName", { good: /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/, expected: "the name of a PriorityClass" }) }),
         nodeSelector: section.strings("nodeSelector"),
         tolerations: section.tolerations("tolerations"),
       };

@@ -121,6 +121,7 @@ export = async () => {
       javaOpts: config.controller.javaOpts,
       startupSeconds: config.controller.startupSeconds,
       terminationSeconds: config.controller.terminationSeconds,
+      ...(config.controller.priorityClassName && { priorityClassName: config.controller.priorityClassName }),
       nodeSelector: config.controller.nodeSelector,
       tolerations: config.controller.tolerations,
       ...(config.login && { login: config.login }),

@@ -15,6 +15,17 @@ export interface Toleration {
   effect?: "NoSchedule" | "PreferNoSchedule" | "NoExecute";
 }
 
+/** Something of the agents' namespace that the build container finds in its file system, such as Maven's settings. */
+export interface AgentVolume {
+  kind: "configMap" | "secret" | "claim";
+  /** Name of the ConfigMap, Secret or PersistentVolumeClaim. */
+  name: string;
+  mountPath: string;
+  /** One file of it, mounted as `mountPath` itself; undefined for the whole folder. */
+  key?: string;
+  readOnly: boolean;
+}
+
 /** What an agent pod of one kind is made of. Every field is filled in: defaults come from config. */
 export interface AgentTemplate {
   /** Name of the pod template; agent pods are called `<name>-<random>`. */
@@ -49,6 +60,8 @@ export interface AgentTemplate {
   spread: boolean;
   /** Further environment of the build container. */
   env: Record<string, string>;
+  /** Further volumes of the build container. */
+  volumes: AgentVolume[];
 }
 
 /** What all agent pods share. */
@@ -96,6 +109,12 @@ const unprivileged = {
   allowPrivilegeEscalation: false,
   capabilities: { drop: ["ALL"] },
 };
+
+/** The source of a volume as a Pod names it. */
+function volumeSource({ kind, name }: AgentVolume): object {
+  if (kind === "configMap") return { configMap: { name } };
+  return kind === "secret" ? { secret: { secretName: name } } : { persistentVolumeClaim: { claimName: name } };
+}
 
 function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object[] {
   const resources = canonicalResources(template.dockerResources);
@@ -244,6 +263,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
             })),
             ...(gradle ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
             ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
+            ...template.volumes.map((volume, i) => ({ name: `volume-${i}`, mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
           ],
         },
         ...dockerSidecar(template, settings),
@@ -263,6 +283,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
               { name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } },
             ]
           : []),
+        ...template.volumes.map((volume, i) => ({ name: `volume-${i}`, ...volumeSource(volume) })),
       ],
     },
   };

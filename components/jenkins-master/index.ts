@@ -10,7 +10,7 @@ import { dashboard } from "./dashboard";
 import { Login, loginSecretName, loginSecrets, Rights } from "./login";
 import { configReloadScript } from "./reload";
 
-export { AgentTemplate, CachedTool, DockerMode, Toleration } from "./agents";
+export { AgentTemplate, AgentVolume, CachedTool, DockerMode, Toleration } from "./agents";
 export { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, Role, roles } from "./login";
 
 /** Pull secret for a registry that asks for a password. */
@@ -96,6 +96,8 @@ export interface JenkinsMasterArgs {
   startupSeconds?: number;
   /** Seconds running builds and Jenkins itself get to stop in order. Default 90. */
   terminationSeconds?: number;
+  /** PriorityClass of the controller, so that other pods do not push it out. Default none. */
+  priorityClassName?: string;
   /** Node labels the controller needs. */
   nodeSelector?: Record<string, string>;
   /** Taints the controller accepts. */
@@ -690,6 +692,7 @@ function controllerPod(
     serviceAccountName: refs.serviceAccount,
     enableServiceLinks: false,
     terminationGracePeriodSeconds: args.terminationSeconds ?? 90,
+    ...(args.priorityClassName && { priorityClassName: args.priorityClassName }),
     ...(args.nodeSelector && Object.keys(args.nodeSelector).length > 0 && { nodeSelector: args.nodeSelector }),
     ...(args.tolerations && args.tolerations.length > 0 && { tolerations: args.tolerations }),
     securityContext: {

@@ -27,6 +27,7 @@ const maven: AgentTemplate = {
   tolerations: [],
   spread: true,
   env: {},
+  volumes: [],
 };
 const settings = { dindImage: "registry.test/docker:dind", buildkitImage: "registry.test/buildkit:rootless", insecureRegistries: [] as string[], cachePath: "/var/cache/build-platform" };
 const args: JenkinsMasterArgs = {
@@ -191,6 +192,11 @@ describe("the controller", () => {
     await useMocks();
     await make({ nodeSelector: { disk: "ssd" }, tolerations: [{ key: "ci", operator: "Exists" }] });
     expect(pod()).toMatchObject({ nodeSelector: { disk: "ssd" }, tolerations: [{ key: "ci", operator: "Exists" }] });
+  });
+
+  test("has the PriorityClass that is asked for", async () => {
+    await make({ priorityClassName: "platform" });
+    expect(pod().priorityClassName).toBe("platform");
   });
 
   test("is scraped only where a Prometheus namespace is named", async () => {
@@ -486,6 +492,27 @@ describe("agents", () => {
 
   test("environment of a template wins", () => {
     expect(env(jnlp({ env: { MAVEN_OPTS: "-X", FOO: "bar" } }))).toMatchObject({ MAVEN_OPTS: "-X", FOO: "bar" });
+  });
+
+  test("further volumes are mounted into the build container alone", () => {
+    const volumes: AgentTemplate["volumes"] = [
+      { kind: "configMap", name: "maven", mountPath: "/usr/share/maven/conf/settings.xml", key: "settings.xml", readOnly: true },
+      { kind: "secret", name: "signing", mountPath: "/run/signing", readOnly: true },
+      { kind: "claim", name: "sdk", mountPath: "/opt/sdk", readOnly: false },
+    ];
+    const { spec } = agentPod({ ...maven, volumes }, settings) as Json;
+    expect(spec.containers[0].volumeMounts.slice(-3)).toEqual([
+      { name: "volume-0", mountPath: "/usr/share/maven/conf/settings.xml", subPath: "settings.xml", readOnly: true },
+      { name: "volume-1", mountPath: "/run/signing", readOnly: true },
+      { name: "volume-2", mountPath: "/opt/sdk", readOnly: false },
+    ]);
+    expect(spec.volumes.slice(-3)).toEqual([
+      { name: "volume-0", configMap: { name: "maven" } },
+      { name: "volume-1", secret: { secretName: "signing" } },
+      { name: "volume-2", persistentVolumeClaim: { claimName: "sdk" } },
+    ]);
+    expect(JSON.stringify(spec.containers[1])).not.toContain("volume-0");
+    expect(agentsPodSecurity([{ ...maven, docker: "none", caches: [], volumes }])).toBe("restricted");
   });
 
   test("placement follows the template", () => {
