@@ -5,6 +5,7 @@ import { importImages, initCluster, joinCluster, kubectl, waitReady } from "./cl
 import { networkDown, networkUp } from "./cluster/network";
 import { addressOf, existingNodes, initOf, inNode, nodeNamed, removeNode, routePods, startNode, stopNode, traces, type Node } from "./cluster/nodes";
 import { CLUSTER_PACKAGES, installPackages } from "./cluster/packages";
+import { enforcePolicies, releasePolicies } from "./cluster/policies";
 import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry";
 import { buildSystemImages } from "./cluster/system-images";
 import { environment } from "./environment";
@@ -22,6 +23,7 @@ const HELP = `sandbox: a real throwaway kubeadm cluster on this machine, with al
   remove-node NAME                drain a machine, take it out of the cluster and remove it
   stop-node NAME | start-node NAME   cut a machine's power, and boot it again with the disk it had
   exec NAME -- COMMAND...         run a command on a machine
+  enforce-policies [off]          have NetworkPolicies enforced, or no more; the sandbox's network plugin knows none
   load-image REFERENCE|ARCHIVE    put an image (docker-archive file or buildah image) into the local registry
   kubeconfig                      print the path of the administrator's kubeconfig
   env                             print the exports that put pulumi, kubectl, plugins, backend and passphrase in place
@@ -152,6 +154,8 @@ async function main([command, ...args]: string[]): Promise<void> {
       process.exitCode = result.code;
       return;
     }
+    case "enforce-policies":
+      return args[0] === "off" ? action("stop enforcing NetworkPolicies", releasePolicies) : action("enforce NetworkPolicies", enforcePolicies);
     case "load-image":
       return loadImage(args[0]);
     case "kubeconfig":

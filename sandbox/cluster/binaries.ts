@@ -49,6 +49,7 @@ const TEST_TOOLS = {
     },
     ldflags: (version) => [`-X github.com/moby/buildkit/version.Version=${version("github.com/moby/buildkit")}`, `-X github.com/docker/buildx/version.Version=${version("github.com/docker/buildx")}`],
   },
+  "network-policies": { name: "network-policies", packages: { "kube-network-policies": "sigs.k8s.io/kube-network-policies/cmd" } },
   syft: {
     name: "syft",
     packages: { syft: "github.com/anchore/syft/cmd/syft" },

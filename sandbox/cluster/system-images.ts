@@ -74,28 +74,38 @@ export interface SystemArchive {
   everyNode: boolean;
 }
 
+/** The archive of one image, made where the cache lacks it. `binaries` is the folder that holds its program. */
+async function archiveOf(image: SystemImage, binaries: string): Promise<string> {
+  const key = createHash("sha256").update(JSON.stringify(image)).update(binaries).update(fs.readFileSync(__filename)).digest("hex").slice(0, 16);
+  const archive = path.join(CACHE, "system-images", `${image.binary}-${key}.tar`);
+  if (fs.existsSync(archive)) return archive;
+  const work = `${archive}.part`;
+  fs.rmSync(work, { recursive: true, force: true });
+  fs.mkdirSync(path.join(work, "root"), { recursive: true });
+  await layOut(image, binaries, path.join(work, "root"));
+  await run("tar", ["-C", path.join(work, "root"), "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf", path.join(work, "layer.tar"), "."]);
+  const digest = (await run("sha256sum", [path.join(work, "layer.tar")])).stdout.split(" ")[0];
+  const config = { architecture: "amd64", os: "linux", config: { Entrypoint: image.entrypoint, Env: ["PATH=/usr/local/bin:/usr/sbin:/usr/bin"] }, rootfs: { type: "layers", diff_ids: [`sha256:${digest}`] } };
+  fs.writeFileSync(path.join(work, "config.json"), JSON.stringify(config));
+  fs.writeFileSync(path.join(work, "manifest.json"), JSON.stringify([{ Config: "config.json", RepoTags: [image.reference], Layers: ["layer.tar"] }]));
+  await run("tar", ["-C", work, "-cf", `${archive}.tmp`, "manifest.json", "config.json", "layer.tar"]);
+  fs.renameSync(`${archive}.tmp`, archive);
+  fs.rmSync(work, { recursive: true });
+  return archive;
+}
+
+/** An image that holds one program of a folder of sandbox/go and starts it. */
+export async function toolImage(binary: string, binaries: string): Promise<Pick<SystemArchive, "archive" | "reference">> {
+  const reference = `localhost/${binary}:sandbox`;
+  return { archive: await archiveOf({ binary, tool: "", reference, entrypoint: [`/${binary}`], everyNode: false }, binaries), reference };
+}
+
 /** Makes the image archives that the cache lacks and returns them all. `binaries` is buildBinaries' result. */
 export async function buildSystemImages(binaries: Record<string, string>): Promise<SystemArchive[]> {
   const kubeadm = path.join(binaries.kubernetes, "kubeadm");
   const listed = await run(kubeadm, ["config", "images", "list", "--kubernetes-version", pinnedVersion("kubernetes", "k8s.io/kubernetes")]);
   const archives: SystemArchive[] = [];
-  for (const image of systemImages(listed.stdout.split("\n").filter(Boolean))) {
-    const key = createHash("sha256").update(JSON.stringify(image)).update(binaries[image.tool]).update(fs.readFileSync(__filename)).digest("hex").slice(0, 16);
-    const archive = path.join(CACHE, "system-images", `${image.binary}-${key}.tar`);
-    archives.push({ archive, reference: image.reference, everyNode: image.everyNode });
-    if (fs.existsSync(archive)) continue;
-    const work = `${archive}.part`;
-    fs.rmSync(work, { recursive: true, force: true });
-    fs.mkdirSync(path.join(work, "root"), { recursive: true });
-    await layOut(image, binaries[image.tool], path.join(work, "root"));
-    await run("tar", ["-C", path.join(work, "root"), "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf", path.join(work, "layer.tar"), "."]);
-    const digest = (await run("sha256sum", [path.join(work, "layer.tar")])).stdout.split(" ")[0];
-    const config = { architecture: "amd64", os: "linux", config: { Entrypoint: image.entrypoint, Env: ["PATH=/usr/local/bin:/usr/sbin:/usr/bin"] }, rootfs: { type: "layers", diff_ids: [`sha256:${digest}`] } };
-    fs.writeFileSync(path.join(work, "config.json"), JSON.stringify(config));
-    fs.writeFileSync(path.join(work, "manifest.json"), JSON.stringify([{ Config: "config.json", RepoTags: [image.reference], Layers: ["layer.tar"] }]));
-    await run("tar", ["-C", work, "-cf", `${archive}.tmp`, "manifest.json", "config.json", "layer.tar"]);
-    fs.renameSync(`${archive}.tmp`, archive);
-    fs.rmSync(work, { recursive: true });
-  }
+  for (const image of systemImages(listed.stdout.split("\n").filter(Boolean)))
+    archives.push({ archive: await archiveOf(image, binaries[image.tool]), reference: image.reference, everyNode: image.everyNode });
   return archives;
 }

@@ -14,6 +14,8 @@ export { waitFor } from "../../sandbox/shell";
 
 /** Another cluster than the sandbox's may be tested, such as kind's in .github/workflows/kind-e2e.yml: E2E_STACK names its stack. */
 const elsewhere = process.env.E2E_STACK !== undefined;
+/** Whether the cluster is the sandbox's, whose nodes and network the tests may change. */
+export const onSandbox = !elsewhere;
 /** Address at which the node ports of the first node answer. */
 export const NODE = process.env.E2E_NODE ?? "10.88.0.2";
 /** The host name in the stack's file. */
