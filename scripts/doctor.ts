@@ -4,6 +4,7 @@ import * as fs from "node:fs";
 import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
+import { parseArgs } from "node:util";
 import type { ControlPlaneAccess } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
@@ -11,7 +12,10 @@ import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../neighb
 import { run } from "./render";
 import { columns, readStack, type Stack } from "./stack";
 
-/** `npm run doctor -- [STACK]`: looks at the cluster and this machine before the first `up`, changes nothing. */
+const HELP = `npm run doctor -- [STACK]    looks at the cluster, its nodes and this machine before the first \`up\`; changes nothing
+
+Exit code 0: nothing has to be mended. 1: something has, or bad arguments.
+`;
 
 export type State = "ok" | "warn" | "fail";
 
@@ -300,15 +304,18 @@ export function report(lines: Line[]): string {
   return `${columns([["", "check", "where", "found -> what to do"], ...rows])}\n\n${count("ok")} ok, ${count("warn")} to look at, ${count("fail")} to mend\n`;
 }
 
+async function main(args: string[]): Promise<void> {
+  const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { help: { type: "boolean" } } });
+  if (values.help) return void process.stdout.write(HELP);
+  if (positionals.length > 1) throw new Error(`one stack at a time; what is "${positionals.slice(1).join(" ")}"?`);
+  const lines = await examine(await readStack(positionals[0]));
+  process.stdout.write(report(lines));
+  process.exitCode = lines.some(({ state }) => state === "fail") ? 1 : 0;
+}
+
 if (require.main === module) {
-  readStack(process.argv[2])
-    .then(examine)
-    .then((lines) => {
-      process.stdout.write(report(lines));
-      process.exitCode = lines.some(({ state }) => state === "fail") ? 1 : 0;
-    })
-    .catch((error: Error) => {
-      process.stderr.write(`doctor: ${error.message}\n`);
-      process.exitCode = 1;
-    });
+  main(process.argv.slice(2)).catch((error: Error) => {
+    process.stderr.write(`doctor: ${error.message}\n`);
+    process.exitCode = 1;
+  });
 }

@@ -155,6 +155,7 @@ async function main(args: string[]): Promise<void> {
     process.exitCode = values.help ? 0 : 2;
     return;
   }
+  if (positionals.length > 1) throw new Error(`one environment at a time; what is "${positionals.slice(1).join(" ")}"? npm run new-env -- --help lists the options`);
   const badName = nameProblem(name);
   if (badName) throw new Error(badName);
   // npm runs scripts in the project's folder.

@@ -7,7 +7,7 @@ import { freePort } from "./agent-images-bed";
 import { ENV, ensurePlatform, pulumi, STACK, waitFor } from "./sandbox";
 
 /** Pulumi's state in a bucket of a real S3 server that is not Amazon's, as docs/ci.md says to set it up. */
-jest.setTimeout(300_000);
+jest.setTimeout(600_000);
 
 const PASSWORD = "the-value-nobody-may-read";
 let server: S3Server;

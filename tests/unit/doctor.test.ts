@@ -1,7 +1,9 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import * as http from "node:http";
 import type { AddressInfo } from "node:net";
+import * as path from "node:path";
 import { judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../scripts/doctor";
+import { root } from "../../scripts/render";
 
 const own = "ingress-nginx/ingress-nginx-controller";
 const gib = 2 ** 30;
@@ -143,4 +145,16 @@ test("the table shows what to mend last, with the fix and totals", () => {
   expect(lines[1]).toMatch(/^ok +clock +n1 +agrees$/);
   expect(lines[2]).toMatch(/^FAIL +disk +n1 +full -> make room$/);
   expect(lines[4]).toBe("1 ok, 0 to look at, 1 to mend");
+});
+
+describe("its arguments", () => {
+  const doctor = (...args: string[]) => spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/doctor.ts"), ...args], { cwd: root, encoding: "utf8" });
+
+  test("--help is help and no stack", () => {
+    expect(doctor("--help")).toMatchObject({ status: 0, stdout: expect.stringMatching(/^npm run doctor -- \[STACK\]/), stderr: "" });
+  });
+
+  test.each([[["prod", "dev"], 'what is "dev"?'], [["--bogus"], "--bogus"], [["nosuch"], "there is no Pulumi.nosuch.yaml"]])("%p are refused", (args, said) => {
+    expect(doctor(...args)).toMatchObject({ status: 1, stderr: expect.stringContaining(said) });
+  });
 });

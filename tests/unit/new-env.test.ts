@@ -119,3 +119,10 @@ test("keys that were not answered are left out", () => {
   expect(Object.keys(stackConfig("p", "staging", answers))).toEqual(["p:domain", "p:kubeContext", "p:controlPlane", "p:registry", "p:storageSize"]);
   expect(stackConfig("p", "staging", answers)["p:registry"]).toEqual({ host: "r" });
 });
+
+test("a second name is asked about instead of being passed over", () => {
+  const ended = run(["staging", "production", ...options(), "--yes"]);
+  expect(ended.status).toBe(1);
+  expect(ended.stderr).toContain('what is "production"?');
+  expect(fs.existsSync(path.join(folder, "Pulumi.staging.yaml"))).toBe(false);
+});
