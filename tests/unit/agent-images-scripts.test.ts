@@ -195,7 +195,7 @@ describe("build-image.sh", () => {
       expect(listed).toMatch(/^drwxr-xr-x .* d$/m);
       expect(listed).toMatch(/^-rwxr-xr-x .* set-uid$/m);
       expect(listed).toMatch(/^l.* out -> \/etc\/passwd$/m);
-      expect(listed.trim().split("\n")).toHaveLength(12);
+      expect(listed.trim().split("\n")).toHaveLength(13);
     }
     expect(fs.existsSync(path.join(folder, "pwned"))).toBe(false);
   });
