@@ -4,7 +4,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { createInterface } from "node:readline/promises";
 import {
-  age, ahead, BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HELP, HOME_CLAIM, INVENTORY_FILE, jobFromCron, JOURNAL, type Journal, type KubernetesObject,
+  age, ahead, BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HELP, HOME_CLAIM, hostsOf, INVENTORY_FILE, jobFromCron, JOURNAL, type Journal, type KubernetesObject,
   MANAGER, mounts, type Options, parseArguments, parseSnapshots, type Phase, pickSnapshot, type Placement, pulumiManager, quote, resticJob, review, SAVER_SELECTOR, type Snapshot, STATUS, UsageError, VERIFY_CRON,
 } from "./backup/plan";
 import { readStack } from "./stack";
@@ -87,7 +87,7 @@ async function runJob(job: KubernetesObject, container: string): Promise<{ ok: b
   if (former?.status?.failed) await remove("job", name, "--wait=true", "--cascade=foreground");
   if (!former || former.status?.failed) await kubectl(["create", "-f", "-"], JSON.stringify(job));
   let told = "";
-  for (;;) {
+  for (let waited = 0; ; waited++) {
     const [state, pods] = [await get("job", name), await list("pods", `job-name=${name}`)];
     if (!state) throw new Error(`job ${name} was deleted by somebody`);
     const pod = pods[pods.length - 1];
@@ -95,6 +95,14 @@ async function runJob(job: KubernetesObject, container: string): Promise<{ ok: b
     if (ended) {
       const log = pod ? (await run("kubectl", [...target(), "logs", pod.metadata.name, "-c", container])).out : "";
       return { ok: ended.type === "Complete", log: log || (ended.message ?? ""), pod };
+    }
+    // A node is trusted for some 50 s after its end: a pod may have been given to one that is gone, and waits there for ever.
+    if (waited % 5 === 4 && pod?.spec.nodeName && (await lostNodes())(pod.spec.nodeName)) {
+      if (mounts(pod, HOME_CLAIM)) throw new Error(`node ${pod.spec.nodeName}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`);
+      say(`   node ${pod.spec.nodeName} does not answer; ${name} begins again on another one`);
+      await remove("pod", pod.metadata.name, "--force", "--grace-period=0", "--wait=false");
+      await remove("job", name, "--wait=true", "--cascade=foreground");
+      await kubectl(["create", "-f", "-"], JSON.stringify(job));
     }
     const problem = pod && obstacle(pod);
     if (problem && problem !== told) say(`   waiting: ${(told = problem)}`);
@@ -394,7 +402,7 @@ async function confirm(journal: Journal): Promise<void> {
   for (const [name, suspend] of Object.entries(journal.suspended)) if (await get("cronjob", name)) await patch("cronjob", name, { spec: { suspend } });
   const old = journal.oldVolume && (await get("pv", journal.oldVolume));
   if (old && old.status?.phase !== "Bound") {
-    const hosts = (old.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []).flatMap((t: KubernetesObject) => t.matchExpressions ?? []).flatMap((e: KubernetesObject) => e.values ?? []) as string[];
+    const hosts = hostsOf(old);
     const lost = await lostNodes();
     if (hosts.length > 0 && hosts.every(lost)) {
       await remove("pv", old.metadata.name, "--wait=false");
@@ -430,6 +438,11 @@ async function plan(): Promise<Journal> {
   if (!claim || !deployment) throw new Error(`namespace ${options.namespace} has no ${claim ? `Deployment ${DEPLOYMENT}` : `claim ${HOME_CLAIM}`}: run pulumi up first, then restore into what it made`);
   await theCron(BACKUP_CRON);
   if (options.node && !(await get("node", options.node))) throw new UsageError(`there is no node ${options.node}`);
+  // What is on a node that is gone can be neither saved nor changed; only an earlier snapshot of the whole home helps.
+  const lost = await lostNodes();
+  const home = claim.spec.volumeName && (await get("pv", claim.spec.volumeName));
+  const host = home ? hostsOf(home).find(lost) : undefined;
+  if (host && (options.snapshot === "now" || options.job !== undefined)) throw new UsageError(`node ${host}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`);
   const suspended: Record<string, boolean> = {};
   for (const name of [BACKUP_CRON, VERIFY_CRON]) {
     const cron = await get("cronjob", name);

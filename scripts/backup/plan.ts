@@ -311,6 +311,11 @@ export function mounts(pod: KubernetesObject, claim: string): boolean {
   return ((pod.spec.volumes ?? []) as KubernetesObject[]).some((volume) => volume.persistentVolumeClaim?.claimName === claim);
 }
 
+/** Nodes that a volume can be mounted on; none where it can be on any. */
+export function hostsOf(volume: KubernetesObject): string[] {
+  return ((volume.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []) as KubernetesObject[]).flatMap((term) => term.matchExpressions ?? []).flatMap((expression: KubernetesObject) => expression.values ?? []) as string[];
+}
+
 /** What a person approves before a restore. */
 export function review(journal: Journal, snapshot: Snapshot | undefined, running: { pods: number; lastBackup?: string }, now: Date): string {
   const what =
