@@ -145,7 +145,7 @@ const registryPattern = /^(\[[0-9a-f:]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])
 const namePattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const sizePattern = /^\d+(\.\d+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)$/;
 const referencePattern = /^[a-z0-9.-]+(:\d+)?\/[a-z0-9._/-]+(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$/;
-const hostKeyPattern = /^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,3}$/;
+const hostKeyPattern = /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,3}$/;
 const cronPattern = /^(@(hourly|daily|weekly|monthly)|[\d*,/A-Za-z-]+( [\d*,/A-Za-z-]+){4})$/;
 
 const domainOrName = (text: string) => domainPattern.test(text) || namePattern.test(text);
@@ -408,7 +408,13 @@ function readControlPlane(section: Section, env: Environment): ControlPlaneAcces
     const text = direct ? from.string("hostKey", { expected: "a host key" }) : file(from, "hostKeyFile");
     if (text === undefined) return "";
     const key = text.trim().split(/\s+/).slice(0, 2).join(" ");
-    if (!hostKeyPattern.test(key)) from.problem(direct ? "hostKey" : "hostKeyFile", key.slice(0, 40), "a public host key such as ssh-ed25519 AAAA...");
+    const keyName = direct ? "hostKey" : "hostKeyFile";
+    // The Command provider asks for an RSA key with SHA-1 signatures only, which SSH servers have not given since OpenSSH 8.8.
+    if (key.startsWith("ssh-rsa ")) {
+      from.problem(keyName, "an RSA host key", "the machine's Ed25519 or ECDSA host key: Pulumi's SSH client cannot check RSA ones", "take it from /etc/ssh/ssh_host_ed25519_key.pub on that machine");
+    } else if (!hostKeyPattern.test(key)) {
+      from.problem(keyName, key.slice(0, 40), "a public host key such as ssh-ed25519 AAAA...");
+    }
     return key;
   };
   const access = section.oneOf("access", ["ssh", "local"], "ssh");

@@ -9,7 +9,7 @@ export interface SshNode {
   name: string;
   /** Host name or address of its SSH server. */
   host: string;
-  /** Public host key as `ssh-keyscan` prints it, without the host: "ssh-ed25519 AAAA...". Any other key is refused. */
+  /** Public Ed25519 or ECDSA host key as `ssh-keyscan` prints it, without the host: "ssh-ed25519 AAAA...". Any other key is refused. */
   hostKey: string;
 }
 
@@ -125,8 +125,9 @@ export function nodePortRangeProblems(args: NodePortRangeArgs): { propertyPath: 
   if (access.kind === "local" && access.nodes.length > 1)
     problems.push({ propertyPath: "access.nodes", reason: `found ${access.nodes.length} nodes, expected one: "local" reaches only the machine Pulumi runs on; use "ssh"` });
   const hostKey = (propertyPath: string, key: string) => {
-    if (!/^(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/]{16,}={0,2}( .*)?$/.test(key))
-      problems.push({ propertyPath, reason: `found "${key}", expected a public host key such as "ssh-ed25519 AAAA..." (ssh-keyscan prints it)` });
+    // An RSA key does not work: the Command provider asks for SHA-1 signatures by it, which SSH servers have not given since OpenSSH 8.8.
+    if (!/^(ssh-ed25519|ecdsa-\S+|sk-\S+) [A-Za-z0-9+/]{16,}={0,2}( .*)?$/.test(key))
+      problems.push({ propertyPath, reason: `found "${key}", expected a public Ed25519 or ECDSA host key such as "ssh-ed25519 AAAA..." (ssh-keyscan prints it)` });
   };
   const names = new Set<string>();
   access.nodes.forEach((node: { name: string } | SshNode, i) => {

@@ -103,10 +103,10 @@ export function fingerprint(hostKey: string): string {
 const bareKey = (line: string): string => /\b((?:ssh|ecdsa)-\S+ AAAA\S+)/.exec(line)?.[1] ?? line.trim();
 
 function scanHostKey(host: string): string {
-  const found = spawnSync("ssh-keyscan", ["-T", "10", "-t", "ed25519,ecdsa,rsa", host], { encoding: "utf8" });
+  const found = spawnSync("ssh-keyscan", ["-T", "10", "-t", "ed25519,ecdsa", host], { encoding: "utf8" });
   const lines = (found.stdout ?? "").split("\n").filter((line) => line !== "" && !line.startsWith("#"));
   const line = lines.find((each) => each.includes("ssh-ed25519")) ?? lines[0];
-  if (line === undefined) throw new Error(`no SSH server answers at ${host}; start it, correct the host, or give the key with --host-key`);
+  if (line === undefined) throw new Error(`no SSH server answers at ${host} with an Ed25519 or ECDSA host key; start it, correct the host, or give the key with --host-key`);
   return bareKey(line);
 }
 

@@ -192,6 +192,7 @@ describe("control-plane access", () => {
     ["a bad host", { privateKeyFile: "k", nodes: [{ ...node, host: "ssh://x" }] }, ["controlPlane.nodes[0].host"]],
     ["no host key", { privateKeyFile: "k", nodes: [{ name: "a", host: "b" }] }, ["controlPlane.nodes[0].hostKey"]],
     ["a host key that is none", { privateKeyFile: "k", nodes: [{ ...node, hostKey: "SHA256:abc" }] }, ["controlPlane.nodes[0].hostKey"]],
+    ["an RSA host key, which Pulumi's SSH client cannot check", { privateKeyFile: "k", nodes: [{ ...node, hostKey: `ssh-rsa ${"AAAA".padEnd(372, "b")}` }] }, ["controlPlane.nodes[0].hostKey"]],
     ["two host keys", { privateKeyFile: "k", nodes: [{ ...node, hostKeyFile: "x.pub" }] }, ["controlPlane.nodes[0].hostKeyFile"]],
     ["a public key for a private one", { privateKeyFile: "k.pub", nodes }, ["controlPlane.privateKeyFile"]],
     ["an unknown access", { access: "telnet", privateKeyFile: "k", nodes }, ["controlPlane.access"]],

@@ -186,6 +186,7 @@ describe("bad arguments", () => {
     await mock(() => "");
     const access = ssh("a", "a");
     access.nodes[0].hostKey = "SHA256:fingerprint";
+    access.nodes[1].hostKey = `ssh-rsa ${"AAAA".padEnd(372, "b")}`;
     access.privateKey = undefined;
     let error: unknown;
     try {
@@ -194,7 +195,7 @@ describe("bad arguments", () => {
       error = caught;
     }
     expect(pulumi.InputPropertiesError.isInstance(error)).toBe(true);
-    expect((error as pulumi.InputPropertiesError).errors.map(({ propertyPath }) => propertyPath)).toEqual(["range", "access.nodes[0].hostKey", "access.nodes[1].name", "access.privateKey"]);
+    expect((error as pulumi.InputPropertiesError).errors.map(({ propertyPath }) => propertyPath)).toEqual(["range", "access.nodes[0].hostKey", "access.nodes[1].name", "access.nodes[1].hostKey", "access.privateKey"]);
     expect(commands()).toEqual([]);
     expect(calls).toEqual([]);
   });
