@@ -1,6 +1,7 @@
 // Stand-in for the part of the official pulumi-command plugin that runs commands: locally, and over SSH.
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
+import { constants } from "node:os";
 import { basename, dirname, join, posix } from "node:path";
 import type { Client, ClientChannel, ConnectConfig, SFTPWrapper } from "ssh2";
 import { SIGNATURE, isObject, type Severity, type Value } from "./rpc";
@@ -41,6 +42,11 @@ export interface RunContext {
   log(severity: Severity, message: string): void;
   signal: AbortSignal;
 }
+
+/** How the official plugin, written in Go, names the signal that ended a local command. */
+const SIGNAL_WORDS: Record<string, string> = {
+  SIGABRT: "aborted", SIGHUP: "hangup", SIGINT: "interrupt", SIGKILL: "killed", SIGPIPE: "broken pipe", SIGQUIT: "quit", SIGSEGV: "segmentation fault", SIGTERM: "terminated",
+};
 
 /** The command failed; the message holds the command and all that it printed, in order. */
 function failure(reason: string, command: string, printed: string): Error {
@@ -102,12 +108,8 @@ export function runLocal(command: string, settings: CommandSettings, previous: P
     child.stderr?.on("data", (chunk: Buffer) => capture.add("stderr", chunk));
     // A command that does not read its input closes the pipe early; that is no failure.
     child.stdin?.on("error", () => undefined).end(settings.stdin);
-    const stop = () => {
-      child.kill("SIGKILL");
-      // Grandchildren may hold the pipes open for long.
-      child.stdout?.destroy();
-      child.stderr?.destroy();
-    };
+    // As in the official plugin only the shell is killed, and what it has started is waited for: until it closes the pipes.
+    const stop = () => child.kill("SIGKILL");
     if (context.signal.aborted) stop();
     context.signal.addEventListener("abort", stop);
     child.on("error", (error) => reject(failure(error.message, command, "")));
@@ -115,13 +117,13 @@ export function runLocal(command: string, settings: CommandSettings, previous: P
       context.signal.removeEventListener("abort", stop);
       const output = capture.end();
       if (code === 0) resolve(output);
-      else reject(failure(signal ? `signal: ${signal}` : `exit status ${code}`, command, capture.printed));
+      else reject(failure(signal ? `signal: ${SIGNAL_WORDS[signal] ?? constants.signals[signal]}` : `exit status ${code}`, command, capture.printed));
     });
   });
 }
 
 /** Settings for one SSH connection attempt; throws where a key cannot be read. */
-export async function connectConfig(connection: Connection, onMismatch: (found: string) => void): Promise<ConnectConfig> {
+export async function connectConfig(connection: Connection, onMismatch: () => void): Promise<ConnectConfig> {
   const { utils } = (await import("ssh2")).default;
   const agent = connection.agentSocketPath ?? (process.env.SSH_AUTH_SOCK || undefined);
   const config: ConnectConfig = {
@@ -141,48 +143,69 @@ export async function connectConfig(connection: Connection, onMismatch: (found: 
   };
   if (connection.privateKey !== undefined) {
     const key = utils.parseKey(connection.privateKey, connection.privateKeyPassword);
-    if (key instanceof Error) throw new Error(`failed to parse connection.privateKey: ${key.message}`);
+    if (key instanceof Error) throw new Error(/passphrase/.test(key.message) ? "ssh: this private key is passphrase protected" : "ssh: no key found");
   }
   if (connection.hostKey !== undefined) {
     const expected = utils.parseKey(connection.hostKey);
     if (expected instanceof Error) throw new Error(`failed to parse host key: ${expected.message}`);
     const pinned = expected.getPublicSSH();
-    // Signature algorithms of an RSA key have names of their own (RFC 8332).
-    const algorithms = expected.type === "ssh-rsa" ? ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"] : [expected.type];
-    config.algorithms = { serverHostKey: algorithms as never };
+    // As in the official plugin: of an RSA key this asks for SHA-1 signatures alone, which servers have not given since OpenSSH 8.8.
+    config.algorithms = { serverHostKey: [expected.type] as never };
     config.hostVerifier = (found: Buffer) => {
       if (found.equals(pinned)) return true;
-      onMismatch(found.toString("base64"));
+      onMismatch();
       return false;
     };
   }
   return config;
 }
 
+/** Why a connection did not come about, in the words of the official plugin's SSH client. */
+export function dialFailure(connection: Connection, error: Error & { level?: string; code?: string }, mismatch: boolean): string {
+  const target = `dial tcp ${connection.host}:${connection.port ?? 22}`;
+  if (mismatch) return "ssh: handshake failed: ssh: host key mismatch";
+  if (error.level === "client-authentication") {
+    const attempted = ["none", ...(connection.privateKey !== undefined ? ["publickey"] : []), ...(connection.password !== undefined ? ["password"] : [])];
+    return `ssh: handshake failed: ssh: unable to authenticate, attempted methods [${attempted.join(" ")}], no supported methods remain`;
+  }
+  if (error.level === "client-timeout" || error.code === "ETIMEDOUT") return `${target}: i/o timeout`;
+  if (error.code === "ECONNREFUSED") return `${target}: connect: connection refused`;
+  if (error.code === "EHOSTUNREACH") return `${target}: connect: no route to host`;
+  if (error.code === "ENOTFOUND") return `dial tcp: lookup ${connection.host}: no such host`;
+  return `ssh: handshake failed: ${error.message}`;
+}
+
 /** Opens a connection, through the proxy where there is one, with as many attempts as `dialErrorLimit` allows. */
-export async function dial(connection: Connection, context: RunContext): Promise<Client> {
-  const proxy = connection.proxy && (await dial(connection.proxy, context).catch((error: Error) => { throw new Error(`proxy: ${error.message}`); }));
+export async function dial(connection: Connection, context: RunContext, what = "Dial"): Promise<Client> {
+  if (connection.proxy === undefined) return dialThrough(undefined, connection, context, what);
+  let proxy: Client | undefined;
+  try {
+    proxy = await dial(connection.proxy, context, "Dial proxy");
+    return await dialThrough(proxy, connection, context, what);
+  } catch (error) {
+    proxy?.end();
+    throw new Error(`proxy: ${(error as Error).message}`);
+  }
+}
+
+async function dialThrough(proxy: Client | undefined, connection: Connection, context: RunContext, what: string): Promise<Client> {
   const limit = connection.dialErrorLimit ?? 10;
+  let mismatch = false;
+  const config = await connectConfig(connection, () => (mismatch = true));
   for (let attempt = 1, delay = 100; ; attempt++, delay = Math.min(delay * 1.5, 5000)) {
-    let mismatch: string | undefined;
+    mismatch = false;
     try {
-      return await connect(connection, proxy, (found) => (mismatch = found));
+      return await connect(connection, config, proxy);
     } catch (error) {
-      const { message } = error as Error;
-      const target = `${connection.user ?? "root"}@${connection.host}:${connection.port ?? 22}`;
-      // A wrong key or host key stays wrong: trying again only delays the message.
-      const final = mismatch !== undefined ? `ssh: host key mismatch for ${target}: expected ${connection.hostKey}, found ${mismatch}` : /parse/.test(message) ? message : undefined;
-      if (final !== undefined) { proxy?.end(); throw new Error(final); }
-      if (context.signal.aborted) { proxy?.end(); throw new Error(`connecting to ${target} was cancelled`); }
-      if (limit > -1 && attempt > limit) { proxy?.end(); throw new Error(`after ${attempt - 1} failed attempts: ssh: ${target}: ${message}`); }
-      context.status(`Dial ${attempt}/${limit === -1 ? "inf" : limit} failed: retrying`);
+      if (context.signal.aborted) throw new Error("context canceled");
+      if (limit > -1 && attempt > limit) throw new Error(`after ${attempt - 1} failed attempts: ${dialFailure(connection, error as Error, mismatch)}`);
+      context.status(`${what} ${attempt}/${limit === -1 ? "inf" : limit} failed: retrying`);
       await new Promise((resolve) => setTimeout(resolve, delay));
     }
   }
 }
 
-async function connect(connection: Connection, proxy: Client | undefined, onMismatch: (found: string) => void): Promise<Client> {
-  const config = await connectConfig(connection, onMismatch);
+async function connect(connection: Connection, config: ConnectConfig, proxy: Client | undefined): Promise<Client> {
   const { Client } = (await import("ssh2")).default;
   const port = connection.port ?? 22;
   const sock = proxy && (await new Promise<ClientChannel>((resolve, reject) =>
@@ -226,8 +249,7 @@ async function refusedVariables(client: Client, env: Record<string, string>): Pr
 /** Runs a command on another machine. */
 export async function runRemote(connection: Connection, command: string, settings: CommandSettings, previous: Partial<Output>, context: RunContext): Promise<Output> {
   const client = await dial(connection, context);
-  const stop = () => client.destroy();
-  context.signal.addEventListener("abort", stop);
+  // As in the official plugin, neither a time limit nor a cancelled update ends a command that has begun.
   try {
     const env = { ...settings.environment, ...previousOutput(settings, previous) };
     for (const name of await refusedVariables(client, env)) {
@@ -239,7 +261,7 @@ export async function runRemote(connection: Connection, command: string, setting
     }
     const capture = new Capture(settings.logging, (line) => context.status(line));
     const ended = await new Promise<{ code?: number | null; signal?: string }>((resolve, reject) => {
-      client.on("close", () => reject(failure("connection closed before the command ended", command, capture.printed)));
+      client.on("close", () => reject(failure("wait: remote command exited without exit status or exit signal", command, capture.printed)));
       client.exec(command, { env }, (error, channel) => {
         if (error) return reject(failure(error.message, command, ""));
         let end: { code?: number | null; signal?: string } = {};
@@ -252,9 +274,9 @@ export async function runRemote(connection: Connection, command: string, setting
     });
     const output = capture.end();
     if (ended.code === 0) return output;
-    throw failure(ended.signal ? `Process exited with signal ${ended.signal}` : `Process exited with status ${ended.code ?? "unknown"}`, command, capture.printed);
+    const number = ended.signal === undefined ? undefined : constants.signals[ended.signal as NodeJS.Signals];
+    throw failure(number === undefined ? `Process exited with status ${ended.code ?? "unknown"}` : `Process exited with status ${128 + number} from signal ${ended.signal?.replace("SIG", "")}`, command, capture.printed);
   } finally {
-    context.signal.removeEventListener("abort", stop);
     client.end();
   }
 }
