@@ -50,7 +50,7 @@ function objects(image: string): object[] {
                 args: ["--hostname-override=$(NODE_NAME)", "--disable-nri", `--nfqueue-id=${queue}`, "--netfilter-bug-1766-fix=false"],
                 env: [{ name: "NODE_NAME", valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } } }],
                 securityContext: { privileged: true },
-                readinessProbe: { httpGet: { path: "/metrics", port: 9080 }, periodSeconds: 1 },
+                readinessProbe: { httpGet: { path: "/metrics", port: 9080 }, periodSeconds: 2, timeoutSeconds: 5 },
               },
             ],
           },
