@@ -190,7 +190,7 @@ describe("build-image.sh", () => {
     fs.symlinkSync("-c", path.join(folder, "linked"));
     for (const context of ["-c", "linked"]) {
       fs.rmSync(path.join(folder, "built"), { force: true });
-      expect((await build(["--context", context])).err).toContain("built and pushed");
+      expect((await build(["--context", context, "--force"])).err).toContain("built and pushed");
       const listed = fs.readFileSync(path.join(folder, "built"), "utf8");
       expect(listed).toMatch(/^drwxr-xr-x .* d$/m);
       expect(listed).toMatch(/^-rwxr-xr-x .* set-uid$/m);
