@@ -270,6 +270,24 @@ export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, control
 }
 
 /**
+ * What a booted copy runs, in Groovy without single quotes. Nothing starts. Where people log in through another realm than Jenkins'
+ * own, such as LDAP, the copy has the local administrator instead: the check needs one, and no directory is asked.
+ */
+const verificationHook = [
+  "def jenkins = hudson.model.Hudson.instance",
+  "jenkins.doQuietDown()",
+  "if (!(jenkins.securityRealm instanceof hudson.security.HudsonPrivateSecurityRealm)) {",
+  '  def secret = { new File("/run/secrets/jenkins/" + it).text.trim() }',
+  "  def realm = new hudson.security.HudsonPrivateSecurityRealm(false)",
+  '  realm.createAccount(secret("admin-user"), secret("admin-password"))',
+  "  def strategy = new hudson.security.FullControlOnceLoggedInAuthorizationStrategy()",
+  "  strategy.allowAnonymousRead = false",
+  "  jenkins.securityRealm = realm",
+  "  jenkins.authorizationStrategy = strategy",
+  "}",
+].join("\n");
+
+/**
  * The pod that proves a snapshot: restored into scratch space, the controller itself boots on the copy, and a third
  * container compares what it lists with what is on the disk. The copy starts nothing: it is in quiet mode, has no
  * queue, and the cluster's API does not know it.
@@ -286,7 +304,7 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
       'if sh /scripts/home.sh restore "${SNAPSHOT:-latest}" /var/jenkins_home >/scratch/log 2>&1; then',
       "  sh /scripts/home.sh inventory /var/jenkins_home >/scratch/inventory; echo ok >/scratch/restored",
       "  rm -f /var/jenkins_home/queue.xml; mkdir -p /var/jenkins_home/init.groovy.d",
-      "  echo 'hudson.model.Hudson.instance.doQuietDown()' >/var/jenkins_home/init.groovy.d/00-backup-verification.groovy",
+      `  echo '${verificationHook}' >/var/jenkins_home/init.groovy.d/00-backup-verification.groovy`,
       "fi; cat /scratch/log; echo $started >/scratch/started",
     ].join("\n"),
   ]);
