@@ -78,7 +78,7 @@ test("agents are kept from the API server's addresses", async () => {
 test("every image that runs is one that config names or that was built", async () => {
   await run();
   const images = objects().flatMap((r) => (r.inputs.spec?.template?.spec?.containers ?? []).map((c: { image: string }) => c.image));
-  expect(images).toHaveLength(5);
+  expect(images).toHaveLength(6);
   for (const image of images) expect(image).toMatch(/^(10\.88\.0\.1:5000|registry\.test)\//);
 });
 
