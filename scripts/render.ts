@@ -95,6 +95,7 @@ export async function renderStack(stack: string, folder = root, over: Record<str
 export async function atCommit<T>(ref: string, work: (folder: string) => Promise<T>): Promise<T> {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-"));
   try {
+    await haveCommit(ref);
     await git(["archive", "--format=tar", `--output=${folder}.tar`, "--end-of-options", ref]);
     await run("tar", ["-xf", `${folder}.tar`, "-C", folder]);
     fs.symlinkSync(path.join(root, "node_modules"), path.join(folder, "node_modules"));
@@ -120,3 +121,10 @@ export function run(program: string, args: string[], options: { cwd?: string; en
 }
 
 const git = (args: string[]): Promise<string> => run("git", args);
+
+/** Sees to it that a commit is at hand: a shallow clone is asked for the rest of its history. What is still missing is git's to say. */
+export async function haveCommit(ref: string): Promise<void> {
+  if ((await git(["rev-parse", "--is-shallow-repository"])).trim() !== "true") return;
+  const known = await git(["cat-file", "-e", `${ref}^{commit}`]).then(() => true, () => false);
+  if (!known) await git(["fetch", "--quiet", "--unshallow"]);
+}
