@@ -13,6 +13,7 @@ export interface ClusterObject {
 /** A pod, as far as its command line goes. */
 export interface CommandPod extends ClusterObject {
   spec: { nodeName?: string; containers: { command?: string[]; args?: string[] }[] };
+  status?: { conditions?: { type: string; status: string }[] };
 }
 
 /** What stands in the cluster; a list that could not be read is undefined, and is not judged. */
@@ -165,6 +166,17 @@ function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, fo
       found: `${nodePorts.range}, while ${foreignOwner(other)} (namespace ${other.metadata.name}) sets the range of this cluster`,
       expected: "none: one environment of a cluster sets the range",
       fix: "pulumi config set nodePortRange none && pulumi config rm controlPlane",
+    });
+  // A node that is down keeps nobody from going on with the others.
+  const ready = ({ status }: CommandPod) => status?.conditions?.some(({ type, status: value }) => type === "Ready" && value === "True") ?? false;
+  const serving = [...new Set((seen.apiServers ?? []).filter(ready).flatMap(({ spec }) => spec.nodeName ?? []))].sort();
+  const known = nodePorts?.access.nodes ?? [];
+  if (nodePorts && serving.length > known.length)
+    problems.push({
+      key: "controlPlane.nodes",
+      found: `${known.map(({ name }) => name).join(", ")}, while API servers run on ${serving.join(", ")}`,
+      expected: "every control-plane node: an API server with another range refuses the Services that the others allow",
+      fix: "add the missing ones to controlPlane.nodes, with host and hostKey",
     });
   if (nodePorts || !ingress.install) return problems;
 

@@ -111,6 +111,14 @@ test.each<[string, Record<string, unknown>, (seen: Required<Neighbourhood>) => v
   for (const { fix, expected } of problems) expect([fix, expected]).not.toContain("");
 });
 
+test("every control-plane node that serves is in the config; one that is down is not missed", () => {
+  const apiServer = (nodeName: string, status: string) => ({ ...object(`kube-apiserver-${nodeName}`, {}, "kube-system"), spec: { nodeName, containers: [] }, status: { conditions: [{ type: "Ready", status }] } });
+  const seen = (second: string): Neighbourhood => ({ ...empty, apiServers: [apiServer("cp-2", second), apiServer("cp-1", "True")] });
+  expect(neighbourProblems(first, "a", seen("True"))).toEqual([expect.objectContaining({ key: "controlPlane.nodes", found: "control-plane-1, while API servers run on cp-1, cp-2" })]);
+  expect(neighbourProblems(first, "a", seen("False"))).toEqual([]);
+  expect(neighbourProblems(parse(beside), "b", { ...cluster(first, "a"), apiServers: seen("True").apiServers })).toEqual([]);
+});
+
 test("a folder of backups is one environment's", () => {
   const backup = { repository: "/mnt/backup/", password: "p", keysRepository: "/mnt/keys", keysPassword: "q" };
   const { config } = parseConfig({ ...stackConfig("sandbox"), ...beside, backup }, { ...environment, isSecret: () => true });
