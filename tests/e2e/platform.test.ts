@@ -125,6 +125,8 @@ describe("the platform on a live cluster", () => {
 
   test("what one Gradle agent downloaded the next one on the node has: it builds offline", async () => {
     const folder = "/var/cache/build-platform/gradle";
+    // What the agent before offered is taken over within seconds of its end; only then is the cache emptied for good.
+    await waitFor("the keeper to take what was offered", 60, async () => (await onNode(["find", `${folder}-offers`, "-mindepth", "1"])).stdout === "");
     await onNode(["sh", "-c", `rm -rf ${folder}/current ${folder}/generations/*`]);
     const build = (options: string) => ["set -eu", unpack("gradle-app"), `gradle --no-daemon ${options} jar`, "ls build/libs/app.jar"].join("\n");
     const { build: alone } = await buildOnce("e2e-gradle-offline", "gradle", build("--offline"));
@@ -193,12 +195,11 @@ describe("the platform on a live cluster", () => {
     await createJob("e2e-anywhere", jobXml("", "true").replace(/<assignedNode>.*<\/canRoam>/, "<canRoam>true</canRoam>"));
     try {
       await startBuild("e2e-anywhere");
-      const waiting = async () => (JSON.parse(await jenkins("GET", "/queue/api/json")) as { items: { id: number; task: { name: string } }[] }).items.find(({ task }) => task.name === "e2e-anywhere");
-      const item = await waitFor("the job to be queued", 20, waiting);
+      const waiting = async () => (JSON.parse(await jenkins("GET", "/queue/api/json")) as { items: { task: { name: string } }[] }).items.some(({ task }) => task.name === "e2e-anywhere");
+      await waitFor("the job to be queued", 20, waiting);
       await new Promise((resolve) => setTimeout(resolve, 3000));
-      expect((await waiting())?.id).toBe(item.id);
+      expect(await waiting()).toBe(true);
       expect(await agentPods()).toEqual([]);
-      await jenkins("POST", `/queue/cancelItem?id=${item.id}`);
     } finally {
       await deleteJob("e2e-anywhere");
     }
