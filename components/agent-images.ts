@@ -227,11 +227,13 @@ export function imageContent(spec: ImageSpec, builder: Builder, platforms: reado
 /** The image's tag: a readable name and the content hash, cut to 12 digits as git and Docker do for people. */
 export const imageTag = (name: string, content: ImageContent): string => `${name}-${content.hash.slice(0, 12)}`;
 
+/** A Dockerfile with each instruction on one line; comments between continued lines are left out, as builders do. */
+const joinedLines = (dockerfile: string): string => dockerfile.replace(/\\[ \t]*\r?\n(?:[ \t]*#.*\r?\n)*/g, " ");
+
 /** The names that `ARG` instructions of a Dockerfile declare, in all stages. */
 export function declaredArgs(dockerfile: string): Set<string> {
-  const joined = dockerfile.replace(/\\[ \t]*\r?\n(?:[ \t]*#.*\r?\n)*/g, " ");
   const names = new Set<string>();
-  for (const [, list] of joined.matchAll(/^[ \t]*ARG[ \t]+(.*)$/gim)) {
+  for (const [, list] of joinedLines(dockerfile).matchAll(/^[ \t]*ARG[ \t]+(.*)$/gim)) {
     for (const [, name] of list.matchAll(/(?:^|\s)([A-Za-z_][A-Za-z0-9_]*)(?:=(?:"[^"]*"|'[^']*'|\S)*)?/g)) names.add(name);
   }
   return names;
@@ -270,7 +272,7 @@ export function baseImages(dockerfile: string, args: Record<string, string> = {}
 
   let heredoc = "";
   let inStage = false;
-  for (const line of dockerfile.replace(/\\[ \t]*\r?\n(?:[ \t]*#.*\r?\n)*/g, " ").split(/\r?\n/)) {
+  for (const line of joinedLines(dockerfile).split(/\r?\n/)) {
     if (heredoc !== "") {
       if (line.trim() === heredoc) heredoc = "";
       continue;
