@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import { parseArgs } from "node:util";
 import { jenkinsUrl } from "../components/jenkins-master";
 import { publicPort } from "../config";
+import { reloadState } from "../components/jenkins-master/reload";
 import { servedRange, type CommandPod } from "../neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
 import { columns, readStack, type Stack } from "./stack";
@@ -18,6 +19,8 @@ export interface Facts {
   /** When it was looked at. */
   time: Date;
   controller?: { ready: boolean; state: string; image: string; node: string; restarts: number; since?: Date };
+  /** What Jenkins says of a changed configuration that it refused; empty where the present one is in force. */
+  refused?: string;
   agents?: { name: string; template: string; phase: string; node: string; since?: Date }[];
   /** Builds that wait for an agent, longest first; undefined where Jenkins does not answer. */
   queue?: { job: string; why: string; since: Date }[];
@@ -61,7 +64,7 @@ const stale = 2;
 
 /** The summary, one row for each part of the platform. */
 export function summary(facts: Facts): Row[] {
-  const { controller, agents, queue, volume, backup, nodePorts, time } = facts;
+  const { controller, refused, agents, queue, volume, backup, nodePorts, time } = facts;
   const unknown = (what: string): Row => ({ what, text: "could not be read", good: false });
   const running = agents?.filter(({ phase }) => phase === "Running").length;
   const ranges = new Set(nodePorts?.map(({ range }) => range));
@@ -72,6 +75,9 @@ export function summary(facts: Facts): Row[] {
           text: `${controller.state}${controller.since ? ` for ${age(controller.since, time)}` : ""} on ${controller.node || "no node yet"}${controller.restarts > 0 ? `, ${controller.restarts} restarts` : ""}`,
         }
       : unknown("controller"),
+    refused === undefined
+      ? unknown("configuration")
+      : { what: "configuration", text: refused || "in force", good: refused === "" },
     agents ? { what: "agents", text: `${running} running, ${agents.length - running!} on their way`, good: true } : unknown("agents"),
     queue ? { what: "queue", text: queue.length === 0 ? "empty" : `${queue.length} waiting, the first for ${age(queue[0].since, time)}`, good: true } : unknown("queue"),
     volume
@@ -204,6 +210,10 @@ export async function collect(stack: Stack): Promise<Facts> {
         ...(running && { since: new Date(running.startedAt) }),
       };
       if (!container?.ready && waiting?.message) facts.trouble.push(`controller: ${waiting.message}`);
+    }),
+    attempt("configuration", async () => {
+      const kept = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "config-reload", "--", "sh", "-c", `if [ -e ${reloadState}/refused ]; then cat ${reloadState}/refused; fi`);
+      facts.refused = kept.trim().replace(/\s+/g, " ");
     }),
     attempt("agents", async () => {
       facts.agents = (await list("-n", agents, "-l", "jenkins=agent")).map(({ metadata, spec, status }) => ({

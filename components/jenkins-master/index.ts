@@ -8,7 +8,7 @@ import { cacheKeeperScript, gradleKeeperScript } from "./cache";
 import { cascFile, CascInput, fragmentProblems, renderCasc } from "./casc";
 import { dashboard } from "./dashboard";
 import { Login, loginSecretName, loginSecrets, Rights } from "./login";
-import { configReloadScript } from "./reload";
+import { configReloadScript, reloadState } from "./reload";
 
 export { AgentTemplate, AgentVolume, CachedTool, DockerMode, Toleration } from "./agents";
 export { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, Role, roles } from "./login";
@@ -737,14 +737,14 @@ function controllerPod(
         command: ["/bin/bash", "-c", configReloadScript],
         env: [
           { name: "FOLDERS", value: configuration.map((mount) => mount.mountPath).join(" ") },
-          { name: "STATE", value: "/run/config-reload" },
+          { name: "STATE", value: reloadState },
           { name: "PORT", value: "8080" },
           { name: "INTERVAL", value: "5" },
           reloadToken,
         ],
         resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "64Mi" } },
         securityContext: confined,
-        volumeMounts: [...configuration, { name: "reload", mountPath: "/run/config-reload" }],
+        volumeMounts: [...configuration, { name: "reload", mountPath: reloadState }],
       },
     ],
     volumes: [

@@ -52,8 +52,8 @@ class Load {
   }
 
   async builds(): Promise<Record<string, JobBuilds["builds"]>> {
-    const found = await Promise.all(this.jobs.map(async (job) => (JSON.parse(await jenkins("GET", `/job/${job}/api/json?depth=1`)) as JobBuilds).builds));
-    return Object.fromEntries(this.jobs.map((job, i) => [job, found[i]]));
+    const { jobs } = JSON.parse(await jenkins("GET", "/api/json?depth=2")) as { jobs: ({ name: string } & JobBuilds)[] };
+    return Object.fromEntries(this.jobs.map((job) => [job, jobs.find(({ name }) => name === job)?.builds ?? []]));
   }
 
   /** Waits until every job has its `count`th build behind it and nothing waits or runs. */
@@ -77,7 +77,10 @@ class Load {
 /** Exactly one build for each job, all good, each on an agent of its own. */
 async function builtOnce(load: Load): Promise<void> {
   const builds = await load.builds();
-  expect(Object.entries(builds).map(([job, all]) => [job, all.map(({ result }) => result)])).toEqual(load.jobs.map((job) => [job, ["SUCCESS"]]));
+  const told = async (job: string, { number, result, builtOn }: JobBuilds["builds"][number]) =>
+    result === "SUCCESS" ? result : `${result} on ${load.nodes.get(builtOn) ?? builtOn}: ${await jenkins("GET", `/job/${job}/${number}/consoleText`)}`;
+  const results = await Promise.all(load.jobs.map(async (job) => [job, await Promise.all(builds[job].map((build) => told(job, build)))]));
+  expect(results).toEqual(load.jobs.map((job) => [job, ["SUCCESS"]]));
   const agents = Object.values(builds).flat().map(({ builtOn }) => builtOn);
   expect(new Set(agents).size).toBe(agents.length);
 }

@@ -227,6 +227,8 @@ describe("the platform on a live cluster", () => {
       await waitFor("the refusal in the sidecar's log", 150, async () => (await log()).includes("jenkins.systemMesage"));
       expect(await log()).toMatch(/Jenkins refuses the changed configuration \(status 500\); the former one stays in force/);
       expect(await description()).toBe(former);
+      const status = await run("npm", ["run", "-s", "status", "--", STACK], { cwd: REPO, env: ENV, allowFailure: true });
+      expect(status.stdout).toMatch(/^! +configuration +Jenkins refuses the changed configuration.*jenkins\.systemMesage/m);
       await apply("jenkins:\n  systemMessage: changed under a build\n");
       await waitFor("the new message", 150, async () => (await description()) === "changed under a build");
       expect((await log()).trim().split("\n").pop()).toBe("the changed configuration is in force");

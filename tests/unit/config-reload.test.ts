@@ -96,9 +96,22 @@ test("a refused document is complained of once and asked for until it is mended"
   await until(() => asked.length >= 3);
   expect(printed.match(/refuses/g)).toHaveLength(1);
   expect(printed).toContain("unclassified.mail: no such key");
+  const refused = path.join(folder, "state", "refused");
+  expect(fs.readFileSync(refused, "utf8")).toContain("unclassified.mail: no such key");
   answer = [200, "reloaded"];
   mount("mended");
-  await until(() => printed.includes("in force"));
+  await until(() => printed.includes("is in force"));
+  expect(fs.existsSync(refused)).toBe(false);
+});
+
+test("a refused document that is taken back is no longer complained of", async () => {
+  answer = [500, "no such key"];
+  const refused = path.join(folder, "state", "refused");
+  mount("broken");
+  await until(() => fs.existsSync(refused));
+  mount("first");
+  await until(() => !fs.existsSync(refused));
+  expect(printed).not.toContain("is in force");
 });
 
 test("a Jenkins that is starting is asked until it answers", async () => {

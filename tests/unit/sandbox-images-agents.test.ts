@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import type { Keys } from "../../sandbox/images/jenkins/adapter/casc";
-import { agentsToAccept, agentsToMake, agentsToRemove, orphans, type Agent, type HudsonState, type Source } from "../../sandbox/images/jenkins/adapter/plan";
+import { agentsToAccept, agentsToMake, agentsToRemove, agentsToRetire, orphans, type Agent, type HudsonState, type Source } from "../../sandbox/images/jenkins/adapter/plan";
 import { agentName, combine, CONTROLLER_LABEL, inherit, labelValue, renderPod, REFRESHED_ANNOTATION, RETENTION_ANNOTATION, words, type Pod } from "../../sandbox/images/jenkins/adapter/pod";
 
 const identity = { name: "maven-abcde", secret: "s3cret", controller: "jenkins.jenkins.svc_8080" };
@@ -140,8 +140,8 @@ spec:
 describe("which agents are made and removed", () => {
   const source = (settings: Keys = {}, of: Keys = cloud): Source => ({ cloud: of, template: { name: "t", ...settings } });
   const waiting = (n: number, templates: number[] = [0]) => Array.from({ length: n }, (_, id) => ({ id, task: `job ${id}`, label: "t", templates }));
-  const state = (over: Partial<HudsonState> = {}): HudsonState => ({ configured: true, quietingDown: false, queue: [], agents: [], ...over });
-  const agent = (name: string, over: Partial<Agent> = {}): Agent => ({ name, source: source(), made: 0, accepting: true, lostSince: 0, ...over });
+  const state = (over: Partial<HudsonState> = {}): HudsonState => ({ configured: true, quietingDown: false, pending: 0, queue: [], agents: [], ...over });
+  const agent = (name: string, over: Partial<Agent> = {}): Agent => ({ name, source: source(), made: 0, accepting: 1, retired: 0, lostSince: 0, ...over });
   const node = (name: string, over: Partial<HudsonState["agents"][0]> = {}) => ({ name, online: true, wasOnline: true, used: false, idle: true, idleSince: 0, ...over });
   const running = (name: string, over: Pod = {}): [string, Pod] => [name, { metadata: { name }, status: { phase: "Running", conditions: [{ type: "ContainersReady", status: "True" }] }, ...over }];
   const never = () => false;
@@ -187,9 +187,9 @@ describe("which agents are made and removed", () => {
   });
 
   test("builds are taken once the whole pod is ready", () => {
-    const late = agent("late", { accepting: false });
-    const ready = agent("ready", { accepting: false });
-    const away = agent("away", { accepting: false });
+    const late = agent("late", { accepting: 0 });
+    const ready = agent("ready", { accepting: 0 });
+    const away = agent("away", { accepting: 0 });
     const pods = new Map([running("ready"), running("away"), running("late", { status: { phase: "Running", conditions: [{ type: "ContainersReady", status: "False" }] } })]);
     const seen = state({ agents: [node("late"), node("ready"), node("away", { online: false })] });
     expect(agentsToAccept(seen, [late, ready, away], pods)).toEqual([ready]);
@@ -203,15 +203,31 @@ describe("which agents are made and removed", () => {
     expect(removed(agent("a"), node("a", { used: true }), running("a"), 1)).toEqual([{ name: "a" }]);
   });
 
-  test("an agent with idle minutes stays that long", () => {
+  const retired = (a: Agent, n: HudsonState["agents"][0], now: number) => agentsToRetire(state({ agents: [n] }), [a], now).length === 1;
+
+  test("an agent with idle minutes takes builds that long", () => {
     const reusable = agent("a", { source: source({ idleMinutes: 2 }) });
-    expect(removed(reusable, node("a", { used: true, idleSince: 0 }), running("a"), 119_000)).toEqual([]);
-    expect(removed(reusable, node("a", { used: true, idleSince: 0 }), running("a"), 121_000)).toEqual([{ name: "a" }]);
+    expect(retired(reusable, node("a", { used: true, idleSince: 0 }), 119_000)).toBe(false);
+    expect(retired(reusable, node("a", { used: true, idle: false, idleSince: 0 }), 121_000)).toBe(false);
+    expect(retired(reusable, node("a", { used: true, idleSince: 0 }), 121_000)).toBe(true);
+    expect(retired({ ...reusable, retired: 1 }, node("a", { used: true, idleSince: 0 }), 121_000)).toBe(false);
   });
 
-  test("an agent that found no build goes after a minute", () => {
-    expect(removed(agent("a"), node("a"), running("a"), 59_000)).toEqual([]);
-    expect(removed(agent("a"), node("a"), running("a"), 61_000)).toEqual([{ name: "a" }]);
+  test("an agent that found no build takes none after a minute, counted from when it first could", () => {
+    expect(retired(agent("a"), node("a"), 59_000)).toBe(false);
+    expect(retired(agent("a"), node("a"), 61_000)).toBe(true);
+    expect(retired(agent("a", { accepting: 60_000 }), node("a", { idleSince: 0 }), 61_000)).toBe(false);
+    expect(retired(agent("a", { accepting: 0 }), node("a"), 61_000)).toBe(false);
+  });
+
+  test("an agent that takes no more goes a moment later, unless a build was on its way to it", () => {
+    const old = agent("a", { retired: 61_000 });
+    expect(removed(old, node("a"), running("a"), 61_500)).toEqual([]);
+    expect(removed(old, node("a"), running("a"), 62_500)).toEqual([{ name: "a" }]);
+    expect(removed(old, node("a", { idle: false, used: true }), running("a"), 62_500)).toEqual([]);
+    expect(agentsToRemove(state({ agents: [node("a")], pending: 1 }), [old], new Map([running("a")]), 62_500)).toEqual([]);
+    // A waiting build gets an agent of its own meanwhile.
+    expect(agentsToMake(state({ agents: [node("a")], queue: waiting(1) }), [old], [old.source], () => false)).toEqual([old.source]);
   });
 
   test.each<[string, Pod | undefined, string]>([
@@ -221,16 +237,16 @@ describe("which agents are made and removed", () => {
     ["whose agent ended", { status: { phase: "Running", containerStatuses: [{ name: "jnlp", state: { terminated: { exitCode: 1, reason: "Error" } } }] } }, "container jnlp ended with code 1 (Error)"],
   ])("an agent whose pod is %s is removed with the reason", (_, pod, trouble) => {
     const offline = node("a", { online: false, wasOnline: false });
-    expect(removed(agent("a", { accepting: false }), offline, pod && ["a", { metadata: { name: "a" }, ...pod }], 1)).toEqual([{ name: "a", trouble }]);
+    expect(removed(agent("a", { accepting: 0 }), offline, pod && ["a", { metadata: { name: "a" }, ...pod }], 1)).toEqual([{ name: "a", trouble }]);
   });
 
   test("a pod that only waits for its image is left to start", () => {
     const pulling: [string, Pod] = ["a", { metadata: { name: "a" }, status: { phase: "Pending", containerStatuses: [{ name: "jnlp", state: { waiting: { reason: "ContainerCreating" } } }] } }];
-    expect(removed(agent("a", { accepting: false }), node("a", { online: false, wasOnline: false }), pulling, 1)).toEqual([]);
+    expect(removed(agent("a", { accepting: 0 }), node("a", { online: false, wasOnline: false }), pulling, 1)).toEqual([]);
   });
 
   test("an agent that never connects is given up after its timeout", () => {
-    const slow = agent("a", { accepting: false, source: source({ slaveConnectTimeout: 10 }) });
+    const slow = agent("a", { accepting: 0, source: source({ slaveConnectTimeout: 10 }) });
     const offline = node("a", { online: false, wasOnline: false });
     expect(removed(slow, offline, running("a"), 9_000)).toEqual([]);
     expect(removed(slow, offline, running("a"), 11_000)[0].trouble).toContain("was not connected and ready within 10 s");

@@ -8,6 +8,7 @@ const good = { status: "ok", time: before(7200).toISOString(), snapshot: "012345
 const facts = (over: Partial<Facts> = {}): Facts => ({
   stack: "prod", url: "https://ci.example.com/", time, trouble: [],
   controller: { ready: true, state: "ready", image: "i", node: "n1", restarts: 0, since: before(90_000) },
+  refused: "",
   agents: [{ name: "maven-1", template: "maven", phase: "Running", node: "n1", since: before(30) }, { name: "maven-2", template: "maven", phase: "Pending", node: "", since: before(5) }],
   queue: [{ job: "app", why: "Waiting for next available executor", since: before(200) }],
   volume: { phase: "Bound", storageClass: "openebs-hostpath", node: "n1", requested: "20Gi", usedKib: 3 * 2 ** 20 },
@@ -25,6 +26,7 @@ describe("the summary", () => {
   test("of a platform in order", () => {
     expect(allWell(facts())).toBe(true);
     expect(row("controller").text).toBe("ready for 25 h on n1");
+    expect(row("configuration").text).toBe("in force");
     expect(row("agents").text).toBe("1 running, 1 on their way");
     expect(row("queue").text).toBe("1 waiting, the first for 3 min");
     expect(row("home volume").text).toBe("Bound, 3.0 GiB used of 20Gi asked for, openebs-hostpath on n1");
@@ -35,6 +37,7 @@ describe("the summary", () => {
 
   test.each<[string, string, Partial<Facts>, RegExp]>([
     ["a controller that fails to start", "controller", { controller: { ready: false, state: "CrashLoopBackOff", image: "i", node: "n1", restarts: 6 } }, /CrashLoopBackOff on n1, 6 restarts/],
+    ["a configuration that Jenkins refused", "configuration", { refused: "Jenkins refuses the changed configuration (status 500): jenkins.labl: not known" }, /refuses.*jenkins\.labl/],
     ["an unbound volume", "home volume", { volume: { phase: "Pending", storageClass: "c", node: "", requested: "1Gi" } }, /Pending, use unknown/],
     ["no backup", "last backup", { backup: "off" }, /no backup/],
     ["no good backup yet", "last backup", { backup: {} }, /no good one yet/],
@@ -46,7 +49,7 @@ describe("the summary", () => {
     expect(allWell(facts(over))).toBe(false);
   });
 
-  test.each(["controller", "agents", "queue", "volume", "backup", "nodePorts"] as const)("%s unread is not well", (part) => {
+  test.each(["controller", "refused", "agents", "queue", "volume", "backup", "nodePorts"] as const)("%s unread is not well", (part) => {
     expect(allWell(facts({ [part]: undefined }))).toBe(false);
   });
 

@@ -1,7 +1,7 @@
 /** Stands in for the kubernetes plugin at work: watches Hudson's queue and keeps the agent pods it calls for. */
 import type { Hudson } from "./hudson";
 import { Kubernetes } from "./kubernetes";
-import { agentsToAccept, agentsToMake, agentsToRemove, idleMinutes, isRetained, orphans, podSummary, type Agent, type HudsonState, type Source } from "./plan";
+import { agentsToAccept, agentsToMake, agentsToRemove, agentsToRetire, idleMinutes, isRetained, orphans, podSummary, type Agent, type HudsonState, type Source } from "./plan";
 import { agentName, CONTROLLER_LABEL, inherit, labelValue, REFRESHED_ANNOTATION, renderPod, WORKING_DIR, type Pod } from "./pod";
 import type { Keys } from "./casc";
 
@@ -71,7 +71,7 @@ export class CloudWatcher {
       await this.vouch(now);
       await this.removeOrphans(now);
     }
-    const starting = [...this.agents.values()].some((agent) => !agent.accepting);
+    const starting = [...this.agents.values()].some((agent) => agent.accepting === 0);
     if (this.agents.size > 0 && now - this.podsSeen > (starting ? STARTING_MS : PODS_MS)) {
       this.podsSeen = now;
       this.pods = await this.listPods();
@@ -79,7 +79,11 @@ export class CloudWatcher {
     this.noteConnections(state, now);
     for (const agent of agentsToAccept(state, [...this.agents.values()], this.pods)) {
       await this.hudson.call("accept-tasks", { name: agent.name });
-      agent.accepting = true;
+      agent.accepting = now;
+    }
+    for (const agent of agentsToRetire(state, [...this.agents.values()], now)) {
+      await this.hudson.call("retire-agent", { name: agent.name });
+      agent.retired = Date.now();
     }
     // An agent that was made after the last look at the pods has no pod there yet.
     const known = [...this.agents.values()].filter((agent) => agent.made < this.podsSeen);
@@ -92,6 +96,8 @@ export class CloudWatcher {
     for (const node of state.agents) {
       const agent = this.agents.get(node.name);
       if (!agent) continue;
+      // A build that was on its way to it: one for many builds takes more again.
+      if (agent.retired > 0 && !node.idle && idleMinutes(agent.source.template) > 0) [agent.retired, agent.accepting] = [0, 0];
       if (node.online) {
         this.pauses.delete(this.key(agent.source));
         agent.lostSince = 0;
@@ -103,7 +109,7 @@ export class CloudWatcher {
     const { cloud, template } = source;
     const { api } = this.clouds.find((c) => c.settings === cloud)!;
     const name = agentName(template);
-    this.agents.set(name, { name, source, made: Date.now(), accepting: false, lostSince: 0 });
+    this.agents.set(name, { name, source, made: Date.now(), accepting: 0, retired: 0, lostSince: 0 });
     try {
       const { secret } = await this.hudson.call<{ secret: string }>("add-agent", {
         name,

@@ -9,7 +9,7 @@ export class Hudson {
   constructor(private readonly token: string) {}
 
   /** @throws with the bridge's message when the action fails or Hudson is not ready */
-  call<T>(action: "configure" | "state" | "add-agent" | "accept-tasks" | "remove-agent", input: Value = {}): Promise<T> {
+  call<T>(action: "configure" | "state" | "add-agent" | "accept-tasks" | "retire-agent" | "remove-agent", input: Value = {}): Promise<T> {
     return new Promise((resolve, reject) => {
       const text = JSON.stringify(encode(input));
       const req = http.request(

@@ -9,6 +9,8 @@ import { CONTROLLER_LABEL, REFRESHED_ANNOTATION, RETENTION_ANNOTATION, type Pod 
 export interface HudsonState {
   configured: boolean;
   quietingDown: boolean;
+  /** How many builds were given to an agent that has not begun them yet. */
+  pending: number;
   /** Builds that wait for an executor, oldest first, with the templates (by place) that can serve them. */
   queue: { id: number; task: string; label: string; templates: number[] }[];
   agents: { name: string; online: boolean; wasOnline: boolean; used: boolean; idle: boolean; idleSince: number }[];
@@ -26,8 +28,10 @@ export interface Agent {
   source: Source;
   /** Milliseconds since the epoch. */
   made: number;
-  /** Whether it may take builds: connected, and its whole pod was ready. */
-  accepting: boolean;
+  /** Since when it may take builds, being connected with its whole pod ready; 0 while it may not. */
+  accepting: number;
+  /** Since when it takes no more, having found none for too long; 0 before that. */
+  retired: number;
   /** When it was first seen offline after having been online; 0 while all is well. */
   lostSince: number;
 }
@@ -42,6 +46,8 @@ export interface Removal {
 const RECONNECT_MS = 60_000;
 /** An agent that got no build is given up after this time, the plugin's shortest check interval, in milliseconds. */
 const UNUSED_MS = 60_000;
+/** Time between an agent's last chance of a build and its removal, in milliseconds: a build that was given to it has begun by then. */
+const RETIRED_MS = 1_000;
 /** The plugin's default slaveConnectTimeout in seconds. */
 const CONNECT_TIMEOUT_S = 1000;
 /** Reasons for which a container that waits will wait forever. */
@@ -66,7 +72,7 @@ export function agentsToMake(state: HudsonState, agents: Agent[], sources: Sourc
   const seen = new Map(state.agents.map((a) => [a.name, a]));
   const free = agents.filter((agent) => {
     const node = seen.get(agent.name);
-    return !node || (!node.used && agent.lostSince === 0) || (node.online && node.idle && idleMinutes(agent.source.template) > 0);
+    return !node || (!node.used && agent.lostSince === 0 && agent.retired === 0) || (node.online && node.idle && idleMinutes(agent.source.template) > 0);
   });
   const made: Source[] = [];
   for (const item of state.queue) {
@@ -100,8 +106,8 @@ export function agentsToRemove(state: HudsonState, agents: Agent[], pods: Map<st
     // Whatever the connection looks like: a node that lost its power never closes it.
     if (!pod) return gone(podTrouble(pod));
     if (node.idle && node.used && limit === 0) return gone();
-    if (node.idle && node.online && agent.accepting && now - node.idleSince > Math.max(limit * 60_000, node.used ? 0 : UNUSED_MS)) return gone();
-    if (node.online && agent.accepting) return [];
+    if (agent.retired > 0 && node.idle && state.pending === 0 && now - agent.retired > RETIRED_MS) return gone();
+    if (node.online && agent.accepting > 0) return [];
     const trouble = podTrouble(pod);
     if (trouble) return gone(trouble);
     if (agent.lostSince > 0) return now - agent.lostSince > RECONNECT_MS ? gone("its connection was lost and did not come back") : [];
@@ -111,12 +117,25 @@ export function agentsToRemove(state: HudsonState, agents: Agent[], pods: Map<st
   });
 }
 
+/**
+ * Which agents are to take no more builds, having had none for too long since they could. They go a moment later if none had been
+ * given to them by then: taken away at once, one that was just being given would be lost.
+ */
+export function agentsToRetire(state: HudsonState, agents: Agent[], now: number): Agent[] {
+  const seen = new Map(state.agents.map((a) => [a.name, a]));
+  return agents.filter((agent) => {
+    const node = seen.get(agent.name);
+    if (!node?.idle || !node.online || agent.accepting === 0 || agent.retired > 0) return false;
+    return now - Math.max(node.idleSince, agent.accepting) > Math.max(idleMinutes(agent.source.template) * 60_000, node.used ? 0 : UNUSED_MS);
+  });
+}
+
 /** Which connected agents may take builds from now on: those whose containers are all ready, as in the plugin. */
 export function agentsToAccept(state: HudsonState, agents: Agent[], pods: Map<string, Pod>): Agent[] {
   const online = new Set(state.agents.filter((a) => a.online).map((a) => a.name));
   return agents.filter((agent) => {
     const conditions = (pods.get(agent.name)?.status?.conditions ?? []) as Pod[];
-    return !agent.accepting && online.has(agent.name) && conditions.some((c) => c.type === "ContainersReady" && c.status === "True");
+    return agent.accepting === 0 && online.has(agent.name) && conditions.some((c) => c.type === "ContainersReady" && c.status === "True");
   });
 }
 

@@ -113,6 +113,16 @@ public final class Bridge extends HttpServlet {
             }
             return new JSONObject();
         }
+        if ("/retire-agent".equals(action)) {
+            Computer computer = hudson.getComputer(text(in, "name"));
+            if (computer instanceof PodAgent.PodComputer) {
+                // The queue gives builds to agents under this lock: none can be on its way unseen.
+                synchronized (hudson.getQueue()) {
+                    ((PodAgent.PodComputer) computer).setAcceptingTasks(false);
+                }
+            }
+            return new JSONObject();
+        }
         if ("/remove-agent".equals(action)) {
             Node node = hudson.getNode(text(in, "name"));
             if (node instanceof PodAgent) {
@@ -238,6 +248,7 @@ public final class Bridge extends HttpServlet {
         JSONObject state = new JSONObject();
         state.put("configured", templates != null);
         state.put("quietingDown", hudson.isQuietingDown());
+        state.put("pending", hudson.getQueue().getPendingItems().size());
         state.put("queue", queue);
         state.put("agents", agents);
         return state;
