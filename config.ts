@@ -122,9 +122,10 @@ export interface BackupConfig {
 export interface Problem {
   /** Path of the key, such as controlPlane.nodes[0].host */
   key: string;
+  /** What is there; a whole sentence with the remedy where `expected` and `fix` are left out. */
   found: string;
-  expected: string;
-  fix: string;
+  expected?: string;
+  fix?: string;
 }
 
 /** What parseConfig asks of the world around it. */
@@ -897,7 +898,8 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
 
 /** All mistakes as one text for people. */
 export function explain(problems: Problem[], stack: string): string {
-  const lines = problems.map((p) => `  ${p.key}\n    found     ${p.found}\n    expected  ${p.expected}\n    fix       ${p.fix}`);
+  const part = (name: string, text: string | undefined) => (text === undefined ? "" : `\n    ${name.padEnd(8)}  ${text}`);
+  const lines = problems.map((p) => `  ${p.key}${part("found", p.found)}${part("expected", p.expected)}${part("fix", p.fix)}`);
   return `Stack ${stack} cannot be brought up as configured; nothing was changed. To mend:\n${lines.join("\n")}`;
 }
 

@@ -1,7 +1,7 @@
 import * as net from "node:net";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { AgentImages, AgentImagesArgs, prepareImages } from "./components/agent-images";
+import { AgentImages, AgentImagesArgs, argProblems, prepareImages } from "./components/agent-images";
 import { IngressNginx } from "./components/ingress-nginx";
 import { describe as describeBackup, JenkinsBackup, startFrom } from "./components/jenkins-backup";
 import { JenkinsMaster } from "./components/jenkins-master";
@@ -15,7 +15,23 @@ import { preflight } from "./preflight";
 export = async () => {
   const config = loadConfig();
   const { problems, apiServerAddresses, lastGoodBackup } = await preflight(config, pulumi.getStack());
+
+  const { host, prefix, insecure, username, password } = config.registry;
+  const login = username && password ? { host, username, password: pulumi.secret(password) } : undefined;
+  const imageArgs: AgentImagesArgs = {
+    registry: { host, prefix, insecure, ...(login && { username: login.username, password: login.password }) },
+    builder: config.imageBuild.builder,
+    images: config.builds,
+    ...(config.imageBuild.platforms.length > 0 && { platforms: config.imageBuild.platforms }),
+    ...(config.imageBuild.cache && { cache: config.imageBuild.cache }),
+    ...(config.imageBuild.sbom && { sbom: config.imageBuild.sbom }),
+    ...(config.imageBuild.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context } }),
+    deleteOnDestroy: config.imageBuild.deleteOnDestroy,
+  };
+  for (const { propertyPath, reason } of argProblems(imageArgs)) problems.push({ key: propertyPath.replace(/^images\./, "agentImages."), found: reason });
   if (problems.length > 0) throw new pulumi.RunError(explain(problems, pulumi.getStack()));
+  // Asks registries for base images; what it does not find stops the run before anything is made.
+  const prepared = await prepareImages(imageArgs, { username, password });
 
   const provider = new k8s.Provider("cluster", {
     ...(config.cluster.kubeconfig && { kubeconfig: config.cluster.kubeconfig }),
@@ -26,8 +42,6 @@ export = async () => {
   });
   const opts = { providers: [provider] };
 
-  const { host, prefix, insecure, username, password } = config.registry;
-  const login = username && password ? { host, username, password: pulumi.secret(password) } : undefined;
   const imagePullSecret = login && {
     dockerConfigJson: pulumi.secret(JSON.stringify({ auths: { [host]: { auth: Buffer.from(`${username}:${password}`).toString("base64") } } })),
   };
@@ -72,17 +86,7 @@ export = async () => {
         );
   const storageClass = storage?.storageClassName ?? config.storage.className;
 
-  const imageArgs: AgentImagesArgs = {
-    registry: { host, prefix, insecure, ...(login && { username: login.username, password: login.password }) },
-    builder: config.imageBuild.builder,
-    images: config.builds,
-    ...(config.imageBuild.platforms.length > 0 && { platforms: config.imageBuild.platforms }),
-    ...(config.imageBuild.cache && { cache: config.imageBuild.cache }),
-    ...(config.imageBuild.sbom && { sbom: config.imageBuild.sbom }),
-    ...(config.imageBuild.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context } }),
-    deleteOnDestroy: config.imageBuild.deleteOnDestroy,
-  };
-  const images = new AgentImages("agent-images", await prepareImages(imageArgs, { username, password }), config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
+  const images = new AgentImages("agent-images", prepared, config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => images.references[name] ?? name;
 

@@ -158,6 +158,16 @@ test("mistakes in config stop it before anything is registered, all in one messa
   expect(registered).toEqual([]);
 });
 
+test("an image that cannot be built is reported with the rest, before anything is registered", async () => {
+  answers.problems = [{ key: "kubeContext", found: "no answer", expected: "an API server", fix: "check it" }];
+  const error = await run({ agentImages: { "go-dind": { context: "images/none" } } }).catch((thrown: Error) => thrown);
+  expect(pulumi.RunError.isInstance(error)).toBe(true);
+  expect((error as Error).message).toContain("\n  kubeContext\n    found     no answer\n    expected  an API server\n    fix       check it\n");
+  expect((error as Error).message).toMatch(/\n  agentImages\.go-dind\.context\n    found     image go-dind: there is no folder images\/none; create it/);
+  await settled();
+  expect(registered).toEqual([]);
+});
+
 test("a cluster or registry that does not answer stops it as well", async () => {
   answers.problems = [{ key: "kubeContext", found: "https://192.0.2.1:6443/readyz: connect ECONNREFUSED", expected: "an API server", fix: "check it" }];
   await expect(run()).rejects.toThrow(/^Stack unit cannot be brought up[\s\S]*ECONNREFUSED[\s\S]*check it/);
