@@ -6,9 +6,9 @@ import { agentName, CONTROLLER_LABEL, inherit, labelValue, REFRESHED_ANNOTATION,
 import type { Keys } from "./casc";
 
 /** Time between two looks at Hudson's queue, in milliseconds. */
-const LOOK_MS = 250;
+const LOOK_MS = 100;
 /** Time between two looks at the pods while agents start, while they only run, and between two searches for orphans. */
-const STARTING_MS = 300;
+const STARTING_MS = 150;
 const PODS_MS = 1_000;
 const ORPHANS_MS = 30_000;
 /** The plugin's default of garbageCollection.timeout in seconds. */

@@ -210,6 +210,10 @@ public final class Bridge extends HttpServlet {
     }
 
     private JSONObject state(Hudson hudson) {
+        // Jenkins looks through its queue whenever something changed. Hudson leaves that to an executor that waits, which is woken
+        // here, and without one to a timer of five seconds.
+        hudson.getQueue().maintain();
+        hudson.getQueue().scheduleMaintenance();
         List<Template> current = templates == null ? new ArrayList<Template>() : templates;
         JSONArray queue = new JSONArray();
         for (Queue.Item item : hudson.getQueue().getItems()) {
