@@ -70,7 +70,8 @@ fi
 # repository where nothing is there yet.
 open_repository() {
   if snapshots=$("$1" snapshots --no-lock --json --host "$HOST" 2>"$WORK_DIR/open.err"); then return; fi
-  problem=$(grep -v '^$' "$WORK_DIR/open.err" | tail -n 1 | cut -c 1-300)
+  # The last line is the repository's address only.
+  problem=$({ grep -m 1 '^Fatal' "$WORK_DIR/open.err" || grep -v '^$' "$WORK_DIR/open.err" | tail -n 1; } | cut -c 1-300)
   if grep -qi 'wrong password\|no key found' "$WORK_DIR/open.err"; then
     fail "wrong password for the $2 repository" "give it the password that it was made with (pulumi config set --secret), or another repository"
   fi

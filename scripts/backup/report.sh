@@ -11,7 +11,8 @@ ACCOUNT=/var/run/secrets/kubernetes.io/serviceaccount
 if [ ! -s "$RESULT" ]; then
   printf '{"status":"failed","time":"%s","message":"ended without a result, see the log of the pod"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$RESULT"
 fi
-field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p" "$RESULT"; }
+# Texts as they stand in the JSON, with its escapes.
+field() { sed -nE "s/.*\"$1\":(\"(([^\"\\\\]|\\\\.)*)\"|([^\",}]*)).*/\\2\\4/p" "$RESULT"; }
 quoted() { printf '"%s"' "$(sed 's/\\/\\\\/g; s/"/\\"/g' "$RESULT" | tr -d '\n')"; }
 state=$(field status)
 cp "$RESULT" /dev/termination-log

@@ -97,13 +97,14 @@ test("the controller killed hard in a build comes back with every finished build
 });
 
 test("with the target gone the backup fails visibly, nothing else does", async () => {
+  await bed.cli(["backup"]);
   server.stop();
   try {
     const failed = await bed.cli(["backup"], true);
     expect(failed.code).toBe(1);
     expect(failed.stderr).toMatch(/the home repository is gone, or cannot be reached/);
     const events = (await bed.json(["get", "events"])).items.filter((event: { reason: string }) => event.reason === "BackupFailed");
-    expect(events[0].message).toMatch(/cannot be reached/);
+    expect(events.map(({ message }: { message: string }) => message)).toContainEqual(expect.stringMatching(/the home repository is gone, or cannot be reached: .*connection refused/));
   } finally {
     await server.start();
   }
@@ -138,12 +139,24 @@ test("a target that hangs for a while and is slow afterwards costs time only: th
   expect((await bed.cli(["list"])).stdout).toMatch(/last backup: ok/);
 });
 
-test("destroy refuses to delete a protected home", async () => {
+test("destroy of a protected home stops at its preview; forced past that it leaves the home, and up brings Jenkins back with every build", async () => {
+  await bed.job("protected");
+  await bed.build("protected", 2);
   await bed.pulumi(["config", "set", "protect", "true"]);
   await bed.pulumi(["up", "--yes", "--skip-preview"]);
-  const refused = await bed.pulumi(["destroy", "--yes", "--skip-preview"], true);
-  expect(refused.code).not.toBe(0);
-  expect(refused.stdout + refused.stderr).toMatch(/protect/);
+  const [volume, builds] = [await bed.volume(), await bed.builds()];
+  const files = await bed.hashes(volume, "jobs/protected");
+  const refused = async (...args: string[]) => {
+    const { code, stdout, stderr } = await bed.pulumi(["destroy", "--yes", ...args], true);
+    expect(code).not.toBe(0);
+    expect(stdout + stderr).toMatch(/PersistentVolumeClaim::home" cannot be deleted\s+because it is protected/);
+  };
+  await refused();
+  expect(await bed.builds()).toEqual(builds);
+  await refused("--skip-preview");
   expect((await bed.json(["get", "pvc", "jenkins-home"])).status.phase).toBe("Bound");
-  expect(Object.keys(await bed.builds()).length).toBeGreaterThan(0);
+  await bed.up();
+  expect(await bed.volume()).toBe(volume);
+  expect(await bed.builds()).toEqual(builds);
+  expect(await bed.hashes(volume, "jobs/protected")).toEqual(files);
 });
