@@ -225,7 +225,7 @@ describe("the platform on a live cluster", () => {
       });
       await apply("jenkins:\n  systemMesage: broken\n");
       await waitFor("the refusal in the sidecar's log", 150, async () => (await log()).includes("jenkins.systemMesage"));
-      expect(await log()).toMatch(/Jenkins refuses the changed configuration \(status 500\); the former one stays in force/);
+      expect(await log()).toMatch(/Jenkins refuses the changed configuration \(error\); the former one stays in force/);
       expect(await description()).toBe(former);
       const status = await run("npm", ["run", "-s", "status", "--", STACK], { cwd: REPO, env: ENV, allowFailure: true });
       expect(status.stdout).toMatch(/^! +configuration +Jenkins refuses the changed configuration.*jenkins\.systemMesage/m);

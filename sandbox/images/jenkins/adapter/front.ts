@@ -41,12 +41,13 @@ async function reload(o: FrontOptions, req: http.IncomingMessage, url: URL, res:
   } catch (e) {
     const problems = e instanceof BrokenDocument ? e.problems : [(e as Error).message];
     o.log(`configuration: the new document is refused, the old one stays in force:\n  ${problems.join("\n  ")}`);
-    answer(res, 500, `refused, the old configuration stays in force:\n${problems.join("\n")}`);
+    // The plugin's own answer, since version 2099 with status 200.
+    answer(res, 200, JSON.stringify({ status: "error", message: `Failed to reload configuration: ${problems.join("; ")}` }), "application/json");
   }
 }
 
-function answer(res: http.ServerResponse, status: number, text: string): void {
-  res.writeHead(status, { "content-type": "text/plain; charset=utf-8" });
+function answer(res: http.ServerResponse, status: number, text: string, type = "text/plain"): void {
+  res.writeHead(status, { "content-type": `${type}; charset=utf-8` });
   res.end(`${text}\n`);
 }
 
