@@ -537,6 +537,7 @@ function readAgents(root: Section, builds: string[]): AgentTemplate[] {
   const names = new Set<string>();
   const agents = root.list("agents", (section): AgentTemplate => {
     const name = section.string("name", { good: (text) => namePattern.test(text) && text.length <= 40, expected: "a name of at most 40 small letters, digits and hyphens" });
+    const first = names.size === 0;
     if (names.has(name)) section.problem("name", name, "a name no other agent has");
     names.add(name);
     const caches = parsed(section.get("caches")) ?? [];
@@ -562,6 +563,8 @@ function readAgents(root: Section, builds: string[]): AgentTemplate[] {
       nodeSelector: section.strings("nodeSelector"),
       tolerations: section.tolerations("tolerations"),
       spread: section.boolean("spread", true),
+      // A build without label would else wait for ever: the controller takes none.
+      unlabelled: section.boolean("unlabelled", first),
       env: section.strings("env"),
       volumes: section.list("volumes", readAgentVolume),
     };

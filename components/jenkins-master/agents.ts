@@ -58,7 +58,9 @@ export interface AgentTemplate {
   tolerations: Toleration[];
   /** Whether agents are spread over the nodes as evenly as room allows. */
   spread: boolean;
-  /** Further environment of the build container. */
+  /** Whether builds that ask for no label run here. */
+  unlabelled: boolean;
+  /** Further environment of the build container. Maven's options come behind the platform's own, anything else replaces them. */
   env: Record<string, string>;
   /** Further volumes of the build container. */
   volumes: AgentVolume[];
@@ -211,10 +213,13 @@ const dockerEnv: Record<DockerMode, Record<string, string>> = {
  */
 export function agentPod(template: AgentTemplate, settings: AgentSettings): object {
   const caches = settings.cachePath === undefined ? [] : template.caches;
+  const own: Record<string, string> = { ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)) };
+  const { MAVEN_OPTS: maven } = template.env;
   const env = {
-    ...dockerEnv[template.docker],
-    ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)),
+    ...own,
     ...template.env,
+    // Of two settings of one option Java takes the last.
+    ...(maven !== undefined && { MAVEN_OPTS: [own.MAVEN_OPTS, maven].filter(Boolean).join(" ") }),
   };
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");

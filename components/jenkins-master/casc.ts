@@ -95,9 +95,11 @@ export function fragmentProblems(input: CascInput): { file: string; problem: str
 
 function podTemplate(template: AgentTemplate, settings: AgentSettings): object {
   return {
+    // Without one the plugin makes a new one at each start and reload, and agents that run belong to no template any more.
+    id: template.name,
     name: template.name,
     label: template.label,
-    nodeUsageMode: "EXCLUSIVE",
+    nodeUsageMode: template.unlabelled ? "NORMAL" : "EXCLUSIVE",
     serviceAccount: "jenkins-agent",
     instanceCap: template.cap,
     idleMinutes: template.idleMinutes,

@@ -171,7 +171,7 @@ export async function plainTemplate(name: string): Promise<AgentTemplate> {
   return {
     name, label: name, image: first.spec.containers.find((container) => container.name === "jnlp")!.image, docker: "none", caches: [],
     resources: { requests: { cpu: "50m", memory: "128Mi" }, limits: { memory: "1Gi" } }, dockerResources: {}, cap: 10, idleMinutes: 0, podRetention: "never",
-    connectTimeoutSeconds: 300, activeDeadlineSeconds: 0, nodeSelector: {}, tolerations: [], spread: false, volumes: [], env: {},
+    connectTimeoutSeconds: 300, activeDeadlineSeconds: 0, nodeSelector: {}, tolerations: [], spread: false, unlabelled: false, volumes: [], env: {},
   };
 }
 

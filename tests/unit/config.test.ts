@@ -182,6 +182,12 @@ describe("mistakes", () => {
   });
 });
 
+test("builds without a label run on agents of the first template, or of those that the config names", () => {
+  const unlabelled = (agents: Record<string, unknown>[]) => parse({ agents: agents.map((agent, i) => ({ name: `a${i}`, image: "maven-dind", ...agent })) }).config.agents.map((agent) => agent.unlabelled);
+  expect(unlabelled([{}, {}])).toEqual([true, false]);
+  expect(unlabelled([{ unlabelled: false }, { unlabelled: true }])).toEqual([false, true]);
+});
+
 describe("control-plane access", () => {
   const nodes = [node];
   test.each<[string, Record<string, unknown>, string[]]>([

@@ -26,6 +26,7 @@ const maven: AgentTemplate = {
   nodeSelector: {},
   tolerations: [],
   spread: true,
+  unlabelled: false,
   env: {},
   volumes: [],
 };
@@ -491,7 +492,12 @@ describe("agents", () => {
   });
 
   test("environment of a template wins", () => {
-    expect(env(jnlp({ env: { MAVEN_OPTS: "-X", FOO: "bar" } }))).toMatchObject({ MAVEN_OPTS: "-X", FOO: "bar" });
+    expect(env(jnlp({ env: { DOCKER_HOST: "tcp://elsewhere:2375", FOO: "bar" } }))).toMatchObject({ DOCKER_HOST: "tcp://elsewhere:2375", FOO: "bar" });
+  });
+
+  test("Maven's options of a template come behind those of the cache, which they would else switch off", () => {
+    expect(env(jnlp({ env: { MAVEN_OPTS: "-Xmx1g" } })).MAVEN_OPTS).toBe(`${env(jnlp({})).MAVEN_OPTS} -Xmx1g`);
+    expect(env(jnlp({ caches: [], env: { MAVEN_OPTS: "-Xmx1g" } })).MAVEN_OPTS).toBe("-Xmx1g");
   });
 
   test("further volumes are mounted into the build container alone", () => {
@@ -578,6 +584,17 @@ describe("the JCasC document", () => {
     expect(first).not.toHaveProperty("activeDeadlineSeconds");
     expect(second).toMatchObject({ name: "go", label: "go linux", instanceCap: 3, idleMinutes: 5, podRetention: "onFailure", activeDeadlineSeconds: 3600 });
     expect(parse(first.yaml)).toEqual(JSON.parse(JSON.stringify(agentPod(maven, settings))));
+  });
+
+  test("a template keeps its id over restarts and reloads, so that agents that run find it and count against its cap", () => {
+    const ids = (templates: AgentTemplate[]) => (cascConfig({ ...input, templates }) as Json).jenkins.clouds[0].kubernetes.templates.map((t: Json) => t.id);
+    expect(ids(input.templates)).toEqual(["maven", "gradle"]);
+    expect(ids([{ ...maven, cap: 1, image: "another" }])).toEqual(["maven"]);
+  });
+
+  test("builds without a label go to the templates that take them, and to no other", () => {
+    const modes = (cascConfig({ ...input, templates: [{ ...maven, unlabelled: true }, { ...maven, name: "go" }] }) as Json).jenkins.clouds[0].kubernetes.templates.map((t: Json) => t.nodeUsageMode);
+    expect(modes).toEqual(["NORMAL", "EXCLUSIVE"]);
   });
 
   test("whatever text an agent's environment holds arrives as it is", () => {
