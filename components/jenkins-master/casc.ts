@@ -41,6 +41,12 @@ function fragmentValue(text: string, ...path: string[]): unknown {
   }
 }
 
+/** Whether a realm knows people whom neither the platform nor the document names: all but one of local users without sign-up. */
+function isForeign(realm: unknown): boolean {
+  if (realm === undefined) return false;
+  return !isMapping(realm) || !isMapping(realm.local) || String(realm.local.allowsSignup ?? false) !== "false";
+}
+
 /** Keys that two documents both set: JCasC joins mappings and lists, and refuses to start on anything else. */
 function conflicts(ours: unknown, theirs: unknown, path: string): string[] {
   if (ours === undefined || theirs === undefined) return [];
@@ -62,6 +68,9 @@ function cloudsProblems(document: Record<string, unknown>): string[] {
     return problems.length > 0 ? problems : cloudProblems(checked as Keys, at);
   });
 }
+
+/** Whether a document of the site's own sets this key of `jenkins`. */
+const bringsKey = (input: CascInput, key: string): boolean => Object.values(input.fragments ?? {}).some((text) => fragmentValue(text, "jenkins", key) !== undefined);
 
 /** What would keep Jenkins from starting with these documents: each mistake with its file and key. */
 export function fragmentProblems(input: CascInput): { file: string; problem: string }[] {
@@ -86,6 +95,12 @@ export function fragmentProblems(input: CascInput): { file: string; problem: str
     const inJenkins = isMapping(document.jenkins) ? document.jenkins : {};
     if (input.login && inJenkins.securityRealm !== undefined) say("sets jenkins.securityRealm, which the stack config's login sets as well");
     if (input.rights && inJenkins.authorizationStrategy !== undefined) say("sets jenkins.authorizationStrategy, which the stack config's rights set as well");
+    if (!input.login && isForeign(inJenkins.securityRealm)) {
+      if (!input.rights && !bringsKey(input, "authorizationStrategy"))
+        say("sets jenkins.securityRealm, and nothing says who may do what: everybody it knows might do anything; set rights in the stack config, or jenkins.authorizationStrategy in a document");
+      if (input.rights && (input.rights.admin?.groups.length ?? 0) + (input.rights.admin?.users.length ?? 0) === 0)
+        say("sets jenkins.securityRealm, which does not know the platform's administrator: name a group or a user in rights.admin of the stack config");
+    }
     cloudsProblems(document).forEach((problem) => say(`has a mistake at ${problem}`));
     for (const [other, before] of read) for (const key of conflicts(before, document, "")) say(`sets ${key}, which ${other} sets as well`);
     read.push([file, document]);
@@ -118,15 +133,15 @@ function podTemplate(template: AgentTemplate, settings: AgentSettings): object {
  * Secrets are names such as `${admin-password}`, which JCasC resolves from the files below $SECRETS, never from here.
  */
 export function cascConfig(input: CascInput): object {
-  const brought = (key: string) => Object.values(input.fragments ?? {}).some((text) => fragmentValue(text, "jenkins", key) !== undefined);
+  const foreign = Object.values(input.fragments ?? {}).some((text) => isForeign(fragmentValue(text, "jenkins", "securityRealm")));
   return {
     jenkins: {
       numExecutors: 0,
       mode: "EXCLUSIVE",
       slaveAgentPort: 50000,
       crumbIssuer: { standard: { excludeClientIPFromCrumb: true } },
-      ...(!brought("securityRealm") && { securityRealm: securityRealm(input.login) }),
-      ...(!brought("authorizationStrategy") && { authorizationStrategy: authorizationStrategy(input.rights, input.login) }),
+      ...(!bringsKey(input, "securityRealm") && { securityRealm: securityRealm(input.login) }),
+      ...(!bringsKey(input, "authorizationStrategy") && { authorizationStrategy: authorizationStrategy(input.rights, input.login, foreign) }),
       clouds: [
         {
           kubernetes: {

@@ -152,10 +152,13 @@ export function securityRealm(login?: Login): object {
   };
 }
 
-/** `jenkins.authorizationStrategy`: who may do what. Without rights only the local administrator exists, who may do anything. */
-export function authorizationStrategy(rights: Rights | undefined, login: Login | undefined): object {
+/**
+ * `jenkins.authorizationStrategy`: who may do what. Without rights only the local administrator exists, who may do anything.
+ * @param foreign whether a realm of the site's own asks for names and passwords: its user of the administrator's name is somebody else
+ */
+export function authorizationStrategy(rights: Rights | undefined, login: Login | undefined, foreign = false): object {
   if (!rights) return { loggedInUsersCanDoAnything: { allowAnonymousRead: false } };
-  const own = login === undefined ? { users: ["${admin-user}"], groups: [] } : { users: [], groups: login.kind === "oidc" && login.oidc.escapeHatch ? [escapeHatchGroup] : [] };
+  const own = foreign ? { users: [], groups: [] } : login === undefined ? { users: ["${admin-user}"], groups: [] } : { users: [], groups: login.kind === "oidc" && login.oidc.escapeHatch ? [escapeHatchGroup] : [] };
   const held = new Map<string, { kind: "user" | "group"; name: string; permissions: Set<string> }>();
   const grant = (kind: "user" | "group", name: string, role: Role) => {
     const entry = held.get(`${kind}:${name}`) ?? { kind, name, permissions: new Set() };

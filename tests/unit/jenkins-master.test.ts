@@ -632,6 +632,35 @@ describe("the JCasC document", () => {
       expect(problems({ "oidc.yaml": "jenkins: { securityRealm: { oic: {} }, authorizationStrategy: unsecured }" })).toEqual([]);
     });
 
+    describe("a security realm of theirs", () => {
+      const github = { "github.yaml": "jenkins: { securityRealm: { github: { clientID: jenkins } } }" };
+      const rights: Rights = { admin: { groups: ["acme*platform"], users: [] } };
+
+      test.each<[string, Record<string, string>]>([
+        ["that knows others", github],
+        ["as a plain word", { "a.yaml": "jenkins: { securityRealm: legacy }" }],
+        ["that lets anybody sign up", { "a.yaml": "jenkins: { securityRealm: { local: { allowsSignup: true } } }" }],
+      ])("%s needs rights or a strategy: everybody it knows might do anything", (_, fragments) => {
+        const [file] = Object.keys(fragments);
+        expect(problems(fragments)).toEqual([{ file, problem: expect.stringMatching(/^sets jenkins\.securityRealm, and nothing says who may do what: .*rights/) }]);
+        expect(problems({ ...fragments, "b.yaml": "jenkins: { authorizationStrategy: { roleBased: {} } }" })).toEqual([]);
+        expect(fragmentProblems({ ...input, fragments, rights })).toEqual([]);
+      });
+
+      test("of local users that the document names needs none", () => {
+        expect(problems({ "a.yaml": "jenkins: { securityRealm: { local: { allowsSignup: false, users: [{ id: ann }] } } }" })).toEqual([]);
+        expect(problems({ "a.yaml": "jenkins: { securityRealm: { local: { users: [{ id: ann }] } } }" })).toEqual([]);
+      });
+
+      test("gives a user of the administrator's name no rights, and needs an administrator", () => {
+        expect(JSON.stringify(cascConfig({ ...input, fragments: github, rights }))).not.toContain('{"name":"${admin-user}"');
+        expect(JSON.stringify(cascConfig({ ...input, rights }))).toContain('{"name":"${admin-user}"');
+        expect(fragmentProblems({ ...input, fragments: github, rights: { reader: { groups: ["authenticated"], users: [] } } })).toEqual([
+          { file: "github.yaml", problem: expect.stringContaining("rights.admin") },
+        ]);
+      });
+    });
+
     test("may refer to secrets in any place, and add clouds of other plugins", () => {
       expect(problems({ "a.yaml": "jenkins: { clouds: [{ kubernetes: { name: other, readTimeout: '${timeout}', credentialsId: '${id}', templates: [{ name: t, yaml: 'kind: Pod' }] } }, { amazonEC2: { anything: 1 } }] }" })).toEqual([]);
     });
