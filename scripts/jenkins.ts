@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import * as http from "node:http";
+import { adminSecretName } from "../components/jenkins-master";
 import type { Stack } from "./stack";
 
 /**
@@ -101,8 +102,13 @@ export class Jenkins {
 export async function adminAuth({ config, kubectl }: Pick<Stack, "config" | "kubectl">, environment: NodeJS.ProcessEnv = process.env): Promise<string> {
   const { JENKINS_USER, JENKINS_TOKEN } = environment;
   if (JENKINS_USER && JENKINS_TOKEN) return `${JENKINS_USER}:${JENKINS_TOKEN}`;
-  const { data } = JSON.parse(await kubectl("-n", config.namespaces.jenkins, "get", "secret", config.admin.existingSecret ?? "jenkins-admin", "-o", "json")) as { data: Record<string, string> };
-  return ["admin-user", "admin-password"].map((key) => Buffer.from(data[key], "base64").toString()).join(":");
+  const secret = config.admin.existingSecret ?? adminSecretName;
+  const { data = {} } = JSON.parse(await kubectl("-n", config.namespaces.jenkins, "get", "secret", secret, "-o", "json")) as { data?: Record<string, string> };
+  const keys = ["admin-user", "admin-password"];
+  const missing = keys.filter((key) => !data[key]);
+  if (missing.length > 0) throw new Error(`Secret ${secret} of namespace ${config.namespaces.jenkins} has no key ${missing.join(", ")}`);
+  // Jenkins, too, reads them without the line feed that `echo` leaves behind.
+  return keys.map((key) => Buffer.from(data[key], "base64").toString().trim()).join(":");
 }
 
 /** A freestyle job that runs `shell` on an agent with `label`. */

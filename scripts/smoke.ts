@@ -16,7 +16,7 @@ Exit code 0: it works. 1: it does not; the last lines say where and what to do. 
 
 /** A pod of an agent, as far as it says why a build does not start. */
 export interface AgentPod {
-  metadata: { name: string };
+  metadata: { name: string; labels?: Record<string, string> };
   status: {
     phase: string;
     conditions?: { type: string; status: string; reason?: string; message?: string }[];
@@ -46,8 +46,20 @@ export function frontDoorTrouble({ address, port, status, error }: FrontDoor, do
   return `${at} does not answer (${error}): is there a firewall between this machine and the node?`;
 }
 
-/** Why no agent took the build, from its pods and from what the queue says; and what to do. */
-export function agentTrouble(pods: AgentPod[], queued: string | undefined, label: string, namespaces: Pick<PlatformConfig["namespaces"], "jenkins" | "agents">): string {
+/**
+ * Why no agent took the build, from its pods and from what the queue says; and what to do.
+ * @param known templates that have the label, none where only cascFolder has it; agents that are connected, and so have builds of their own
+ */
+export function agentTrouble(
+  all: AgentPod[],
+  queued: string | undefined,
+  label: string,
+  namespaces: Pick<PlatformConfig["namespaces"], "jenkins" | "agents">,
+  known: { templates: string[]; online: string[] } = { templates: [], online: [] },
+): string {
+  const ofLabel = all.filter(({ metadata }) => known.templates.length === 0 || known.templates.includes(metadata.labels?.["build-platform/template"] ?? ""));
+  const pods = ofLabel.filter(({ metadata }) => !known.online.includes(metadata.name));
+  const says = queued ? ` (the queue says: ${queued})` : "";
   for (const { metadata: { name }, status } of pods) {
     const unscheduled = status.conditions?.find(({ type, status: holds }) => type === "PodScheduled" && holds === "False");
     if (unscheduled) return `no node takes agent pod ${name}: ${unscheduled.message ?? unscheduled.reason}. Add a node, or lower the template's requests (config agents)`;
@@ -61,7 +73,15 @@ export function agentTrouble(pods: AgentPod[], queued: string | undefined, label
     if (status.phase === "Running") return `agent pod ${name} runs, but does not reach Jenkins: kubectl -n ${namespaces.agents} logs ${name} -c jnlp; service jenkins-agent:50000 and the NetworkPolicies are on its way`;
     return `agent pod ${name} is still ${status.phase}: kubectl -n ${namespaces.agents} describe pod ${name}`;
   }
-  return `no agent pod was made for label ${label}${queued ? ` (the queue says: ${queued})` : ""}: kubectl -n ${namespaces.jenkins} logs deployment/jenkins -c jenkins says why, for one the agents' quota or Jenkins' rights in ${namespaces.agents}`;
+  if (ofLabel.length > 0)
+    return `${ofLabel.length} agents of label ${label} have builds of their own, and no further pod was made${says}: wait for them, or raise agentCap or cap of the template (config agents)`;
+  return `no agent pod was made for label ${label}${says}: kubectl -n ${namespaces.jenkins} logs deployment/jenkins -c jenkins says why, for one the agents' quota or Jenkins' rights in ${namespaces.agents}`;
+}
+
+/** Why Jenkins does not let the scripts in, and what to do. */
+export function loginTrouble({ login, namespaces }: Pick<PlatformConfig, "login" | "namespaces">): string {
+  if (login?.kind === "ldap" || login?.oidc.escapeHatch === false) return "Jenkins refuses the local administrator, whom the login of the stack config does not know: export JENKINS_USER and JENKINS_TOKEN of somebody it does";
+  return `Jenkins refuses the password in its Secret: a changed one is in force about a minute later, without a restart; kubectl -n ${namespaces.jenkins} logs deployment/jenkins -c config-reload says whether Jenkins took it`;
 }
 
 /** What the job runs: says who it is, and builds an image without a base where docker is at hand. */
@@ -136,10 +156,11 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
   });
 
   await withJenkins(stack, async (port) => {
-    const jenkins = new Jenkins(port, await adminAuth(stack));
-    await step(`log in as ${config.admin.user}`, () =>
+    const auth = await adminAuth(stack);
+    const jenkins = new Jenkins(port, auth);
+    await step(`log in as ${auth.split(":")[0]}`, () =>
       jenkins.get("/api/json").catch((error: Error) => {
-        if (error instanceof JenkinsError && error.status === 401) throw new Error(`Jenkins refuses the password in its Secret: it reads the Secret when it starts; kubectl -n ${namespaces.jenkins} rollout restart deployment/jenkins`);
+        if (error instanceof JenkinsError && error.status === 401) throw new Error(loginTrouble(config));
         throw error;
       }));
 
@@ -163,7 +184,12 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
           await pause();
         }
         const pods = JSON.parse(await kubectl("-n", namespaces.agents, "get", "pods", "-l", "jenkins=agent", "-o", "json")) as { items: AgentPod[] };
-        throw new Error(`not within ${timeout} s: ${agentTrouble(pods.items, queued, label, namespaces)}`);
+        const { computer } = await jenkins.json<{ computer: { displayName: string; offline: boolean }[] }>("/computer/api/json");
+        const known = {
+          templates: config.agents.filter((agent) => agent.label.split(" ").includes(label)).map(({ name }) => name),
+          online: computer.filter(({ offline }) => !offline).map(({ displayName }) => displayName),
+        };
+        throw new Error(`not within ${timeout} s: ${agentTrouble(pods.items, queued, label, namespaces, known)}`);
       });
       await step("the build ends well", async () => {
         const more = within();

@@ -1,6 +1,7 @@
+import type { Login } from "../../components/jenkins-master";
 import { adminAuth } from "../../scripts/jenkins";
 import type { Stack } from "../../scripts/stack";
-import { agentTrouble, buildTrouble, frontDoorTrouble, smokeScript, type AgentPod } from "../../scripts/smoke";
+import { agentTrouble, buildTrouble, frontDoorTrouble, loginTrouble, smokeScript, type AgentPod } from "../../scripts/smoke";
 
 describe("the front door", () => {
   const door = { address: "192.0.2.7", port: 80 };
@@ -32,6 +33,33 @@ describe("an agent that does not come", () => {
   ])("%s", (_, pods, queued, says) => expect(agentTrouble(pods, queued, "maven", { jenkins: "team-b", agents: "team-b-agents" })).toMatch(says));
 });
 
+test("a refused login says what to wait for, or who else to be", () => {
+  const namespaces = { jenkins: "team-b", agents: "team-b-agents", builds: "team-b-image-builds" };
+  // A restart would end running builds, and the running Jenkins takes a new password by itself.
+  expect(loginTrouble({ namespaces })).toMatch(/about a minute.*-n team-b logs deployment\/jenkins -c config-reload/);
+  expect(loginTrouble({ namespaces, login: { kind: "ldap" } as Login })).toContain("export JENKINS_USER and JENKINS_TOKEN");
+});
+
+describe("among other agents", () => {
+  const running = (name: string, template: string): AgentPod => ({ metadata: { name, labels: { "build-platform/template": template } }, status: { phase: "Running", containerStatuses: [{ name: "jnlp", image: "i", state: { running: {} } }] } });
+  const namespaces = { jenkins: "team-b", agents: "team-b-agents" };
+
+  test("those of other templates are not to blame", () => {
+    expect(agentTrouble([running("gradle-1", "gradle")], undefined, "maven", namespaces, { templates: ["maven"], online: [] })).toMatch(/^no agent pod was made for label maven/);
+    expect(agentTrouble([running("gradle-1", "gradle"), running("maven-1", "maven")], undefined, "maven", namespaces, { templates: ["maven"], online: [] })).toMatch(/^agent pod maven-1 runs, but does not reach/);
+    // A label of a cloud of the site's own: its templates are not known here.
+    expect(agentTrouble([running("own-1", "")], undefined, "own", namespaces, { templates: [], online: [] })).toMatch(/^agent pod own-1 runs, but/);
+  });
+
+  test("those that build are not to blame, but may be as many as there may be", () => {
+    const pods = [running("maven-1", "maven"), running("maven-2", "maven")];
+    expect(agentTrouble(pods, "Waiting for next available executor", "maven", namespaces, { templates: ["maven"], online: ["maven-1", "maven-2"] })).toMatch(
+      /^2 agents of label maven have builds of their own, and no further pod was made \(the queue says: Waiting.*agentCap or cap/,
+    );
+    expect(agentTrouble(pods, undefined, "maven", namespaces, { templates: ["maven"], online: ["maven-1"] })).toMatch(/^agent pod maven-2 runs, but does not reach/);
+  });
+});
+
 test("a build is judged by its result and by what it printed", () => {
   expect(buildTrouble({ result: "SUCCESS", console: "Started\nsmoke-x\nLinux\n" }, "x")).toBeUndefined();
   expect(buildTrouble({ result: "FAILURE", console: "smoke-x\ndocker: not running\n" }, "x")).toMatch(/FAILURE.*\n\s+smoke-x\n\s+docker: not running/);
@@ -49,4 +77,12 @@ test("the scripts are the administrator of the Secret, or whoever the environmen
   expect(await adminAuth(stack, {})).toBe("admin:from-the-secret");
   expect(await adminAuth(stack, { JENKINS_USER: "ann" })).toBe("admin:from-the-secret");
   expect(await adminAuth(stack, { JENKINS_USER: "ann", JENKINS_TOKEN: "11aa" })).toBe("ann:11aa");
+  // As `echo` leaves it, and as Jenkins reads it.
+  data["admin-password"] = "from-the-secret\n";
+  expect(await adminAuth(stack, {})).toBe("admin:from-the-secret");
+});
+
+test("a Secret of the site's own without its keys is named", async () => {
+  const stack = { config: { admin: { existingSecret: "vault" }, namespaces: { jenkins: "jenkins" } }, kubectl: async () => JSON.stringify({ data: { username: "YQ==" } }) } as unknown as Stack;
+  await expect(adminAuth(stack, {})).rejects.toThrow("Secret vault of namespace jenkins has no key admin-user, admin-password");
 });
