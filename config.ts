@@ -4,7 +4,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "./components/agent-images";
-import type { AgentTemplate, AgentVolume, CachedTool, DockerMode, IngressTls, SecretFile, Toleration } from "./components/jenkins-master";
+import { ownMounts, type AgentTemplate, type AgentVolume, type CachedTool, type DockerMode, type IngressTls, type SecretFile, type Toleration } from "./components/jenkins-master";
 import { CascInput, fragmentProblems } from "./components/jenkins-master/casc";
 import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "./components/jenkins-master/login";
 import type { ControlPlaneAccess } from "./components/node-port-range";
@@ -171,6 +171,17 @@ export function rangeProblem(text: string, [http, https]: [http: number, https: 
 /** Port of the nodes on which people reach Jenkins. */
 export const publicPort = ({ tls, httpNodePort, httpsNodePort }: Pick<PlatformConfig["ingress"], "tls" | "httpNodePort" | "httpsNodePort">): number => (tls ? httpsNodePort : httpNodePort);
 
+/** What a text must look like, and how that is said. */
+interface Pattern {
+  good: RegExp;
+  expected: string;
+}
+
+// As the API server checks them.
+const labelName: Pattern = { good: /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$/, expected: "the name of a node label such as disk or example.com/disk" };
+const labelValue: Pattern = { good: /^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$/, expected: "a node label's value of at most 63 letters, digits, dots, hyphens and underscores" };
+const variableName: Pattern = { good: /^[-._A-Za-z][-._A-Za-z0-9]*$/, expected: "the name of a variable: letters, digits, underscores, hyphens and dots, no digit first" };
+
 interface StringRule {
   /** Value when the key is absent or ""; without it the key must be given. */
   default?: string;
@@ -277,11 +288,28 @@ class Section {
     });
   }
 
-  strings(key: string): Record<string, string> {
+  /** Texts by name. Whole numbers and true and false are texts as well: `pulumi config set --path` makes them of what was typed. */
+  strings(key: string, rule: { name?: Pattern; text?: Pattern; hidden?: boolean } = {}): Record<string, string> {
     const value = parsed(this.get(key)) ?? {};
-    if (isObject(value) && Object.values(value).every((v) => typeof v === "string")) return value as Record<string, string>;
-    this.problem(key, value, "an object of strings");
-    return {};
+    if (!isObject(value)) {
+      this.problem(key, rule.hidden ? "(not shown)" : value, "an object of texts");
+      return {};
+    }
+    return Object.fromEntries(
+      Object.entries(value).flatMap(([name, given]) => {
+        const at = `${key}.${name}`;
+        const text = typeof given === "boolean" || Number.isSafeInteger(given) ? String(given) : given;
+        if (rule.name && !rule.name.good.test(name)) this.problem(at, name, rule.name.expected);
+        else if (typeof text !== "string") this.problem(at, rule.hidden ? "(not shown)" : given, typeof given === "number" ? "a text: put it in quotes" : "a text");
+        else if (rule.text && !rule.text.good.test(text)) this.problem(at, text, rule.text.expected);
+        else return [[name, text]];
+        return [];
+      }),
+    );
+  }
+
+  nodeSelector(): Record<string, string> {
+    return this.strings("nodeSelector", { name: labelName, text: labelValue });
   }
 
   resources(key: string, fallback: Resources): Resources {
@@ -312,10 +340,13 @@ class Section {
   tolerations(key: string): Toleration[] {
     return this.list(key, (section) => {
       const toleration: Toleration = {};
-      if (section.has("key")) toleration.key = section.string("key", { expected: "a taint's key" });
+      if (section.has("key")) toleration.key = section.string("key", { good: labelName.good, expected: "a taint's key" });
       if (section.has("operator")) toleration.operator = section.oneOf<"Exists" | "Equal">("operator", ["Exists", "Equal"], "Exists");
-      if (section.has("value")) toleration.value = section.string("value", { expected: "a taint's value" });
+      if (section.has("value")) toleration.value = section.string("value", { good: labelValue.good, expected: "a taint's value" });
       if (section.has("effect")) toleration.effect = section.oneOf<"NoSchedule" | "PreferNoSchedule" | "NoExecute">("effect", ["NoSchedule", "PreferNoSchedule", "NoExecute"], "NoSchedule");
+      // The API server hears of an agent's only when a build wants one, and then refuses its pod.
+      if (toleration.operator === "Exists" && toleration.value !== undefined) section.problem("value", toleration.value, "nothing beside operator: Exists, which takes any value");
+      if (toleration.operator !== "Exists" && toleration.key === undefined) section.problem("key", undefined, "a taint's key, or operator: Exists without one, which accepts every taint");
       return toleration;
     });
   }
@@ -533,6 +564,17 @@ function readAgentVolume(section: Section): AgentVolume {
   };
 }
 
+function readAgentVolumes(agent: Section): AgentVolume[] {
+  const taken = new Set(ownMounts);
+  return agent.list("volumes", (section) => {
+    const volume = readAgentVolume(section);
+    const place = path.posix.normalize(`${volume.mountPath}/`).slice(0, -1);
+    if (taken.has(place)) section.problem("mountPath", volume.mountPath, ownMounts.includes(place) ? "another folder: the platform mounts its own there" : "a folder that no other volume of the agent has");
+    taken.add(place);
+    return volume;
+  });
+}
+
 function readAgents(root: Section, builds: string[]): AgentTemplate[] {
   const names = new Set<string>();
   const agents = root.list("agents", (section): AgentTemplate => {
@@ -560,13 +602,13 @@ function readAgents(root: Section, builds: string[]): AgentTemplate[] {
       podRetention: section.oneOf("podRetention", ["never", "onFailure", "always", "evicted"], "never"),
       connectTimeoutSeconds: section.integer("connectTimeoutSeconds", 600, 10, 86400),
       activeDeadlineSeconds: section.integer("activeDeadlineSeconds", 0, 0, 604800),
-      nodeSelector: section.strings("nodeSelector"),
+      nodeSelector: section.nodeSelector(),
       tolerations: section.tolerations("tolerations"),
       spread: section.boolean("spread", true),
       // A build without label would else wait for ever: the controller takes none.
       unlabelled: section.boolean("unlabelled", first),
-      env: section.strings("env"),
-      volumes: section.list("volumes", readAgentVolume),
+      env: section.strings("env", { name: variableName }),
+      volumes: readAgentVolumes(section),
     };
   });
   if (agents.length === 0) root.problem("agents", undefined, "at least one agent template; the controller itself builds nothing", "remove the key to get the maven and gradle agents");
@@ -624,7 +666,7 @@ function readBackup(section: Section): BackupConfig {
     password: secret("password"),
     keysRepository: section.string("keysRepository", target),
     keysPassword: secret("keysPassword"),
-    environment: pulumi.secret(section.strings("environment")),
+    environment: pulumi.secret(section.strings("environment", { name: variableName, hidden: true })),
     schedule: cron("schedule"),
     verifySchedule: cron("verifySchedule"),
     keep: section.section("keep", (keep) => ({
@@ -783,7 +825,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
         startupSeconds: section.integer("startupSeconds", 600, 30, 7200),
         terminationSeconds: section.integer("terminationSeconds", 90, 1, 3600),
         ...(section.has("priorityClassName") && { priorityClassName: section.string("priorityClassName", { good: /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/, expected: "the name of a PriorityClass" }) }),
-        nodeSelector: section.strings("nodeSelector"),
+        nodeSelector: section.nodeSelector(),
         tolerations: section.tolerations("tolerations"),
       };
     });
@@ -814,6 +856,12 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     const adminPassword = root.string("adminPassword", { default: "", good: (text) => text.length >= 12, expected: "at least 12 characters", hidden: true, fix: "pulumi config set --secret adminPassword <value>" });
     const existingSecret = optional("adminExistingSecret", namePattern, "the name of a Secret in the controller's namespace with keys admin-user and admin-password");
     if (adminPassword && existingSecret) root.problem("adminExistingSecret", existingSecret, "nothing beside adminPassword", "pulumi config rm adminPassword");
+
+    const passwordVersion = root.integer("adminPasswordVersion", 1, 1, 1000000);
+    if (passwordVersion !== 1 && (adminPassword || existingSecret))
+      root.problem("adminPasswordVersion", passwordVersion, `nothing beside ${adminPassword ? "adminPassword: a new password is a new value of it" : "adminExistingSecret: a new password is a change of that Secret"}`, "pulumi config rm adminPasswordVersion");
+    const adminUser = root.string("adminUser", { default: "admin", good: /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, expected: "a user name of letters, digits, dots, hyphens and underscores" });
+    if (existingSecret && adminUser !== "admin") root.problem("adminUser", adminUser, "nothing beside adminExistingSecret, whose key admin-user has the name", "pulumi config rm adminUser");
 
     const [serviceMonitor, dashboard] = [root.boolean("serviceMonitor", false), root.boolean("dashboard", false)];
     if ((serviceMonitor || dashboard) && !root.has("prometheusNamespace"))
@@ -877,9 +925,9 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
       ...(cache.enabled && { agentCache: { path: cache.path, maxGi: cache.maxGi } }),
       ingress,
       admin: {
-        user: root.string("adminUser", { default: "admin", good: /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, expected: "a user name of letters, digits, dots, hyphens and underscores" }),
+        user: adminUser,
         ...(adminPassword && { password: pulumi.secret(adminPassword) }),
-        passwordVersion: root.integer("adminPasswordVersion", 1, 1, 1000000),
+        passwordVersion,
         ...(existingSecret && { existingSecret }),
       },
       ...(login && { login }),

@@ -83,7 +83,7 @@ function schemaAt(at: string, put: (value: unknown) => Record<string, unknown>):
   if (expected === "true or false") return { description: expected, enum: [true, false, "true", "false"] };
   const choices = keysOf(expected);
   if (choices) return { description: expected, enum: choices };
-  if (expected.startsWith("an object of strings")) return { description: expected, type: "object", additionalProperties: { anyOf: [{ type: "string" }, encrypted] } };
+  if (expected.startsWith("an object of texts")) return { description: expected, type: "object", additionalProperties: { anyOf: [{ type: ["string", "integer", "boolean"] }, encrypted] } };
   if (expected.startsWith("a list")) return { description: expected, type: "array" };
   const text = expectedAt(at, put(2)) === undefined ? ["string", "number"] : "string";
   return { ...(expected && { description: expected }), anyOf: [{ type: text }, encrypted] };

@@ -90,6 +90,9 @@ export const agentUser = 1000;
 /** Gradle's home in an agent: the same in all, since old Gradle versions note whole paths in their metadata. */
 const gradleHome = "/home/jenkins/.gradle";
 
+/** Folders of the build container that are the platform's own to mount. */
+export const ownMounts = [workspace, gradleHome, buildkitTools, `${cacheMount}/maven`, `${cacheMount}/gradle`];
+
 const sharedCaches: Record<CachedTool, { readOnly: boolean; env: Record<string, string> }> = {
   // Many agents write one local repository: Maven Resolver's file locks make that safe between processes.
   // https://maven.apache.org/resolver/local-repository.html

@@ -10,7 +10,7 @@ import { dashboard } from "./dashboard";
 import { Login, loginSecretName, loginSecrets, Rights } from "./login";
 import { configReloadScript, reloadState } from "./reload";
 
-export { AgentTemplate, AgentVolume, CachedTool, DockerMode, Toleration } from "./agents";
+export { AgentTemplate, AgentVolume, CachedTool, DockerMode, ownMounts, Toleration } from "./agents";
 export { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, Role, roles } from "./login";
 
 /** Pull secret for a registry that asks for a password. */
@@ -472,7 +472,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     }
 
     this.url = pulumi.output(url);
-    this.adminUser = pulumi.output(args.adminUser);
+    this.adminUser = args.adminExistingSecret ? pulumi.interpolate`see key admin-user of Secret ${adminSecret}` : pulumi.output(args.adminUser);
     this.passwordCommand = pulumi.interpolate`kubectl -n ${here} get secret ${adminSecret} -o jsonpath='{.data.admin-password}' | base64 -d`;
     this.namespace = here;
     this.agentsNamespace = there;

@@ -162,12 +162,22 @@ describe("mistakes", () => {
     ["a volume of nothing", { agents: [{ name: "a", image: "maven-dind", volumes: [{ mountPath: "/x" }] }] }, ["agents[0].volumes[0].configMap"]],
     ["a volume of two things", { agents: [{ name: "a", image: "maven-dind", volumes: [{ configMap: "a", secret: "b", mountPath: "/x" }] }] }, ["agents[0].volumes[0].secret"]],
     ["a volume at no place", { agents: [{ name: "a", image: "maven-dind", volumes: [{ claim: "a", mountPath: "x" }] }] }, ["agents[0].volumes[0].mountPath"]],
+    ["a toleration of a value that nothing is compared with", { agents: [{ name: "a", image: "maven-dind", tolerations: [{ key: "ci", operator: "Exists", value: "yes" }] }] }, ["agents[0].tolerations[0].value"]],
+    ["a toleration without key", { agents: [{ name: "a", image: "maven-dind", tolerations: [{ value: "yes" }] }] }, ["agents[0].tolerations[0].key"]],
+    ["a toleration of no taint's key", { controller: { tolerations: [{ key: "my key", operator: "Exists" }, { key: "a", value: "b c" }] } }, ["controller.tolerations[0].key", "controller.tolerations[1].value"]],
+    ["node labels that no node can have", { agents: [{ name: "a", image: "maven-dind", nodeSelector: { "a b": "x", "example.com/disk": "s s d", ok: "yes" } }], controller: { nodeSelector: { "/x": "y" } } }, ["agents[0].nodeSelector.a b", "agents[0].nodeSelector.example.com/disk", "controller.nodeSelector./x"]],
+    ["variables that no process can have", { agents: [{ name: "a", image: "maven-dind", env: { "MY VAR": "x", "": "y", "A=B": "z", GOOD_1: "yes" } }] }, ["agents[0].env.MY VAR", "agents[0].env.", "agents[0].env.A=B"]],
+    ["volumes at one place", { agents: [{ name: "a", image: "maven-dind", volumes: [{ claim: "a", mountPath: "/x" }, { secret: "b", mountPath: "/x/" }] }] }, ["agents[0].volumes[1].mountPath"]],
+    ["a volume in place of the workspace", { agents: [{ name: "a", image: "maven-dind", volumes: [{ claim: "a", mountPath: "/home/jenkins/agent" }] }] }, ["agents[0].volumes[0].mountPath"]],
     ["a limit below the request", { agents: [{ name: "a", image: "maven-dind", resources: { requests: { memory: "2Gi" }, limits: { memory: "1Gi" } } }] }, ["agents[0].resources.limits.memory"]],
     ["memory without unit", { controller: { resources: { limits: { memory: "2000" } } } }, ["controller.resources.limits.memory", "controller.resources.limits.memory"]],
     ["too little memory for a JVM", { controller: { resources: { limits: { memory: "256Mi" } } } }, ["controller.resources.limits.memory"]],
     ["a build outside the project", { agentImages: { go: { context: "../elsewhere" } } }, ["agentImages.go.context"]],
     ["a build argument of an unknown image", { agentImages: { go: { args: { BASE_IMAGE: "upstream:golang" } } } }, ["agentImages.go.args.BASE_IMAGE"]],
     ["both ways to the password", { adminPassword: "long-enough-password", adminExistingSecret: "x" }, ["adminPassword", "adminExistingSecret"]],
+    ["a made password's version beside an own one", { adminPassword: "long-enough-password", adminPasswordVersion: 2 }, ["adminPassword", "adminPasswordVersion"]],
+    ["a made password's version beside an existing Secret", { adminExistingSecret: "x", adminPasswordVersion: "2" }, ["adminPasswordVersion"]],
+    ["a name beside an existing Secret, which has its own", { adminExistingSecret: "x", adminUser: "root" }, ["adminUser"]],
     ["an agent that is no object", { agents: ["maven"] }, ["agents[0]", "agents"]],
     ["an object that is none", { ingress: "nginx" }, ["ingress"]],
     ["a ServiceMonitor for no Prometheus", { serviceMonitor: true }, ["prometheusNamespace"]],
@@ -180,6 +190,13 @@ describe("mistakes", () => {
     expect(problemsOf({ storagesize: "20Gi" })[0].fix).toBe("rename it to storageSize");
     expect(problemsOf({ somethingElse: "x" })[0].fix).toBe("remove it from the stack's file");
   });
+});
+
+test("numbers and words that `pulumi config set --path` makes of texts are texts", () => {
+  const { config, problems } = parse({ agents: [{ name: "a", image: "maven-dind", env: { CI: true, JOBS: 4 }, nodeSelector: { ssd: true } }] });
+  expect(problems).toEqual([]);
+  expect(config.agents[0]).toMatchObject({ env: { CI: "true", JOBS: "4" }, nodeSelector: { ssd: "true" } });
+  expect(problemsOf({ agents: [{ name: "a", image: "maven-dind", env: { A: "b", C: ["d"] } }] })).toMatchObject([{ key: "agents[0].env.C", found: '["d"]', expected: "a text" }]);
 });
 
 test("builds without a label run on agents of the first template, or of those that the config names", () => {
@@ -305,6 +322,12 @@ describe("secrets", () => {
     const proxy = { host: "jump.example.com", hostKey: node.hostKey, privateKey };
     expect(problemsOf({ controlPlane: { privateKeyFile: "key", proxy, nodes: [node] } }).map((p) => p.key)).toContain("controlPlane.proxy.privateKey");
     expect(problemsOf({ backup: { environment: { AWS_SECRET_ACCESS_KEY: "plain" } } }).map((p) => p.key)).toContain("backup.environment");
+  });
+
+  test("of a backup's environment are not shown because of a mistake beside them", () => {
+    const problems = problemsOf({ backup: { environment: { AWS_SECRET_ACCESS_KEY: "s3cr3t", B: ["also s3cr3t"] } } }, encrypted);
+    expect(problems.map((p) => p.key)).toContain("backup.environment.B");
+    expect(explain(problems, "dev")).not.toContain("s3cr3t");
   });
 
   test("that are too short are not shown either", () => {

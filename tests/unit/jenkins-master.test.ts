@@ -353,6 +353,9 @@ describe("the administrator", () => {
     expect(all("Secret")).toHaveLength(0);
     expect(pod().volumes).toContainEqual({ name: "admin", secret: { secretName: "vault-made" } });
     expect(await valueOf(jenkins.passwordCommand)).toContain("get secret vault-made");
+    // Who that is only the Secret knows.
+    expect(await valueOf(jenkins.adminUser)).toBe("see key admin-user of Secret vault-made");
+    expect(await valueOf((await make()).adminUser)).toBe("admin");
   });
 });
 
