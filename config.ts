@@ -4,7 +4,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "./components/agent-images";
-import { ownMounts, type AgentTemplate, type AgentVolume, type CachedTool, type DockerMode, type IngressTls, type SecretFile, type Toleration } from "./components/jenkins-master";
+import { ownMounts, ownSecretNames, secretFileName, secretNames, type AgentTemplate, type AgentVolume, type CachedTool, type DockerMode, type IngressTls, type SecretFile, type Toleration } from "./components/jenkins-master";
 import { CascInput, fragmentProblems } from "./components/jenkins-master/casc";
 import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "./components/jenkins-master/login";
 import type { ControlPlaneAccess } from "./components/node-port-range";
@@ -84,6 +84,7 @@ export interface PlatformConfig {
   networkPolicies: boolean;
   prometheusNamespace?: string;
   serviceMonitor: boolean;
+  serviceMonitorLabels: Record<string, string>;
   dashboard: boolean;
   /** The site's own JCasC documents, by file name. */
   cascFragments: Record<string, string>;
@@ -765,8 +766,22 @@ function checkRights(root: Section, login: Login | undefined, rights: Rights | u
     root.problem("login.oidc.groupsField", undefined, `the claim that lists a person's groups, because rights name ${groups.join(", ")}`, "pulumi config set --path 'login.oidc.groupsField' groups");
 }
 
+function readSecretFiles(root: Section): SecretFile[] {
+  const taken = new Set(ownSecretNames);
+  return root.list("secretFiles", (section) => {
+    const file = {
+      secret: section.string("secret", { good: namePattern, expected: "the name of a Secret in the controller's namespace" }),
+      key: section.string("key", { good: /^[-._A-Za-z0-9]+$/, expected: "a key of that Secret" }),
+    };
+    const name = secretFileName(file);
+    if (taken.has(name)) section.problem("key", file.key, `another one: documents know ${name} already`, "remove the entry, or give the Secret another name");
+    taken.add(name);
+    return file;
+  });
+}
+
 /** The YAML files of a folder, by name; each mistake in them with its file and key. */
-function readFragments(root: Section, env: Environment, taken: Pick<CascInput, "login" | "rights">): Record<string, string> {
+function readFragments(root: Section, env: Environment, taken: Pick<CascInput, "login" | "rights" | "secretNames">): Record<string, string> {
   const folder = root.string("cascFolder", { default: "", expected: "a folder with JCasC documents" });
   if (folder === "" || !env.listFolder) return {};
   const at = folder.startsWith("~/") ? path.join(env.homeDirectory, folder.slice(2)) : folder;
@@ -867,6 +882,10 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     if ((serviceMonitor || dashboard) && !root.has("prometheusNamespace"))
       root.problem("prometheusNamespace", undefined, `the namespace of the Prometheus that a ${serviceMonitor ? "ServiceMonitor" : "dashboard"} is for`);
 
+    const serviceMonitorLabels = root.strings("serviceMonitorLabels", { name: labelName, text: labelValue });
+    if (!serviceMonitor && Object.keys(serviceMonitorLabels).length > 0) root.problem("serviceMonitorLabels", serviceMonitorLabels, "nothing without serviceMonitor: true", "pulumi config set serviceMonitor true");
+
+    const secretFiles = readSecretFiles(root);
     const cache = root.section("agentCache", (section) => ({
       enabled: section.boolean("enabled", true),
       // Two environments that shared one folder could put artifacts into each other's builds.
@@ -935,12 +954,10 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
       networkPolicies: root.boolean("networkPolicies", true),
       ...(root.has("prometheusNamespace") && { prometheusNamespace: optional("prometheusNamespace", namePattern, "the namespace Prometheus runs in") }),
       serviceMonitor,
+      serviceMonitorLabels,
       dashboard,
-      cascFragments: readFragments(root, env, { login, rights }),
-      secretFiles: root.list("secretFiles", (section) => ({
-        secret: section.string("secret", { good: namePattern, expected: "the name of a Secret in the controller's namespace" }),
-        key: section.string("key", { good: /^[-._A-Za-z0-9]+$/, expected: "a key of that Secret" }),
-      })),
+      cascFragments: readFragments(root, env, { login, rights, secretNames: secretNames({ secretFiles, ...(existingSecret && { adminExistingSecret: existingSecret }) }) }),
+      secretFiles,
       ...(isObject(parsed(root.get("backup"))) && Object.keys(parsed(root.get("backup")) as object).length > 0 && { backup: root.section("backup", readBackup) }),
     };
   });

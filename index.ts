@@ -133,6 +133,7 @@ export = async () => {
       networkPolicies: config.networkPolicies,
       apiServerCidrs: apiServerAddresses.filter(net.isIPv4).map((address) => `${address}/32`),
       serviceMonitor: config.serviceMonitor,
+      serviceMonitorLabels: config.serviceMonitorLabels,
       dashboard: config.dashboard,
       cascFragments: config.cascFragments,
       secretFiles: config.secretFiles,

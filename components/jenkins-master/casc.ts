@@ -16,6 +16,8 @@ export interface CascInput {
   settings: AgentSettings;
   /** The site's own JCasC documents by file name; they may bring their own security realm and authorization strategy. */
   fragments?: Record<string, string>;
+  /** Names of the secrets that documents may refer to; undefined where they are not known. */
+  secretNames?: string[];
   /** Where people log in; without it only the local administrator can. */
   login?: Login;
   /** Who may do what; without them whoever is logged in may do anything. */
@@ -53,6 +55,16 @@ function conflicts(ours: unknown, theirs: unknown, path: string): string[] {
   if (Array.isArray(ours) && Array.isArray(theirs)) return [];
   if (!isMapping(ours) || !isMapping(theirs)) return [path];
   return Object.keys(theirs).flatMap((key) => conflicts(ours[key], theirs[key], path === "" ? key : `${path}.${key}`));
+}
+
+/** References of a document to secrets that are not there. A name with a hyphen can be no variable, and so must be a file. */
+function missingSecrets(value: unknown, known: string[], path = ""): string[] {
+  if (Array.isArray(value)) return value.flatMap((item, i) => missingSecrets(item, known, `${path}[${i}]`));
+  if (isMapping(value)) return Object.entries(value).flatMap(([key, item]) => missingSecrets(item, known, path === "" ? key : `${path}.${key}`));
+  if (typeof value !== "string") return [];
+  return [...value.matchAll(/(?<!\^)\$\{([-._A-Za-z0-9]+)\}/g)].flatMap(([reference, name]) =>
+    name.includes("-") && !known.includes(name) ? [`refers to ${reference} at ${path}, which no entry of secretFiles gives; known are ${known.join(", ")}`] : [],
+  );
 }
 
 /** What the kubernetes plugin would refuse in the clouds of a document. Other plugins' clouds are theirs to check. */
@@ -102,6 +114,7 @@ export function fragmentProblems(input: CascInput): { file: string; problem: str
         say("sets jenkins.securityRealm, which does not know the platform's administrator: name a group or a user in rights.admin of the stack config");
     }
     cloudsProblems(document).forEach((problem) => say(`has a mistake at ${problem}`));
+    if (input.secretNames) missingSecrets(document, input.secretNames).forEach(say);
     for (const [other, before] of read) for (const key of conflicts(before, document, "")) say(`sets ${key}, which ${other} sets as well`);
     read.push([file, document]);
   }

@@ -7,7 +7,7 @@ import { AgentSettings, AgentTemplate, agentsPodSecurity, agentUser, Toleration 
 import { cacheKeeperScript, gradleKeeperScript } from "./cache";
 import { cascFile, CascInput, fragmentProblems, renderCasc } from "./casc";
 import { dashboard } from "./dashboard";
-import { Login, loginSecretName, loginSecrets, Rights } from "./login";
+import { Login, loginSecretName, loginSecrets, Rights, secretKeys } from "./login";
 import { configReloadScript, reloadState } from "./reload";
 
 export { AgentTemplate, AgentVolume, CachedTool, DockerMode, ownMounts, Toleration } from "./agents";
@@ -110,6 +110,8 @@ export interface JenkinsMasterArgs {
   prometheusNamespace?: string;
   /** Whether a ServiceMonitor for the Prometheus operator is made; needs prometheusNamespace. Default false. */
   serviceMonitor?: boolean;
+  /** Further labels of the ServiceMonitor, such as those that the Prometheus looks for. Default none. */
+  serviceMonitorLabels?: Record<string, string>;
   /** Whether a Grafana dashboard is made, for the sidecar that looks for label grafana_dashboard; needs prometheusNamespace. Default false. */
   dashboard?: boolean;
   /** The site's own JCasC documents by file name, joined with the platform's. Default none. */
@@ -131,6 +133,16 @@ export interface SecretFile {
   secret: string;
   key: string;
 }
+
+/** Name under which JCasC documents refer to a key of a Secret: that of its file. */
+export const secretFileName = ({ secret, key }: SecretFile): string => `${secret}-${key}`;
+
+/** Names of such files that the platform itself has. */
+export const ownSecretNames = ["admin-user", "admin-password", ...Object.values(secretKeys)];
+
+/** What JCasC documents may refer to; undefined where a Secret of the site's own may hold anything. */
+export const secretNames = (args: Pick<JenkinsMasterArgs, "adminExistingSecret" | "secretFiles">): string[] | undefined =>
+  args.adminExistingSecret ? undefined : [...ownSecretNames, ...(args.secretFiles ?? []).map(secretFileName)];
 
 /** Namespaces of the controller and of the agents. */
 function namespacesOf(args: Pick<JenkinsMasterArgs, "namespace" | "agentsNamespace">): { controller: string; agents: string } {
@@ -200,6 +212,7 @@ function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput {
     templates: args.agentTemplates.map((template, i) => ({ ...template, image: images[i] })),
     settings: args.agentSettings,
     ...(args.cascFragments && { fragments: args.cascFragments }),
+    secretNames: secretNames(args),
     ...(args.login && { login: args.login }),
     ...(args.rights && { rights: args.rights }),
   };
@@ -446,7 +459,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
         {
           apiVersion: "monitoring.coreos.com/v1",
           kind: "ServiceMonitor",
-          metadata: { name: "jenkins", namespace: here, labels },
+          metadata: { name: "jenkins", namespace: here, labels: { ...labels, ...args.serviceMonitorLabels } },
           spec: { selector: { matchLabels: labels }, endpoints: [{ port: "http", path: "/prometheus/" }] },
         },
         parent,
@@ -686,7 +699,7 @@ function controllerPod(
   const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
   const furtherSecrets = [
     ...(refs.loginSecret ? [{ secret: { name: refs.loginSecret } }] : []),
-    ...(args.secretFiles ?? []).map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: `${secret}-${key}` }] } })),
+    ...(args.secretFiles ?? []).map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: secretFileName({ secret, key }) }] } })),
   ];
   return {
     serviceAccountName: refs.serviceAccount,

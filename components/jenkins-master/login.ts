@@ -76,7 +76,7 @@ export const escapeHatchGroup = "build-platform-escape-hatch";
 /** Secret with what the login itself needs to know, one key for each of the references in the document. */
 export const loginSecretName = "jenkins-login";
 /** Key of that Secret, and the name under which JCasC documents refer to it. */
-const secretKeys = { oidc: "login-client-secret", ldap: "login-manager-password" } as const;
+export const secretKeys = { oidc: "login-client-secret", ldap: "login-manager-password" } as const;
 
 /** Permissions of each role, as matrix-auth names them: https://plugins.jenkins.io/matrix-auth/ */
 export const permissions: Record<Role, string[]> = {

@@ -181,6 +181,10 @@ describe("mistakes", () => {
     ["an agent that is no object", { agents: ["maven"] }, ["agents[0]", "agents"]],
     ["an object that is none", { ingress: "nginx" }, ["ingress"]],
     ["a ServiceMonitor for no Prometheus", { serviceMonitor: true }, ["prometheusNamespace"]],
+    ["labels of no ServiceMonitor", { serviceMonitorLabels: { release: "x" } }, ["serviceMonitorLabels"]],
+    ["a label that is none", { serviceMonitor: true, prometheusNamespace: "m", serviceMonitorLabels: { "a b": "x" } }, ["serviceMonitorLabels.a b"]],
+    ["two secrets of one name", { secretFiles: [{ secret: "a-b", key: "c" }, { secret: "a", key: "b-c" }] }, ["secretFiles[1].key"]],
+    ["a secret of the administrator's name", { secretFiles: [{ secret: "admin", key: "password" }, { secret: "login-client", key: "secret" }] }, ["secretFiles[0].key", "secretFiles[1].key"]],
     ["a dashboard of no Prometheus", { dashboard: true }, ["prometheusNamespace"]],
   ])("%s", (_, further, keys) => {
     expect(keysOf(further)).toEqual(keys);

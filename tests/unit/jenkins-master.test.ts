@@ -211,6 +211,9 @@ describe("the controller", () => {
     await useMocks();
     await make({ prometheusNamespace: "monitoring", serviceMonitor: true });
     expect(the("ServiceMonitor").inputs.spec.endpoints).toEqual([{ port: "http", path: "/prometheus/" }]);
+    await useMocks();
+    await make({ prometheusNamespace: "monitoring", serviceMonitor: true, serviceMonitorLabels: { release: "kube-prometheus-stack" } });
+    expect(the("ServiceMonitor").inputs.metadata.labels).toMatchObject({ release: "kube-prometheus-stack", "app.kubernetes.io/name": "jenkins" });
   });
 
   test("has a Grafana dashboard on request, for the sidecar that looks for its label", async () => {
@@ -688,6 +691,17 @@ describe("the JCasC document", () => {
     ])("refuses %s", (_, fragments, expected) => {
       const found = problems(fragments).map(({ file, problem }) => `${file}: ${problem}`);
       expect(found.map((line, i) => line.slice(0, expected[i]?.length))).toEqual(expected);
+    });
+
+    test("a secret that nothing gives is named with its place: Jenkins would take an empty text for it", () => {
+      const text = "credentials: { system: { domainCredentials: [{ credentials: [{ string: { id: a, secret: '${github-tokn}', description: '${HOME} ^${not-one} ${with-default:-x} ${readFile:/a-b}' } }] }] } }";
+      const found = fragmentProblems({ ...input, fragments: { "a.yaml": text }, secretNames: ["admin-password", "github-token"] });
+      expect(found).toEqual([{ file: "a.yaml", problem: "refers to ${github-tokn} at credentials.system.domainCredentials[0].credentials[0].string.secret, which no entry of secretFiles gives; known are admin-password, github-token" }]);
+      expect(problems({ "a.yaml": text })).toEqual([]);
+      expect(jenkinsMasterProblems({ ...args, cascFragments: { "a.yaml": text } }).map((p) => p.propertyPath)).toEqual(['cascFragments["a.yaml"]']);
+      expect(jenkinsMasterProblems({ ...args, cascFragments: { "a.yaml": text }, secretFiles: [{ secret: "github", key: "tokn" }] })).toEqual([]);
+      // What keys a Secret of the site's own has is not known here.
+      expect(jenkinsMasterProblems({ ...args, cascFragments: { "a.yaml": text }, adminExistingSecret: "vault" })).toEqual([]);
     });
 
     test("refused ones stop the component with file and key", () => {
