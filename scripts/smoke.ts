@@ -46,35 +46,45 @@ export function frontDoorTrouble({ address, port, status, error }: FrontDoor, do
   return `${at} does not answer (${error}): is there a firewall between this machine and the node?`;
 }
 
+/** Why a container of a pod waits, where it is not on its way: no image, no Secret that it names, an end right after each start. */
+const hold = ({ state: { waiting } }: NonNullable<AgentPod["status"]["containerStatuses"]>[0]) => (waiting && waiting.reason !== "ContainerCreating" && waiting.reason !== "PodInitializing" ? waiting : undefined);
+
+/** Whether a pod waits for what does not come by itself. */
+export const isStuck = ({ status }: AgentPod): boolean => (status.containerStatuses ?? []).some(hold);
+
 /**
  * Why no agent took the build, from its pods and from what the queue says; and what to do.
- * @param known templates that have the label, none where only cascFolder has it; agents that are connected, and so have builds of their own
+ * @param all pods of agents, those that came to grief and are gone included
+ * @param known templates of the config that have the label, and that do not; agents that are connected, and so have builds of their own
  */
 export function agentTrouble(
   all: AgentPod[],
   queued: string | undefined,
   label: string,
   namespaces: Pick<PlatformConfig["namespaces"], "jenkins" | "agents">,
-  known: { templates: string[]; online: string[] } = { templates: [], online: [] },
+  known: { templates: string[]; others: string[]; online: string[] },
 ): string {
-  const ofLabel = all.filter(({ metadata }) => known.templates.length === 0 || known.templates.includes(metadata.labels?.["build-platform/template"] ?? ""));
+  const ofLabel = all.filter(({ metadata }) => !known.others.includes(metadata.labels?.["build-platform/template"] ?? ""));
   const pods = ofLabel.filter(({ metadata }) => !known.online.includes(metadata.name));
   const says = queued ? ` (the queue says: ${queued})` : "";
   for (const { metadata: { name }, status } of pods) {
     const unscheduled = status.conditions?.find(({ type, status: holds }) => type === "PodScheduled" && holds === "False");
-    if (unscheduled) return `no node takes agent pod ${name}: ${unscheduled.message ?? unscheduled.reason}. Add a node, or lower the template's requests (config agents)`;
-    for (const { name: container, image, state: { waiting, terminated } } of status.containerStatuses ?? []) {
-      if (waiting && /Image|ErrImage/.test(waiting.reason)) {
+    if (unscheduled) return `no node takes agent pod ${name}: ${unscheduled.message ?? unscheduled.reason}. Add a node, or change the template's requests, nodeSelector or tolerations (config agents)`;
+    for (const each of status.containerStatuses ?? []) {
+      const { name: container, image, state: { terminated } } = each;
+      const waiting = hold(each);
+      if (waiting && /Image/.test(waiting.reason)) {
         return `agent pod ${name} cannot have image ${image} of container ${container} (${waiting.reason}): ${waiting.message ?? ""} Can the nodes reach the registry (npm run doctor)?`;
       }
-      if (waiting && waiting.reason !== "ContainerCreating" && waiting.reason !== "PodInitializing") return `container ${container} of agent pod ${name} does not start: ${waiting.reason} ${waiting.message ?? ""}`.trim();
+      if (waiting) return `container ${container} of agent pod ${name} does not start: ${waiting.reason} ${waiting.message ?? ""}`.trim();
       if (terminated && terminated.exitCode !== 0) return `container ${container} of agent pod ${name} ended with exit code ${terminated.exitCode}: kubectl -n ${namespaces.agents} logs ${name} -c ${container}`;
     }
     if (status.phase === "Running") return `agent pod ${name} runs, but does not reach Jenkins: kubectl -n ${namespaces.agents} logs ${name} -c jnlp; service jenkins-agent:50000 and the NetworkPolicies are on its way`;
     return `agent pod ${name} is still ${status.phase}: kubectl -n ${namespaces.agents} describe pod ${name}`;
   }
   if (ofLabel.length > 0)
-    return `${ofLabel.length} agents of label ${label} have builds of their own, and no further pod was made${says}: wait for them, or raise agentCap or cap of the template (config agents)`;
+    return `${ofLabel.length} agent${ofLabel.length === 1 ? ` of label ${label} has a build of its` : `s of label ${label} have builds of their`} own, and no further pod was made${says}: wait for them, or raise agentCap or cap of the template (config agents)`;
+  if (known.templates.length === 0) return `no agent pod was made for label ${label}${says}, which no template has (config agents); a document of cascFolder may have it`;
   return `no agent pod was made for label ${label}${says}: kubectl -n ${namespaces.jenkins} logs deployment/jenkins -c jenkins says why, for one the agents' quota or Jenkins' rights in ${namespaces.agents}`;
 }
 
@@ -173,7 +183,15 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
         await jenkins.post(`/job/${job}/build?delay=0sec`);
         const more = within();
         let queued: string | undefined;
-        while (more()) {
+        // Jenkins takes a pod that cannot start away again: what was wrong with it is seen while it is there.
+        const stuck = new Map<string, AgentPod>();
+        const agentPods = async (): Promise<AgentPod[]> => {
+          const { items } = JSON.parse(await kubectl("-n", namespaces.agents, "get", "pods", "-l", "jenkins=agent", "-o", "json")) as { items: AgentPod[] };
+          for (const pod of items) if (isStuck(pod)) stuck.set(pod.metadata.name, pod);
+          return [...stuck.values(), ...items.filter(({ metadata }) => !stuck.has(metadata.name))];
+        };
+        for (let look = 1; more(); look++) {
+          if (look % 3 === 0) await agentPods();
           const build = await jenkins.json<{ builtOn?: string }>(`/job/${job}/1/api/json`).catch((error: Error) => {
             if (error instanceof JenkinsError && error.status === 404) return undefined;
             throw error;
@@ -183,13 +201,15 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
           queued = (await jenkins.json<Queue>("/queue/api/json")).items.find(({ task }) => task.name === job)?.why ?? undefined;
           await pause();
         }
-        const pods = JSON.parse(await kubectl("-n", namespaces.agents, "get", "pods", "-l", "jenkins=agent", "-o", "json")) as { items: AgentPod[] };
+        const pods = await agentPods();
+        const hasLabel = (agent: { label: string }) => agent.label.split(" ").includes(label);
         const { computer } = await jenkins.json<{ computer: { displayName: string; offline: boolean }[] }>("/computer/api/json");
         const known = {
-          templates: config.agents.filter((agent) => agent.label.split(" ").includes(label)).map(({ name }) => name),
+          templates: config.agents.filter(hasLabel).map(({ name }) => name),
+          others: config.agents.filter((agent) => !hasLabel(agent)).map(({ name }) => name),
           online: computer.filter(({ offline }) => !offline).map(({ displayName }) => displayName),
         };
-        throw new Error(`not within ${timeout} s: ${agentTrouble(pods.items, queued, label, namespaces, known)}`);
+        throw new Error(`not within ${timeout} s: ${agentTrouble(pods, queued, label, namespaces, known)}`);
       });
       await step("the build ends well", async () => {
         const more = within();

@@ -32,7 +32,10 @@ while sleep "$INTERVAL" & wait $!; do
   code=$(printf '%s' "$answer" | head -n 1 | cut -d ' ' -f 2)
   body=$(printf '%s' "$answer" | tr -d '\\r' | sed '1,/^$/d' | tail -n 5)
   # The plugin answers 200 to a document that it refuses, too, and says so in what it answers.
-  [[ $body =~ '"status"'[[:space:]]*:[[:space:]]*'"error"' ]] && code=error
+  if [[ $body =~ '"status"'[[:space:]]*:[[:space:]]*'"error"' ]]; then
+    code=error
+    [[ $body =~ '"message"'[[:space:]]*:[[:space:]]*'"'(.*)'"' ]] && body=\${BASH_REMATCH[1]}
+  fi
   case $code in
     200 | 302)
       printf '%s\\n' "$now" >"$applied"

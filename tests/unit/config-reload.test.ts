@@ -123,6 +123,7 @@ test("a refusal that the plugin answers with status 200 is none the less one", a
   mount("broken");
   await until(() => asked.length >= 2);
   expect(printed).not.toContain("in force\n");
+  expect(printed).toContain("stays in force: Failed to reload configuration: unclassified.mail: no such key\n");
   expect(printed.match(/refuses/g)).toHaveLength(1);
   expect(printed).toContain("unclassified.mail: no such key");
 });

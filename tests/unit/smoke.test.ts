@@ -1,7 +1,7 @@
 import type { Login } from "../../components/jenkins-master";
 import { adminAuth } from "../../scripts/jenkins";
 import type { Stack } from "../../scripts/stack";
-import { agentTrouble, buildTrouble, frontDoorTrouble, loginTrouble, smokeScript, type AgentPod } from "../../scripts/smoke";
+import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, smokeScript, type AgentPod } from "../../scripts/smoke";
 
 describe("the front door", () => {
   const door = { address: "192.0.2.7", port: 80 };
@@ -30,7 +30,14 @@ describe("an agent that does not come", () => {
     ["a container that ended", [container({ terminated: { exitCode: 255 } })], undefined, /ended with exit code 255: kubectl -n team-b-agents logs maven-x -c jnlp/],
     ["no way to Jenkins", [pod({ phase: "Running", containerStatuses: [{ name: "jnlp", image: "i", state: { running: {} } }] })], undefined, /does not reach Jenkins.*50000/],
     ["a slow start", [container({ waiting: { reason: "ContainerCreating" } })], undefined, /still Pending.*describe pod maven-x/],
-  ])("%s", (_, pods, queued, says) => expect(agentTrouble(pods, queued, "maven", { jenkins: "team-b", agents: "team-b-agents" })).toMatch(says));
+  ])("%s", (_, pods, queued, says) => expect(agentTrouble(pods, queued, "maven", { jenkins: "team-b", agents: "team-b-agents" }, { templates: ["maven"], others: ["gradle"], online: [] })).toMatch(says));
+
+  test("is looked for while its pod is there: Jenkins takes one that cannot start away", () => {
+    expect(isStuck(container({ waiting: { reason: "ImagePullBackOff" } }))).toBe(true);
+    expect(isStuck(container({ waiting: { reason: "CreateContainerConfigError" } }))).toBe(true);
+    for (const state of [{ waiting: { reason: "ContainerCreating" } }, { waiting: { reason: "PodInitializing" } }, { running: {} }, { terminated: { exitCode: 143 } }]) expect(isStuck(container(state))).toBe(false);
+    expect(isStuck(pod({}))).toBe(false);
+  });
 });
 
 test("a refused login says what to wait for, or who else to be", () => {
@@ -45,18 +52,20 @@ describe("among other agents", () => {
   const namespaces = { jenkins: "team-b", agents: "team-b-agents" };
 
   test("those of other templates are not to blame", () => {
-    expect(agentTrouble([running("gradle-1", "gradle")], undefined, "maven", namespaces, { templates: ["maven"], online: [] })).toMatch(/^no agent pod was made for label maven/);
-    expect(agentTrouble([running("gradle-1", "gradle"), running("maven-1", "maven")], undefined, "maven", namespaces, { templates: ["maven"], online: [] })).toMatch(/^agent pod maven-1 runs, but does not reach/);
+    expect(agentTrouble([running("gradle-1", "gradle")], undefined, "maven", namespaces, { templates: ["maven"], others: ["gradle"], online: [] })).toMatch(/^no agent pod was made for label maven/);
+    expect(agentTrouble([running("gradle-1", "gradle"), running("maven-1", "maven")], undefined, "maven", namespaces, { templates: ["maven"], others: ["gradle"], online: [] })).toMatch(/^agent pod maven-1 runs, but does not reach/);
     // A label of a cloud of the site's own: its templates are not known here.
-    expect(agentTrouble([running("own-1", "")], undefined, "own", namespaces, { templates: [], online: [] })).toMatch(/^agent pod own-1 runs, but/);
+    expect(agentTrouble([running("own-1", "")], undefined, "own", namespaces, { templates: [], others: ["gradle"], online: [] })).toMatch(/^agent pod own-1 runs, but/);
+    expect(agentTrouble([running("gradle-1", "gradle")], "no node", "mavne", namespaces, { templates: [], others: ["gradle"], online: [] })).toMatch(/^no agent pod was made for label mavne \(the queue says: no node\), which no template has/);
+    expect(agentTrouble([running("maven-1", "maven")], undefined, "maven", namespaces, { templates: ["maven"], others: [], online: ["maven-1"] })).toMatch(/^1 agent of label maven has a build of its own/);
   });
 
   test("those that build are not to blame, but may be as many as there may be", () => {
     const pods = [running("maven-1", "maven"), running("maven-2", "maven")];
-    expect(agentTrouble(pods, "Waiting for next available executor", "maven", namespaces, { templates: ["maven"], online: ["maven-1", "maven-2"] })).toMatch(
+    expect(agentTrouble(pods, "Waiting for next available executor", "maven", namespaces, { templates: ["maven"], others: ["gradle"], online: ["maven-1", "maven-2"] })).toMatch(
       /^2 agents of label maven have builds of their own, and no further pod was made \(the queue says: Waiting.*agentCap or cap/,
     );
-    expect(agentTrouble(pods, undefined, "maven", namespaces, { templates: ["maven"], online: ["maven-1"] })).toMatch(/^agent pod maven-2 runs, but does not reach/);
+    expect(agentTrouble(pods, undefined, "maven", namespaces, { templates: ["maven"], others: ["gradle"], online: ["maven-1"] })).toMatch(/^agent pod maven-2 runs, but does not reach/);
   });
 });
 
