@@ -108,12 +108,19 @@ export interface ClusterFacts {
   /** Size and StorageClass that the home's claim asks for, where there is one. */
   homeSize?: string;
   homeClass?: string;
+  /** Keys of the Secrets that the controller's pod needs, none for one that is not there; absent before the controller's first start. */
+  secrets?: Record<string, string[]>;
   /** What other environments and others have in the cluster. */
   neighbours: Neighbourhood;
 }
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
-export async function inspectCluster({ cluster, namespaces }: Pick<PlatformConfig, "cluster" | "namespaces">, environment: NodeJS.ProcessEnv = process.env, wait: Patience = patience): Promise<ClusterFacts | Problem> {
+export async function inspectCluster(
+  { cluster, namespaces }: Pick<PlatformConfig, "cluster" | "namespaces">,
+  environment: NodeJS.ProcessEnv = process.env,
+  wait: Patience = patience,
+  wantedSecrets: string[] = [],
+): Promise<ClusterFacts | Problem> {
   const files = kubeconfigFiles(cluster.kubeconfig, environment);
   const present = files.filter((file) => fs.existsSync(file));
   const key = cluster.kubeconfig ? "kubeconfig" : "kubeContext";
@@ -186,10 +193,18 @@ export async function inspectCluster({ cluster, namespaces }: Pick<PlatformConfi
     found<{ spec: { resources: { requests: { storage: string } }; storageClassName?: string } }>(`${here}/persistentvolumeclaims/jenkins-home`),
     ...Object.entries(neighbourPaths).map(async ([what, target]) => [what, (await found<{ items?: unknown[] }>(target))?.items] as const),
   ]);
+  const running = wantedSecrets.length > 0 && (await found(`/apis/apps/v1/namespaces/${namespaces.jenkins}/deployments/jenkins`)) !== undefined;
+  const secrets = await Promise.all(
+    (running ? wantedSecrets : []).map(async (name): Promise<[string, string[]][]> => {
+      const answer = await get(`${here}/secrets/${name}`);
+      if (!("body" in answer) || (answer.status !== 200 && answer.status !== 404)) return [];
+      return [[name, answer.status === 200 ? Object.keys((JSON.parse(answer.body) as { data?: object }).data ?? {}) : []]];
+    }),
+  );
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
-  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), neighbours: Object.fromEntries(lists) as Neighbourhood };
+  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours: Object.fromEntries(lists) as Neighbourhood };
 }
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */
@@ -216,6 +231,31 @@ export function storageClassProblem(wanted: string, there: string | undefined): 
   };
 }
 
+type SecretUse = Pick<PlatformConfig, "namespaces" | "secretFiles" | "admin">;
+
+/** Secrets of others that the controller's pod mounts. */
+const mountedSecrets = ({ secretFiles, admin }: SecretUse): string[] => [...new Set([...secretFiles.map(({ secret }) => secret), ...(admin.existingSecret ? [admin.existingSecret] : [])])];
+
+/** What the controller's next pod would wait for: the one that runs ends before it starts, so that Jenkins would be away until somebody made it. */
+export function secretProblems({ namespaces, secretFiles, admin }: SecretUse, secrets: Record<string, string[]> = {}): Problem[] {
+  const wanted = [
+    ...secretFiles.map(({ secret, key }, i) => ({ at: `secretFiles[${i}]`, name: secret, keys: [key], parts: true })),
+    ...(admin.existingSecret ? [{ at: "adminExistingSecret", name: admin.existingSecret, keys: ["admin-user", "admin-password"], parts: false }] : []),
+  ];
+  return wanted.flatMap(({ at, name, keys, parts }) => {
+    const there = secrets[name];
+    const missing = there === undefined ? [] : keys.filter((key) => !there.includes(key));
+    if (missing.length === 0) return [];
+    const gone = there.length === 0;
+    return [{
+      key: parts ? `${at}.${gone ? "secret" : "key"}` : at,
+      found: gone ? `no Secret ${name} in namespace ${namespaces.jenkins}` : `Secret ${name} of namespace ${namespaces.jenkins} has no key ${missing.join(", ")}`,
+      expected: `a Secret with key ${keys.join(" and ")}: Jenkins would be away until there is one`,
+      fix: gone ? `kubectl -n ${namespaces.jenkins} create secret generic ${name} ${keys.map((key) => `--from-file=${key}=<file>`).join(" ")}` : `kubectl -n ${namespaces.jenkins} edit secret ${name}, or correct the key`,
+    }];
+  });
+}
+
 /**
  * Asks cluster and registry at the same time; `problems` holds everything that does not answer, and what of the cluster is
  * another environment's. A registry that only the cluster must reach, with builder `in-cluster`, is asked by the build itself.
@@ -227,11 +267,11 @@ export async function preflight(
   wait: Patience = patience,
 ): Promise<Omit<ClusterFacts, "neighbours"> & { problems: Problem[] }> {
   const [cluster, registry] = await Promise.all([
-    inspectCluster(config, environment, wait),
+    inspectCluster(config, environment, wait, mountedSecrets(config)),
     config.imageBuild.builder === "in-cluster" ? undefined : registryProblem(config.registry, wait),
   ]);
   const home = "key" in cluster ? [] : [storageSizeProblem(config.storage.size, cluster.homeSize), storageClassProblem(config.storage.className, cluster.homeClass)];
   const neighbours = "key" in cluster ? [] : neighbourProblems(config, stack, cluster.neighbours);
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...neighbours];
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : secretProblems(config, cluster.secrets)), ...neighbours];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems };
 }

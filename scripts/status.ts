@@ -179,7 +179,7 @@ ${facts.trouble.length > 0 ? `<h2>Trouble</h2>\n<ul>${facts.trouble.map((text) =
 interface PodItem {
   metadata: { name: string; labels?: Record<string, string> };
   spec: { nodeName?: string; containers: { name: string; image: string; command?: string[]; args?: string[] }[] };
-  status: { phase: string; startTime?: string; containerStatuses?: { name: string; ready: boolean; restartCount: number; state: { running?: { startedAt: string }; waiting?: { reason: string; message?: string }; terminated?: { reason: string } } }[] };
+  status: { phase: string; startTime?: string; containerStatuses?: { name: string; ready: boolean; restartCount: number; state: { running?: { startedAt: string }; waiting?: { reason: string; message?: string }; terminated?: { reason: string; message?: string } }; lastState?: { terminated?: { message?: string } } }[] };
 }
 
 /** The range that a kube-apiserver serves. */
@@ -210,6 +210,8 @@ export async function collect(stack: Stack): Promise<Facts> {
         ...(running && { since: new Date(running.startedAt) }),
       };
       if (!container?.ready && waiting?.message) facts.trouble.push(`controller: ${waiting.message}`);
+      const said = terminated?.message ?? container?.lastState?.terminated?.message;
+      if (!container?.ready && said) facts.trouble.push(`controller: before it ended it said: ${said.trim().split("\n").slice(-5).join("; ")}`);
     }),
     attempt("configuration", async () => {
       const kept = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "config-reload", "--", "sh", "-c", `if [ -e ${reloadState}/refused ]; then cat ${reloadState}/refused; fi`);

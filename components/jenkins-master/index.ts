@@ -738,6 +738,8 @@ function controllerPod(
           { name: "agent", containerPort: 50000, protocol: "TCP" },
         ],
         resources: canonicalResources(args.resources),
+        // What a controller that does not start said last is shown with its state.
+        terminationMessagePolicy: "FallbackToLogsOnError",
         startupProbe: { ...probe, periodSeconds: 2, failureThreshold: Math.ceil((args.startupSeconds ?? 600) / 2) },
         livenessProbe: { ...probe, failureThreshold: 6 },
         readinessProbe: { ...probe, failureThreshold: 3 },

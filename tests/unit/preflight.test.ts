@@ -199,6 +199,26 @@ describe("together", () => {
     expect((await preflight(configOf(host, host, "in-cluster"), "unit", {}, impatient)).problems.map(({ key }) => key)).toEqual(["storageSize"]);
   });
 
+  test("a Secret that the running controller would wait for, and be away for meanwhile, is reported; before the first start there is none to be away", async () => {
+    const files = [{ secret: "gh", key: "token" }, { secret: "gh", key: "tokn" }, { secret: "gone", key: "x" }, { secret: "hidden", key: "y" }];
+    const there = (url: string, running: boolean): [number, object?] => {
+      if (url.endsWith("/deployments/jenkins")) return running ? [200, {}] : [404];
+      if (url.endsWith("/secrets/gh")) return [200, { data: { token: "x" } }];
+      if (url.endsWith("/secrets/vault")) return [200, { data: { "admin-user": "x" } }];
+      return url.endsWith("/secrets/hidden") ? [403] : healthy(url);
+    };
+    const look = async (running: boolean) => {
+      const host = await serve((url) => there(url, running));
+      return (await preflight({ ...configOf(host, host, "in-cluster"), secretFiles: files, admin: { user: "admin", passwordVersion: 1, existingSecret: "vault" } }, "unit", {}, impatient)).problems;
+    };
+    expect(await look(true)).toEqual([
+      expect.objectContaining({ key: "secretFiles[1].key", found: "Secret gh of namespace jenkins has no key tokn" }),
+      expect.objectContaining({ key: "secretFiles[2].secret", found: "no Secret gone in namespace jenkins", fix: expect.stringContaining("kubectl -n jenkins create secret generic gone --from-file=x=<file>") }),
+      expect.objectContaining({ key: "adminExistingSecret", found: "Secret vault of namespace jenkins has no key admin-password" }),
+    ]);
+    expect(await look(false)).toEqual([]);
+  });
+
   test("everything that does not answer is reported at once", async () => {
     const host = await nowhere();
     const { problems } = await preflight(configOf(host, host, "buildx"), "unit", {}, impatient);
