@@ -118,7 +118,7 @@ test("a refused document that is taken back is no longer complained of", async (
 });
 
 test("a refusal that the plugin answers with status 200 is none the less one", async () => {
-  // As TokenReloadAction of configuration-as-code 2115 does, https://github.com/jenkinsci/configuration-as-code-plugin/pull/2864
+  // As TokenReloadAction of configuration-as-code 2115 does, https://github.com/jenkinsci/configuration-as-code-plugin/blob/master/plugin/src/main/java/io/jenkins/plugins/casc/TokenReloadAction.java
   answer = [200, JSON.stringify({ status: "error", message: "Failed to reload configuration: unclassified.mail: no such key" })];
   mount("broken");
   await until(() => asked.length >= 2);
