@@ -1,10 +1,10 @@
 import { createInterface } from "node:readline/promises";
 import { parseArgs } from "node:util";
-import { LocalWorkspace, type EngineEvent, type UpdateSummary } from "@pulumi/pulumi/automation";
+import { LocalWorkspace, Stack, type EngineEvent, type UpdateSummary } from "@pulumi/pulumi/automation";
 import { root } from "./render";
 import { stackNames } from "./stack";
 
-const HELP = `npm run up -- [STACK] [--yes] [--refresh]    preview, a question, and the update with its phases and the time left
+const HELP = `npm run up -- STACK [--yes] [--refresh]    preview, a question, and the update with its phases and the time left
 
 Does what \`pulumi up\` does. While it runs, a line says how far each part of the platform is and how long it may still take;
 the estimate is the stack's own former update that changed most nearly as much. --yes asks nothing; --refresh reads the
@@ -113,7 +113,10 @@ async function main(args: string[]): Promise<void> {
   // Its own words have been shown already, and it ends with them.
   const failed = () => void (process.exitCode = 1);
 
-  const stack = await LocalWorkspace.createOrSelectStack({ stackName: name, workDir: root });
+  const workspace = await LocalWorkspace.create({ workDir: root });
+  // Every command names its stack. Selected or made here, it would be what a later `pulumi destroy` without a name takes.
+  workspace.selectStack = async () => undefined;
+  const stack = await Stack.select(name, workspace);
   const progress = new Progress();
   const previewed = await stack.preview({ ...shown, diff: false, onEvent: (event) => progress.plan(event) }).catch(failed);
   if (!previewed) return;

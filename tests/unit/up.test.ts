@@ -1,6 +1,9 @@
+import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
+import * as os from "node:os";
 import * as path from "node:path";
 import type { EngineEvent } from "@pulumi/pulumi/automation";
+import { root } from "../../scripts/render";
 import { expectedSeconds, phaseOf, Progress, timeLeft } from "../../scripts/up";
 
 const urn = (component: string, name: string) => `urn:pulumi:dev::build-platform::build-platform:${component}$kubernetes:core/v1:Service::${name}`;
@@ -62,4 +65,37 @@ describe("the time left", () => {
     [100, 22, "about 80 s left"], [400, 100, "about 5 min left"], [100, 97, "nearly done"], [100, 105, "nearly done"],
     [100, 130, "130 s so far, longer than the former update's 100 s"], [undefined, 12, "12 s so far; no former update to compare with"],
   ])("of %s s after %d s: %s", (expected, elapsed, says) => expect(timeLeft(expected, elapsed)).toBe(says));
+});
+
+describe("what it asks of pulumi", () => {
+  let folder: string;
+  beforeEach(() => (folder = fs.mkdtempSync(path.join(os.tmpdir(), "up-"))));
+  afterEach(() => fs.rmSync(folder, { recursive: true }));
+
+  /** Runs the command with a pulumi that does nothing but note what it was called with. */
+  const up = (...args: string[]) => {
+    const [program, calls] = [path.join(folder, "pulumi"), path.join(folder, "calls")];
+    fs.writeFileSync(program, `#!/bin/sh
+echo "$*" >> ${calls}
+case "$1 $2" in version*) echo v3.259.0;; "stack history") echo "[]";; "stack output") echo "{}";; esac
+while [ $# -gt 0 ]; do [ "$1" != --event-log ] || echo '{"sequence":0,"timestamp":0,"summaryEvent":{"resourceChanges":{}}}' > "$2"; shift; done
+`, { mode: 0o755 });
+    const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/up.ts"), ...args], {
+      cwd: root, encoding: "utf8", env: { ...process.env, PATH: `${folder}:${process.env.PATH}` },
+    });
+    return { ...ended, calls: fs.existsSync(calls) ? fs.readFileSync(calls, "utf8").trim().split("\n") : [] };
+  };
+
+  test("neither makes a stack nor selects another one: a later command without a name goes where it went before", () => {
+    const { calls, status } = up("dev", "--yes");
+    expect(status).toBe(0);
+    for (const command of ["preview", "up"]) expect(calls).toContainEqual(expect.stringMatching(new RegExp(`^${command} .*--stack dev`)));
+    expect(calls.filter((call) => /^stack (select|init)/.test(call))).toEqual([]);
+  });
+
+  test("is nothing where the stack's name is missing or unknown", () => {
+    expect(up()).toMatchObject({ status: 2, calls: [], stderr: expect.stringContaining("name one stack: ") });
+    expect(up("nosuch")).toMatchObject({ status: 2, calls: [], stderr: expect.stringContaining("there is no Pulumi.nosuch.yaml") });
+    expect(up("--help").stdout).toMatch(/^npm run up -- STACK /);
+  });
 });
