@@ -111,6 +111,13 @@ interface PreviewStep {
   replaceReasons?: string[] | null;
 }
 
+/** Why a file is no preview to judge by; undefined where it is one. */
+export function previewProblem(preview: { steps?: unknown; changeSummary?: unknown; diagnostics?: { severity: string; message: string }[] } | object): string | undefined {
+  if (!("steps" in preview) && !("changeSummary" in preview)) return "it is not what pulumi preview --json writes";
+  const error = "diagnostics" in preview ? preview.diagnostics?.find(({ severity }) => severity === "error") : undefined;
+  return error && `the preview failed, so it does not tell what goes: ${error.message.trim().split("\n")[0]}`;
+}
+
 /** Steps of a preview that would delete or replace an object with data in it. */
 export function dataSteps(preview: { steps?: PreviewStep[] }): string[] {
   return (preview.steps ?? []).flatMap(({ op, urn, replaceReasons }) => {
@@ -121,13 +128,26 @@ export function dataSteps(preview: { steps?: PreviewStep[] }): string[] {
   });
 }
 
+function parsedPreview(file: string): object {
+  try {
+    const preview: unknown = JSON.parse(fs.readFileSync(file, "utf8"));
+    return typeof preview === "object" && preview !== null ? preview : {};
+  } catch (error) {
+    throw new Error(`${file} cannot be read as the output of pulumi preview --json: ${(error as Error).message}`);
+  }
+}
+
 async function main(args: string[]): Promise<void> {
   if (args[0] === "--guard" && args[1]) {
-    const steps = dataSteps(JSON.parse(fs.readFileSync(args[1], "utf8")));
+    const preview = parsedPreview(args[1]);
+    const problem = previewProblem(preview);
+    if (problem !== undefined) throw new Error(`${args[1]}: ${problem}`);
+    const steps = dataSteps(preview);
     if (steps.length === 0) return void process.stdout.write("no object with data in it is deleted or replaced\n");
     throw new Error(`this update would lose data:\n${steps.map((step) => `  ${step}`).join("\n")}\nMove the data first (docs/operations.md), or run pulumi up by hand.`);
   }
-  const [stack, base = "main", head] = args;
+  const [stack, base = "main", head, ...further] = args;
+  if (further.length > 0) throw new Error(`two versions are compared; what is "${further.join(" ")}"?`);
   if (stack === undefined || stack.startsWith("-")) {
     process.stderr.write(HELP);
     process.exitCode = stack === "--help" ? 0 : 2;

@@ -2,7 +2,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { stringify } from "yaml";
-import { compare, dataRisks, dataSteps, objectPath, resourceText } from "../../scripts/diff";
+import { compare, dataRisks, dataSteps, objectPath, previewProblem, resourceText } from "../../scripts/diff";
 import { offlineConfig, renderStack, root, type Rendered } from "../../scripts/render";
 
 /** The program is loaded and run in a process of its own. */
@@ -87,6 +87,14 @@ describe("the guard over a preview", () => {
       }),
     ).toEqual([]);
     expect(dataSteps({})).toEqual([]);
+  });
+
+  test("does not take a preview that failed, or no preview at all, for one without risk", () => {
+    expect(previewProblem({ steps: [], changeSummary: { same: 3 }, diagnostics: [{ severity: "warning", message: "warning: x" }] })).toBeUndefined();
+    expect(previewProblem({ changeSummary: { same: 3 } })).toBeUndefined();
+    expect(previewProblem({ steps: [], diagnostics: [{ severity: "warning", message: "w" }, { severity: "error", message: "error: no answer\nmore" }] })).toBe("the preview failed, so it does not tell what goes: error: no answer");
+    expect(previewProblem({ name: "build-platform" })).toContain("pulumi preview --json");
+    expect(previewProblem([])).toContain("pulumi preview --json");
   });
 });
 
