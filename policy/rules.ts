@@ -34,6 +34,8 @@ export const sandboxStack = "sandbox";
 interface Container {
   name: string;
   image?: string;
+  command?: string[];
+  args?: string[];
   env?: { name: string; value?: string }[];
   resources?: { limits?: { memory?: string } };
   securityContext?: { privileged?: boolean; allowPrivilegeEscalation?: boolean };
@@ -109,6 +111,18 @@ const everybody = ["system:serviceaccounts", "system:authenticated", "system:una
 
 const secretName = /(PASSWORD|PASSWD|PASSPHRASE|TOKEN|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|SECRET)$/i;
 const secretText = /-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bglpat-[\w-]{20}/;
+
+/** A flag with a secret for its value, such as --password=x; one that names a variable is none. */
+const secretFlag = /^(--?[\w-]*(?:password|passwd|passphrase|token|api-?key|access-?key|private-?key))=(?!\$)./i;
+
+/** Where secrets stand in plain text in a container's command line; never the text itself. */
+function secretWords(kind: string, words: string[] = []): string[] {
+  return words.flatMap((word, i) => {
+    const flag = secretFlag.exec(word)?.[1];
+    if (flag !== undefined) return [`argument ${flag}`];
+    return secretText.test(word) ? [`word ${i + 1} of the ${kind}`] : [];
+  });
+}
 
 export const rules: Rule[] = [
   {
@@ -206,9 +220,10 @@ export const rules: Rule[] = [
     description: "No container carries a password, token or key in its environment or arguments.",
     level: "mandatory",
     check: (resource) => [
-      ...eachContainer(resource, ({ env }) => {
-        const bare = (env ?? []).filter(({ name, value }) => value !== undefined && value !== "" && (secretName.test(name) || secretText.test(value)));
-        return bare.length === 0 ? undefined : `${bare.map((entry) => entry.name).join(", ")} hold${bare.length === 1 ? "s" : ""} a secret in plain text; refer to a Secret with valueFrom`;
+      ...eachContainer(resource, ({ env, command, args }) => {
+        const variables = (env ?? []).filter(({ name, value }) => value !== undefined && value !== "" && (secretName.test(name) || secretText.test(value)));
+        const bare = [...variables.map(({ name }) => name), ...secretWords("command", command), ...secretWords("arguments", args)];
+        return bare.length === 0 ? undefined : `${bare.join(", ")} hold${bare.length === 1 ? "s" : ""} a secret in plain text; refer to a Secret with valueFrom, or to a file of one`;
       }),
       ...(resource.type.endsWith(":ConfigMap") && Object.values<string>(resource.props.data ?? {}).some((text) => secretText.test(text))
         ? ["holds a private key or token; put it into a Secret"]

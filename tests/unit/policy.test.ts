@@ -113,10 +113,13 @@ const cases: Record<string, { good: [string, PolicyResource, string?][]; bad: [s
       ["a reference to a Secret", deployment({ env: [{ name: "DB_PASSWORD", valueFrom: {} }] })],
       ["the folder of secrets", deployment({ env: [{ name: "SECRETS", value: "/run/secrets/jenkins" }] })],
       ["plain settings", resource("core/v1:ConfigMap", { data: { "server-tokens": "false" } })],
+      ["arguments that name a file or a variable", deployment({ command: ["tool", "--password-file=/run/p"], args: ["--token=$(TOKEN)", "--password=$PASSWORD", "--token-ttl=5m"] })],
     ],
     bad: [
       ["a password", deployment({ env: [{ name: "DB_PASSWORD", value: "hunter2" }] }), "DB_PASSWORD"],
       ["a private key under a harmless name", deployment({ env: [{ name: "NOTE", value: "-----BEGIN OPENSSH PRIVATE KEY-----" }] }), "NOTE"],
+      ["a password among the arguments", deployment({ args: ["--user=ci", "--db-password=hunter2"] }), "argument --db-password"],
+      ["a token among the words of the command", deployment({ command: ["curl", "-H", `Authorization: Bearer ghp_${"a".repeat(36)}`] }), "word 3 of the command"],
       ["a private key in a ConfigMap", resource("core/v1:ConfigMap", { data: { key: "-----BEGIN PRIVATE KEY-----" } }), "private key"],
     ],
   },
