@@ -10,7 +10,7 @@ import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../neighbours";
 import { run } from "./render";
-import { columns, readStack, type Stack } from "./stack";
+import { columns, readStack, refuseFurther, type Stack } from "./stack";
 
 const HELP = `npm run doctor -- [STACK]    looks at the cluster, its nodes and this machine before the first \`up\`; changes nothing
 
@@ -307,7 +307,7 @@ export function report(lines: Line[]): string {
 async function main(args: string[]): Promise<void> {
   const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { help: { type: "boolean" } } });
   if (values.help) return void process.stdout.write(HELP);
-  if (positionals.length > 1) throw new Error(`one stack at a time; what is "${positionals.slice(1).join(" ")}"?`);
+  refuseFurther(positionals);
   const lines = await examine(await readStack(positionals[0]));
   process.stdout.write(report(lines));
   process.exitCode = lines.some(({ state }) => state === "fail") ? 1 : 0;

@@ -3,7 +3,7 @@ import * as https from "node:https";
 import { parseArgs } from "node:util";
 import { publicPort, type PlatformConfig } from "../config";
 import { adminAuth, Jenkins, JenkinsError, jobXml, withJenkins } from "./jenkins";
-import { readStack, type Stack } from "./stack";
+import { readStack, refuseFurther, type Stack } from "./stack";
 
 const HELP = `npm run smoke -- [STACK] [--label LABEL] [--timeout SECONDS]    builds one real job end to end on a running platform
 
@@ -243,6 +243,7 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
 async function main(args: string[]): Promise<void> {
   const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { label: { type: "string" }, timeout: { type: "string", default: "300" }, help: { type: "boolean" } } });
   if (values.help) return void process.stdout.write(HELP);
+  refuseFurther(positionals);
   const timeout = Number(values.timeout);
   if (!Number.isInteger(timeout) || timeout < 1) throw new Error(`--timeout is ${values.timeout}; expected whole seconds, such as 300`);
   const stack = await readStack(positionals[0]);

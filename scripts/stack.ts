@@ -65,6 +65,11 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   };
 }
 
+/** @throws where a command line names more than one stack: the others would be passed over in silence */
+export function refuseFurther(positionals: string[]): void {
+  if (positionals.length > 1) throw new Error(`one stack at a time; what is "${positionals.slice(1).join(" ")}"?`);
+}
+
 /** Lines of cells as columns of equal width, two blanks between them. */
 export function columns(rows: string[][]): string {
   const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i].length))) ?? [];

@@ -5,7 +5,7 @@ import { publicPort } from "../config";
 import { reloadState } from "../components/jenkins-master/reload";
 import { servedRange, type CommandPod } from "../neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
-import { columns, readStack, type Stack } from "./stack";
+import { columns, readStack, refuseFurther, type Stack } from "./stack";
 
 const HELP = `npm run status -- [STACK] [--html FILE]    how the platform is, in the terminal and as one HTML file
 
@@ -259,6 +259,7 @@ export async function collect(stack: Stack): Promise<Facts> {
 async function main(args: string[]): Promise<void> {
   const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { html: { type: "string" }, help: { type: "boolean" } } });
   if (values.help) return void process.stdout.write(HELP);
+  refuseFurther(positionals);
   const stack = await readStack(positionals[0]);
   const facts = await collect(stack);
   process.stdout.write(terminalPage(facts));

@@ -1,5 +1,8 @@
+import { spawnSync } from "node:child_process";
+import * as path from "node:path";
 import type { Login } from "../../components/jenkins-master";
 import { adminAuth } from "../../scripts/jenkins";
+import { root } from "../../scripts/render";
 import type { Stack } from "../../scripts/stack";
 import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, smokeScript, type AgentPod } from "../../scripts/smoke";
 
@@ -94,4 +97,9 @@ test("the scripts are the administrator of the Secret, or whoever the environmen
 test("a Secret of the site's own without its keys is named", async () => {
   const stack = { config: { admin: { existingSecret: "vault" }, namespaces: { jenkins: "jenkins" } }, kubectl: async () => JSON.stringify({ data: { username: "YQ==" } }) } as unknown as Stack;
   await expect(adminAuth(stack, {})).rejects.toThrow("Secret vault of namespace jenkins has no key admin-user, admin-password");
+});
+
+test("a second stack is asked about instead of being passed over", () => {
+  const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/smoke.ts"), "prod", "dev"], { cwd: root, encoding: "utf8" });
+  expect(ended).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining('what is "dev"?') });
 });

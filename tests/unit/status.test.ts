@@ -1,4 +1,7 @@
+import { spawnSync } from "node:child_process";
+import * as path from "node:path";
 import fc from "fast-check";
+import { root } from "../../scripts/render";
 import { age, allWell, htmlPage, rangeOf, summary, terminalPage, type Facts } from "../../scripts/status";
 
 const time = new Date("2026-11-23T12:00:00Z");
@@ -94,4 +97,9 @@ describe("the range of an API server", () => {
     expect(rangeOf(pod("--service-node-port-range=1-2", "--service-node-port-range=80-32767"))).toBe("80-32767");
     expect(rangeOf(pod("kube-apiserver"))).toMatch(/^30000-32767/);
   });
+});
+
+test("a second stack is asked about instead of being passed over", () => {
+  const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/status.ts"), "prod", "dev"], { cwd: root, encoding: "utf8" });
+  expect(ended).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining('what is "dev"?') });
 });
