@@ -22,7 +22,7 @@ export interface Neighbourhood {
   storageClasses?: (ClusterObject & { provisioner?: string })[];
   ingressClasses?: ClusterObject[];
   ingresses?: (ClusterObject & { spec?: { rules?: { host?: string }[] } })[];
-  /** Services of the platform, of every environment. */
+  /** Services of everybody: a node port is taken whoever has it. */
   services?: (ClusterObject & { spec?: { ports?: { nodePort?: number }[] } })[];
   /** The keepers of the agents' caches, of every environment. */
   caches?: (ClusterObject & { spec?: { template?: { spec?: { volumes?: { hostPath?: { path: string } }[] } } } })[];
@@ -40,7 +40,7 @@ export const neighbourPaths: Record<keyof Neighbourhood, string> = {
   storageClasses: "/apis/storage.k8s.io/v1/storageclasses",
   ingressClasses: "/apis/networking.k8s.io/v1/ingressclasses",
   ingresses: "/apis/networking.k8s.io/v1/ingresses",
-  services: `/api/v1/services${ours}`,
+  services: "/api/v1/services",
   caches: `/apis/apps/v1/daemonsets${labelled("app.kubernetes.io/name=agent-cache")}`,
   volumes: `/api/v1/persistentvolumes${ours}`,
   apiServers: `/api/v1/namespaces/kube-system/pods${labelled("component=kube-apiserver")}`,
@@ -201,14 +201,15 @@ function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, fo
 function storageProblems({ config: { storage }, seen: { storageClasses } }: View): Problem[] {
   if (!storageClasses) return [];
   const names = storageClasses.map(({ metadata }) => metadata.name);
+  const served = storageClasses.filter(({ metadata, provisioner }) => provisioner === "openebs.io/local" && metadata.name !== storage.className);
   if (storage.install === "none" && !names.includes(storage.className))
     return [
       {
         key: "storageClass", found: storage.className, expected: `a StorageClass that is there (${names.join(", ") || "there is none"}), since storageInstall is none`,
-        fix: "correct the name, or pulumi config set storageInstall provisioner",
+        fix: `correct the name, or pulumi config set storageInstall ${served.length > 0 ? "class" : "provisioner"}`,
       },
     ];
-  if (storage.install === "class" && !storageClasses.some(({ metadata, provisioner }) => provisioner === "openebs.io/local" && metadata.name !== storage.className))
+  if (storage.install === "class" && served.length === 0)
     return [
       {
         key: "storageInstall", found: "class, and no other StorageClass of openebs.io/local in the cluster", expected: "a provisioner that another environment runs; without one no volume is ever made",

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../../components/ownership";
 import { parseConfig, type PlatformConfig } from "../../config";
-import { neighbourProblems, servedRange, type Neighbourhood } from "../../neighbours";
+import { neighbourPaths, neighbourProblems, servedRange, type Neighbourhood } from "../../neighbours";
 import { environment, stackConfig } from "./mocks";
 
 const parse = (further: Record<string, unknown>): PlatformConfig => {
@@ -127,6 +127,15 @@ test("a folder of backups is one environment's", () => {
   expect(neighbourProblems({ ...config, namespaces: first.namespaces }, "a", { ...empty, volumes })).not.toContainEqual(expect.objectContaining({ key: "backup.repository" }));
 });
 
+test("a node port is another's whoever made its Service, and the API server is asked for all of them", () => {
+  const own = parse({ ...beside, ingress: { namespace: "edge", className: "edge", httpNodePort: 8080, httpsNodePort: 8443 } });
+  const seen = cluster(first, "a");
+  seen.namespaces.push(object("shop"));
+  seen.services.push({ ...object("web", {}, "shop"), spec: { ports: [{ nodePort: 8080 }] } });
+  expect(neighbourProblems(own, "b", seen)).toEqual([expect.objectContaining({ key: "ingress.httpNodePort", found: "8080, which Service shop/web of somebody else holds" })]);
+  expect(neighbourPaths.services).toBe("/api/v1/services");
+});
+
 test("a home is not left behind by another namespace in config", () => {
   const moved = parse({ ...beside, namespace: "team-c" });
   const seen = both(cluster(first, "a"), cluster(second, "b"));
@@ -141,6 +150,12 @@ test("who sets the range and needs it for its ingress does not give it up unawar
   const without = parse({ nodePortRange: "none", controlPlane: {} });
   expect(neighbourProblems(without, "a", seen)).toEqual([expect.objectContaining({ key: "nodePortRange", found: "none, while the API server on cp-1 goes back to 30000-32767, without 80 and 443 of the ingress" })]);
   expect(neighbourProblems(parse({ nodePortRange: "none", controlPlane: {}, ingress: { httpNodePort: 30080, httpsNodePort: 30443 } }), "a", seen)).toEqual([]);
+});
+
+test("where a class is missing and another environment runs the provisioner, a class of one's own is the way, not a second provisioner", () => {
+  const wanted = { ...beside, storageInstall: "none" };
+  expect(neighbourProblems(parse(wanted), "b", cluster(first, "a"))[0].fix).toContain("storageInstall class");
+  expect(neighbourProblems(parse(wanted), "b", { ...cluster(first, "a"), storageClasses: [] })[0].fix).toContain("storageInstall provisioner");
 });
 
 test("the served range is the last that the command line names", () => {
