@@ -10,6 +10,7 @@ import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } fro
 import type { ControlPlaneAccess } from "./components/node-port-range";
 import { basePathProblem, type StorageInstall } from "./components/openebs-storage";
 import { isQuantity, quantityMillis, Resources } from "./components/quantity";
+import { refusal } from "./components/refusal";
 import upstream from "./images/upstream.json";
 
 /** Upstream images the platform uses; images/upstream.json says which version of each. */
@@ -988,6 +989,6 @@ export function loadConfig(): PlatformConfig {
     homeDirectory: os.homedir(),
     isSecret: (key) => isConfigSecret(prefix + key),
   });
-  if (problems.length > 0) throw new pulumi.RunError(explain(problems, pulumi.getStack()));
+  if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));
   return config;
 }

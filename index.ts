@@ -8,6 +8,7 @@ import { JenkinsMaster } from "./components/jenkins-master";
 import { NodePortRange } from "./components/node-port-range";
 import { OpenEbsStorage } from "./components/openebs-storage";
 import { nodePortsLabel } from "./components/ownership";
+import { refusal } from "./components/refusal";
 import { explain, loadConfig, publicPort } from "./config";
 import { preflight } from "./preflight";
 
@@ -29,7 +30,7 @@ export = async () => {
     deleteOnDestroy: config.imageBuild.deleteOnDestroy,
   };
   for (const { propertyPath, reason } of argProblems(imageArgs)) problems.push({ key: propertyPath.replace(/^images\./, "agentImages."), found: reason });
-  if (problems.length > 0) throw new pulumi.RunError(explain(problems, pulumi.getStack()));
+  if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));
   // Asks registries for base images; what it does not find stops the run before anything is made.
   const prepared = await prepareImages(imageArgs, { username, password });
 

@@ -6,6 +6,7 @@ import * as command from "@pulumi/command";
 import * as kubernetes from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels, partOf } from "./ownership";
+import { refusal } from "./refusal";
 
 /** What builds the images: a local buildah, a local `docker buildx`, or a BuildKit pod in the cluster (needs kubectl only). */
 export type Builder = "buildah" | "buildx" | "in-cluster";
@@ -433,7 +434,7 @@ async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Recor
     return [name, found.length === 0 ? spec : { ...spec, args: { ...spec.args, ...Object.fromEntries(found) } }];
   });
   const images = Object.fromEntries(await Promise.all(pinned));
-  if (missing.length > 0) throw new pulumi.RunError(`Base images that are not pinned:\n${missing.sort().map((line) => `  - ${line}`).join("\n")}`);
+  if (missing.length > 0) throw refusal(`Base images that are not pinned:\n${missing.sort().map((line) => `  - ${line}`).join("\n")}`);
   return images;
 }
 
