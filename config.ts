@@ -152,6 +152,10 @@ const hostKeyPattern = /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z
 const cronPattern = /^(@(hourly|daily|weekly|monthly)|[\d*,/A-Za-z-]+( [\d*,/A-Za-z-]+){4})$/;
 
 const domainOrName = (text: string) => domainPattern.test(text) || namePattern.test(text);
+const isRegistry = (text: string) => {
+  const found = registryPattern.exec(text);
+  return found !== null && Number(found[3]?.slice(1) ?? 443) <= 65535;
+};
 const isHost = (text: string) => net.isIP(text) !== 0 || hostPattern.test(text);
 
 /** Ends of a range such as "80-32767"; undefined for any other text. */
@@ -918,7 +922,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
         const password = section.string("password", { default: "", expected: "a password", hidden: true });
         if ((username === "") !== (password === "")) section.problem(username === "" ? "username" : "password", undefined, "both username and password, or neither");
         return {
-          host: section.string("host", { good: registryPattern, expected: "a registry that the nodes can pull from, as host or host:port", fix: "pulumi config set --path 'registry.host' registry.example.com:5000" }),
+          host: section.string("host", { good: isRegistry, expected: "a registry that the nodes can pull from, as host or host:port", fix: "pulumi config set --path 'registry.host' registry.example.com:5000" }),
           prefix: section.string("prefix", { default: "build-platform", good: /^[a-z0-9]+([._/-][a-z0-9]+)*$/, expected: "a path of small letters and digits" }),
           insecure: section.boolean("insecure", false),
           ...(username && { username, password }),

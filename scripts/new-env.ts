@@ -124,16 +124,23 @@ function pairs(option: string, values: string[] = []): Map<string, string> {
 function prompter() {
   const source = readline.createInterface({ input: process.stdin });
   const lines = source[Symbol.asyncIterator]();
+  /** @param wrong what is expected instead of an answer; undefined where it will do */
+  const ask = async (question: string, fallback?: string, wrong: (answer: string) => string | undefined = () => undefined): Promise<string> => {
+    for (;;) {
+      process.stderr.write(`${question}${fallback === undefined ? "" : ` [${fallback}]`}: `);
+      const line = await lines.next();
+      if (line.done) throw new Error("the answers ended early; nothing was written");
+      const answer = line.value.trim() || fallback;
+      if (!answer) continue;
+      const expected = wrong(answer);
+      if (expected === undefined) return answer;
+      process.stderr.write(`${answer} will not do: ${expected}\n`);
+    }
+  };
   return {
-    ask: async (question: string, fallback?: string): Promise<string> => {
-      for (;;) {
-        process.stderr.write(`${question}${fallback === undefined ? "" : ` [${fallback}]`}: `);
-        const line = await lines.next();
-        if (line.done) throw new Error("the answers ended early; nothing was written");
-        const answer = line.value.trim() || fallback;
-        if (answer) return answer;
-      }
-    },
+    ask,
+    agrees: async (question: string, fallback?: "yes" | "no"): Promise<boolean> =>
+      /^y/i.test(await ask(`${question} (yes/no)`, fallback, (answer) => (/^(y|yes|n|no)$/i.test(answer) ? undefined : "yes or no is expected"))),
     close: () => source.close(),
   };
 }
@@ -162,25 +169,38 @@ async function main(args: string[]): Promise<void> {
   const file = path.resolve(`Pulumi.${name}.yaml`);
   if (fs.existsSync(file)) throw new Error(`Pulumi.${name}.yaml exists; edit it, or choose another name`);
 
+  const nodes = pairs("node", values.node);
+  const hostKeys = pairs("host-key", values["host-key"]);
+  const stray = [...hostKeys.keys()].find((node) => nodes.size > 0 && !nodes.has(node));
+  if (values.beside && (values.local || nodes.size > 0)) throw new Error("--beside changes no node; leave out --local and --node");
+  if (values.local && nodes.size > 1) throw new Error(`--local takes one node, the one pulumi runs on; there are ${[...nodes.keys()].join(", ")}`);
+  if (stray !== undefined) throw new Error(`--host-key ${stray}: no --node has that name (${[...nodes.keys()].join(", ")})`);
+  if (values["tls-issuer"] !== undefined && values["tls-secret"] !== undefined) throw new Error("either --tls-issuer or --tls-secret: cert-manager makes the certificate, or a Secret has it");
+
   const prompt = values.yes ? undefined : prompter();
   try {
-    const ask = async (option: keyof typeof values, question: string, fallback?: string): Promise<string> => {
+    const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
+    /** What config.ts expects at a key in place of an answer; undefined where the answer will do. */
+    const expectedAt = (key: string, value: (answer: string) => Record<string, unknown>) => (answer: string) => {
+      const config = Object.fromEntries(Object.entries(value(answer)).map(([name, each]) => [`${project.name}:${name}`, each]));
+      return configProblems(project.name, project.config, config).find((problem) => problem.key === key)?.expected;
+    };
+    const ask = async (option: keyof typeof values, question: string, fallback?: string, wrong?: (answer: string) => string | undefined): Promise<string> => {
       const given = values[option];
       if (typeof given === "string") return given;
       // What is missing is reported by the check of the whole config below, all at once.
-      return prompt ? prompt.ask(question, fallback) : (fallback ?? "");
+      return prompt ? prompt.ask(question, fallback, wrong) : (fallback ?? "");
     };
-    const domain = await ask("domain", "Host name people will use, such as jenkins.example.com");
+    const domain = await ask("domain", "Host name people will use, such as jenkins.example.com", undefined, expectedAt("domain", (answer) => ({ domain: answer })));
     const context = await ask("context", "Context of the cluster in the kubeconfig");
-    const registry = await ask("registry", "Image registry that the nodes can pull from, host or host:port");
-    const storageSize = await ask("storage-size", "Size of jenkins_home", "20Gi");
-    const tlsIssuer = values["tls-secret"] === undefined ? await ask("tls-issuer", "cert-manager ClusterIssuer for HTTPS, - for none", "-") : "-";
+    const registry = await ask("registry", "Image registry that the nodes can pull from, host or host:port", undefined, expectedAt("registry.host", (host) => ({ registry: { host } })));
+    const storageSize = await ask("storage-size", "Size of jenkins_home", "20Gi", expectedAt("storageSize", (answer) => ({ storageSize: answer })));
+    const issuer = expectedAt("ingress.clusterIssuer", (answer) => ({ ingress: { clusterIssuer: answer === "-" ? "" : answer } }));
+    const tlsIssuer = values["tls-secret"] === undefined ? await ask("tls-issuer", "cert-manager ClusterIssuer for HTTPS, - for none", "-", issuer) : "-";
 
-    const nodes = pairs("node", values.node);
-    if (values.beside && (values.local || nodes.size > 0)) throw new Error("--beside changes no node; leave out --local and --node");
     // Who names nodes has answered this.
     const unanswered = prompt !== undefined && values.beside === undefined && !values.local && nodes.size === 0;
-    const beside = values.beside ?? (unanswered && (await prompt.ask("Does another environment of this platform run on this cluster? (yes/no)", "no")) === "yes");
+    const beside = values.beside ?? (unanswered && (await prompt.agrees("Does another environment of this platform run on this cluster?", "no")));
     if (prompt && nodes.size === 0 && !beside) {
       while (nodes.size === 0 || !values.local) {
         const node = await prompt.ask(`${nodes.size === 0 ? "A" : "Another"} control-plane node as kubectl get nodes names it${nodes.size === 0 ? "" : ", - for no more"}`, nodes.size === 0 ? undefined : "-");
@@ -188,7 +208,7 @@ async function main(args: string[]): Promise<void> {
         nodes.set(node, values.local ? "" : await prompt.ask(`SSH host of ${node}`, node));
       }
     }
-    const access = beside ? { kind: "beside" as const } : values.local ? { kind: "local" as const, node: [...nodes.keys()][0] ?? "" } : await sshAccess(nodes, pairs("host-key", values["host-key"]));
+    const access = beside ? { kind: "beside" as const } : values.local ? { kind: "local" as const, node: [...nodes.keys()][0] ?? "" } : await sshAccess(nodes, hostKeys);
 
     async function sshAccess(wanted: Map<string, string>, keys: Map<string, string>): Promise<Answers["access"]> {
       const user = await ask("user", "SSH user on the control-plane nodes", "root");
@@ -199,8 +219,8 @@ async function main(args: string[]): Promise<void> {
         let hostKey = given && bareKey(fs.existsSync(given) ? fs.readFileSync(given, "utf8") : given);
         if (hostKey === undefined && prompt) {
           hostKey = scanHostKey(host);
-          const answer = await prompt.ask(`${host} shows the host key ${fingerprint(hostKey)}.\nCompare it with "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" on the node's console. Is it the same? (yes/no)`);
-          if (answer !== "yes") throw new Error(`the host key of ${node} was not confirmed; nothing was written`);
+          const same = await prompt.agrees(`${host} shows the host key ${fingerprint(hostKey)}.\nCompare it with "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" on the node's console. Is it the same?`);
+          if (!same) throw new Error(`the host key of ${node} was not confirmed; nothing was written`);
         }
         list.push({ name: node, host, hostKey: hostKey ?? "" });
       }
@@ -214,7 +234,6 @@ async function main(args: string[]): Promise<void> {
       ...(tlsIssuer !== "-" && tlsIssuer !== "" && { tlsIssuer }),
       ...(values["tls-secret"] && { tlsSecret: values["tls-secret"] }),
     };
-    const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
     const config = stackConfig(project.name, name, answers);
     const problems = configProblems(project.name, project.config, config);
     if (problems.length > 0) throw new Error(`${explain(problems, name)}\nPulumi.${name}.yaml was not written.`);

@@ -149,6 +149,7 @@ describe("mistakes", () => {
     ["an unknown image key", { images: { jenkinss: "r.example.com/x:1" } }, ["images.jenkinss"]],
     ["a short image reference", { images: { jenkins: "jenkins" } }, ["images.jenkins"]],
     ["a registry with a scheme", { registry: { host: "http://r.example.com" } }, ["registry.host"]],
+    ["a registry on a port that none has", { registry: { host: "r.example.com:99999" } }, ["registry.host"]],
     ["a registry user without password", { registry: { host: "r.example.com", username: "u" } }, ["registry.password"]],
     ["an unknown builder", { imageBuild: { builder: "kaniko" } }, ["imageBuild.builder"]],
     ["a bad platform", { imageBuild: { platforms: ["amd64"] } }, ["imageBuild.platforms"]],

@@ -72,6 +72,32 @@ test.each([["asked", [], "yes"], ["told", ["--beside"], undefined]])("beside ano
   expect(config).not.toHaveProperty("build-platform:controlPlane");
 });
 
+test.each([["y", true], ["Yes", true], ["N", false]])("%s is an answer to a question of yes or no", (answer, beside) => {
+  const ended = run(["team-b"], `${["b.example.com", "admin@prod", "registry.example.com", "", "-", "perhaps", answer].join("\n")}\n`);
+  expect(ended.stderr).toContain("yes or no");
+  if (beside) expect(parse(written("team-b")).config).toMatchObject({ "build-platform:nodePortRange": "none" });
+  else expect(ended.stderr).toContain("A control-plane node");
+});
+
+test("a wrong answer is asked for again at once, with what is expected", () => {
+  const answers = ["https://ci.exämple.com/", "ci.example.com", "admin@prod", "registry.example.com:99999", "registry.example.com", "20", "", "-", "cp-1"];
+  const ended = run(["staging", "--local"], `${answers.join("\n")}\n`);
+  expect(ended.status).toBe(0);
+  expect(ended.stderr).toMatch(/https:\/\/ci\.exämple\.com\/ will not do: the host name people will use/);
+  expect(ended.stderr).toContain("20 will not do: a size with its unit");
+  expect(parse(written("staging")).config).toMatchObject({ "build-platform:domain": "ci.example.com", "build-platform:registry": { host: "registry.example.com" } });
+});
+
+test.each([
+  [["--local", "--node", "cp-1=a", "--node", "cp-2=b"], "--local takes one node"],
+  [["--node", "cp-1=192.0.2.1", "--host-key", `cp-2=${hostKey}`], "--host-key cp-2: no --node has that name"],
+  [["--beside", "--tls-issuer", "a", "--tls-secret", "b"], "either --tls-issuer or --tls-secret"],
+])("%j: no option is passed over in silence", (further, said) => {
+  const ended = run(["staging", "--domain", "ci.example.com", "--context", "c", "--registry", "r.example.com", "--key", key, "--yes", ...further]);
+  expect(ended).toMatchObject({ status: 1, stderr: expect.stringContaining(said) });
+  expect(fs.readdirSync(folder)).toEqual(["id"]);
+});
+
 test("beside another environment no node can be named", () => {
   const ended = run(["staging", ...options(), "--beside", "--yes"]);
   expect(ended.status).toBe(1);
