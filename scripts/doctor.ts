@@ -9,6 +9,7 @@ import type { ControlPlaneAccess } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../neighbours";
+import { registryProblem } from "../preflight";
 import { run } from "./render";
 import { columns, readStack, refuseFurther, type Stack } from "./stack";
 
@@ -211,14 +212,18 @@ const succeeds = (program: string, ...args: string[]): Promise<boolean> =>
     spawn(program, args, { stdio: "ignore" }).on("error", () => resolve(false)).on("close", (code) => resolve(code === 0));
   });
 
-/** This machine: the programs that `pulumi up` starts. */
+/** This machine: the programs that `pulumi up` starts, and the registry as preview asks it. */
 async function machine({ config }: Stack): Promise<Line[]> {
   const tools: [string, boolean, string][] = [["pulumi", await succeeds("pulumi", "version"), "install it: https://www.pulumi.com/docs/install/"]];
   if (config.nodePorts?.access.kind === "ssh") tools.push(["ssh", await succeeds("ssh", "-V"), "install the OpenSSH client"]);
   const { builder } = config.imageBuild;
   if (builder === "buildah") tools.push(["buildah", await succeeds("buildah", "--version"), "install buildah, or set imageBuild.builder to buildx or in-cluster"]);
   if (builder === "buildx") tools.push(["docker buildx", await succeeds("docker", "buildx", "version"), "install Docker with buildx, or set imageBuild.builder to buildah or in-cluster"]);
-  return tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
+  const lines = tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
+  // A registry that only the cluster must reach is asked by the build itself.
+  if (builder === "in-cluster") return lines;
+  const [check, problem] = [`registry ${config.registry.host}`, await registryProblem(config.registry)];
+  return [...lines, problem ? line("fail", check, "this machine", problem.found, problem.fix) : line("ok", check, "this machine", "reachable")];
 }
 
 /** Ports of the nodes that the stack is going to hold. */

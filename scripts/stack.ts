@@ -49,7 +49,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   for (const [key, value] of Object.entries(given)) {
     if (!key.includes(":") || key.startsWith(`${project.name}:`)) raw[key.slice(key.indexOf(":") + 1)] = value;
   }
-  const { config, problems } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
+  const { config, problems } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: (folder) => fs.readdirSync(folder), homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
 
   interface Login { privateKey?: string; privateKeyFile?: string }
   const controlPlane = (raw.controlPlane ?? {}) as Login & { proxy?: Login };

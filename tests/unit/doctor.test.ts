@@ -2,8 +2,11 @@ import { spawn, spawnSync } from "node:child_process";
 import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as path from "node:path";
-import { judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../scripts/doctor";
+import { parseConfig } from "../../config";
+import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../scripts/doctor";
 import { root } from "../../scripts/render";
+import type { Stack } from "../../scripts/stack";
+import { environment, stackConfig } from "./mocks";
 
 const own = "ingress-nginx/ingress-nginx-controller";
 const gib = 2 ** 30;
@@ -134,6 +137,17 @@ describe("the script that looks at a node", () => {
     close();
     expect((await run(visitScript("/var", { host, insecure: true }, []))).registry).toBe("no");
   });
+});
+
+test.each([["buildah", "fail"], ["in-cluster", undefined]])("with builder %s, a registry that this machine cannot reach is %s: preview asks it from here", async (builder, state) => {
+  const server = http.createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  await new Promise((resolve) => server.close(resolve));
+  const { config } = parseConfig({ ...stackConfig("sandbox"), nodePortRange: "none", controlPlane: {}, registry: { host, insecure: true }, imageBuild: { builder } }, environment);
+  const stack = { name: "b", config, problems: [], keys: {}, kubectlArgs: [], kubectl: async () => Promise.reject(new Error("no cluster here")) } satisfies Stack;
+  const found = (await examine(stack)).filter(({ check }) => check === `registry ${host}`);
+  expect(found).toEqual(state ? [expect.objectContaining({ state, where: "this machine", found: expect.stringContaining("ECONNREFUSED"), fix: expect.stringContaining("start the registry") })] : []);
 });
 
 test("the table shows what to mend last, with the fix and totals", () => {

@@ -1,0 +1,20 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { readStack } from "../../scripts/stack";
+
+const project = fs.mkdtempSync(path.join(os.tmpdir(), "stack-"));
+jest.mock("../../scripts/render", () => ({ ...jest.requireActual<object>("../../scripts/render"), get root() { return project; } }));
+afterAll(() => fs.rmSync(project, { recursive: true }));
+
+test("a folder that config names is looked into, as the program does", async () => {
+  fs.copyFileSync(path.resolve(__dirname, "../../Pulumi.yaml"), path.join(project, "Pulumi.yaml"));
+  fs.mkdirSync(path.join(project, "casc"));
+  fs.writeFileSync(path.join(project, "casc", "a.yaml"), "jenkins: { url: x");
+  const file = (folder: string) => fs.writeFileSync(path.join(project, "Pulumi.a.yaml"), `config: {"build-platform:cascFolder": "${folder}"}\n`);
+  const problems = async () => (await readStack("a")).problems.filter(({ key }) => key === "cascFolder").map(({ found }) => found);
+  file(path.join(project, "casc"));
+  expect(await problems()).toEqual([expect.stringContaining("a.yaml: ")]);
+  file(path.join(project, "gone"));
+  expect(await problems()).toEqual([path.join(project, "gone")]);
+});
