@@ -81,7 +81,7 @@ test("smoke says where it fails and takes its job away all the same", async () =
 
 describe("the status page in a real browser", () => {
   const facts: Facts = {
-    stack: "prod", url: "https://ci.example.com/", time: new Date(), trouble: ["queue: </li><script>document.title='run'</script>"],
+    stack: "prod", url: "https://ci.example.com/", time: new Date(), refused: "", trouble: ["queue: </li><script>document.title='run'</script>"],
     controller: { ready: true, state: "ready", image: "i", node: "node-with-quite-a-long-name-1", restarts: 2 },
     agents: [{ name: "maven-with-a-long-name-0123456789abcdef", template: "maven", phase: "Running", node: "n1", since: new Date() }],
     queue: [], nodePorts: [{ node: "n1", range: "80-32767" }], backup: "off",
@@ -106,7 +106,7 @@ describe("the status page in a real browser", () => {
     const args = ["--headless", "--no-sandbox", "--disable-gpu", `--user-data-dir=${path.join(folder, "chromium")}`, "--virtual-time-budget=5000", "--dump-dom", `file://${file}`];
     const dom = spawnSync("chromium", args, { encoding: "utf8", timeout: 120_000 }).stdout;
     const measured = JSON.parse(/<title>(\{.*?\})<\/title>/.exec(dom)![1].replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&"));
-    expect(measured).toMatchObject({ title: "prod: something needs you", heading: "Build platform prod: something needs you", rows: 7, overflow: 0, scripts: 0, loaded: 0 });
+    expect(measured).toMatchObject({ title: "prod: something needs you", heading: "Build platform prod: something needs you", rows: 8, overflow: 0, scripts: 0, loaded: 0 });
     expect(measured.bad).toBe(3);
     expect(measured.badColour).not.toBe(measured.goodColour);
     // A line of the first column is not broken inside a word.
