@@ -254,7 +254,7 @@ async function fill(journal: Journal): Promise<void> {
   const shell = `find /target -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} + && sh /scripts/home.sh restore ${journal.snapshot} /target && ${INVENTORY}`;
   const { ok, log } = await runJob(resticJob(cron, jobName, shell, freshClaim(journal.id), where), "restic");
   if (!ok) throw new Error(`${log.trim().split("\n").slice(-3).join("\n")}\nThe home is untouched. Another snapshot: npm run restore -- --rollback, then npm run restore -- --snapshot ID`);
-  say(`   ${log.trim().split("\n").pop()}`);
+  for (const line of log.trim().split("\n").filter((text, i, all) => text.includes("warning: ") || i === all.length - 1)) say(`   ${line}`);
 }
 
 async function importFolder(journal: Journal, cron: KubernetesObject, jobName: string, where: Placement): Promise<void> {

@@ -133,7 +133,7 @@ examine_folder() {
 # Leaves "SNAPSHOT" in $snapshot and the summary line in $summary; returns 1 where files that exist could not be read.
 one_pass() {
   code=0
-  home_restic backup --json --host "$HOST" --tag home --tag "items=$items" --tag "builds=$builds" \
+  home_restic backup --json --host "$HOST" --tag home --tag "items=$items" --tag "builds=$builds" ${keys_sum:+--tag "keys=$keys_sum"} \
     --exclude-file "$WORK_DIR/excludes" --limit-upload "${UPLOAD_LIMIT:-0}" . >"$WORK_DIR/backup.out" 2>"$WORK_DIR/backup.err" || code=$?
   summary=$(grep '"message_type":"summary"' "$WORK_DIR/backup.out" | tail -n 1 || true)
   snapshot=$(echo "$summary" | field snapshot_id | cut -c 1-8)
@@ -152,13 +152,21 @@ one_pass() {
   fi
 }
 
+# Which keys this home has now: the beginning of their hash, nothing where there is none yet. Every snapshot names the keys
+# that it was written under.
+sum_of_keys() {
+  set --
+  for file in secrets/master.key secret.key; do [ ! -f "$file" ] || set -- "$@" "$file"; done
+  [ $# -eq 0 ] || cat "$@" | sha256sum | cut -c 1-16
+}
+
 # The keys are saved when they are not yet, and again should they ever change.
 backup_keys() {
   open_repository key_restic key
+  sum=$(sum_of_keys)
+  [ -n "$sum" ] || { say "this home has no key yet"; return 0; }
   set --
   for file in secrets/master.key secret.key; do [ ! -f "$file" ] || set -- "$@" "$file"; done
-  [ $# -gt 0 ] || { say "this home has no key yet"; return 0; }
-  sum=$(cat "$@" | sha256sum | cut -c 1-16)
   case "$snapshots" in *"\"sha256=$sum\""*) return 0 ;; esac
   key_restic backup --quiet --host "$HOST" --tag keys --tag "sha256=$sum" "$@" >"$WORK_DIR/keys.out" 2>&1 ||
     fail "the keys could not be saved: $(grep -v '^$' "$WORK_DIR/keys.out" | tail -n 1 | cut -c 1-300)"
@@ -235,7 +243,7 @@ backup() {
   former=$(echo "$snapshots" | tr '{' '\n' | grep '"home"' | sed -n 's/.*"items=\([0-9]*\)".*/\1/p' | tail -n 1)
   suspects=$(echo "$snapshots" | tr '{' '\n' | grep -c '"suspect"' || true)
   items=$(count_items .) builds=$(count_builds .)
-  items=${items:-0} builds=${builds:-0}
+  items=${items:-0} builds=${builds:-0} keys_sum=$(sum_of_keys)
   while :; do
     pass=$((pass + 1))
     pass_started=$(date +%s)
@@ -274,12 +282,21 @@ backup() {
   say "snapshot $snapshot is good: $items jobs and folders, $builds builds"
 }
 
-# Puts the newest saved keys into folder $1. A home keeps its keys for life, so they fit every snapshot of it.
+# Puts the keys that snapshot $2 was written under into folder $1. A home keeps its keys for life, but what is
+# saved may become another home: a Jenkins that began anew on an empty volume, or one that was taken over. A snapshot
+# that names no keys gets the newest.
 restore_keys() {
   keys=$(key_restic snapshots --no-lock --json --host "$HOST" --tag keys 2>"$WORK_DIR/open.err") ||
     fail "the key repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-200)"
   if [ "$keys" = "[]" ]; then say "no keys were ever saved"; return 0; fi
-  key_restic restore latest --host "$HOST" --tag keys --target "$1" >/dev/null || fail "the keys could not be restored"
+  sum=$(home_restic snapshots --no-lock --json "$2" | sed -n 's/.*"keys=\([0-9a-f]*\)".*/\1/p')
+  tags=keys
+  case "$sum:$keys" in
+    :*) ;;
+    *"\"sha256=$sum\""*) tags="keys,sha256=$sum" ;;
+    *) say "warning: the keys of snapshot $2 are not in the key repository; it gets the newest there are, and credentials in it may be unreadable" ;;
+  esac
+  key_restic restore latest --host "$HOST" --tag "$tags" --target "$1" >/dev/null || fail "the keys could not be restored"
   chmod 600 "$1/secret.key" "$1/secrets/master.key" 2>/dev/null || true
 }
 
@@ -295,7 +312,7 @@ restore() {
   say "restoring snapshot $1"
   home_restic restore "$1" --host "$HOST" --tag home --target "$2" --verify $sparse >"$WORK_DIR/restore.out" 2>&1 ||
     fail "restic could not restore snapshot $1: $(grep -v '^$' "$WORK_DIR/restore.out" | grep -i 'error\|fatal' | head -n 3 | tr '\n' ' ' | cut -c 1-400)" "the volume is not used; try another snapshot: npm run backups"
-  restore_keys "$2"
+  restore_keys "$2" "$1"
   home_restic ls "$1" --host "$HOST" --tag home | grep -c '^/' >"$WORK_DIR/expected" || true
   found=$(find "$2" -mindepth 1 | sed "s|^$2||" | grep -c -v '^/secret.key$\|^/secrets/master.key$\|^/lost+found\|^/'"$UNFINISHED") || true
   [ "$found" -ge "$(cat "$WORK_DIR/expected")" ] || fail "snapshot $1 holds $(cat "$WORK_DIR/expected") files and folders, but only $found were restored"

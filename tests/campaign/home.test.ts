@@ -61,6 +61,30 @@ test("the keys are in the other repository only, under the other password", asyn
   expect(keys).not.toContain("config.xml");
 });
 
+test("each snapshot comes back with the keys that it was written under, also after another Jenkins was saved since", async () => {
+  home.build("a", 1);
+  const first = await good();
+  // An empty volume got a new Jenkins, with keys of its own, and the nightly backup ran before anybody noticed.
+  home.write("secrets/master.key", "the key of another Jenkins");
+  home.write("secret.key", "its other key");
+  fs.rmSync(path.join(home.home, "jobs"), { recursive: true });
+  expect((await backup()).code).toBe(1);
+  for (const wanted of ["latest", first.snapshot]) {
+    const restored = await home.restore(wanted);
+    expect(fs.readFileSync(path.join(restored, "secrets/master.key"), "utf8")).toBe("the key");
+    expect(fs.readFileSync(path.join(restored, "secret.key"), "utf8")).toBe("the other key");
+  }
+  const accepted = await backup({ ACCEPT_SHRINK: "1" });
+  expect(accepted.code).toBe(0);
+  expect(fs.readFileSync(path.join(await home.restore(accepted.result.snapshot), "secrets/master.key"), "utf8")).toBe("the key of another Jenkins");
+  expect(fs.readFileSync(path.join(await home.restore(first.snapshot), "secrets/master.key"), "utf8")).toBe("the key");
+  // Where they are lost, that is said, and everything else comes back.
+  fs.rmSync(path.join(home.root, "keys"), { recursive: true });
+  await good();
+  const without = await home.run(["restore", first.snapshot, fs.mkdtempSync(path.join(home.root, "restored-"))]);
+  expect(without).toMatchObject({ code: 0, output: expect.stringMatching(/warning: .*keys of snapshot \w+ are not in the key repository/) });
+});
+
 test("fifty thousand small files, and one of two gigabytes", async () => {
   for (let i = 1; i <= 16_600; i++) {
     const folder = path.join(home.home, `jobs/job${i % 200}/builds/${i}`);
