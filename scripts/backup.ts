@@ -5,7 +5,7 @@ import * as path from "node:path";
 import { createInterface } from "node:readline/promises";
 import {
   age, ahead, BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HELP, HOME_CLAIM, hostsOf, INVENTORY_FILE, jobFromCron, JOURNAL, type Journal, type KubernetesObject,
-  MANAGER, mounts, type Options, parseArguments, parseSnapshots, type Phase, pickSnapshot, type Placement, pulumiManager, quote, resticJob, review, SAVER_SELECTOR, type Snapshot, STATUS, UsageError, VERIFY_CRON,
+  MANAGER, mounts, type Options, parseArguments, parseSnapshots, type Phase, pickSnapshot, type Placement, pulumiManager, quote, resticJob, review, SAVER_SELECTOR, type Snapshot, standing, STATUS, UsageError, VERIFY_CRON,
 } from "./backup/plan";
 import { readStack } from "./stack";
 
@@ -80,6 +80,17 @@ function obstacle(pod: KubernetesObject): string | undefined {
   return unscheduled ? `not scheduled: ${unscheduled.message}` : undefined;
 }
 
+/** The same, and what the cluster has warned of while nothing of the pod has started yet, such as a folder that its node does not have. */
+async function hindrance(pod: KubernetesObject): Promise<string | undefined> {
+  const found = obstacle(pod);
+  if (found) return found;
+  const statuses = [...(pod.status.initContainerStatuses ?? []), ...(pod.status.containerStatuses ?? [])] as KubernetesObject[];
+  if (statuses.some((status) => status.state?.running || status.state?.terminated)) return undefined;
+  const { items } = JSON.parse(await kubectl(["get", "events", "--field-selector", `involvedObject.uid=${pod.metadata.uid},type=Warning`, "-o", "json"]));
+  const last = (items as KubernetesObject[]).filter(({ reason }) => reason !== "FailedScheduling").pop();
+  return last && `${last.reason} on node ${pod.spec.nodeName}: ${last.message}`;
+}
+
 /** Creates a job, or takes the one of that name that an earlier run left, and waits for its end. Returns the container's log. */
 async function runJob(job: KubernetesObject, container: string): Promise<{ ok: boolean; log: string; pod?: KubernetesObject }> {
   const name = job.metadata.name;
@@ -104,7 +115,7 @@ async function runJob(job: KubernetesObject, container: string): Promise<{ ok: b
       await remove("job", name, "--wait=true", "--cascade=foreground");
       await kubectl(["create", "-f", "-"], JSON.stringify(job));
     }
-    const problem = pod && obstacle(pod);
+    const problem = pod && (await hindrance(pod));
     if (problem && problem !== told) say(`   waiting: ${(told = problem)}`);
     await sleep(1);
   }
@@ -253,7 +264,7 @@ async function fill(journal: Journal): Promise<void> {
   // A second run finds the folder partly filled; it is emptied, so that nothing of the first is taken for the snapshot's.
   const shell = `find /target -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} + && sh /scripts/home.sh restore ${journal.snapshot} /target && ${INVENTORY}`;
   const { ok, log } = await runJob(resticJob(cron, jobName, shell, freshClaim(journal.id), where), "restic");
-  if (!ok) throw new Error(`${log.trim().split("\n").slice(-3).join("\n")}\nThe home is untouched. Another snapshot: npm run restore -- --rollback, then npm run restore -- --snapshot ID`);
+  if (!ok) throw new Error(`${log.trim().split("\n").slice(-3).join("\n")}\nThe home is untouched. For another snapshot roll back first.`);
   for (const line of log.trim().split("\n").filter((text, i, all) => text.includes("warning: ") || i === all.length - 1)) say(`   ${line}`);
 }
 
@@ -268,7 +279,7 @@ async function importFolder(journal: Journal, cron: KubernetesObject, jobName: s
   let pod = "";
   for (let told = ""; pod === ""; await sleep(1)) {
     const [found] = await list("pods", `job-name=${jobName}`);
-    const problem = found && obstacle(found);
+    const problem = found && (await hindrance(found));
     if (problem && problem !== told) say(`   waiting: ${(told = problem)}`);
     if (found?.status.phase === "Running" && (await run("kubectl", [...target(), "exec", found.metadata.name, "--", "test", "-e", "/scratch/ready"])).code === 0) pod = found.metadata.name;
   }
@@ -332,15 +343,17 @@ async function bindHome(journal: Journal, volume: string): Promise<void> {
 async function start(journal: Journal): Promise<void> {
   await kubectl(["scale", "deployment", DEPLOYMENT, `--replicas=${journal.replicas}`]);
   const ended = await run("kubectl", [...target(), "rollout", "status", `deployment/${DEPLOYMENT}`, "--timeout=20m"]);
-  if (ended.code !== 0) throw new Error(`Jenkins does not come up: ${ended.err.trim()}\nSee kubectl -n ${options.namespace} logs deployment/${DEPLOYMENT}; back to the former volume: npm run restore -- --rollback`);
+  if (ended.code !== 0) throw new Error(`Jenkins does not come up: ${ended.err.trim()}\nSee kubectl -n ${options.namespace} logs deployment/${DEPLOYMENT}`);
 }
 
 async function check(journal: Journal): Promise<void> {
   const inventory = `/var/jenkins_home/${INVENTORY_FILE}`;
   const exec = (...command: string[]) => [...target(), "exec", "-i", `deployment/${DEPLOYMENT}`, "-c", "jenkins", "--", ...command];
-  if ((await run("kubectl", exec("test", "-e", inventory))).code === 0) {
+  // One that a restore left which was accepted as it was says nothing about a way back.
+  if (journal.kind === "rollback") await run("kubectl", exec("rm", "-f", inventory));
+  else if ((await run("kubectl", exec("test", "-e", inventory))).code === 0) {
     const ended = await run("kubectl", exec("sh", "-s", "--", inventory, "600"), fs.readFileSync(path.join(__dirname, "backup/controller-check.sh"), "utf8"));
-    if (ended.code !== 0) throw new Error(`${(ended.out + ended.err).trim()}\nAccept it all the same: npm run restore -- --confirm; back to the former volume: npm run restore -- --rollback`);
+    if (ended.code !== 0) throw new Error((ended.out + ended.err).trim());
     say(`   ${ended.out.trim()}`);
     await run("kubectl", exec("rm", "-f", inventory));
   }
@@ -359,6 +372,11 @@ async function proceed(journal: Journal): Promise<void> {
     say(` ✓ ${title} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
   };
   const beat = await hold();
+  const interrupted = () => {
+    say(`\ninterrupted. ${standing(journal)}`);
+    process.exit(130);
+  };
+  process.once("SIGINT", interrupted);
   try {
     await step("stopped", "stop Jenkins and pause its backups", stop);
     if (journal.kind !== "rollback")
@@ -376,15 +394,20 @@ async function proceed(journal: Journal): Promise<void> {
     }
     await step("started", "start Jenkins", () => start(journal));
     await step("checked", "ask Jenkins for its jobs and builds", () => check(journal));
+  } catch (error) {
+    throw new Error(`${(error as Error).message}\n${standing(journal)}`);
   } finally {
     clearInterval(beat);
+    process.off("SIGINT", interrupted);
+    // Whoever runs it again need not wait to see whether this process is still at work.
+    await run("kubectl", [...target(), "annotate", "configmap", JOURNAL, "build-platform/holder-"]);
   }
   await settle(journal);
 }
 
 async function settle(journal: Journal): Promise<void> {
   if (journal.kind !== "home") {
-    if (journal.kind === "rollback" && journal.newVolume) say(`The volume of the restore, ${journal.newVolume}, is kept; kubectl get pv shows it.`);
+    if (journal.kind === "rollback" && journal.newVolume) say(`The volume of the restore, ${journal.newVolume}, is kept. To delete it with its files:\n  kubectl patch pv ${journal.newVolume} -p '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'`);
     await remove("configmap", JOURNAL);
     say(journal.kind === "job" ? "Done." : "Jenkins is back on its former volume.");
     return;
@@ -398,9 +421,9 @@ async function settle(journal: Journal): Promise<void> {
 }
 
 async function confirm(journal: Journal): Promise<void> {
-  if (journal.kind !== "home" || ahead(journal, "started")) throw new UsageError("this restore has not come to its end; npm run restore goes on with it");
+  if (ahead(journal, "started")) throw new UsageError(`this restore has not come to its end\n${standing(journal)}`);
   for (const [name, suspend] of Object.entries(journal.suspended)) if (await get("cronjob", name)) await patch("cronjob", name, { spec: { suspend } });
-  const old = journal.oldVolume && (await get("pv", journal.oldVolume));
+  const old = journal.kind === "home" && journal.oldVolume && (await get("pv", journal.oldVolume));
   if (old && old.status?.phase !== "Bound") {
     const hosts = hostsOf(old);
     const lost = await lostNodes();
@@ -449,6 +472,7 @@ async function plan(): Promise<Journal> {
     if (cron) suspended[name] = cron.spec.suspend ?? false;
   }
   const chosen = options.folder === undefined && options.snapshot !== "now" ? pickSnapshot(await snapshots(), options.snapshot ?? "latest") : undefined;
+  if (chosen && options.job !== undefined) await askRestic(`exec sh /scripts/home.sh has-job ${chosen.id} ${quote(options.job)}`);
   const manager = pulumiManager(claim);
   const journal: Journal = {
     id: random(),
@@ -510,7 +534,7 @@ async function main(): Promise<void> {
   if (!journal) throw new UsageError("no restore is under way");
   if (options.command === "confirm") return confirm(journal);
   if (options.command === "rollback") return rollback(journal);
-  say(`restore of ${journal.folder ?? journal.snapshot}${journal.job ? `, job ${journal.job}` : ""}, begun ${journal.startedAt}; last step done: ${journal.phase}${journal.kind === "rollback" ? " of the way back" : ""}`);
+  say(`restore of ${journal.folder ?? journal.snapshot}${journal.job ? `, job ${journal.job}` : ""}, begun ${journal.startedAt}; last step done: ${journal.phase}${journal.kind === "rollback" ? " of the way back" : ""}\n${standing(journal)}`);
   return undefined;
 }
 

@@ -16,6 +16,7 @@ home.sh COMMAND [ARGUMENT...]
   diff SNAPSHOT SNAPSHOT         what changed between two snapshots
   restore SNAPSHOT DIR           the whole home and its keys into DIR, every byte read back
   start-from SNAPSHOT DIR        the same into the empty DIR of a controller that never ran; one that holds anything is left alone
+  has-job SNAPSHOT JOB           whether a snapshot holds a job
   restore-job SNAPSHOT JOB DIR   one job of a stopped home, the present one is put aside in DIR/.replaced
   examine DIR                    job and build counts, and whether build numbers hold
   inventory DIR                  every job, and the numbers of its complete builds, one a line
@@ -358,15 +359,24 @@ inventory() {
   done
 }
 
+folder_of_job() { printf '/%s\n' "$1" | sed 's|/|/jobs/|g; s|^/||'; }
+
+has_job() {
+  folder=$(folder_of_job "$2")
+  home_restic ls --no-lock "$1" "/$folder" >"$WORK_DIR/listing" 2>"$WORK_DIR/open.err" || fail "snapshot $1 cannot be read: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-200)"
+  grep -qxF "/$folder/config.xml" "$WORK_DIR/listing" || fail "snapshot $1 has no job $2" "$NAMES_OF_JOBS"
+}
+NAMES_OF_JOBS="the names of jobs are those of the folders below jobs; a job in a folder is written FOLDER/JOB"
+
 # The job's folder changes place by two renames; run again after an interruption it starts over from the snapshot.
 restore_job() {
-  folder=jobs/$(echo "$2" | sed 's|/|/jobs/|g')
+  folder=$(folder_of_job "$2")
   staged=$3/.replaced/incoming
   rm -rf "$staged"
   mkdir -p "$staged" "$3/$(dirname "$folder")"
   home_restic restore "$1" --host "$HOST" --tag home --include "/$folder" --target "$staged" --verify >"$WORK_DIR/restore.out" 2>&1 ||
     fail "restic could not restore $folder of snapshot $1: $(grep -i 'error\|fatal' "$WORK_DIR/restore.out" | head -n 3 | tr '\n' ' ' | cut -c 1-400)"
-  [ -f "$staged/$folder/config.xml" ] || fail "snapshot $1 has no job $2" "the names of jobs are those of the folders below jobs; a job in a folder is written FOLDER/JOB"
+  [ -f "$staged/$folder/config.xml" ] || fail "snapshot $1 has no job $2" "$NAMES_OF_JOBS"
   wrong=$(examine_folder "$staged")
   [ -z "$wrong" ] || fail "build numbers would be given twice: $wrong"
   # Builds that ran since the snapshot used numbers up; they are not given again.
@@ -388,6 +398,7 @@ case "$command:$#" in
   diff:2) home_restic diff --no-lock "$1" "$2" ;;
   restore:2) restore "$@" ;;
   start-from:2) start_from "$@" ;;
+  has-job:2) has_job "$@" ;;
   restore-job:3) restore_job "$@" ;;
   examine:1) examine "$1" ;;
   inventory:1) inventory "$1" ;;

@@ -108,7 +108,7 @@ export function parseArguments([command, ...rest]: string[], contexts: string[])
     if (sources > 1) throw new UsageError("--snapshot and --folder cannot be given together");
     if (options.job !== undefined && options.snapshot === undefined) throw new UsageError("--job needs --snapshot: which one is it taken from?");
     if (options.job !== undefined && (options.node ?? options.size)) throw new UsageError("--job puts a job back into the home where it is; --node and --size do not go with it");
-    if (options.job !== undefined && !/^[^/]+(\/[^/]+)*$/.test(options.job)) throw new UsageError(`"${options.job}" is no job name; a job in a folder is written FOLDER/NAME`);
+    if (options.job !== undefined && !options.job.split("/").every((part) => !/^(|\.|\.\.)$/.test(part))) throw new UsageError(`"${options.job}" is no job name; a job in a folder is written FOLDER/NAME`);
     if (options.job !== undefined && options.snapshot === "now") throw new UsageError("--snapshot now holds the job as it is; name an earlier snapshot (npm run backups)");
   } else if (command === "backup" || command === "list") {
     const [verb, ...names] = words;
@@ -314,6 +314,17 @@ export function mounts(pod: KubernetesObject, claim: string): boolean {
 /** Nodes that a volume can be mounted on; none where it can be on any. */
 export function hostsOf(volume: KubernetesObject): string[] {
   return ((volume.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []) as KubernetesObject[]).flatMap((term) => term.matchExpressions ?? []).flatMap((expression: KubernetesObject) => expression.values ?? []) as string[];
+}
+
+/** Where a restore stands, and what a person can do now. Said by --status and wherever one ends before its end. */
+export function standing(journal: Journal): string {
+  const { kind, phase } = journal;
+  const state = phase === "planned" ? "Jenkins is being stopped." : ahead(journal, "started") ? "Jenkins is stopped and its backups are paused." : phase === "started" ? "Jenkins has been started, its backups are paused." : "It is done.";
+  const ways = phase === "checked" ? [] : ["  npm run restore                 go on, from the step that was not done"];
+  if (!ahead(journal, "started")) ways.push(`  npm run restore -- --confirm    accept it${phase === "started" ? " as it is" : ""}${kind === "home" ? "; the former volume is deleted" : ""}`);
+  if (kind === "home" || (kind === "job" && ahead(journal, "filled"))) ways.push("  npm run restore -- --rollback   undo it: Jenkins starts as it was before");
+  if (kind === "job" && !ahead(journal, "filled")) ways.push("The job's former folder is in jenkins_home/.replaced.");
+  return [state, ...ways].join("\n");
 }
 
 /** What a person approves before a restore. */

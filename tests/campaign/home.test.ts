@@ -311,6 +311,7 @@ test("one job comes back with its builds; numbers used since are not given again
   expect(hashes(path.join(home.home, "jobs/a"))).toEqual(others);
   expect([...hashes(path.join(home.home, ".replaced")).keys()].some((name) => name.endsWith("jobs/folder/jobs/b/builds/3/log"))).toBe(true);
   expect((await home.run(["restore-job", "latest", "nobody", home.home])).output).toMatch(/has no job nobody/);
+  for (const [name, code] of [["a", 0], ["folder/b", 0], ["b", 1], ["folder", 1], ["-n", 1]] as const) expect([name, (await home.run(["has-job", "latest", name])).code]).toEqual([name, code]);
 });
 
 test("an empty home starts from a snapshot, however often that is interrupted; one in use is left as it is", async () => {

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import {
   age, ahead, boundClaim, claimAsWritten, emptyClaim, freshClaim, type Journal, jobFromCron, type KubernetesObject, mounts, parseArguments, parseSnapshots, PHASES, pickSnapshot, pulumiManager, quote,
-  resticJob, review, UsageError,
+  resticJob, review, standing, UsageError,
 } from "../../scripts/backup/plan";
 import { spawnSync } from "node:child_process";
 
@@ -31,6 +31,7 @@ describe("command line", () => {
     ["restore", "--job", "a"],
     ["restore", "--snapshot", "latest", "--job", "../a/"],
     ["restore", "--snapshot", "now", "--job", "a"],
+    ["restore", "--snapshot", "latest", "--job", "a/.."],
     ["restore", "--snapshot", "latest", "--job", "a", "--node", "n"],
     ["restore", "--confirm", "--rollback"],
     ["restore", "--confirm", "--snapshot", "latest"],
@@ -176,4 +177,17 @@ test("the review says what is lost, what is kept, and warns of a suspect snapsho
   expect(text).toMatch(/volume old/);
   expect(text).toMatch(/--confirm/);
   expect(review({ ...journal, kind: "job", job: "a/b" }, { ...snapshot, suspect: false }, { pods: 1 }, new Date())).not.toMatch(/DID NOT PASS|fresh volume/);
+});
+
+test("wherever a restore stands, it says whether Jenkins runs and how to go on or back", () => {
+  const at = (phase: Journal["phase"], kind: Journal["kind"] = "home") => standing({ ...journal, phase, kind });
+  for (const phase of ["stopped", "saved", "filled", "swapped"] as const) expect(at(phase)).toMatch(/Jenkins is stopped and its backups are paused[^]*npm run restore +go on[^]*--rollback/);
+  expect(at("saved", "job")).toMatch(/is stopped[^]*--rollback/);
+  // Its folder has changed place: there is no way back but forward.
+  expect(at("filled", "job")).not.toMatch(/--rollback/);
+  expect(at("started")).toMatch(/Jenkins has been started, its backups are paused[^]*--confirm[^]*--rollback/);
+  expect(at("started", "job")).toMatch(/--confirm[^]*\.replaced/);
+  expect(at("started", "rollback")).toMatch(/--confirm/);
+  expect(at("checked")).toMatch(/--confirm[^]*--rollback/);
+  for (const phase of PHASES) expect(at(phase)).toMatch(/npm run restore/);
 });
