@@ -210,6 +210,9 @@ async function hold(): Promise<NodeJS.Timeout> {
   return timer;
 }
 
+/** Whoever runs it again need not wait to see whether this process is still at work. */
+const letGo = () => run("kubectl", [...target(), "annotate", "configmap", JOURNAL, "build-platform/holder-"]);
+
 /** Nodes that are gone or do not answer: what they run will not say goodbye. */
 async function lostNodes(): Promise<(node: string) => boolean> {
   const nodes = JSON.parse(await kubectl(["get", "nodes", "-o", "json"])).items as KubernetesObject[];
@@ -374,7 +377,7 @@ async function proceed(journal: Journal): Promise<void> {
   const beat = await hold();
   const interrupted = () => {
     say(`\ninterrupted. ${standing(journal)}`);
-    process.exit(130);
+    void letGo().finally(() => process.exit(130));
   };
   process.once("SIGINT", interrupted);
   try {
@@ -399,8 +402,7 @@ async function proceed(journal: Journal): Promise<void> {
   } finally {
     clearInterval(beat);
     process.off("SIGINT", interrupted);
-    // Whoever runs it again need not wait to see whether this process is still at work.
-    await run("kubectl", [...target(), "annotate", "configmap", JOURNAL, "build-platform/holder-"]);
+    await letGo();
   }
   await settle(journal);
 }
@@ -442,7 +444,7 @@ async function confirm(journal: Journal): Promise<void> {
 async function rollback(journal: Journal): Promise<void> {
   if (journal.kind === "rollback") return proceed(journal);
   const swapped = journal.newVolume !== undefined && (await get("pvc", HOME_CLAIM))?.spec.volumeName !== journal.oldVolume;
-  if (journal.kind === "job" && !ahead(journal, "filled")) throw new UsageError("the job is back already; its former folder is in jenkins_home/.replaced");
+  if (journal.kind === "job" && !ahead(journal, "filled")) throw new UsageError(`the job is back already\n${standing(journal)}`);
   await remove("job", `jenkins-restore-${journal.id}`, "--wait=true", "--cascade=foreground");
   if (swapped && !journal.oldVolume) throw new UsageError("there was no volume before this restore, so there is no way back");
   if (!swapped) {

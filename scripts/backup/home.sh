@@ -67,15 +67,19 @@ if [ -z "${HOME_SH_GENTLE:-}" ] && [ "${1:-}" = backup ]; then
   exec $gentle sh "$0" "$@"
 fi
 
+# $1 name of the repository for people; restic's words are in open.err. Fails if it was the password.
+no_wrong_password() {
+  ! grep -qi 'wrong password\|no key found' "$WORK_DIR/open.err" ||
+    fail "wrong password for the $1 repository" "give it the password that it was made with (pulumi config set --secret), or another repository"
+}
+
 # $1 = home_restic or key_restic, $2 its name for people. Leaves the list of snapshots in $snapshots, as JSON; makes the
 # repository where nothing is there yet.
 open_repository() {
   if snapshots=$("$1" snapshots --no-lock --json --host "$HOST" 2>"$WORK_DIR/open.err"); then return; fi
   # The last line is the repository's address only.
   problem=$({ grep -m 1 '^Fatal' "$WORK_DIR/open.err" || grep -v '^$' "$WORK_DIR/open.err" | tail -n 1; } | cut -c 1-300)
-  if grep -qi 'wrong password\|no key found' "$WORK_DIR/open.err"; then
-    fail "wrong password for the $2 repository" "give it the password that it was made with (pulumi config set --secret), or another repository"
-  fi
+  no_wrong_password "$2"
   # A share that is not mounted looks like an empty folder; a new repository there would hide the loss.
   [ ! -s "${STATUS_DIR:-/nonexistent}/snapshot" ] || fail "the $2 repository is gone, or cannot be reached: $problem" \
     "snapshot $(cat "$STATUS_DIR/snapshot") was saved before, so no new one is made; for a new repository on purpose: kubectl -n NAMESPACE delete configmap jenkins-backup-status && pulumi up --refresh"
@@ -301,6 +305,12 @@ restore_keys() {
   chmod 600 "$1/secret.key" "$1/secrets/master.key" 2>/dev/null || true
 }
 
+list_snapshots() {
+  home_restic snapshots --no-lock --json --host "$HOST" --tag home --tag suspect 2>"$WORK_DIR/open.err" && return
+  no_wrong_password home
+  fail "the home repository cannot be opened: $(grep -v '^$' "$WORK_DIR/open.err" | head -n 1 | cut -c 1-300)" "see that it can be reached; where no backup was made yet, npm run backup makes it"
+}
+
 restore() {
   [ -d "$2" ] || fail "the folder $2 is missing"
   home_restic snapshots --no-lock --json --host "$HOST" --tag home >"$WORK_DIR/known" 2>"$WORK_DIR/open.err" ||
@@ -394,7 +404,7 @@ command=${1:-}
 [ $# -eq 0 ] || shift
 case "$command:$#" in
   backup:0) backup ;;
-  snapshots:0) home_restic snapshots --no-lock --json --host "$HOST" --tag home --tag suspect ;;
+  snapshots:0) list_snapshots ;;
   diff:2) home_restic diff --no-lock "$1" "$2" ;;
   restore:2) restore "$@" ;;
   start-from:2) start_from "$@" ;;

@@ -226,6 +226,11 @@ test("a wrong password is said to be one, and nothing is touched", async () => {
   const restored = await home.run(["restore", "latest", home.work]);
   expect(restored.code).toBe(1);
   expect(restored.output).toMatch(/password/);
+  expect(await home.run(["snapshots"])).toMatchObject({ code: 1, output: expect.stringMatching(/wrong password for the home repository\n.*pulumi config set/) });
+});
+
+test("a list asked for before the first backup says what makes it", async () => {
+  expect(await home.run(["snapshots"])).toMatchObject({ code: 1, output: expect.stringMatching(/home repository cannot be opened.*\n.*npm run backup/) });
 });
 
 test("a damaged pack is found and named, and what does not need it can still be restored", async () => {
