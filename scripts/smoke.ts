@@ -130,6 +130,13 @@ function knock(address: string, tls: boolean, port: number, domain: string): Pro
 
 const pause = () => new Promise((resolve) => setTimeout(resolve, 1000));
 
+/** Of what is asked again and again: an answer that does not come, or not yet, is waited for within the step's own time. */
+const poll = <T>(answer: Promise<T>): Promise<T | undefined> =>
+  answer.catch((error: Error) => {
+    if (error instanceof JenkinsError && error.status < 500 && error.status !== 404) throw error;
+    return undefined;
+  });
+
 /** Says each step and how long it took. */
 async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
   const started = Date.now();
@@ -192,13 +199,11 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
         };
         for (let look = 1; more(); look++) {
           if (look % 3 === 0) await agentPods();
-          const build = await jenkins.json<{ builtOn?: string }>(`/job/${job}/1/api/json`).catch((error: Error) => {
-            if (error instanceof JenkinsError && error.status === 404) return undefined;
-            throw error;
-          });
+          const build = await poll(jenkins.json<{ builtOn?: string }>(`/job/${job}/1/api/json`));
           if (build?.builtOn) return;
           interface Queue { items: { task: { name: string }; why: string | null }[] }
-          queued = (await jenkins.json<Queue>("/queue/api/json")).items.find(({ task }) => task.name === job)?.why ?? undefined;
+          const queue = await poll(jenkins.json<Queue>("/queue/api/json"));
+          if (queue) queued = queue.items.find(({ task }) => task.name === job)?.why ?? undefined;
           await pause();
         }
         const pods = await agentPods();
@@ -214,9 +219,9 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
       await step("the build ends well", async () => {
         const more = within();
         while (more()) {
-          const { building, result } = await jenkins.json<{ building: boolean; result: string | null }>(`/job/${job}/1/api/json`);
-          if (!building && result !== null) {
-            const trouble = buildTrouble({ result, console: await jenkins.get(`/job/${job}/1/consoleText`) }, token);
+          const build = await poll(jenkins.json<{ building: boolean; result: string | null }>(`/job/${job}/1/api/json`));
+          if (build && !build.building && build.result !== null) {
+            const trouble = buildTrouble({ result: build.result, console: await jenkins.get(`/job/${job}/1/consoleText`) }, token);
             if (trouble) throw new Error(trouble);
             return;
           }
