@@ -213,6 +213,19 @@ async function hold(): Promise<NodeJS.Timeout> {
 /** Whoever runs it again need not wait to see whether this process is still at work. */
 const letGo = () => run("kubectl", [...target(), "annotate", "configmap", JOURNAL, "build-platform/holder-"]);
 
+/** Does what must not happen beside a restore that is at work, with the journal as it is then. */
+async function alone(work: (journal: Journal) => Promise<void>): Promise<void> {
+  const beat = await hold();
+  try {
+    const journal = await loadJournal();
+    if (!journal) throw new UsageError("no restore is under way any more");
+    await work(journal);
+  } finally {
+    clearInterval(beat);
+    await letGo();
+  }
+}
+
 /** Nodes that are gone or do not answer: what they run will not say goodbye. */
 async function lostNodes(): Promise<(node: string) => boolean> {
   const nodes = JSON.parse(await kubectl(["get", "nodes", "-o", "json"])).items as KubernetesObject[];
@@ -441,8 +454,9 @@ async function confirm(journal: Journal): Promise<void> {
   say("The restore is confirmed.");
 }
 
-async function rollback(journal: Journal): Promise<void> {
-  if (journal.kind === "rollback") return proceed(journal);
+/** Turns a restore into its way back, whose steps are then taken as a restore's are. */
+async function turnBack(journal: Journal): Promise<void> {
+  if (journal.kind === "rollback") return;
   const swapped = journal.newVolume !== undefined && (await get("pvc", HOME_CLAIM))?.spec.volumeName !== journal.oldVolume;
   if (journal.kind === "job" && !ahead(journal, "filled")) throw new UsageError(`the job is back already\n${standing(journal)}`);
   await remove("job", `jenkins-restore-${journal.id}`, "--wait=true", "--cascade=foreground");
@@ -455,7 +469,6 @@ async function rollback(journal: Journal): Promise<void> {
   }
   Object.assign(journal, { kind: "rollback", phase: swapped ? "planned" : "swapped", ...(swapped ? {} : { newVolume: undefined }) });
   await saveJournal(journal);
-  return proceed(journal);
 }
 
 async function plan(): Promise<Journal> {
@@ -534,8 +547,11 @@ async function main(): Promise<void> {
   }
   const journal = await loadJournal();
   if (!journal) throw new UsageError("no restore is under way");
-  if (options.command === "confirm") return confirm(journal);
-  if (options.command === "rollback") return rollback(journal);
+  if (options.command === "confirm") return alone(confirm);
+  if (options.command === "rollback") {
+    await alone(turnBack);
+    return proceed((await loadJournal())!);
+  }
   say(`restore of ${journal.folder ?? journal.snapshot}${journal.job ? `, job ${journal.job}` : ""}, begun ${journal.startedAt}; last step done: ${journal.phase}${journal.kind === "rollback" ? " of the way back" : ""}\n${standing(journal)}`);
   return undefined;
 }

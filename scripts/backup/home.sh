@@ -221,8 +221,8 @@ forget() {
 # Runs at the end, however that comes. A snapshot that did not pass is taken out of "latest" and of retention.
 write_result() {
   status=$?
-  if [ "$status" != 0 ] && [ -n "$snapshot" ] && [ "$proven" = no ]; then
-    home_restic tag --remove home --add suspect "$snapshot" >/dev/null 2>&1 || say "snapshot $snapshot could not be marked as suspect"
+  if [ "$status" != 0 ] && [ -n "$snapshot" ] && [ "$proven" = no ] && ! mark_suspect; then
+    FAILURE="${FAILURE:-stopped with exit code $status}; snapshot $snapshot could not be marked as suspect ($(tail -n 1 "$WORK_DIR/tag.err" | cut -c 1-160)): until it is, latest may mean it"
   fi
   [ "$status" = 0 ] && state=ok || state=failed
   message=$(printf '%s' "${FAILURE:-$note}" | tr -d '"\\\n\t' | cut -c 1-600)
@@ -233,9 +233,20 @@ write_result() {
   cat "$RESULT_FILE"
 }
 
+# Somebody who reads the repository meanwhile, such as a verification, holds a lock; what a killed run left goes once it is stale.
+mark_suspect() {
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    # shellcheck disable=SC2086 # ids, one word each
+    home_restic tag --remove home --add suspect "$snapshot" $superseded >/dev/null 2>"$WORK_DIR/tag.err" && return 0
+    home_restic unlock >/dev/null 2>&1 || true
+    sleep "${LOCK_PAUSE:-15}"
+  done
+  return 1
+}
+
 backup() {
   started=$(date +%s)
-  proven=no snapshot='' summary='' checked='' note='' added=0 items=0 builds=0 pass=0
+  proven=no snapshot='' superseded='' summary='' checked='' note='' added=0 items=0 builds=0 pass=0
   trap write_result EXIT
   cd "$HOME_DIR" || fail "$HOME_DIR is missing"
   [ ! -e "$UNFINISHED" ] || fail "$HOME_DIR is being filled from a snapshot (backup.startFrom)" "nothing was saved; the next backup is made once Jenkins has started"
@@ -255,8 +266,8 @@ backup() {
     readable=yes
     earlier=$snapshot
     one_pass || readable=no
-    # What an earlier pass saved is in this one.
-    [ -z "$earlier" ] || home_restic forget --quiet "$earlier" >/dev/null 2>&1 || true
+    # What an earlier pass saved is in this one. Where somebody holds a lock it stays for now.
+    [ -z "$earlier" ] || home_restic forget --quiet "$earlier" >/dev/null 2>&1 || superseded="$superseded $earlier"
     took=$(($(date +%s) - pass_started))
     added=$((added + $(number data_added)))
     wrong=$(examine_snapshot "$snapshot")
@@ -282,6 +293,8 @@ backup() {
     fail "more than half of the jobs are gone: $items now, $former in the snapshot before" "snapshot $snapshot is kept and so are all earlier ones; if it is meant so, run: npm run backup -- --accept-shrink"
   fi
   proven=yes
+  # shellcheck disable=SC2086
+  [ -z "$superseded" ] || home_restic forget --quiet $superseded >/dev/null 2>&1 || say "these of earlier passes are still there:$superseded"
   retain home
   [ "$suspects" -lt 4 ] || retain suspect
   say "snapshot $snapshot is good: $items jobs and folders, $builds builds"
@@ -390,7 +403,8 @@ restore_job() {
   wrong=$(examine_folder "$staged")
   [ -z "$wrong" ] || fail "build numbers would be given twice: $wrong"
   # Builds that ran since the snapshot used numbers up; they are not given again.
-  was=$(tr -dc 0-9 2>/dev/null <"$3/$folder/nextBuildNumber" || true)
+  # A run that was killed between the two renames left the number with the former folder.
+  was=$(cat "$3/$folder/nextBuildNumber" "$3"/.replaced/*/"$folder"/nextBuildNumber 2>/dev/null | tr -dc '0-9\n' | sort -n | tail -n 1)
   now=$(tr -dc 0-9 2>/dev/null <"$staged/$folder/nextBuildNumber" || true)
   if [ -n "$was" ] && [ "$was" -gt "${now:-0}" ]; then echo "$was" >"$staged/$folder/nextBuildNumber"; fi
   aside=$3/.replaced/$(date -u +%Y%m%dT%H%M%SZ)/$folder

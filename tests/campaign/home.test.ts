@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { ended, hashes, Home, killHard } from "./home";
 
 /** Faults against home.sh and a real restic, on this machine's own disk. Needs restic (0.14 or later) and root. */
@@ -199,6 +199,23 @@ test("a home whose numbers are behind fails, is named, and does not become the l
   expect((JSON.parse((await home.run(["snapshots"])).output.split("\n").find((l) => l.startsWith("["))!) as { short_id: string; tags: string[] }[]).filter((s) => s.tags.includes("home")).map((s) => s.short_id)).toEqual([before.snapshot]);
 });
 
+test("such a snapshot does not become the latest either while somebody else reads the repository", async () => {
+  home.build("sound", 4);
+  const before = await good();
+  home.build("behind", 9);
+  home.write("jobs/behind/nextBuildNumber", "5\n");
+  // Holds a lock until its input ends.
+  const reader = spawn("restic", ["backup", "--stdin", "--host", "elsewhere"], { env: { ...home.env, RESTIC_CACHE_DIR: path.join(home.root, "other-cache") }, stdio: "pipe" });
+  const gone = ended(reader);
+  while (!fs.existsSync(path.join(home.repository, "locks")) || fs.readdirSync(path.join(home.repository, "locks")).length === 0) await sleep(50);
+  const failing = backup({ LOCK_PAUSE: "1" });
+  await sleep(8000);
+  reader.stdin.end();
+  await gone;
+  expect((await failing).result.message).not.toMatch(/could not be marked/);
+  expect((JSON.parse((await home.run(["snapshots"])).output.split("\n").find((l) => l.startsWith("["))!) as { short_id: string; tags?: string[] }[]).filter((s) => s.tags?.includes("home")).map((s) => s.short_id)).toEqual([before.snapshot]);
+});
+
 test("an empty volume is not saved, and a home that lost most of its jobs pushes nothing out", async () => {
   for (let i = 0; i < 6; i++) home.build(`job${i}`, 1);
   await good();
@@ -315,6 +332,13 @@ test("one job comes back with its builds; numbers used since are not given again
   expect(fs.readFileSync(path.join(job, "nextBuildNumber"), "utf8")).toBe("4\n");
   expect(hashes(path.join(home.home, "jobs/a"))).toEqual(others);
   expect([...hashes(path.join(home.home, ".replaced")).keys()].some((name) => name.endsWith("jobs/folder/jobs/b/builds/3/log"))).toBe(true);
+  // As if killed between the two renames of a second run.
+  fs.renameSync(job, path.join(fs.mkdtempSync(path.join(home.home, ".replaced", "20260101T000000Z")), "b"));
+  const [kept] = fs.readdirSync(path.join(home.home, ".replaced")).filter((name) => name.startsWith("20260101"));
+  fs.mkdirSync(path.join(home.home, ".replaced", kept, "jobs/folder/jobs"), { recursive: true });
+  fs.renameSync(path.join(home.home, ".replaced", kept, "b"), path.join(home.home, ".replaced", kept, "jobs/folder/jobs/b"));
+  expect((await home.run(["restore-job", "latest", "folder/b", home.home])).code).toBe(0);
+  expect(fs.readFileSync(path.join(job, "nextBuildNumber"), "utf8")).toBe("4\n");
   expect((await home.run(["restore-job", "latest", "nobody", home.home])).output).toMatch(/has no job nobody/);
   for (const [name, code] of [["a", 0], ["folder/b", 0], ["b", 1], ["folder", 1], ["-n", 1]] as const) expect([name, (await home.run(["has-job", "latest", name])).code]).toEqual([name, code]);
 });
