@@ -92,10 +92,11 @@ async function losses() {
     await bed.cli(["restore", "--confirm"]);
     return { backup, pod, node, cluster };
   } finally {
-    await elsewhere.down();
-    await bed.down();
+    // The node first: nothing on it ends by itself any more.
     await run("kubectl", ["delete", "node", WORKER, "--ignore-not-found"], { env: ENV });
     await removeNode({ name: WORKER });
+    await elsewhere.down();
+    await bed.down();
   }
 }
 
