@@ -85,7 +85,7 @@ export function neighbourProblems(config: Wants, stack: string, seen: Neighbourh
     return "somebody else";
   };
   const view: View = { config, own, seen, foreignOwner };
-  return [nameProblems, homeProblems, nodePortProblems, storageProblems, sharedProblems].flatMap((check) => check(view));
+  return [nameProblems, homeProblems, nodePortProblems, storageProblems, ingressProblems, sharedProblems].flatMap((check) => check(view));
 }
 
 /** Names of the cluster that are another's. */
@@ -217,6 +217,18 @@ function storageProblems({ config: { storage }, seen: { storageClasses } }: View
       },
     ];
   return [];
+}
+
+/** A class that nobody serves: the Ingress would be made, and Jenkins would answer nowhere. */
+function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View): Problem[] {
+  const names = ingressClasses?.map(({ metadata }) => metadata.name);
+  if (ingress.install || !names || names.includes(ingress.className)) return [];
+  return [
+    {
+      key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.install is false`,
+      fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.install true",
+    },
+  ];
 }
 
 /** What the cluster would let two environments share without a word: a host name, a folder of caches, a folder of backups. */

@@ -257,8 +257,6 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
     ...judgeNames(neighbourProblems(config, stack, seen)),
     judgeDefaultClass(seen.storageClasses.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
   );
-  if (!config.ingress.install && !seen.ingressClasses.some(({ metadata }) => metadata.name === config.ingress.className))
-    lines.push(line("fail", "IngressClass", "cluster", `${config.ingress.className} does not exist`, "install that ingress controller, or set ingress.install to true"));
 
   const perNode = await Promise.all(
     nodes.map(async ({ metadata: { name }, status }): Promise<Line[]> => {

@@ -100,6 +100,7 @@ test.each<[string, Record<string, unknown>, (seen: Required<Neighbourhood>) => v
   ["one cache folder", { agentCache: { path: "/var/cache/build-platform" } }, () => undefined, ["agentCache.path"], /DaemonSet jenkins-agents\/agent-cache keeps/],
   ["a class without a provisioner", {}, (seen) => (seen.storageClasses = []), ["storageInstall"], /no other StorageClass of openebs\.io\/local/],
   ["a class that is missing", { storageInstall: "none" }, () => undefined, ["storageClass"], /^team-b$/],
+  ["an ingress class that is missing", { ingress: { install: false, className: "traefik" } }, () => undefined, ["ingress.className"], /^traefik$/],
   ["agents' namespace of another as its own", { namespace: "jenkins-agents" }, () => undefined, ["namespace"], /^Namespace jenkins-agents of stack a$/],
   ["a range that no environment widened", { ingress: { namespace: "edge", className: "edge", httpNodePort: 8080, httpsNodePort: 8443 } }, (seen) => (seen.apiServers[0].spec.containers[0].command = ["kube-apiserver"]), ["nodePortRange"], /API server on cp-1 allows 30000-32767, without 8080 and 8443/],
 ])("%s", (_, further, change, keys, found) => {
