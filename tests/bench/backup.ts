@@ -107,8 +107,8 @@ async function main(): Promise<void> {
   saveBench(
     "backup",
     {
-      title: "Backup and restore of jenkins_home: home.sh (restic) beside tar | tar",
-      ways: ["home.sh", "tar | tar"],
+      title: "Backup and restore of jenkins_home: home.sh (restic) beside tar to tar",
+      ways: ["home.sh", "tar to tar"],
       rows: [
         { what: "first backup", seconds: disk.first },
         { what: "backup after 1 % changed", seconds: disk.second },
