@@ -243,14 +243,11 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   interface NodeItem extends Item {
     status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[] };
   }
-  interface ServiceItem extends Item {
-    spec: { ports?: { nodePort?: number }[] };
-  }
-  const [nodes, services, leases, seen] = await Promise.all([
-    list<NodeItem>("nodes"), list<ServiceItem>("services", "--all-namespaces"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
+  const [nodes, leases, seen] = await Promise.all([
+    list<NodeItem>("nodes"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
     Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),
   ]);
-  const holders = new Map(services.flatMap(({ metadata, spec }) => (spec.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [[nodePort, `${metadata.namespace}/${metadata.name}`] as const] : []))));
+  const holders = new Map(seen.services.flatMap(({ metadata, spec }) => (spec?.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [[nodePort, `${metadata.namespace}/${metadata.name}`] as const] : []))));
   const wanted = Number(quantityMillis(config.storage.size) / 1000n);
 
   lines.push(
