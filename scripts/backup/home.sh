@@ -67,6 +67,9 @@ if [ -z "${HOME_SH_GENTLE:-}" ] && [ "${1:-}" = backup ]; then
   exec $gentle sh "$0" "$@"
 fi
 
+# What restic said in a file, as one line: its error, for the last line is often the repository's address only.
+said() { { grep -m 1 '^Fatal' "$1" || grep -v '^$' "$1" | tail -n 1; } | cut -c 1-300; }
+
 # $1 name of the repository for people; restic's words are in open.err. Fails if it was the password.
 no_wrong_password() {
   ! grep -qi 'wrong password\|no key found' "$WORK_DIR/open.err" ||
@@ -77,13 +80,12 @@ no_wrong_password() {
 # repository where nothing is there yet.
 open_repository() {
   if snapshots=$("$1" snapshots --no-lock --json --host "$HOST" 2>"$WORK_DIR/open.err"); then return; fi
-  # The last line is the repository's address only.
-  problem=$({ grep -m 1 '^Fatal' "$WORK_DIR/open.err" || grep -v '^$' "$WORK_DIR/open.err" | tail -n 1; } | cut -c 1-300)
+  problem=$(said "$WORK_DIR/open.err")
   no_wrong_password "$2"
   # A share that is not mounted looks like an empty folder; a new repository there would hide the loss.
   [ ! -s "${STATUS_DIR:-/nonexistent}/snapshot" ] || fail "the $2 repository is gone, or cannot be reached: $problem" \
     "snapshot $(cat "$STATUS_DIR/snapshot") was saved before, so no new one is made; for a new repository on purpose: kubectl -n NAMESPACE delete configmap jenkins-backup-status && pulumi up --refresh"
-  "$1" init >/dev/null 2>"$WORK_DIR/init.err" || fail "the $2 repository cannot be opened: $problem" "nor made: $(grep -v '^$' "$WORK_DIR/init.err" | tail -n 1 | cut -c 1-300)"
+  "$1" init >/dev/null 2>"$WORK_DIR/init.err" || fail "the $2 repository cannot be opened: $problem" "nor made: $(said "$WORK_DIR/init.err")"
   say "made the $2 repository"
   snapshots='[]'
 }
@@ -174,7 +176,7 @@ backup_keys() {
   for file in secrets/master.key secret.key; do [ ! -f "$file" ] || set -- "$@" "$file"; done
   case "$snapshots" in *"\"sha256=$sum\""*) return 0 ;; esac
   key_restic backup --quiet --host "$HOST" --tag keys --tag "sha256=$sum" "$@" >"$WORK_DIR/keys.out" 2>&1 ||
-    fail "the keys could not be saved: $(grep -v '^$' "$WORK_DIR/keys.out" | tail -n 1 | cut -c 1-300)"
+    fail "the keys could not be saved: $(said "$WORK_DIR/keys.out")"
   say "saved the keys of this home"
 }
 
@@ -207,7 +209,7 @@ retain() {
     return 0
   fi
   forget "$1" || { home_restic unlock >/dev/null 2>&1 && forget "$1"; } || {
-    grep -qi lock "$WORK_DIR/forget.err" || fail "retention failed: $(grep -v '^$' "$WORK_DIR/forget.err" | tail -n 1 | cut -c 1-300)" "the new snapshot is whole; run the backup again when the cause is mended"
+    grep -qi lock "$WORK_DIR/forget.err" || fail "retention failed: $(said "$WORK_DIR/forget.err")" "the new snapshot is whole; run the backup again when the cause is mended"
     note="retention postponed: $(grep -i lock "$WORK_DIR/forget.err" | head -n 1 | cut -c 1-160)"
     say "$note"
   }
@@ -222,7 +224,7 @@ forget() {
 write_result() {
   status=$?
   if [ "$status" != 0 ] && [ -n "$snapshot" ] && [ "$proven" = no ] && ! mark_suspect; then
-    FAILURE="${FAILURE:-stopped with exit code $status}; snapshot $snapshot could not be marked as suspect ($(tail -n 1 "$WORK_DIR/tag.err" | cut -c 1-160)): until it is, latest may mean it"
+    FAILURE="${FAILURE:-stopped with exit code $status}; snapshot $snapshot could not be marked as suspect ($(said "$WORK_DIR/tag.err")): until it is, latest may mean it"
   fi
   [ "$status" = 0 ] && state=ok || state=failed
   message=$(printf '%s' "${FAILURE:-$note}" | tr -d '"\\\n\t' | cut -c 1-600)
@@ -305,7 +307,7 @@ backup() {
 # that names no keys gets the newest.
 restore_keys() {
   keys=$(key_restic snapshots --no-lock --json --host "$HOST" --tag keys 2>"$WORK_DIR/open.err") ||
-    fail "the key repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-200)"
+    fail "the key repository cannot be opened: $(said "$WORK_DIR/open.err")"
   if [ "$keys" = "[]" ]; then say "no keys were ever saved"; return 0; fi
   sum=$(home_restic snapshots --no-lock --json "$2" | sed -n 's/.*"keys=\([0-9a-f]*\)".*/\1/p')
   tags=keys
@@ -327,7 +329,7 @@ list_snapshots() {
 restore() {
   [ -d "$2" ] || fail "the folder $2 is missing"
   home_restic snapshots --no-lock --json --host "$HOST" --tag home >"$WORK_DIR/known" 2>"$WORK_DIR/open.err" ||
-    fail "the home repository cannot be opened: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-300)" "see that it can be reached and that its password is the right one"
+    fail "the home repository cannot be opened: $(said "$WORK_DIR/open.err")" "see that it can be reached and that its password is the right one"
   sparse=
   ! home_restic help restore | grep -q -- --sparse || sparse=--sparse
   wanted=$1
@@ -386,7 +388,7 @@ folder_of_job() { printf '/%s\n' "$1" | sed 's|/|/jobs/|g; s|^/||'; }
 
 has_job() {
   folder=$(folder_of_job "$2")
-  home_restic ls --no-lock "$1" "/$folder" >"$WORK_DIR/listing" 2>"$WORK_DIR/open.err" || fail "snapshot $1 cannot be read: $(tail -n 1 "$WORK_DIR/open.err" | cut -c 1-200)"
+  home_restic ls --no-lock "$1" "/$folder" >"$WORK_DIR/listing" 2>"$WORK_DIR/open.err" || fail "snapshot $1 cannot be read: $(said "$WORK_DIR/open.err")"
   grep -qxF "/$folder/config.xml" "$WORK_DIR/listing" || fail "snapshot $1 has no job $2" "$NAMES_OF_JOBS"
 }
 NAMES_OF_JOBS="the names of jobs are those of the folders below jobs; a job in a folder is written FOLDER/JOB"
