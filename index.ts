@@ -10,7 +10,7 @@ import { OpenEbsStorage } from "./components/openebs-storage";
 import { nodePortsLabel } from "./components/ownership";
 import { refusal } from "./components/refusal";
 import { explain, loadConfig, publicPort } from "./config";
-import { preflight } from "./preflight";
+import { preflight } from "./checks/preflight";
 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {

@@ -70,7 +70,7 @@ export interface AgentImagesArgs {
   found?: Record<string, ImageState>;
 }
 
-/** Goes into every content hash: raise it when scripts/build-image.sh makes a different image of the same content. */
+/** Goes into every content hash: raise it when scripts/images/build-image.sh makes a different image of the same content. */
 const recipe = 1;
 
 /** Above this many files a preview names folders instead of files. */
@@ -395,7 +395,7 @@ const repository = (registry: RegistryArgs, name: string): string => [registry.h
 const buildNamespace = "image-builds";
 
 /** The script that the command resources run, relative to the project (the folder in which Pulumi starts the provider). */
-const script = "scripts/build-image.sh";
+const script = "scripts/images/build-image.sh";
 
 /** A registry log-in in plain text, for what the program itself asks a registry. */
 export interface Login {
@@ -475,7 +475,7 @@ function run(file: string, args: string[], environment: Record<string, string>):
   });
 }
 
-/** The environment that scripts/build-image.sh reads, without credentials. Everything in it decides whether the image is built again. */
+/** The environment that scripts/images/build-image.sh reads, without credentials. Everything in it decides whether the image is built again. */
 export function imageEnvironment(name: string, content: ImageContent, args: AgentImagesArgs): Record<string, string> {
   const spec = args.images[name];
   return {

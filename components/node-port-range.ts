@@ -76,7 +76,7 @@ export interface NodeState {
   state: string;
 }
 
-const script = fs.readFileSync(path.join(__dirname, "..", "scripts", "node-port-range.sh"), "utf8");
+const script = fs.readFileSync(path.join(__dirname, "..", "scripts/node-port-range/node-port-range.sh"), "utf8");
 
 /** Beyond the script's own time-outs: 300 s for the change and 300 s for putting it back. */
 const timeout = "15m";
@@ -163,7 +163,7 @@ const inForce = (range: string) => `${range} in force`;
 
 /**
  * Sets the API server's node-port range on every control-plane node, one node after the other, by
- * scripts/node-port-range.sh; destroying it puts back what each node had before.
+ * scripts/node-port-range/node-port-range.sh; destroying it puts back what each node had before.
  *
  * Each run of the program inspects the nodes (read-only, also at preview). A node on which the range is
  * not in force, whoever changed it, has a new mark, which makes its command resource due for an update.

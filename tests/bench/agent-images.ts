@@ -14,7 +14,7 @@ import { median, saveBench, seconds, type Bench } from "./table";
  * machine), again with what the machine then has, with one file changed, both at once, and what an unchanged stack pays on
  * `up`. Needs the sandbox.
  */
-const script = path.join(REPO, "scripts/build-image.sh");
+const script = path.join(REPO, "scripts/images/build-image.sh");
 const prefix = `bench-${process.pid}`;
 
 const bases = {
@@ -123,7 +123,7 @@ async function main(): Promise<void> {
     await run("bash", ["-c", `grep -o ' ${folder}[^ ]*' /proc/mounts | xargs -r umount -l`], { allowFailure: true });
     fs.rmSync(folder, { recursive: true, force: true });
     // The registry's copies go, too.
-    await run(path.join(REPO, "scripts/clean-images.sh"), ["--registry", `${REGISTRY}/${prefix}`, "--insecure", "--no-cluster", ...Object.keys(args)], { allowFailure: true });
+    await run(path.join(REPO, "scripts/images/clean-images.sh"), ["--registry", `${REGISTRY}/${prefix}`, "--insecure", "--no-cluster", ...Object.keys(args)], { allowFailure: true });
   }
 }
 

@@ -7,7 +7,7 @@ import { REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result, type RunOptions } from "../../sandbox/shell";
 import { ENV } from "./sandbox";
 
-export const script = path.join(REPO, "scripts/build-image.sh");
+export const script = path.join(REPO, "scripts/images/build-image.sh");
 
 /** Debian's real registry on loopback, with data that a test may take away. */
 export class Registry {

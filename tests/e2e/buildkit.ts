@@ -20,7 +20,7 @@ export async function ensureBuildkitImage(): Promise<string> {
     const fixture = path.join(REPO, "tests/fixtures/buildkit");
     for (const file of fs.readdirSync(fixture)) fs.copyFileSync(path.join(fixture, file), path.join(context, file));
     for (const file of ["buildkitd", "buildctl"]) fs.copyFileSync(path.join(binaries, file), path.join(context, file));
-    await run(path.join(REPO, "scripts/build-image.sh"), ["--repository", `${REGISTRY}/${repository}`, "--tag", tag, "--context", context, "--dockerfile", "Containerfile", "--arg", `BASE=${REGISTRY}/library/debian:bookworm-slim`, "--insecure"], {
+    await run(path.join(REPO, "scripts/images/build-image.sh"), ["--repository", `${REGISTRY}/${repository}`, "--tag", tag, "--context", context, "--dockerfile", "Containerfile", "--arg", `BASE=${REGISTRY}/library/debian:bookworm-slim`, "--insecure"], {
       env: { ...process.env, BUILD_IMAGE_STORAGE: `${context}-storage` },
     });
   } finally {

@@ -5,9 +5,9 @@ import * as path from "node:path";
 import { parse } from "yaml";
 import { installPackages } from "../../sandbox/cluster/packages";
 import { REPO, SSH_KEY, STATE } from "../../sandbox/paths";
-import { htmlPage, type Facts } from "../../scripts/status";
-import { renderStack } from "../../scripts/render";
-import { objectPath } from "../../scripts/diff";
+import { htmlPage, type Facts } from "../../cli/status";
+import { renderStack } from "../../cli/render";
+import { objectPath } from "../../cli/diff";
 import { ENV, ensurePlatform, jenkins, NODE, pulumi, STACK } from "./sandbox";
 
 jest.setTimeout(900_000);
@@ -20,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 const npm = (script: string, args: string[], input = "", cwd = REPO) => {
-  const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(REPO, "scripts", `${script}.ts`), ...args], { cwd, env: ENV, input, encoding: "utf8" });
+  const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(REPO, "cli", `${script}.ts`), ...args], { cwd, env: ENV, input, encoding: "utf8" });
   return { ...ended, text: ended.stdout + ended.stderr };
 };
 

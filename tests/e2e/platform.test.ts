@@ -110,7 +110,7 @@ describe("the platform on a live cluster", () => {
     } finally {
       await deleteJob(job);
       await waitFor("the agents' pods to be gone", 120, async () => (await agentPods()).length === 0);
-      await run("scripts/build-image.sh", ["--delete", "--repository", tag.split(":latest")[0], "--tag", "latest", "--insecure"], { cwd: REPO, env: ENV, allowFailure: true });
+      await run("scripts/images/build-image.sh", ["--delete", "--repository", tag.split(":latest")[0], "--tag", "latest", "--insecure"], { cwd: REPO, env: ENV, allowFailure: true });
     }
   });
 
@@ -157,7 +157,7 @@ describe("the platform on a live cluster", () => {
       expect(pod.spec.containers.filter((container) => container.securityContext?.privileged)).toEqual([]);
     } finally {
       await setCloud(name);
-      await run("scripts/build-image.sh", ["--delete", "--repository", repository, "--tag", "latest", "--insecure"], { cwd: REPO, env: ENV, allowFailure: true });
+      await run("scripts/images/build-image.sh", ["--delete", "--repository", repository, "--tag", "latest", "--insecure"], { cwd: REPO, env: ENV, allowFailure: true });
     }
   });
 

@@ -9,7 +9,7 @@ import { environment } from "../../sandbox/environment";
 import { KUBECONFIG, REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result, type RunOptions } from "../../sandbox/shell";
 
-export { jobXml } from "../../scripts/jenkins";
+export { jobXml } from "../../cli/jenkins";
 export { waitFor } from "../../sandbox/shell";
 
 /** Another cluster than the sandbox's may be tested, such as kind's in .github/workflows/kind-e2e.yml: E2E_STACK names its stack. */

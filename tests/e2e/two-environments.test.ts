@@ -50,7 +50,7 @@ async function jobFiles(): Promise<string> {
 }
 
 const script = (name: string, ...args: string[]) =>
-  run(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(REPO, "scripts", `${name}.ts`), ...args], { cwd: REPO, env: ENV, allowFailure: true });
+  run(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(REPO, "cli", `${name}.ts`), ...args], { cwd: REPO, env: ENV, allowFailure: true });
 const images = async (stack: string) => JSON.parse((await pulumi(["stack", "output", "agentImages", "--stack", stack, "--json"])).stdout) as Record<string, string>;
 
 let before: Record<string, string>;

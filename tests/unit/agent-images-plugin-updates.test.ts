@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import fc from "fast-check";
-import { compareVersions, findings, loadUpdateCenter, main, parsePins, updatedText, type UpdateCenter } from "../../scripts/plugin-updates";
+import { compareVersions, findings, loadUpdateCenter, main, parsePins, updatedText, type UpdateCenter } from "../../tools/plugin-updates";
 
 const center: UpdateCenter = {
   plugins: { git: { version: "5.11.0" }, kubernetes: { version: "4540.v612369217f87" }, old: { version: "1.9" } },

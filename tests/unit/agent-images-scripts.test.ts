@@ -8,7 +8,7 @@ import { digestOf, RegistryStandIn } from "./agent-images-registry";
 // Each test starts some dozens of programs, which a busy machine does slowly.
 jest.setTimeout(30_000);
 
-const scripts = path.resolve(__dirname, "../../scripts");
+const scripts = path.resolve(__dirname, "../../scripts/images");
 const registry = new RegistryStandIn();
 let folder: string;
 
@@ -451,7 +451,7 @@ describe("prepareImages", () => {
     images: { "maven-dind": { context: path.join(folder, "context"), args: { BASE_IMAGE: base } } },
   });
   const cwd = process.cwd();
-  beforeEach(() => process.chdir(path.resolve(scripts, "..")));
+  beforeEach(() => process.chdir(path.resolve(scripts, "../..")));
   afterEach(() => process.chdir(cwd));
 
   test("pins a base image given by tag, leaves one given by digest, and looks for the built image", async () => {

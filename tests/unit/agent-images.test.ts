@@ -249,7 +249,7 @@ describe("AgentImages", () => {
     expect(await promiseOf(images.references["gradle-dind"])).toBe(`10.88.0.1:5000/build-platform/gradle-dind@${digest}`);
     expect(commands().map((c) => c.name).sort()).toEqual(["images-gradle-dind", "images-maven-dind"]);
     const [command] = commands();
-    expect(command.inputs.create).toBe("scripts/build-image.sh");
+    expect(command.inputs.create).toBe("scripts/images/build-image.sh");
     expect(command.inputs.environment).toEqual({
       IMAGE_NAME: "maven-dind",
       IMAGE_REPOSITORY: "10.88.0.1:5000/build-platform/maven-dind",
@@ -297,7 +297,7 @@ describe("AgentImages", () => {
   test("deletes from the registry on destroy only if told so", async () => {
     const images = new AgentImages("images", args({ deleteOnDestroy: true }));
     await promiseOf(images.references["maven-dind"]);
-    expect(commands()[0].inputs.delete).toBe("scripts/build-image.sh --delete");
+    expect(commands()[0].inputs.delete).toBe("scripts/images/build-image.sh --delete");
   });
 
   test("gives an image that the registry lost a reason to be built, and no other", async () => {

@@ -1,5 +1,5 @@
-import { architecture, conversation, parts, wrapped } from "../../scripts/architecture";
-import type { Rendered } from "../../scripts/render";
+import { architecture, conversation, parts, wrapped } from "../../tools/architecture";
+import type { Rendered } from "../../cli/render";
 
 const of = (name: string, after: string[] = []) => ({ component: { name, instance: name.toLowerCase(), after }, protect: false });
 const metadata = (name: string, namespace?: string) => ({ name, ...(namespace && { namespace }) });

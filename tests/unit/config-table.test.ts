@@ -3,8 +3,8 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import Ajv from "ajv";
 import { parse } from "yaml";
-import { architectureFile, configTable, generated, schemaComment, schemaFile, withTable } from "../../scripts/docs";
-import { root } from "../../scripts/render";
+import { architectureFile, configTable, generated, schemaComment, schemaFile, withTable } from "../../tools/docs";
+import { root } from "../../cli/render";
 
 const read = (file: string) => fs.readFileSync(path.join(root, file), "utf8");
 const declared = parse(read("Pulumi.yaml")).config;

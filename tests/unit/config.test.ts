@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 import * as pulumi from "@pulumi/pulumi";
 import { explain, parseConfig, PlatformConfig, Problem, rangeProblem } from "../../config";
 import upstream from "../../images/upstream.json";
-import { parsePins } from "../../scripts/plugin-updates";
+import { parsePins } from "../../tools/plugin-updates";
 import { defaults, environment, hostKey, privateKey, schema, stackConfig, valueOf } from "./mocks";
 
 const node = { name: "control-plane-1", host: "192.0.2.10", hostKey };

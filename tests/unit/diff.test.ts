@@ -2,8 +2,8 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { stringify } from "yaml";
-import { compare, dataRisks, dataSteps, objectPath, previewProblem, resourceText } from "../../scripts/diff";
-import { offlineConfig, renderStack, root, type Rendered } from "../../scripts/render";
+import { compare, dataRisks, dataSteps, objectPath, previewProblem, resourceText } from "../../cli/diff";
+import { offlineConfig, renderStack, root, type Rendered } from "../../cli/render";
 
 /** The program is loaded and run in a process of its own. */
 jest.setTimeout(300_000);

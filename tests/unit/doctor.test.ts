@@ -3,9 +3,9 @@ import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as path from "node:path";
 import { parseConfig } from "../../config";
-import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../scripts/doctor";
-import { root } from "../../scripts/render";
-import type { Stack } from "../../scripts/stack";
+import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
+import { root } from "../../cli/render";
+import type { Stack } from "../../cli/stack";
 import { environment, stackConfig } from "./mocks";
 
 const own = "ingress-nginx/ingress-nginx-controller";
@@ -162,7 +162,7 @@ test("the table shows what to mend last, with the fix and totals", () => {
 });
 
 describe("its arguments", () => {
-  const doctor = (...args: string[]) => spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/doctor.ts"), ...args], { cwd: root, encoding: "utf8" });
+  const doctor = (...args: string[]) => spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "cli/doctor.ts"), ...args], { cwd: root, encoding: "utf8" });
 
   test("--help is help and no stack", () => {
     expect(doctor("--help")).toMatchObject({ status: 0, stdout: expect.stringMatching(/^npm run doctor -- \[STACK\]/), stderr: "" });

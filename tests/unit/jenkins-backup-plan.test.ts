@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import {
   age, ahead, boundClaim, claimAsWritten, emptyClaim, freshClaim, type Journal, jobFromCron, type KubernetesObject, mounts, parseArguments, parseSnapshots, PHASES, pickSnapshot, pulumiManager, quote,
   resticJob, review, standing, UsageError,
-} from "../../scripts/backup/plan";
+} from "../../cli/backup-plan";
 import { spawnSync } from "node:child_process";
 
 describe("command line", () => {

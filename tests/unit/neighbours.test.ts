@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../../components/ownership";
 import { parseConfig, type PlatformConfig } from "../../config";
-import { neighbourPaths, neighbourProblems, servedRange, type Neighbourhood } from "../../neighbours";
+import { neighbourPaths, neighbourProblems, servedRange, type Neighbourhood } from "../../checks/neighbours";
 import { environment, stackConfig } from "./mocks";
 
 const parse = (further: Record<string, unknown>): PlatformConfig => {

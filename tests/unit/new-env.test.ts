@@ -4,9 +4,9 @@ import * as os from "node:os";
 import * as path from "node:path";
 import Ajv from "ajv";
 import { parse } from "yaml";
-import { configProblems, fingerprint, nameProblem, stackConfig, type Answers } from "../../scripts/new-env";
-import { schemaComment, schemaFile } from "../../scripts/docs";
-import { root } from "../../scripts/render";
+import { configProblems, fingerprint, nameProblem, stackConfig, type Answers } from "../../cli/new-env";
+import { schemaComment, schemaFile } from "../../tools/docs";
+import { root } from "../../cli/render";
 
 jest.setTimeout(120_000);
 
@@ -24,7 +24,7 @@ beforeEach(() => {
 afterEach(() => fs.rmSync(folder, { recursive: true }));
 
 const run = (args: string[], input = "") =>
-  spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/new-env.ts"), ...args], { cwd: folder, input, encoding: "utf8" });
+  spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "cli/new-env.ts"), ...args], { cwd: folder, input, encoding: "utf8" });
 const written = (name: string) => fs.readFileSync(path.join(folder, `Pulumi.${name}.yaml`), "utf8");
 const options = () => [
   "--domain", "ci.example.com", "--context", "admin@prod", "--registry", "registry.example.com:5000", "--storage-size", "50Gi", "--tls-issuer", "letsencrypt",

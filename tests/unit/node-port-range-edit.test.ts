@@ -1,5 +1,5 @@
 /**
- * The manifest editor inside scripts/node-port-range.sh against a YAML parser: thousands of generated
+ * The manifest editor inside scripts/node-port-range/node-port-range.sh against a YAML parser: thousands of generated
  * manifests, edited in batches by the script's own shell and awk code.
  */
 import { execFile } from "node:child_process";
@@ -10,7 +10,7 @@ import fc from "fast-check";
 import { Document, parse, parseDocument, type ToStringOptions } from "yaml";
 import { memory } from "./node-port-range-node";
 
-const script = path.join(__dirname, "..", "..", "scripts", "node-port-range.sh");
+const script = path.join(__dirname, "..", "..", "scripts/node-port-range/node-port-range.sh");
 const RANGE = "80-32767";
 const FLAG = /^--service[-_]node[-_]port[-_]range(=|$)/;
 /** For a longer search by hand: NODE_PORT_RANGE_SEARCH=10 tries ten times as many manifests. */

@@ -1,5 +1,5 @@
 // Stand-in for a control-plane node: a folder with its files, a kubelet that follows the manifest, and
-// a kubectl that answers from files. It keeps what scripts/node-port-range.sh sees of a real node.
+// a kubectl that answers from files. It keeps what scripts/node-port-range/node-port-range.sh sees of a real node.
 import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
@@ -9,7 +9,7 @@ import { parse } from "yaml";
 /** Where thousands of small synced files cost little. */
 export const memory = fs.existsSync("/dev/shm") ? "/dev/shm" : os.tmpdir();
 
-export const SCRIPT = path.join(__dirname, "..", "..", "scripts", "node-port-range.sh");
+export const SCRIPT = path.join(__dirname, "..", "..", "scripts/node-port-range/node-port-range.sh");
 
 /** As kubeadm 1.34 writes it, shortened. */
 export const MANIFEST = `apiVersion: v1

@@ -1,4 +1,4 @@
-/** scripts/node-port-range.sh as a whole, on a fake node: waits, roll-back, memory, guards, lock, lost power. */
+/** scripts/node-port-range/node-port-range.sh as a whole, on a fake node: waits, roll-back, memory, guards, lock, lost power. */
 import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";

@@ -8,7 +8,7 @@ import { describeInspection, NodePortRange, nodePortRangeProblems, parseInspecti
 
 const hostKey = `ssh-ed25519 ${"AAAA".padEnd(68, "b")}`;
 const KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot-a-real-key\n-----END OPENSSH PRIVATE KEY-----";
-const script = fs.readFileSync(path.join(__dirname, "..", "..", "scripts", "node-port-range.sh"), "utf8");
+const script = fs.readFileSync(path.join(__dirname, "..", "..", "scripts/node-port-range/node-port-range.sh"), "utf8");
 /** Marks a secret in what the engine is sent. */
 const SECRET = "4dabf18193072939515e22adb298388d";
 

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse } from "yaml";
 import { plainSecrets, rules } from "../../policy/rules";
-import { renderStack, root, type Rendered } from "../../scripts/render";
+import { renderStack, root, type Rendered } from "../../cli/render";
 
 /** The rules over everything that the program registers for each stack file, as `pulumi preview --policy-pack policy` runs them. */
 jest.setTimeout(300_000);

@@ -5,8 +5,8 @@ import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parseConfig, type PlatformConfig } from "../../config";
-import { neighbourPaths } from "../../neighbours";
-import { inspectCluster, kubeconfigFiles, preflight, registryProblem, storageClassProblem, storageSizeProblem } from "../../preflight";
+import { neighbourPaths } from "../../checks/neighbours";
+import { inspectCluster, kubeconfigFiles, preflight, registryProblem, storageClassProblem, storageSizeProblem } from "../../checks/preflight";
 import { environment, stackConfig } from "./mocks";
 
 // Jest cannot load ES modules: the real library is bundled into a CommonJS one for it.

@@ -1,8 +1,8 @@
 import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { haveCommit, root } from "../../scripts/render";
-import { releases } from "../../scripts/releases";
+import { haveCommit, root } from "../../cli/render";
+import { releases } from "../../tools/releases";
 
 const read = (file: string) => fs.readFileSync(path.join(root, file), "utf8");
 const git = (...args: string[]) => execFileSync("git", args, { cwd: root, encoding: "utf8" });

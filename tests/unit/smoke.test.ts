@@ -1,10 +1,10 @@
 import { spawnSync } from "node:child_process";
 import * as path from "node:path";
 import type { Login } from "../../components/jenkins-master";
-import { adminAuth } from "../../scripts/jenkins";
-import { root } from "../../scripts/render";
-import type { Stack } from "../../scripts/stack";
-import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, smokeScript, type AgentPod } from "../../scripts/smoke";
+import { adminAuth } from "../../cli/jenkins";
+import { root } from "../../cli/render";
+import type { Stack } from "../../cli/stack";
+import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, smokeScript, type AgentPod } from "../../cli/smoke";
 
 describe("the front door", () => {
   const door = { address: "192.0.2.7", port: 80 };
@@ -100,6 +100,6 @@ test("a Secret of the site's own without its keys is named", async () => {
 });
 
 test("a second stack is asked about instead of being passed over", () => {
-  const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/smoke.ts"), "prod", "dev"], { cwd: root, encoding: "utf8" });
+  const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "cli/smoke.ts"), "prod", "dev"], { cwd: root, encoding: "utf8" });
   expect(ended).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining('what is "dev"?') });
 });

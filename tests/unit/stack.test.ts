@@ -1,10 +1,10 @@
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { readStack } from "../../scripts/stack";
+import { readStack } from "../../cli/stack";
 
 const project = fs.mkdtempSync(path.join(os.tmpdir(), "stack-"));
-jest.mock("../../scripts/render", () => ({ ...jest.requireActual<object>("../../scripts/render"), get root() { return project; } }));
+jest.mock("../../cli/render", () => ({ ...jest.requireActual<object>("../../cli/render"), get root() { return project; } }));
 afterAll(() => fs.rmSync(project, { recursive: true }));
 
 test("a folder that config names is looked into, as the program does", async () => {

@@ -1,8 +1,8 @@
 import { spawnSync } from "node:child_process";
 import * as path from "node:path";
 import fc from "fast-check";
-import { root } from "../../scripts/render";
-import { age, allWell, htmlPage, rangeOf, summary, terminalPage, type Facts } from "../../scripts/status";
+import { root } from "../../cli/render";
+import { age, allWell, htmlPage, rangeOf, summary, terminalPage, type Facts } from "../../cli/status";
 
 const time = new Date("2026-11-23T12:00:00Z");
 const before = (seconds: number) => new Date(time.getTime() - seconds * 1000);
@@ -100,6 +100,6 @@ describe("the range of an API server", () => {
 });
 
 test("a second stack is asked about instead of being passed over", () => {
-  const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/status.ts"), "prod", "dev"], { cwd: root, encoding: "utf8" });
+  const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "cli/status.ts"), "prod", "dev"], { cwd: root, encoding: "utf8" });
   expect(ended).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining('what is "dev"?') });
 });

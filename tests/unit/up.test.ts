@@ -3,8 +3,8 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import type { EngineEvent } from "@pulumi/pulumi/automation";
-import { root } from "../../scripts/render";
-import { expectedSeconds, phaseOf, Progress, timeLeft } from "../../scripts/up";
+import { root } from "../../cli/render";
+import { expectedSeconds, phaseOf, Progress, timeLeft } from "../../cli/up";
 
 const urn = (component: string, name: string) => `urn:pulumi:dev::build-platform::build-platform:${component}$kubernetes:core/v1:Service::${name}`;
 // Only what is read of an event.
@@ -80,7 +80,7 @@ echo "$*" >> ${calls}
 case "$1 $2" in version*) echo v3.259.0;; "stack history") echo "[]";; "stack output") echo "{}";; esac
 while [ $# -gt 0 ]; do [ "$1" != --event-log ] || echo '{"sequence":0,"timestamp":0,"summaryEvent":{"resourceChanges":{}}}' > "$2"; shift; done
 `, { mode: 0o755 });
-    const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "scripts/up.ts"), ...args], {
+    const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "cli/up.ts"), ...args], {
       cwd: root, encoding: "utf8", env: { ...process.env, PATH: `${folder}:${process.env.PATH}` },
     });
     return { ...ended, calls: fs.existsSync(calls) ? fs.readFileSync(calls, "utf8").trim().split("\n") : [] };

@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
   cat <<'HELP'
-Usage: scripts/build-image.sh --repository HOST/PATH/NAME --context FOLDER [options]
+Usage: scripts/images/build-image.sh --repository HOST/PATH/NAME --context FOLDER [options]
 
 Builds FOLDER, pushes the image and prints HOST/PATH/NAME@sha256:... (and nothing else) on standard output.
 An image whose tag is in the registry already is not built again. Every option may be given in the environment instead.
@@ -182,7 +182,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# shellcheck source=scripts/build-image-registry.sh
+# shellcheck source=scripts/images/build-image-registry.sh
 . "$(dirname "${BASH_SOURCE[0]}")/build-image-registry.sh"
 
 # need PROGRAM FIX: stops if a program is not on PATH.

@@ -1,6 +1,6 @@
 /**
  * Runs the Pulumi program of the current folder without engine, plugins, cluster or registry and prints the resources it
- * registers as JSON. Started by scripts/render.ts as a process of its own; stack and project name are its arguments, the
+ * registers as JSON. Started by cli/render.ts as a process of its own; stack and project name are its arguments, the
  * config comes on standard input.
  */
 import { createHash } from "node:crypto";
@@ -12,10 +12,14 @@ import type { RegisterResourceRequest } from "@pulumi/pulumi/proto/resource_pb";
 import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
 import { secretPlaceholder, type Rendered } from "./render";
 
+// 192.0.2.0/24 is set aside for examples (RFC 5737): it stands for the API server's addresses.
+const clusterAnswers = { preflight: async () => ({ problems: [], apiServerAddresses: ["192.0.2.1"] }) };
+
 /** Modules of the program that ask the world around it, and what they are told instead. */
 const answers: Record<string, object> = {
-  // 192.0.2.0/24 is set aside for examples (RFC 5737): it stands for the API server's addresses.
-  "./preflight": { preflight: async () => ({ problems: [], apiServerAddresses: ["192.0.2.1"] }) },
+  "./checks/preflight": clusterAnswers,
+  // Where releases up to 0.2.0 have it: the program may be a former version's.
+  "./preflight": clusterAnswers,
   // Neither pinned nor looked up: base images keep the names that config gives.
   "./components/agent-images": { inspectImages: async () => ({}), prepareImages: async (args: object) => args },
 };

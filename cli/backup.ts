@@ -6,7 +6,7 @@ import { createInterface } from "node:readline/promises";
 import {
   age, ahead, BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HELP, HOME_CLAIM, hostsOf, INVENTORY_FILE, jobFromCron, JOURNAL, type Journal, type KubernetesObject,
   MANAGER, mounts, type Options, parseArguments, parseSnapshots, type Phase, pickSnapshot, type Placement, pulumiManager, quote, resticJob, review, SAVER_SELECTOR, type Snapshot, standing, STATUS, UsageError, VERIFY_CRON,
-} from "./backup/plan";
+} from "./backup-plan";
 import { readStack } from "./stack";
 
 /**
@@ -299,7 +299,7 @@ async function importFolder(journal: Journal, cron: KubernetesObject, jobName: s
     if (problem && problem !== told) say(`   waiting: ${(told = problem)}`);
     if (found?.status.phase === "Running" && (await run("kubectl", [...target(), "exec", found.metadata.name, "--", "test", "-e", "/scratch/ready"])).code === 0) pod = found.metadata.name;
   }
-  const excludes = fs.readFileSync(path.join(__dirname, "backup/excludes.txt"), "utf8").split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  const excludes = fs.readFileSync(path.join(__dirname, "../scripts/backup/excludes.txt"), "utf8").split("\n").filter((line) => line !== "" && !line.startsWith("#"));
   // By its entries, not as ".": the volume's own folder belongs to root, and its mode and time are not ours to set.
   const entries = fs.readdirSync(folder).map((name) => `./${name}`);
   const tar = spawn("tar", ["-C", folder, "--anchored", "--wildcards", ...excludes.map((line) => `--exclude=./${line.replace("/**/", "/*/")}`), "--owner=1000", "--group=1000", "-cf", "-", ...entries], { stdio: ["ignore", "pipe", "inherit"] });
@@ -368,7 +368,7 @@ async function check(journal: Journal): Promise<void> {
   // One that a restore left which was accepted as it was says nothing about a way back.
   if (journal.kind === "rollback") await run("kubectl", exec("rm", "-f", inventory));
   else if ((await run("kubectl", exec("test", "-e", inventory))).code === 0) {
-    const ended = await run("kubectl", exec("sh", "-s", "--", inventory, "600"), fs.readFileSync(path.join(__dirname, "backup/controller-check.sh"), "utf8"));
+    const ended = await run("kubectl", exec("sh", "-s", "--", inventory, "600"), fs.readFileSync(path.join(__dirname, "../scripts/backup/controller-check.sh"), "utf8"));
     if (ended.code !== 0) throw new Error((ended.out + ended.err).trim());
     say(`   ${ended.out.trim()}`);
     await run("kubectl", exec("rm", "-f", inventory));

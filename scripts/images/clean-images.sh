@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'HELP'
-Usage: scripts/clean-images.sh --registry HOST[/PREFIX] [options] [NAME...]
+Usage: scripts/images/clean-images.sh --registry HOST[/PREFIX] [options] [NAME...]
 
 Looks at the images NAME... (default: every folder of images/ with a Dockerfile) and deletes what is not used. Kept are
   - images whose digest stands anywhere in the cluster's pods, workloads or config maps (pod templates of agents included),
@@ -63,7 +63,7 @@ case $keep in
 esac
 here=$(dirname "${BASH_SOURCE[0]}")
 if [ ${#names[@]} -eq 0 ]; then
-  for file in "$here"/../images/*/Dockerfile; do
+  for file in "$here"/../../images/*/Dockerfile; do
     if [ -f "$file" ]; then names+=("$(basename "$(dirname "$file")")"); fi
   done
 fi
@@ -71,7 +71,7 @@ if [ ${#names[@]} -eq 0 ]; then bad_input "there is no folder with a Dockerfile 
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/clean-images.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-# shellcheck source=scripts/build-image-registry.sh
+# shellcheck source=scripts/images/build-image-registry.sh
 . "$here/build-image-registry.sh"
 
 # Digests that clusters name. A cluster that cannot be asked stops everything: not knowing is no reason to delete.

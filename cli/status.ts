@@ -3,7 +3,7 @@ import { parseArgs } from "node:util";
 import { jenkinsUrl } from "../components/jenkins-master";
 import { publicPort } from "../config";
 import { reloadState } from "../components/jenkins-master/reload";
-import { servedRange, type CommandPod } from "../neighbours";
+import { servedRange, type CommandPod } from "../checks/neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
 import { columns, readStack, refuseFurther, type Stack } from "./stack";
 

@@ -2,8 +2,8 @@
  * Environments side by side on one cluster: what of the cluster another stack, or somebody else, holds already. The cluster
  * would refuse most of it half way through an update, and some not at all; here it is said before anything is made.
  */
-import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "./components/ownership";
-import { rangeEnds, type PlatformConfig, type Problem } from "./config";
+import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../components/ownership";
+import { rangeEnds, type PlatformConfig, type Problem } from "../config";
 
 /** An object as far as it is looked at. */
 export interface ClusterObject {

@@ -8,8 +8,8 @@ import * as https from "node:https";
 import * as os from "node:os";
 import * as path from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { isQuantity, quantityMillis } from "./components/quantity";
-import type { PlatformConfig, Problem } from "./config";
+import { isQuantity, quantityMillis } from "../components/quantity";
+import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "./neighbours";
 
 /** How often and for how long one answer is awaited. */

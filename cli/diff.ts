@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { stringify } from "yaml";
-import { commitOf } from "./releases";
+import { commitOf } from "../tools/releases";
 import { atCommit, renderStack, root, run, type Rendered } from "./render";
 
 const HELP = `npm run diff -- STACK [BASE [HEAD]]    what a change does to a stack's objects, without a cluster

@@ -7,7 +7,7 @@ import * as readline from "node:readline";
 import { parseArgs } from "node:util";
 import { parse, stringify } from "yaml";
 import { explain, parseConfig, type Problem } from "../config";
-import { schemaComment } from "./docs";
+import { schemaComment } from "../tools/docs";
 import { root } from "./render";
 
 const HELP = `npm run new-env -- NAME [options]    writes Pulumi.NAME.yaml for a new environment

@@ -3,15 +3,15 @@ import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
-import type { Builder, ImageSpec } from "./components/agent-images";
-import { ownMounts, ownSecretNames, secretFileName, secretNames, type AgentTemplate, type AgentVolume, type CachedTool, type DockerMode, type IngressTls, type SecretFile, type Toleration } from "./components/jenkins-master";
-import { CascInput, fragmentProblems } from "./components/jenkins-master/casc";
-import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "./components/jenkins-master/login";
-import type { ControlPlaneAccess } from "./components/node-port-range";
-import { basePathProblem, type StorageInstall } from "./components/openebs-storage";
-import { isQuantity, quantityMillis, Resources } from "./components/quantity";
-import { refusal } from "./components/refusal";
-import upstream from "./images/upstream.json";
+import type { Builder, ImageSpec } from "../components/agent-images";
+import { ownMounts, ownSecretNames, secretFileName, secretNames, type AgentTemplate, type AgentVolume, type CachedTool, type DockerMode, type IngressTls, type SecretFile, type Toleration } from "../components/jenkins-master";
+import { CascInput, fragmentProblems } from "../components/jenkins-master/casc";
+import { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, roles } from "../components/jenkins-master/login";
+import type { ControlPlaneAccess } from "../components/node-port-range";
+import { basePathProblem, type StorageInstall } from "../components/openebs-storage";
+import { isQuantity, quantityMillis, Resources } from "../components/quantity";
+import { refusal } from "../components/refusal";
+import upstream from "../images/upstream.json";
 
 /** Upstream images the platform uses; images/upstream.json says which version of each. */
 export type ImageKey = keyof typeof upstream;

@@ -3,7 +3,7 @@ import * as path from "node:path";
 import { parse, stringify } from "yaml";
 import { parseConfig } from "../config";
 import { architecture } from "./architecture";
-import { renderStack, root } from "./render";
+import { renderStack, root } from "../cli/render";
 
 /**
  * `npm run docs`: writes what is made from the program: the README's picture from the resources it registers, the README's

@@ -8,8 +8,8 @@ import { parseArgs } from "node:util";
 import type { ControlPlaneAccess } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
-import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../neighbours";
-import { registryProblem } from "../preflight";
+import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../checks/neighbours";
+import { registryProblem } from "../checks/preflight";
 import { run } from "./render";
 import { columns, readStack, refuseFurther, type Stack } from "./stack";
 

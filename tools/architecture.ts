@@ -1,5 +1,5 @@
 import { parse } from "yaml";
-import type { Rendered } from "./render";
+import type { Rendered } from "../cli/render";
 
 /**
  * docs/architecture.svg, drawn from what a stack's program registers: above, the components in the order in which they are
@@ -270,7 +270,7 @@ function conversationPart({ actors, talks }: ReturnType<typeof conversation>, to
   const titles = Object.fromEntries(Object.entries(actors).map(([key, { title }]) => [key, wrapped(title, Math.floor((boxWidth - 2 * page.pad) / page.bold))]));
   const need = (key: string) => 14 + (titles[key].length + texts[key].length) * page.line;
   const unplaced = Object.keys(actors).filter((key) => !(key in seats));
-  if (unplaced.length > 0) throw new Error(`no place in the picture for ${unplaced.join(", ")}: give it one in scripts/architecture.ts, seats`);
+  if (unplaced.length > 0) throw new Error(`no place in the picture for ${unplaced.join(", ")}: give it one in tools/architecture.ts, seats`);
   const rowHeight = [0, 1, 2].map((row) => Math.max(0, ...Object.keys(actors).filter((key) => seats[key].row === row && !seats[key].rows).map(need)));
   const space = 34;
   const rowTop = rowHeight.map((_, row) => top + rowHeight.slice(0, row).reduce((sum, height) => sum + height + space, 0));
@@ -321,7 +321,7 @@ export function architecture(resources: Rendered[]): string {
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${page.width} ${height}" width="${page.width}" height="${height}" font-family="-apple-system, 'Segoe UI', 'Noto Sans', 'Liberation Sans', Helvetica, Arial, sans-serif" font-size="13.5" fill="#1f2328" role="img" aria-labelledby="title">`,
     `<title id="title">Components of the stack, what each makes, and who talks to whom</title>`,
-    `<!-- Made by npm run docs from the resources of the program; see scripts/architecture.ts. -->`,
+    `<!-- Made by npm run docs from the resources of the program; see tools/architecture.ts. -->`,
     `<style>.s { font-size: 12.5px; font-weight: 400 } .p { font-size: 12.5px; font-weight: 600; fill: #0a4a9c } .k { fill: #4a5560 } .t { font-size: 12px; fill: #424a53 } .a { stroke: #57606a; stroke-width: 1.5; fill: none; marker-end: url(#h) }</style>`,
     `<defs><marker id="h" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#57606a"/></marker></defs>`,
     `<rect width="${page.width}" height="${height}" rx="6" fill="#ffffff"/>`,
