@@ -8,7 +8,7 @@ const HELP = `npm run up -- STACK [--yes] [--refresh]    preview, a question, an
 
 Does what \`pulumi up\` does. While it runs, a line says how far each part of the platform is and how long it may still take;
 the estimate is the stack's own former update that changed most nearly as much. --yes asks nothing; --refresh reads the
-cluster first, so that drift is mended.
+cluster first, so that drift is mended. After an update that was cut off it does so by itself: the state lags behind then.
 
 Exit code 0: done. 1: preview or update failed, or the answer was no. 2: bad arguments.
 `;
@@ -93,6 +93,11 @@ export function timeLeft(expected: number | undefined, elapsed: number): string 
   return left < 90 ? `about ${Math.ceil(left / 5) * 5} s left` : `about ${Math.ceil(left / 60)} min left`;
 }
 
+/** What a former update was at work on when it was cut off, as its state still says: "updating jenkins-controller". */
+export function cutOff(deployment: { pending_operations?: { type: string; resource: { urn: string } }[] | null } | undefined): string[] {
+  return (deployment?.pending_operations ?? []).map(({ type, resource }) => `${type} ${resource.urn.split("::").pop()}`);
+}
+
 async function agreed(): Promise<boolean> {
   if (!process.stdin.isTTY) throw new Error("nobody can be asked here; --yes updates without a question");
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
@@ -109,7 +114,6 @@ async function main(args: string[]): Promise<void> {
   if (!stackNames().includes(name)) throw new Error(`there is no Pulumi.${name}.yaml; npm run new-env ${name} makes one`);
 
   const say = (text: string) => process.stderr.write(`${text}\n`);
-  const shown = { color: process.stdout.isTTY ? ("always" as const) : ("never" as const), onOutput: (text: string) => void process.stdout.write(text), onError: (text: string) => void process.stderr.write(text), refresh: values.refresh };
   // Its own words have been shown already, and it ends with them.
   const failed = () => void (process.exitCode = 1);
 
@@ -117,6 +121,14 @@ async function main(args: string[]): Promise<void> {
   // Every command names its stack. Selected or made here, it would be what a later `pulumi destroy` without a name takes.
   workspace.selectStack = async () => undefined;
   const stack = await Stack.select(name, workspace);
+  const lost = cutOff((await stack.exportStack()).deployment);
+  if (lost.length > 0) say(`--- a former update was cut off while ${lost.join(", ")}: what it did is not in the state, so the cluster is read first`);
+  const shown = {
+    color: process.stdout.isTTY ? ("always" as const) : ("never" as const),
+    onOutput: (text: string) => void process.stdout.write(text),
+    onError: (text: string) => void process.stderr.write(text),
+    refresh: values.refresh || lost.length > 0,
+  };
   const progress = new Progress();
   const previewed = await stack.preview({ ...shown, diff: false, onEvent: (event) => progress.plan(event) }).catch(failed);
   if (!previewed) return;

@@ -1,4 +1,4 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -8,7 +8,7 @@ import { REPO, SSH_KEY, STATE } from "../../sandbox/paths";
 import { htmlPage, type Facts } from "../../cli/status";
 import { renderStack } from "../../cli/render";
 import { objectPath } from "../../cli/diff";
-import { ENV, ensurePlatform, jenkins, NODE, pulumi, STACK } from "./sandbox";
+import { ENV, ensurePlatform, jenkins, kubectl, NODE, pulumi, STACK, waitFor } from "./sandbox";
 
 jest.setTimeout(900_000);
 
@@ -51,6 +51,25 @@ test("status knows controller, volume and node ports, and says that the sandbox 
   expect(ended.stdout).toMatch(/^ +queue +/m);
   expect(ended.stdout).toMatch(/^ +node-port range +80-32767 on 1 control-plane node$/m);
   expect(fs.readFileSync(file, "utf8")).toContain("80-32767 on 1 control-plane node");
+});
+
+test("up after an update that was killed reads the cluster first and leaves state and cluster alike", async () => {
+  const lasting = copyOfProject();
+  const file = path.join(lasting, `Pulumi.${STACK}.yaml`);
+  const before = fs.readFileSync(file, "utf8");
+  fs.writeFileSync(file, before.replace(/(limits: \{memory: )1536Mi/, "$11600Mi"));
+  const killed = spawn("pulumi", ["up", "--stack", STACK, "--yes", "--skip-preview", "--non-interactive"], { cwd: lasting, env: ENV, stdio: "ignore" });
+  const memory = () => kubectl(["-n", "jenkins", "get", "deployment", "jenkins", "-o", "jsonpath={.spec.template.spec.containers[0].resources.limits.memory}"]);
+  await waitFor("the controller's new limit in the cluster", 180, async () => (await memory()) === "1600Mi");
+  const gone = new Promise((resolve) => killed.once("exit", resolve));
+  killed.kill("SIGKILL");
+  await gone;
+  await pulumi(["cancel", "--stack", STACK, "--yes"], { allowFailure: true });
+  const ended = npm("up", [STACK, "--yes"]);
+  expect(ended.text).toMatch(/a former update was cut off while updating .*jenkins-controller/);
+  expect(ended.status).toBe(0);
+  expect(await memory()).toBe("1536Mi");
+  expect(npm("up", [STACK, "--yes"]).text).not.toContain("cut off");
 });
 
 test("up says how far it is, and that an unchanged platform has nothing to do", () => {

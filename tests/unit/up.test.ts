@@ -4,7 +4,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import type { EngineEvent } from "@pulumi/pulumi/automation";
 import { root } from "../../cli/render";
-import { expectedSeconds, phaseOf, Progress, timeLeft } from "../../cli/up";
+import { cutOff, expectedSeconds, phaseOf, Progress, timeLeft } from "../../cli/up";
 
 const urn = (component: string, name: string) => `urn:pulumi:dev::build-platform::build-platform:${component}$kubernetes:core/v1:Service::${name}`;
 // Only what is read of an event.
@@ -67,17 +67,23 @@ describe("the time left", () => {
   ])("of %s s after %d s: %s", (expected, elapsed, says) => expect(timeLeft(expected, elapsed)).toBe(says));
 });
 
+test("what was cut off is named, and nothing is where nothing was", () => {
+  expect(cutOff({ pending_operations: [{ type: "creating", resource: { urn: urn("x", "a") } }, { type: "updating", resource: { urn: urn("x", "b") } }] })).toEqual(["creating a", "updating b"]);
+  for (const none of [undefined, {}, { pending_operations: null }, { pending_operations: [] }]) expect(cutOff(none)).toEqual([]);
+});
+
 describe("what it asks of pulumi", () => {
   let folder: string;
   beforeEach(() => (folder = fs.mkdtempSync(path.join(os.tmpdir(), "up-"))));
   afterEach(() => fs.rmSync(folder, { recursive: true }));
 
   /** Runs the command with a pulumi that does nothing but note what it was called with. */
-  const up = (...args: string[]) => {
+  const up = (args: string[], deployment: object = {}) => {
     const [program, calls] = [path.join(folder, "pulumi"), path.join(folder, "calls")];
+    fs.rmSync(calls, { force: true });
     fs.writeFileSync(program, `#!/bin/sh
 echo "$*" >> ${calls}
-case "$1 $2" in version*) echo v3.259.0;; "stack history") echo "[]";; "stack output") echo "{}";; esac
+case "$1 $2" in version*) echo v3.259.0;; "stack history") echo "[]";; "stack output") echo "{}";; "stack export") echo '${JSON.stringify({ version: 3, deployment })}';; esac
 while [ $# -gt 0 ]; do [ "$1" != --event-log ] || echo '{"sequence":0,"timestamp":0,"summaryEvent":{"resourceChanges":{}}}' > "$2"; shift; done
 `, { mode: 0o755 });
     const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "cli/up.ts"), ...args], {
@@ -87,15 +93,27 @@ while [ $# -gt 0 ]; do [ "$1" != --event-log ] || echo '{"sequence":0,"timestamp
   };
 
   test("neither makes a stack nor selects another one: a later command without a name goes where it went before", () => {
-    const { calls, status } = up("dev", "--yes");
+    const { calls, status } = up(["dev", "--yes"]);
     expect(status).toBe(0);
     for (const command of ["preview", "up"]) expect(calls).toContainEqual(expect.stringMatching(new RegExp(`^${command} .*--stack dev`)));
     expect(calls.filter((call) => /^stack (select|init)/.test(call))).toEqual([]);
   });
 
+  test("reads the cluster first after an update that was cut off, and says so; else only when told to", () => {
+    const pending = { pending_operations: [{ type: "updating", resource: { urn: urn("jenkins:JenkinsMaster", "jenkins-controller") } }] };
+    const refreshing = (calls: string[]) => calls.filter((call) => /^(preview|up) /.test(call)).map((call) => / --refresh( |$|=true)/.test(call));
+    const after = up(["dev", "--yes"], pending);
+    expect(after.stderr).toContain("cut off while updating jenkins-controller");
+    expect(refreshing(after.calls)).toEqual([true, true]);
+    const usual = up(["dev", "--yes"], { pending_operations: null });
+    expect(usual.stderr).not.toContain("cut off");
+    expect(refreshing(usual.calls)).toEqual([false, false]);
+    expect(refreshing(up(["dev", "--yes", "--refresh"]).calls)).toEqual([true, true]);
+  });
+
   test("is nothing where the stack's name is missing or unknown", () => {
-    expect(up()).toMatchObject({ status: 2, calls: [], stderr: expect.stringContaining("name one stack: ") });
-    expect(up("nosuch")).toMatchObject({ status: 2, calls: [], stderr: expect.stringContaining("there is no Pulumi.nosuch.yaml") });
-    expect(up("--help").stdout).toMatch(/^npm run up -- STACK /);
+    expect(up([])).toMatchObject({ status: 2, calls: [], stderr: expect.stringContaining("name one stack: ") });
+    expect(up(["nosuch"])).toMatchObject({ status: 2, calls: [], stderr: expect.stringContaining("there is no Pulumi.nosuch.yaml") });
+    expect(up(["--help"]).stdout).toMatch(/^npm run up -- STACK /);
   });
 });
