@@ -32,21 +32,26 @@ const maven: AgentTemplate = {
 };
 const settings = { dindImage: "registry.test/docker:dind", buildkitImage: "registry.test/buildkit:rootless", insecureRegistries: [] as string[], cachePath: "/var/cache/build-platform" };
 const args: JenkinsMasterArgs = {
-  domain: "jenkins.example.com",
-  image: `registry.test/platform/controller@${digest}`,
-  storageClassName: "openebs-hostpath",
-  storageSize: "20Gi",
-  ingressClassName: "nginx",
-  agentTemplates: [maven],
-  agentSettings: settings,
-  cacheKeeperImage: "registry.test/agent:1",
-  adminUser: "admin",
-  resources: { requests: { cpu: "500m", memory: "1Gi" }, limits: { memory: "2Gi" } },
+  address: { domain: "jenkins.example.com", ingressClassName: "nginx" },
+  controller: { image: `registry.test/platform/controller@${digest}`, resources: { requests: { cpu: "500m", memory: "1Gi" }, limits: { memory: "2Gi" } } },
+  home: { storageClassName: "openebs-hostpath", size: "20Gi" },
+  agents: { templates: [maven], settings, cache: { keeperImage: "registry.test/agent:1" } },
+  access: { adminUser: "admin" },
 };
 const password = "A".repeat(32);
 
-async function make(further: Partial<JenkinsMasterArgs> = {}): Promise<JenkinsMaster> {
-  const jenkins = new JenkinsMaster("jenkins", { ...args, ...further });
+/** Some arguments of some groups. */
+type Further = { [K in keyof JenkinsMasterArgs]?: JenkinsMasterArgs[K] extends string | undefined ? JenkinsMasterArgs[K] : Partial<JenkinsMasterArgs[K]> };
+
+/** The usual arguments with others in place of some. */
+function withArgs(further: Further): JenkinsMasterArgs {
+  const groups: Record<string, unknown> = { ...args };
+  for (const [key, value] of Object.entries(further)) groups[key] = typeof value === "object" ? { ...(groups[key] as object), ...value } : value;
+  return groups as unknown as JenkinsMasterArgs;
+}
+
+async function make(further: Further = {}): Promise<JenkinsMaster> {
+  const jenkins = new JenkinsMaster("jenkins", withArgs(further));
   await settled();
   return jenkins;
 }
@@ -102,7 +107,7 @@ describe("the controller", () => {
   });
 
   test("one replica that is never doubled, on its own volume", async () => {
-    await make({ storageSize: "2048Mi" });
+    await make({ home: { size: "2048Mi" } });
     const { spec } = the("Deployment", "jenkins").inputs;
     expect(spec).toMatchObject({ replicas: 1, strategy: { type: "Recreate" } });
     expect(the("PersistentVolumeClaim").inputs.spec).toEqual({ accessModes: ["ReadWriteOnce"], storageClassName: "openebs-hostpath", resources: { requests: { storage: "2Gi" } } });
@@ -137,14 +142,14 @@ describe("the controller", () => {
   });
 
   test("gets its start-up budget from config and is probed at /login", async () => {
-    await make({ startupSeconds: 121 });
+    await make({ controller: { startupSeconds: 121 } });
     const { startupProbe, livenessProbe, readinessProbe } = container();
     expect(startupProbe.periodSeconds * startupProbe.failureThreshold).toBeGreaterThanOrEqual(121);
     for (const probe of [startupProbe, livenessProbe, readinessProbe]) expect(probe.httpGet).toEqual({ path: "/login", port: "http" });
   });
 
   test("its heap is a share of the memory limit", async () => {
-    await make({ maxRamPercentage: 55, javaOpts: "-Dx=y" });
+    await make({ controller: { maxRamPercentage: 55, javaOpts: "-Dx=y" } });
     expect(env(container()).JAVA_OPTS).toContain("-XX:MaxRAMPercentage=55.0");
     expect(env(container()).JAVA_OPTS).toMatch(/ -Dx=y$/);
     expect(container().resources.limits.memory).toBe("2Gi");
@@ -162,16 +167,16 @@ describe("the controller", () => {
   });
 
   test("is the same pod whatever its configuration or password: the running Jenkins reads them again", async () => {
-    const template = async (further: Partial<JenkinsMasterArgs>) => {
+    const template = async (further: Further) => {
       await useMocks(() => password);
       await make(further);
       return JSON.stringify(the("Deployment", "jenkins").inputs.spec.template);
     };
     const first = await template({});
-    expect(await template({ agentCap: 11 })).toBe(first);
-    expect(await template({ adminPassword: "another-password" })).toBe(first);
-    expect(await template({ cascFragments: { "mail.yaml": "unclassified: {}" } })).toBe(first);
-    expect(await template({ maxRamPercentage: 50 })).not.toBe(first);
+    expect(await template({ agents: { cap: 11 } })).toBe(first);
+    expect(await template({ access: { adminPassword: "another-password" } })).toBe(first);
+    expect(await template({ configuration: { fragments: { "mail.yaml": "unclassified: {}" } } })).toBe(first);
+    expect(await template({ controller: { maxRamPercentage: 50 } })).not.toBe(first);
   });
 
   test("is told of changes by a sidecar that shares its configuration and a token of the pod's own", async () => {
@@ -191,41 +196,47 @@ describe("the controller", () => {
     expect(pod()).not.toHaveProperty("nodeSelector");
     expect(pod()).not.toHaveProperty("tolerations");
     await useMocks();
-    await make({ nodeSelector: { disk: "ssd" }, tolerations: [{ key: "ci", operator: "Exists" }] });
+    await make({ controller: { nodeSelector: { disk: "ssd" }, tolerations: [{ key: "ci", operator: "Exists" }] } });
     expect(pod()).toMatchObject({ nodeSelector: { disk: "ssd" }, tolerations: [{ key: "ci", operator: "Exists" }] });
   });
 
   test("has the PriorityClass that is asked for", async () => {
-    await make({ priorityClassName: "platform" });
+    await make({ controller: { priorityClassName: "platform" } });
     expect(pod().priorityClassName).toBe("platform");
+  });
+
+  test("its main objects can be changed last, by programs that use the component", async () => {
+    await make({ transform: { deployment: ({ spec }) => ((spec as Json).template.spec.dnsPolicy = "Default"), configMap: ({ data }) => ((data as Json).extra = "x") } });
+    expect(pod().dnsPolicy).toBe("Default");
+    expect(the("ConfigMap").inputs.data).toHaveProperty("extra", "x");
   });
 
   test("is scraped only where a Prometheus namespace is named", async () => {
     await make();
     expect(the("Deployment", "jenkins").inputs.spec.template.metadata.annotations).not.toHaveProperty("prometheus.io/scrape");
     await useMocks();
-    await make({ prometheusNamespace: "monitoring" });
+    await make({ monitoring: { prometheusNamespace: "monitoring" } });
     expect(the("Deployment", "jenkins").inputs.spec.template.metadata.annotations).toMatchObject({ "prometheus.io/scrape": "true", "prometheus.io/path": "/prometheus/" });
     expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs)).toContain("monitoring");
     expect(all("ServiceMonitor")).toHaveLength(0);
     await useMocks();
-    await make({ prometheusNamespace: "monitoring", serviceMonitor: true });
+    await make({ monitoring: { prometheusNamespace: "monitoring", serviceMonitor: true } });
     expect(the("ServiceMonitor").inputs.spec.endpoints).toEqual([{ port: "http", path: "/prometheus/" }]);
     await useMocks();
-    await make({ prometheusNamespace: "monitoring", serviceMonitor: true, serviceMonitorLabels: { release: "kube-prometheus-stack" } });
+    await make({ monitoring: { prometheusNamespace: "monitoring", serviceMonitor: true, serviceMonitorLabels: { release: "kube-prometheus-stack" } } });
     expect(the("ServiceMonitor").inputs.metadata.labels).toMatchObject({ release: "kube-prometheus-stack", "app.kubernetes.io/name": "jenkins" });
   });
 
   test("has a Grafana dashboard on request, for the sidecar that looks for its label", async () => {
-    await make({ prometheusNamespace: "monitoring", dashboard: true, ingressNamespace: "edge" });
+    await make({ monitoring: { prometheusNamespace: "monitoring", dashboard: true }, address: { ingressNamespace: "edge" } });
     const { metadata, data } = the("ConfigMap", "jenkins-dashboard").inputs;
     expect(metadata).toMatchObject({ name: "jenkins-dashboard", namespace: "jenkins", labels: { grafana_dashboard: "1" } });
     expect(JSON.parse(data["build-platform.json"])).toEqual(JSON.parse(JSON.stringify(dashboard({ namespace: "jenkins", agentsNamespace: "jenkins-agents", ingressNamespace: "edge" }))));
-    expect(jenkinsMasterProblems({ ...args, dashboard: true }).map((p) => p.propertyPath)).toEqual(["dashboard"]);
+    expect(jenkinsMasterProblems(withArgs({ monitoring: { dashboard: true } })).map((p) => p.propertyPath)).toEqual(["monitoring.dashboard"]);
   });
 
   test("finds further secrets beside the administrator's, and only those that are named", async () => {
-    await make({ secretFiles: [{ secret: "github", key: "token" }] });
+    await make({ configuration: { secretFiles: [{ secret: "github", key: "token" }] } });
     expect(pod().volumes.find((v: Json) => v.name === "admin").projected.sources).toEqual([
       { secret: { name: "jenkins-admin" } },
       { secret: { name: "github", items: [{ key: "token", path: "github-token" }] } },
@@ -252,7 +263,7 @@ describe("login and rights", () => {
 
   // The keys are those of the plugins' own tests of configuration as code: oic-auth's ConfigurationAsCode.yml, ldap's casc.yml, matrix-auth's configuration-as-code-v3.yml.
   test("OIDC in the keys of the plugin oic-auth, with the local administrator as its escape hatch", async () => {
-    await make({ login: oidc, rights });
+    await make({ access: { login: oidc, rights } });
     expect(document().jenkins.securityRealm).toEqual({
       oic: {
         clientId: "jenkins",
@@ -268,7 +279,7 @@ describe("login and rights", () => {
   });
 
   test("LDAP in the keys of the plugin ldap", async () => {
-    await make({ login: ldap, rights });
+    await make({ access: { login: ldap, rights } });
     expect(document().jenkins.securityRealm).toEqual({
       ldap: {
         configurations: [
@@ -287,7 +298,7 @@ describe("login and rights", () => {
   test("the secrets are in a Secret that Jenkins reads as files, and nowhere else", async () => {
     for (const [login, key, value] of [[oidc, "login-client-secret", "c1ient-s3cret"], [ldap, "login-manager-password", "m4nager-s3cret"]] as const) {
       useMocks((name) => (name === "jenkins-admin-password" ? password : ""));
-      await make({ login, rights });
+      await make({ access: { login, rights } });
       expect(the("Secret", "jenkins-login").inputs).toMatchObject({ metadata: { name: "jenkins-login", namespace: "jenkins" }, data: secret({ [key]: Buffer.from(value).toString("base64") }) });
       expect(pod().volumes).toContainEqual({ name: "admin", projected: { sources: [{ secret: { name: "jenkins-admin" } }, { secret: { name: "jenkins-login" } }] } });
       expect(JSON.stringify([the("ConfigMap").inputs, the("Deployment", "jenkins").inputs])).not.toContain("s3cret");
@@ -295,7 +306,7 @@ describe("login and rights", () => {
   });
 
   test("rights become entries of matrix-auth: whoever comes through the escape hatch administers, a user of the administrator's name at the provider does not", async () => {
-    await make({ login: oidc, rights });
+    await make({ access: { login: oidc, rights } });
     const { entries } = document().jenkins.authorizationStrategy.globalMatrix;
     const build = ["Job/Build", "Job/Cancel", "Job/Discover", "Job/Read", "Job/Workspace", "Overall/Read", "View/Read"];
     expect(entries).toEqual([
@@ -320,9 +331,9 @@ describe("login and rights", () => {
   });
 
   test("a login without rights, and documents that bring a realm or a strategy of their own beside them, are refused", () => {
-    expect(jenkinsMasterProblems({ ...args, login: oidc }).map((p) => p.propertyPath)).toEqual(["rights"]);
+    expect(jenkinsMasterProblems(withArgs({ access: { login: oidc } })).map((p) => p.propertyPath)).toEqual(["access.rights"]);
     const fragments = { "own.yaml": "jenkins: { securityRealm: { ldap: {} }, authorizationStrategy: unsecured }" };
-    expect(jenkinsMasterProblems({ ...args, login: oidc, rights, cascFragments: fragments }).map((p) => p.reason)).toEqual([
+    expect(jenkinsMasterProblems(withArgs({ access: { login: oidc, rights }, configuration: { fragments } })).map((p) => p.reason)).toEqual([
       "sets jenkins.securityRealm, which the stack config's login sets as well",
       "sets jenkins.authorizationStrategy, which the stack config's rights set as well",
     ]);
@@ -340,18 +351,18 @@ describe("the administrator", () => {
   });
 
   test("gets a new one when the version is raised", async () => {
-    await make({ adminPasswordVersion: 2 });
+    await make({ access: { adminPasswordVersion: 2 } });
     expect(the("Command").inputs.triggers).toEqual([2]);
   });
 
   test("takes the password from config, and then none is made", async () => {
-    await make({ adminPassword: "from-the-config" });
+    await make({ access: { adminPassword: "from-the-config" } });
     expect(all("Command")).toHaveLength(0);
     expect(JSON.stringify(the("Secret").inputs.data)).toContain(Buffer.from("from-the-config").toString("base64"));
   });
 
   test("takes it from an existing Secret, and then there is no other", async () => {
-    const jenkins = await make({ adminExistingSecret: "vault-made" });
+    const jenkins = await make({ access: { adminExistingSecret: "vault-made" } });
     expect(all("Command")).toHaveLength(0);
     expect(all("Secret")).toHaveLength(0);
     expect(pod().volumes).toContainEqual({ name: "admin", secret: { secretName: "vault-made" } });
@@ -383,7 +394,7 @@ describe("rights", () => {
 
 describe("the network", () => {
   test("only ingress and agents reach the controller; agents reach no API server and nobody reaches agents", async () => {
-    await make({ apiServerCidrs: ["10.96.0.1/32", "192.0.2.10/32"] });
+    await make({ access: { apiServerCidrs: ["10.96.0.1/32", "192.0.2.10/32"] } });
     const controller = the("NetworkPolicy", "jenkins").inputs.spec;
     expect(controller.policyTypes).toEqual(["Ingress"]);
     expect(controller.ingress.map((rule: Json) => [rule.from[0].namespaceSelector.matchLabels["kubernetes.io/metadata.name"], rule.ports.map((p: Json) => p.port)])).toEqual([
@@ -398,7 +409,7 @@ describe("the network", () => {
   });
 
   test("policies can be left out", async () => {
-    await make({ networkPolicies: false });
+    await make({ access: { networkPolicies: false } });
     expect(all("NetworkPolicy")).toHaveLength(0);
   });
 
@@ -415,20 +426,20 @@ describe("the network", () => {
   });
 
   test("HTTPS where a certificate is named, with redirect and issuer", async () => {
-    const jenkins = await make({ tls: { secretName: "jenkins-tls", clusterIssuer: "letsencrypt" } });
+    const jenkins = await make({ address: { tls: { secretName: "jenkins-tls", clusterIssuer: "letsencrypt" } } });
     expect(the("Ingress").inputs.spec.tls).toEqual([{ hosts: ["jenkins.example.com"], secretName: "jenkins-tls" }]);
     expect(the("Ingress").inputs.metadata.annotations).toMatchObject({ "nginx.ingress.kubernetes.io/ssl-redirect": "true", "cert-manager.io/cluster-issuer": "letsencrypt" });
     expect(await valueOf(jenkins.url)).toBe("https://jenkins.example.com/");
   });
 
   test("annotations from config win", () => {
-    expect(ingressAnnotations({ ingressAnnotations: { "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" } })).toMatchObject({ "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" });
+    expect(ingressAnnotations({ annotations: { "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" } })).toMatchObject({ "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" });
   });
 });
 
 describe("the registry's login", () => {
   test("reaches both service accounts as a Secret", async () => {
-    await make({ registryLogin: { host: "registry.test", username: "puller", password: "pull-secret" } });
+    await make({ access: { registryLogin: { host: "registry.test", username: "puller", password: "pull-secret" } } });
     expect(all("Secret").map((s) => `${s.inputs.metadata.namespace}/${s.inputs.metadata.name}`).sort()).toEqual(["jenkins-agents/registry-login", "jenkins/jenkins-admin", "jenkins/registry-login"]);
     for (const account of all("ServiceAccount")) expect(account.inputs.imagePullSecrets).toEqual([{ name: "registry-login" }]);
     for (const object of all("Secret").filter((s) => s.inputs.metadata.name === "registry-login")) expect(Object.keys(object.inputs.data)).toContain("value");
@@ -552,17 +563,17 @@ describe("agents", () => {
   });
 
   test("the cache keeper runs only where there is a cache", async () => {
-    await make({ agentSettings: { ...settings, cachePath: undefined } });
+    await make({ agents: { settings: { ...settings, cachePath: undefined } } });
     expect(all("DaemonSet")).toHaveLength(0);
     await useMocks();
-    await make({ cacheMaxGi: 5 });
+    await make({ agents: { cache: { keeperImage: "registry.test/agent:1", maxGi: 5 } } });
     const keeper = the("DaemonSet").inputs.spec.template.spec;
     expect(keeper.volumes).toEqual([{ name: "cache", hostPath: { path: "/var/cache/build-platform", type: "DirectoryOrCreate" } }]);
     expect(env(keeper.containers[0]).MAX_KIB).toBe(String(5 * 1024 * 1024));
     expect(keeper.automountServiceAccountToken).toBe(false);
     expect(keeper.containers.map((c: Json) => c.name)).toEqual(["keeper"]);
     await useMocks();
-    await make({ agentTemplates: [{ ...maven, caches: ["gradle"] }] });
+    await make({ agents: { templates: [{ ...maven, caches: ["gradle"] }] } });
     const gradle = the("DaemonSet").inputs.spec.template.spec.containers[1];
     // What agents offer is hostile: nothing of it is touched as root.
     expect(gradle.securityContext).toMatchObject({ runAsUser: 1000, runAsNonRoot: true, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } });
@@ -577,14 +588,14 @@ describe("the JCasC document", () => {
   });
 
   test("agents connect through the tunnel, and the controller builds nothing", async () => {
-    await make({ agentCap: 7 });
+    await make({ agents: { cap: 7 } });
     expect(cloud()).toMatchObject({ namespace: "jenkins-agents", jenkinsTunnel: "jenkins-agent.jenkins.svc:50000", jenkinsUrl: "http://jenkins.jenkins.svc:8080/", containerCapStr: "7", webSocket: false });
     expect(document().jenkins).toMatchObject({ numExecutors: 0, slaveAgentPort: 50000, authorizationStrategy: { loggedInUsersCanDoAnything: { allowAnonymousRead: false } } });
     expect(document().jenkins.securityRealm.local).toMatchObject({ allowsSignup: false, users: [{ id: "${admin-user}", password: "${admin-password}" }] });
   });
 
   test("one pod template for each agent, bounds included", async () => {
-    await make({ agentTemplates: [maven, { ...maven, name: "go", label: "go linux", cap: 3, idleMinutes: 5, podRetention: "onFailure", activeDeadlineSeconds: 3600 }] });
+    await make({ agents: { templates: [maven, { ...maven, name: "go", label: "go linux", cap: 3, idleMinutes: 5, podRetention: "onFailure", activeDeadlineSeconds: 3600 }] } });
     const [first, second] = cloud().templates;
     expect(first).toMatchObject({ name: "maven", instanceCap: 10, idleMinutes: 0, podRetention: "never" });
     expect(first).not.toHaveProperty("activeDeadlineSeconds");
@@ -624,7 +635,7 @@ describe("the JCasC document", () => {
 
     test("keeps theirs as they are", async () => {
       const text = "unclassified:\n  mailer:\n    smtpHost: mail\n";
-      await make({ cascFragments: { "mail.yaml": text } });
+      await make({ configuration: { fragments: { "mail.yaml": text } } });
       expect(the("ConfigMap").inputs.data["mail.yaml"]).toBe(text);
       expect(document().jenkins.securityRealm).toHaveProperty("local");
     });
@@ -698,15 +709,15 @@ describe("the JCasC document", () => {
       const found = fragmentProblems({ ...input, fragments: { "a.yaml": text }, secretNames: ["admin-password", "github-token"] });
       expect(found).toEqual([{ file: "a.yaml", problem: "refers to ${github-tokn} at credentials.system.domainCredentials[0].credentials[0].string.secret, which no entry of secretFiles gives; known are admin-password, github-token" }]);
       expect(problems({ "a.yaml": text })).toEqual([]);
-      expect(jenkinsMasterProblems({ ...args, cascFragments: { "a.yaml": text } }).map((p) => p.propertyPath)).toEqual(['cascFragments["a.yaml"]']);
-      expect(jenkinsMasterProblems({ ...args, cascFragments: { "a.yaml": text }, secretFiles: [{ secret: "github", key: "tokn" }] })).toEqual([]);
+      expect(jenkinsMasterProblems(withArgs({ configuration: { fragments: { "a.yaml": text } } })).map((p) => p.propertyPath)).toEqual(['configuration.fragments["a.yaml"]']);
+      expect(jenkinsMasterProblems(withArgs({ configuration: { fragments: { "a.yaml": text }, secretFiles: [{ secret: "github", key: "tokn" }] } }))).toEqual([]);
       // What keys a Secret of the site's own has is not known here.
-      expect(jenkinsMasterProblems({ ...args, cascFragments: { "a.yaml": text }, adminExistingSecret: "vault" })).toEqual([]);
+      expect(jenkinsMasterProblems(withArgs({ configuration: { fragments: { "a.yaml": text } }, access: { adminExistingSecret: "vault" } }))).toEqual([]);
     });
 
     test("refused ones stop the component with file and key", () => {
-      expect(jenkinsMasterProblems({ ...args, cascFragments: { "a.yaml": "jenkins: { numExecutors: 2 }" } })).toEqual([
-        { propertyPath: 'cascFragments["a.yaml"]', reason: "sets jenkins.numExecutors, which jenkins.yaml sets as well" },
+      expect(jenkinsMasterProblems(withArgs({ configuration: { fragments: { "a.yaml": "jenkins: { numExecutors: 2 }" } } }))).toEqual([
+        { propertyPath: 'configuration.fragments["a.yaml"]', reason: "sets jenkins.numExecutors, which jenkins.yaml sets as well" },
       ]);
     });
   });
@@ -718,18 +729,8 @@ describe("the JCasC document", () => {
 
 describe("bad arguments", () => {
   test("are reported together, before anything is made", async () => {
-    const bad: JenkinsMasterArgs = {
-      ...args,
-      domain: "https://x",
-      storageSize: "15",
-      resources: { requests: { cpu: "much" } },
-      maxRamPercentage: 99,
-      agentTemplates: [maven, maven],
-      adminPassword: "some-password",
-      adminExistingSecret: "x",
-      cacheKeeperImage: undefined,
-    };
-    const paths = ["domain", "storageSize", "resources.requests.cpu", "resources.limits.memory", "maxRamPercentage", "agentTemplates[1].name", "adminExistingSecret", "cacheKeeperImage"];
+    const bad = withArgs({ address: { domain: "https://x" }, home: { size: "15" }, controller: { resources: { requests: { cpu: "much" } }, maxRamPercentage: 99 }, agents: { templates: [maven, maven], cache: undefined }, access: { adminPassword: "some-password", adminExistingSecret: "x" } });
+    const paths = ["address.domain", "home.size", "controller.resources.requests.cpu", "controller.resources.limits.memory", "controller.maxRamPercentage", "agents.templates[1].name", "agents.cache", "access.adminExistingSecret"];
     expect(jenkinsMasterProblems(bad).map((p) => p.propertyPath)).toEqual(paths);
     expect(() => new JenkinsMaster("jenkins", bad)).toThrow(/JenkinsMaster "jenkins"/);
     await settled();
@@ -738,6 +739,6 @@ describe("bad arguments", () => {
 
   test("good ones have no problems", () => {
     expect(jenkinsMasterProblems(args)).toEqual([]);
-    expect(jenkinsMasterProblems({ ...args, agentTemplates: [] }).map((p) => p.propertyPath)).toEqual(["agentTemplates"]);
+    expect(jenkinsMasterProblems(withArgs({ agents: { templates: [] } })).map((p) => p.propertyPath)).toEqual(["agents.templates"]);
   });
 });

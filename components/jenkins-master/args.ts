@@ -1,0 +1,207 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { isQuantity, Resources } from "../quantity";
+import { AgentSettings, AgentTemplate, Toleration } from "./agents";
+import { fragmentProblems } from "./casc";
+import { cascInput, SecretFile } from "./configuration";
+import { Login, Rights } from "./login";
+import type { Transform } from "./place";
+
+/** How people reach Jenkins. */
+export interface AddressArgs {
+  /** Host name Jenkins answers on, without scheme or port. */
+  domain: string;
+  /** Port in the address people use. Default: the scheme's own. */
+  port?: number;
+  /** IngressClass that serves the domain. */
+  ingressClassName: pulumi.Input<string>;
+  /** Namespace whose pods forward people's requests. Default `ingress-nginx`. */
+  ingressNamespace?: pulumi.Input<string>;
+  /** HTTPS at the Ingress. Default none: it serves plain HTTP. */
+  tls?: IngressTls;
+  /** Further annotations of the Ingress. Default none. */
+  annotations?: Record<string, string>;
+  /** Largest request body the Ingress lets through, as nginx writes sizes. Default "64m". */
+  maxBodySize?: string;
+}
+
+/** How people outside the cluster reach Jenkins over HTTPS. */
+export interface IngressTls {
+  /** Secret of type kubernetes.io/tls in the controller's namespace; made by cert-manager where an issuer is given. */
+  secretName: string;
+  /** cert-manager ClusterIssuer that makes and renews the certificate. */
+  clusterIssuer?: string;
+}
+
+/** The volume with Jenkins' data. */
+export interface HomeArgs {
+  /** StorageClass of jenkins_home. */
+  storageClassName: pulumi.Input<string>;
+  /** Size of jenkins_home as a quantity with unit, such as "20Gi". */
+  size: string;
+  /** Whether `pulumi destroy` and replacements refuse to delete jenkins_home. Default true. */
+  protect?: boolean;
+}
+
+/** A container that runs to its end each time before the controller starts, with the volumes it needs; `home` is the controller's own. */
+export interface BeforeStart {
+  container: k8s.types.input.core.v1.Container;
+  volumes: k8s.types.input.core.v1.Volume[];
+}
+
+/** The controller's pod. */
+export interface ControllerArgs {
+  /** Controller image, plugins baked in, by digest. */
+  image: pulumi.Input<string>;
+  /** Requests and limits of the controller container. A memory limit is required: the JVM's heap follows it. */
+  resources: Resources;
+  /** Share of the memory limit that the JVM's heap may take, in percent. Default 60: threads, metaspace and code live beside it. */
+  maxRamPercentage?: number;
+  /** Further JVM options. Default none. */
+  javaOpts?: string;
+  /** Seconds the controller may take to answer after its start. Default 600: plugins and jobs are loaded first. */
+  startupSeconds?: number;
+  /** Seconds running builds and Jenkins itself get to stop in order. Default 90. */
+  terminationSeconds?: number;
+  /** PriorityClass of the controller, so that other pods do not push it out. Default none. */
+  priorityClassName?: string;
+  /** Node labels the controller needs. */
+  nodeSelector?: Record<string, string>;
+  /** Taints the controller accepts. */
+  tolerations?: Toleration[];
+  /** Further environment, such as what documents refer to as `${NAME}`. Default none. */
+  env?: Record<string, string>;
+  /** Names of Secrets in the controller's namespace whose keys become environment. Default none. */
+  envFrom?: string[];
+  /** What runs before each start, such as a restore into an empty home. Default nothing. */
+  beforeStart?: BeforeStart;
+}
+
+/** A template whose image may not be built yet. */
+export type AgentTemplateArgs = Omit<AgentTemplate, "image"> & { image: pulumi.Input<string> };
+
+/** The agents. */
+export interface AgentsArgs {
+  /** Kinds of agents. */
+  templates: AgentTemplateArgs[];
+  /** Most agent pods at once over all templates. Default 10, as in the official chart. */
+  cap?: number;
+  /** What all agent pods share. */
+  settings: AgentSettings;
+  /** Who keeps the caches on each node; needed with a cache path in the settings. */
+  cache?: {
+    /** Image with a POSIX shell and GNU coreutils. */
+    keeperImage: pulumi.Input<string>;
+    /** Most GiB the shared caches may take on each node. Default 20. */
+    maxGi?: number;
+  };
+}
+
+/** Pull secret for a registry that asks for a password. */
+export interface RegistryLogin {
+  /** Registry as host or host:port. */
+  host: string;
+  username: pulumi.Input<string>;
+  /** Kept secret. */
+  password: pulumi.Input<string>;
+}
+
+/** Who gets in, and what may reach what. */
+export interface AccessArgs {
+  /** Name of the administrator. */
+  adminUser: string;
+  /** The administrator's password; kept secret. Default: made once and kept. */
+  adminPassword?: pulumi.Input<string>;
+  /** Raise it to have a new password made. Default 1. */
+  adminPasswordVersion?: number;
+  /** Name of a Secret in the controller's namespace with keys admin-user and admin-password, used instead of an own one. */
+  adminExistingSecret?: string;
+  /** Where people log in. Default: only the local administrator can. */
+  login?: Login;
+  /** Who may do what. Needed with a login; default: the local administrator may do anything. */
+  rights?: Rights;
+  /** Whether NetworkPolicies fence the controller and the agents. Default true. */
+  networkPolicies?: boolean;
+  /** Addresses of the API server as CIDRs, which agents must not reach. */
+  apiServerCidrs?: pulumi.Input<pulumi.Input<string>[]>;
+  /** Login for the registry of the images. Default none. */
+  registryLogin?: RegistryLogin;
+}
+
+/** The site's own configuration as code. */
+export interface ConfigurationArgs {
+  /** JCasC documents by file name, joined with the platform's. Default none. */
+  fragments?: Record<string, string>;
+  /** Keys of Secrets in the controller's namespace that documents refer to as `${<secret>-<key>}`. Default none. */
+  secretFiles?: SecretFile[];
+}
+
+/** What looks at Jenkins. */
+export interface MonitoringArgs {
+  /** Whether the pod asks to be scraped at /prometheus/, and by which namespace. Default no. */
+  prometheusNamespace?: string;
+  /** Whether a ServiceMonitor for the Prometheus operator is made; needs prometheusNamespace. Default false. */
+  serviceMonitor?: boolean;
+  /** Further labels of the ServiceMonitor, such as those that the Prometheus looks for. Default none. */
+  serviceMonitorLabels?: Record<string, string>;
+  /** Whether a Grafana dashboard is made, for the sidecar that looks for label grafana_dashboard; needs prometheusNamespace. Default false. */
+  dashboard?: boolean;
+}
+
+export interface JenkinsMasterArgs {
+  address: AddressArgs;
+  home: HomeArgs;
+  controller: ControllerArgs;
+  agents: AgentsArgs;
+  access: AccessArgs;
+  /** Default: the platform's own document alone. */
+  configuration?: ConfigurationArgs;
+  /** Default none. */
+  monitoring?: MonitoringArgs;
+  /** Namespace of the controller. Default `jenkins`. */
+  namespace?: string;
+  /** Namespace of the agents. Default: the controller's with `-agents` behind it. */
+  agentsNamespace?: string;
+  /** Further labels of the controller's namespace. Default none. */
+  namespaceLabels?: Record<string, string>;
+  /** Last changes to the main objects, for programs that use the component and need a field it has no argument for. */
+  transform?: {
+    deployment?: Transform<k8s.apps.v1.DeploymentArgs>;
+    ingress?: Transform<k8s.networking.v1.IngressArgs>;
+    configMap?: Transform<k8s.core.v1.ConfigMapArgs>;
+  };
+}
+
+/** Mistakes in the arguments, one detail per field. */
+export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: string; reason: string }[] {
+  const { address, home, controller, agents, access, monitoring = {} } = args;
+  const problems: { propertyPath: string; reason: string }[] = [];
+  const check = (good: boolean, propertyPath: string, reason: string) => {
+    if (!good) problems.push({ propertyPath, reason });
+  };
+  check(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$/.test(address.domain), "address.domain", `"${address.domain}" is no host name such as jenkins.example.com`);
+  check(isQuantity(home.size) && /[A-Za-z]$/.test(home.size) && !home.size.endsWith("m"), "home.size", `"${home.size}" is no size with a unit such as 20Gi`);
+  const quantities = (resources: Resources, path: string) => {
+    for (const side of ["requests", "limits"] as const)
+      for (const [what, value] of Object.entries(resources[side] ?? {}))
+        check(isQuantity(value), `${path}.${side}.${what}`, `"${value}" is no quantity such as 500m or 2Gi`);
+  };
+  quantities(controller.resources, "controller.resources");
+  check(controller.resources.limits?.memory !== undefined, "controller.resources.limits.memory", "is missing; the JVM's heap is a share of it");
+  const percentage = controller.maxRamPercentage ?? 60;
+  check(percentage >= 10 && percentage <= 90, "controller.maxRamPercentage", `${percentage} is not between 10 and 90`);
+  const names = agents.templates.map((t) => t.name);
+  check(names.length > 0, "agents.templates", "is empty; the controller itself builds nothing");
+  agents.templates.forEach((template, i) => {
+    check(names.indexOf(template.name) === i, `agents.templates[${i}].name`, `"${template.name}" appears twice`);
+    quantities(template.resources, `agents.templates[${i}].resources`);
+    quantities(template.dockerResources, `agents.templates[${i}].dockerResources`);
+  });
+  check(agents.settings.cachePath === undefined || agents.cache !== undefined, "agents.cache", "is needed with agents.settings.cachePath");
+  check(!(access.adminPassword !== undefined && access.adminExistingSecret), "access.adminExistingSecret", "cannot be given together with adminPassword");
+  check(access.login === undefined || access.rights !== undefined, "access.rights", "are missing; without them everybody whom the login knows might do anything");
+  for (const { file, problem } of fragmentProblems(cascInput(args, agents.templates.map(() => "image")))) check(false, `configuration.fragments["${file}"]`, problem);
+  check(!monitoring.serviceMonitor || monitoring.prometheusNamespace !== undefined, "monitoring.serviceMonitor", "needs prometheusNamespace");
+  check(!monitoring.dashboard || monitoring.prometheusNamespace !== undefined, "monitoring.dashboard", "needs prometheusNamespace");
+  return problems;
+}

@@ -1,0 +1,87 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { partOf } from "../ownership";
+import { agentUser } from "./agents";
+import type { AgentsArgs } from "./args";
+import { cacheKeeperScript, gradleKeeperScript } from "./cache";
+import type { Place } from "./place";
+
+const keeperLabels = { "app.kubernetes.io/name": "agent-cache", ...partOf };
+
+/** Keeps the shared caches on every node, where there are any. */
+export function makeCacheKeeper({ name, parent, there }: Place, { cache, settings, templates }: AgentsArgs): void {
+  if (settings.cachePath === undefined || cache === undefined) return;
+  const gradle = templates.some(({ caches }) => caches.includes("gradle"));
+  new k8s.apps.v1.DaemonSet(
+    `${name}-agent-cache`,
+    {
+      metadata: { name: "agent-cache", namespace: there, labels: keeperLabels },
+      spec: {
+        selector: { matchLabels: keeperLabels },
+        template: {
+          metadata: { labels: keeperLabels },
+          spec: {
+            serviceAccountName: "jenkins-agent",
+            automountServiceAccountToken: false,
+            enableServiceLinks: false,
+            terminationGracePeriodSeconds: 5,
+            containers: [
+              {
+                name: "keeper",
+                image: cache.keeperImage,
+                command: ["/bin/sh", "-c", cacheKeeperScript],
+                env: [
+                  { name: "CACHE", value: "/cache" },
+                  { name: "MAX_KIB", value: String((cache.maxGi ?? 20) * 1024 * 1024) },
+                  { name: "OWNER", value: String(agentUser) },
+                ],
+                resources: { requests: { cpu: "10m", memory: "32Mi" }, limits: { memory: "256Mi" } },
+                readinessProbe: { exec: { command: ["test", "-d", "/cache/maven/repository"] }, periodSeconds: 2 },
+                securityContext: {
+                  // Folders the kubelet makes on a node belong to root; only their owner is set here.
+                  runAsUser: 0,
+                  runAsNonRoot: false,
+                  allowPrivilegeEscalation: false,
+                  readOnlyRootFilesystem: true,
+                  capabilities: { drop: ["ALL"], add: ["CHOWN", "DAC_OVERRIDE", "FOWNER"] },
+                  seccompProfile: { type: "RuntimeDefault" },
+                },
+                volumeMounts: [{ name: "cache", mountPath: "/cache" }],
+              },
+              ...(gradle ? [gradleKeeper(cache.keeperImage)] : []),
+            ],
+            volumes: [{ name: "cache", hostPath: { path: settings.cachePath, type: "DirectoryOrCreate" } }],
+          },
+        },
+      },
+    },
+    parent,
+  );
+}
+
+/** Takes over what agents with Gradle offer: as their user, without any right of its own. */
+function gradleKeeper(image: pulumi.Input<string>): k8s.types.input.core.v1.Container {
+  return {
+    name: "gradle",
+    image,
+    command: ["/bin/bash", "-c", gradleKeeperScript],
+    env: [
+      { name: "CACHE", value: "/cache/gradle" },
+      { name: "OFFERS", value: "/cache/gradle-offers" },
+      { name: "INTERVAL", value: "5" },
+    ],
+    resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "256Mi" } },
+    // Its folders are the keeper's to make.
+    startupProbe: { exec: { command: ["test", "-w", "/cache/gradle/generations"] }, periodSeconds: 1, failureThreshold: 120 },
+    securityContext: {
+      runAsUser: agentUser,
+      runAsGroup: agentUser,
+      runAsNonRoot: true,
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ["ALL"] },
+      seccompProfile: { type: "RuntimeDefault" },
+    },
+    volumeMounts: [{ name: "cache", mountPath: "/cache" }],
+  };
+}

@@ -1,0 +1,48 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { jenkinsUrl } from "./address";
+import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
+import { cascFile, CascInput, renderCasc } from "./casc";
+import { secretKeys } from "./login";
+import { labels, namespacesOf, Place, transformed } from "./place";
+
+/** One key of a Secret, readable for JCasC under the name `<secret>-<key>`. */
+export interface SecretFile {
+  secret: string;
+  key: string;
+}
+
+/** Name under which JCasC documents refer to a key of a Secret: that of its file. */
+export const secretFileName = ({ secret, key }: SecretFile): string => `${secret}-${key}`;
+
+/** Names of such files that the platform itself has. */
+export const ownSecretNames = ["admin-user", "admin-password", ...Object.values(secretKeys)];
+
+/** What JCasC documents may refer to; undefined where a Secret of the site's own may hold anything. */
+export const secretNames = (args: Pick<AccessArgs, "adminExistingSecret"> & Pick<ConfigurationArgs, "secretFiles">): string[] | undefined =>
+  args.adminExistingSecret ? undefined : [...ownSecretNames, ...(args.secretFiles ?? []).map(secretFileName)];
+
+/** What the JCasC document is rendered from, once the agents' images are known. */
+export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput {
+  const { address, agents, access, configuration = {} } = args;
+  const namespaces = namespacesOf(args);
+  return {
+    url: jenkinsUrl(address.domain, address.tls !== undefined, address.port),
+    namespace: namespaces.controller,
+    agentsNamespace: namespaces.agents,
+    containerCap: agents.cap ?? 10,
+    templates: agents.templates.map((template, i) => ({ ...template, image: images[i] })),
+    settings: agents.settings,
+    ...(configuration.fragments && { fragments: configuration.fragments }),
+    secretNames: secretNames({ ...access, ...configuration }),
+    ...(access.login && { login: access.login }),
+    ...(access.rights && { rights: access.rights }),
+  };
+}
+
+/** Name of the ConfigMap with all documents, the platform's and the site's own. */
+export function makeConfiguration({ name, parent, here }: Place, args: JenkinsMasterArgs): pulumi.Output<string> {
+  const casc = pulumi.all(args.agents.templates.map((template) => pulumi.output(template.image))).apply((images) => renderCasc(cascInput(args, images)));
+  const content = { metadata: { name: "jenkins-casc", namespace: here, labels }, data: { ...args.configuration?.fragments, [cascFile]: casc } };
+  return new k8s.core.v1.ConfigMap(...transformed(args.transform?.configMap, `${name}-casc`, content, parent)).metadata.name;
+}

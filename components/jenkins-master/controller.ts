@@ -1,0 +1,164 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { canonicalQuantity, canonicalResources } from "../quantity";
+import type { BeforeStart, HomeArgs, JenkinsMasterArgs } from "./args";
+import { secretFileName } from "./configuration";
+import { scrapeAnnotations } from "./monitoring";
+import { controllerLabels, labels, Place, transformed } from "./place";
+import { configReloadScript, reloadState } from "./reload";
+
+type PodSpec = k8s.types.input.core.v1.PodSpec;
+
+/** Names of what the controller's pod refers to. */
+export interface ControllerRefs {
+  account: pulumi.Input<string>;
+  configMap: pulumi.Input<string>;
+  secrets: { admin: pulumi.Input<string>; login?: pulumi.Input<string> };
+  claim: pulumi.Input<string>;
+}
+
+/** The controller's JVM options: the heap follows the container's memory limit. */
+export function javaOptions(maxRamPercentage: number, further?: string): string {
+  return [
+    "-Djenkins.install.runSetupWizard=false",
+    `-XX:MaxRAMPercentage=${maxRamPercentage.toFixed(1)}`,
+    // A controller out of memory limps on half dead; its container is restarted at once instead.
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    ...(further ? [further] : []),
+  ].join(" ");
+}
+
+/** Name of the claim that holds jenkins_home. */
+export function makeHome({ name, parent, here }: Place, home: HomeArgs): pulumi.Output<string> {
+  return new k8s.core.v1.PersistentVolumeClaim(
+    `${name}-home`,
+    {
+      metadata: { name: "jenkins-home", namespace: here, labels },
+      spec: { accessModes: ["ReadWriteOnce"], storageClassName: home.storageClassName, resources: { requests: { storage: canonicalQuantity(home.size) } } },
+    },
+    { ...parent, protect: home.protect ?? true },
+  ).metadata.name;
+}
+
+/** The one controller. */
+export function makeController({ name, parent, here }: Place, { controller, monitoring, transform }: JenkinsMasterArgs, pod: PodSpec, after: pulumi.Resource[]): void {
+  // A home of hundreds of gigabytes takes its time to come from a repository.
+  const patience = controller.beforeStart ? "6h" : "20m";
+  const content = {
+    metadata: { name: "jenkins", namespace: here, labels: controllerLabels },
+    spec: {
+      replicas: 1,
+      ...(controller.beforeStart && { progressDeadlineSeconds: 6 * 3600 }),
+      // Two controllers on one home corrupt it, and a rolling update waits for ever on a volume of one node.
+      strategy: { type: "Recreate" },
+      selector: { matchLabels: controllerLabels },
+      template: {
+        metadata: {
+          labels: controllerLabels,
+          // Neither configuration nor password is named here: a change is read by the running Jenkins, see reload.ts.
+          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring) },
+        },
+        spec: controller.beforeStart ? afterFirst(pod, controller.beforeStart) : pod,
+      },
+    },
+  };
+  const opts = { ...parent, dependsOn: after, customTimeouts: { create: patience, update: patience } };
+  new k8s.apps.v1.Deployment(...transformed(transform?.deployment, `${name}-controller`, content, opts));
+}
+
+/** A pod in which another container runs to its end first; volumes of one name are one volume. */
+export function afterFirst(pod: PodSpec, first: BeforeStart): PodSpec {
+  const volumes = pod.volumes as k8s.types.input.core.v1.Volume[];
+  return { ...pod, initContainers: [first.container], volumes: [...volumes, ...first.volumes.filter(({ name }) => !volumes.some((volume) => volume.name === name))] };
+}
+
+/** The controller's pod, held to Pod Security level `restricted`. */
+export function controllerPod({ controller, configuration: { secretFiles = [] } = {} }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
+  const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
+  const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
+  const configuration = [
+    { name: "casc", mountPath: "/var/jenkins_casc", readOnly: true },
+    { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true },
+  ];
+  // Random, the pod's own, and known to nobody who may not read pods of this namespace.
+  const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
+  const furtherSecrets = [
+    ...(refs.secrets.login ? [{ secret: { name: refs.secrets.login } }] : []),
+    ...secretFiles.map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: secretFileName({ secret, key }) }] } })),
+  ];
+  return {
+    serviceAccountName: refs.account,
+    enableServiceLinks: false,
+    terminationGracePeriodSeconds: controller.terminationSeconds ?? 90,
+    ...(controller.priorityClassName && { priorityClassName: controller.priorityClassName }),
+    ...(controller.nodeSelector && Object.keys(controller.nodeSelector).length > 0 && { nodeSelector: controller.nodeSelector }),
+    ...(controller.tolerations && controller.tolerations.length > 0 && { tolerations: controller.tolerations }),
+    securityContext: {
+      runAsUser: 1000,
+      runAsGroup: 1000,
+      runAsNonRoot: true,
+      fsGroup: 1000,
+      // A home of many files is not walked at every start.
+      fsGroupChangePolicy: "OnRootMismatch",
+      seccompProfile: { type: "RuntimeDefault" },
+    },
+    containers: [
+      {
+        name: "jenkins",
+        image: controller.image,
+        env: [
+          { name: "CASC_JENKINS_CONFIG", value: "/var/jenkins_casc" },
+          { name: "SECRETS", value: "/run/secrets/jenkins" },
+          { name: "JAVA_OPTS", value: javaOptions(controller.maxRamPercentage ?? 60, controller.javaOpts) },
+          // The unpacked war is no data: it stays out of the home and so out of backups.
+          { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
+          { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
+          reloadToken,
+          // The home's plugins follow the image, in both directions.
+          { name: "PLUGINS_FORCE_UPGRADE", value: "true" },
+          { name: "TRY_UPGRADE_IF_NO_MARKER", value: "true" },
+          ...Object.entries(controller.env ?? {}).map(([name, value]) => ({ name, value })),
+        ],
+        ...(controller.envFrom?.length && { envFrom: controller.envFrom.map((name) => ({ secretRef: { name } })) }),
+        ports: [
+          { name: "http", containerPort: 8080, protocol: "TCP" },
+          { name: "agent", containerPort: 50000, protocol: "TCP" },
+        ],
+        resources: canonicalResources(controller.resources),
+        // What a controller that does not start said last is shown with its state.
+        terminationMessagePolicy: "FallbackToLogsOnError",
+        startupProbe: { ...probe, periodSeconds: 2, failureThreshold: Math.ceil((controller.startupSeconds ?? 600) / 2) },
+        livenessProbe: { ...probe, failureThreshold: 6 },
+        readinessProbe: { ...probe, failureThreshold: 3 },
+        securityContext: confined,
+        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, ...configuration, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }],
+      },
+      {
+        name: "config-reload",
+        image: controller.image,
+        command: ["/bin/bash", "-c", configReloadScript],
+        env: [
+          { name: "FOLDERS", value: configuration.map((mount) => mount.mountPath).join(" ") },
+          { name: "STATE", value: reloadState },
+          { name: "PORT", value: "8080" },
+          { name: "INTERVAL", value: "5" },
+          reloadToken,
+        ],
+        resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "64Mi" } },
+        securityContext: confined,
+        volumeMounts: [...configuration, { name: "reload", mountPath: reloadState }],
+      },
+    ],
+    volumes: [
+      { name: "home", persistentVolumeClaim: { claimName: refs.claim } },
+      { name: "casc", configMap: { name: refs.configMap } },
+      furtherSecrets.length > 0
+        ? { name: "admin", projected: { sources: [{ secret: { name: refs.secrets.admin } }, ...furtherSecrets] } }
+        : { name: "admin", secret: { secretName: refs.secrets.admin } },
+      { name: "reload", emptyDir: {} },
+      { name: "cache", emptyDir: {} },
+      { name: "tmp", emptyDir: {} },
+    ],
+  };
+}

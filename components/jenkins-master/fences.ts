@@ -1,0 +1,69 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import type { JenkinsMasterArgs } from "./args";
+import { controllerLabels, labels, Place } from "./place";
+
+const agentLabels = { jenkins: "agent" };
+
+/** Nobody ends a running build: no drain and no autoscaler evicts the controller or an agent. */
+export function makeDisruptionBudgets({ name, parent, here, there }: Place): void {
+  new k8s.policy.v1.PodDisruptionBudget(
+    `${name}-disruption-budget`,
+    {
+      metadata: { name: "jenkins", namespace: here, labels },
+      // One replica: a drain waits until a person moves the controller, instead of ending it under running builds.
+      spec: { minAvailable: 1, selector: { matchLabels: controllerLabels } },
+    },
+    parent,
+  );
+  new k8s.policy.v1.PodDisruptionBudget(
+    `${name}-agents-disruption-budget`,
+    {
+      metadata: { name: "jenkins-agents", namespace: there, labels },
+      // More than there can ever be: no running agent may be evicted, so that a drain waits for its build. Agents are pods
+      // without a controller, for which Kubernetes takes a whole minAvailable only.
+      spec: { minAvailable: 1_000_000, selector: { matchLabels: agentLabels } },
+    },
+    parent,
+  );
+}
+
+/** Who may connect to the controller, and to whom agents may. */
+export function makeNetworkPolicies({ name, parent, here, there }: Place, { address, access, monitoring }: JenkinsMasterArgs): void {
+  if (!(access.networkPolicies ?? true)) return;
+  const from = (namespace: pulumi.Input<string>) => ({ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } } });
+  const tcp = (...ports: number[]) => ports.map((port) => ({ port, protocol: "TCP" }));
+  new k8s.networking.v1.NetworkPolicy(
+    `${name}-controller-policy`,
+    {
+      metadata: { name: "jenkins", namespace: here, labels },
+      spec: {
+        podSelector: { matchLabels: controllerLabels },
+        policyTypes: ["Ingress"],
+        ingress: [
+          { from: [from(address.ingressNamespace ?? "ingress-nginx")], ports: tcp(8080) },
+          { from: [{ ...from(there), podSelector: { matchLabels: agentLabels } }], ports: tcp(8080, 50000) },
+          ...(monitoring?.prometheusNamespace ? [{ from: [from(monitoring.prometheusNamespace)], ports: tcp(8080) }] : []),
+        ],
+      },
+    },
+    parent,
+  );
+  new k8s.networking.v1.NetworkPolicy(
+    `${name}-agents-policy`,
+    {
+      metadata: { name: "jenkins-agents", namespace: there, labels },
+      spec: {
+        // Every pod of the namespace: nobody connects to an agent, and no agent connects to the API server.
+        podSelector: {},
+        policyTypes: ["Ingress", "Egress"],
+        egress: [
+          { to: [{ ...from("kube-system"), podSelector: { matchLabels: { "k8s-app": "kube-dns" } } }], ports: [{ port: 53, protocol: "UDP" }, ...tcp(53)] },
+          { to: [{ ...from(here), podSelector: { matchLabels: controllerLabels } }], ports: tcp(8080, 50000) },
+          { to: [{ ipBlock: { cidr: "0.0.0.0/0", ...(access.apiServerCidrs && { except: access.apiServerCidrs }) } }] },
+        ],
+      },
+    },
+    parent,
+  );
+}

@@ -1,0 +1,48 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { ownLabels, partOf } from "../ownership";
+import { AgentTemplate, agentsPodSecurity } from "./agents";
+import type { JenkinsMasterArgs } from "./args";
+
+/** Where the objects go: the component that they belong to, and its namespaces. */
+export interface Place {
+  /** Name of the component: each object's own begins with it. */
+  name: string;
+  /** Resource options of each object. */
+  parent: { parent: pulumi.Resource };
+  /** Namespaces of the controller and of the agents. */
+  here: pulumi.Output<string>;
+  there: pulumi.Output<string>;
+}
+
+/** Labels of every object, and those by which the controller's pod is found. */
+export const labels = { "app.kubernetes.io/name": "jenkins", ...partOf };
+export const controllerLabels = { ...labels, "app.kubernetes.io/component": "controller" };
+
+/** A last change to an object's arguments before it is made. */
+export type Transform<T> = (args: T, opts: pulumi.CustomResourceOptions) => void;
+
+/** The arguments of a resource with the change made to them. */
+export function transformed<T>(transform: Transform<T> | undefined, name: string, args: T, opts: pulumi.CustomResourceOptions): [string, T, pulumi.CustomResourceOptions] {
+  transform?.(args, opts);
+  return [name, args, opts];
+}
+
+/** Names of both namespaces. */
+export function namespacesOf(args: Pick<JenkinsMasterArgs, "namespace" | "agentsNamespace">): { controller: string; agents: string } {
+  const controller = args.namespace ?? "jenkins";
+  return { controller, agents: args.agentsNamespace ?? `${controller}-agents` };
+}
+
+/** Both namespaces, each as strict as what runs in it allows. */
+export function makeNamespaces(parent: pulumi.Resource, name: string, args: JenkinsMasterArgs): Place {
+  const namespaces = namespacesOf(args);
+  const namespace = (part: string, objectName: string, further: Record<string, string>) =>
+    new k8s.core.v1.Namespace(`${name}-${part}`, { metadata: { name: objectName, labels: { ...labels, ...ownLabels(), ...further } } }, { parent }).metadata.name;
+  return {
+    name,
+    parent: { parent },
+    here: namespace("namespace", namespaces.controller, { ...args.namespaceLabels, "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted" }),
+    there: namespace("agents-namespace", namespaces.agents, { "pod-security.kubernetes.io/enforce": agentsPodSecurity(args.agents.templates as AgentTemplate[], args.agents.settings.cachePath) }),
+  };
+}
