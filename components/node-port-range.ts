@@ -1,4 +1,4 @@
-import * as fs from "node:fs";
+import { execFileSync } from "node:child_process";
 import * as path from "node:path";
 import * as command from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
@@ -76,7 +76,8 @@ export interface NodeState {
   state: string;
 }
 
-const script = fs.readFileSync(path.join(__dirname, "..", "scripts/node-port-range/node-port-range.sh"), "utf8");
+/** What a node's shell gets on standard input: scripts/node-port-range/node-port-range.sh with its parts in one text. */
+export const nodeScript = execFileSync("sh", [path.join(__dirname, "..", "scripts/node-port-range/bundle.sh")], { encoding: "utf8" });
 
 /** Beyond the script's own time-outs: 300 s for the change and 300 s for putting it back. */
 const timeout = "15m";
@@ -189,7 +190,7 @@ export class NodePortRange extends pulumi.ComponentResource {
       // A node under a new name, or reached another way, is a new resource; the old one's deletion must not undo what that has done.
       const owner = `${access.kind}-${node.name}`.replace(/[^A-Za-z0-9._-]/g, "_");
       const change = found.apply(({ mark }) => runScript(`apply ${options} --mark ${mark} --owner ${owner}`));
-      const inputs = { create: change, update: change, delete: runScript(`restore --owner ${owner}`), stdin: script, addPreviousOutputInEnv: false };
+      const inputs = { create: change, update: change, delete: runScript(`restore --owner ${owner}`), stdin: nodeScript, addPreviousOutputInEnv: false };
       const resourceOptions: pulumi.CustomResourceOptions = {
         parent: this,
         dependsOn: commands.slice(-1),
@@ -220,7 +221,7 @@ export class NodePortRange extends pulumi.ComponentResource {
       {
         command: reportErrors(access.kind === "local" ? runScript(args) : overSsh),
         environment: access.kind === "local" ? {} : sshEnvironment(node as SshNode, access, runScript(args)),
-        stdin: script,
+        stdin: nodeScript,
         logging: command.types.enums.local.Logging.None,
         addPreviousOutputInEnv: false,
       },

@@ -46,11 +46,9 @@ function finish(): never {
 }
 
 async function main(): Promise<void> {
-  await installPackages(["shellcheck"]);
-  const listed = spawnSync("git", ["ls-files", "-co", "--exclude-standard", "*.sh", ".ci/run"], { cwd: REPO, encoding: "utf8" });
-
+  await installPackages(["shellcheck", "shfmt"]);
   check("type check", "npx", ["tsc", "--noEmit", "-p", "."]);
-  check("shell scripts", "shellcheck", listed.stdout.split("\n").filter(Boolean));
+  check("shell scripts", "tools/check-shell.sh", []);
   jest("unit");
   if (only === "unit") finish();
 

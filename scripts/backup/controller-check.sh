@@ -16,7 +16,10 @@ ask() { curl --silent --show-error --fail --max-time 60 --config "$work/curl" --
 
 end=$(($(date +%s) + SECONDS_LEFT))
 until ask -o "$work/answer" "$URL/api/json" 2>"$work/error"; do
-  [ "$(date +%s)" -lt "$end" ] || { echo "Jenkins does not answer after $SECONDS_LEFT s: $(cat "$work/error")" >&2; exit 2; }
+  [ "$(date +%s)" -lt "$end" ] || {
+    echo "Jenkins does not answer after $SECONDS_LEFT s: $(cat "$work/error")" >&2
+    exit 2
+  }
   sleep 1
 done
 ask -o "$work/crumb" "$URL/crumbIssuer/api/json" 2>/dev/null || : >"$work/crumb"
@@ -31,8 +34,14 @@ jenkins.getAllItems(hudson.model.Item).each { item ->
 }
 null
 GROOVY
-ask --data-urlencode "script@$work/script" -o "$work/loaded" "$URL/scriptText" || { echo "Jenkins refuses its script console to the administrator" >&2; exit 2; }
-grep -q '^item' "$work/loaded" || [ ! -s "$INVENTORY" ] || { echo "Jenkins lists no job: $(head -c 300 "$work/loaded")" >&2; exit 1; }
+ask --data-urlencode "script@$work/script" -o "$work/loaded" "$URL/scriptText" || {
+  echo "Jenkins refuses its script console to the administrator" >&2
+  exit 2
+}
+grep -q '^item' "$work/loaded" || [ ! -s "$INVENTORY" ] || {
+  echo "Jenkins lists no job: $(head -c 300 "$work/loaded")" >&2
+  exit 1
+}
 LC_ALL=C sort -u "$INVENTORY" >"$work/wanted"
 LC_ALL=C sort -u "$work/loaded" >"$work/has"
 LC_ALL=C comm -23 "$work/wanted" "$work/has" >"$work/missing"

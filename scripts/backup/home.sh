@@ -52,7 +52,15 @@ UNFINISHED=.start-from-unfinished
 
 say() { echo "$(date -u +%H:%M:%S) $*"; }
 # $1 what happened, $2 (optional) what to do
-fail() { FAILURE="$1"; echo "home.sh: $1" >&2; [ $# -lt 2 ] || { FAILURE="$1; $2"; echo "  $2" >&2; }; exit 1; }
+fail() {
+  FAILURE="$1"
+  echo "home.sh: $1" >&2
+  [ $# -lt 2 ] || {
+    FAILURE="$1; $2"
+    echo "  $2" >&2
+  }
+  exit 1
+}
 home_restic() { restic ${SFTP_COMMAND:+-o "sftp.command=$SFTP_COMMAND"} "$@"; }
 key_restic() {
   RESTIC_REPOSITORY_FILE=$KEY_REPOSITORY_FILE RESTIC_PASSWORD_FILE=$KEY_PASSWORD_FILE \
@@ -94,7 +102,10 @@ open_repository() {
 field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p" | tail -n 1; }
 
 # A number of the last pass' summary, 0 where there is none
-number() { value=$(echo "$summary" | field "$1"); echo "${value:-0}"; }
+number() {
+  value=$(echo "$summary" | field "$1")
+  echo "${value:-0}"
+}
 
 # Jobs and folders (config.xml outside builds), and complete builds (build.xml), below $1
 count_items() { [ ! -d "$1/jobs" ] || find "$1/jobs" \( -name builds -o -name workspace \) -prune -o -type f -name config.xml -print | wc -l | tr -d ' '; }
@@ -171,7 +182,10 @@ sum_of_keys() {
 backup_keys() {
   open_repository key_restic key
   sum=$(sum_of_keys)
-  [ -n "$sum" ] || { say "this home has no key yet"; return 0; }
+  [ -n "$sum" ] || {
+    say "this home has no key yet"
+    return 0
+  }
   set --
   for file in secrets/master.key secret.key; do [ ! -f "$file" ] || set -- "$@" "$file"; done
   case "$snapshots" in *"\"sha256=$sum\""*) return 0 ;; esac
@@ -192,7 +206,10 @@ from_the_future() {
 # The snapshot that $1 stands for, of the list in $2: `latest` is the newest good one that is not from the future, where
 # there is another.
 resolve() {
-  [ "$1" = latest ] || { echo "$1"; return 0; }
+  [ "$1" = latest ] || {
+    echo "$1"
+    return 0
+  }
   times_and_ids <"$2" | LC_ALL=C sort >"$WORK_DIR/sorted"
   from_the_future <"$2" >"$WORK_DIR/future"
   awk -v later="$(tr '\n' ' ' <"$WORK_DIR/future")" '{ newest = $2 } index(later, $2) == 0 { sound = $2 } END { print sound != "" ? sound : newest }' "$WORK_DIR/sorted"
@@ -308,13 +325,16 @@ backup() {
 restore_keys() {
   keys=$(key_restic snapshots --no-lock --json --host "$HOST" --tag keys 2>"$WORK_DIR/open.err") ||
     fail "the key repository cannot be opened: $(said "$WORK_DIR/open.err")"
-  if [ "$keys" = "[]" ]; then say "no keys were ever saved"; return 0; fi
+  if [ "$keys" = "[]" ]; then
+    say "no keys were ever saved"
+    return 0
+  fi
   sum=$(home_restic snapshots --no-lock --json "$2" | sed -n 's/.*"keys=\([0-9a-f]*\)".*/\1/p')
   tags=keys
   case "$sum:$keys" in
-    :*) ;;
-    *"\"sha256=$sum\""*) tags="keys,sha256=$sum" ;;
-    *) say "warning: the keys of snapshot $2 are not in the key repository; it gets the newest there are, and credentials in it may be unreadable" ;;
+  :*) ;;
+  *"\"sha256=$sum\""*) tags="keys,sha256=$sum" ;;
+  *) say "warning: the keys of snapshot $2 are not in the key repository; it gets the newest there are, and credentials in it may be unreadable" ;;
   esac
   key_restic restore latest --host "$HOST" --tag "$tags" --target "$1" >/dev/null || fail "the keys could not be restored"
   chmod 600 "$1/secret.key" "$1/secrets/master.key" 2>/dev/null || true
@@ -410,7 +430,10 @@ restore_job() {
   now=$(tr -dc 0-9 2>/dev/null <"$staged/$folder/nextBuildNumber" || true)
   if [ -n "$was" ] && [ "$was" -gt "${now:-0}" ]; then echo "$was" >"$staged/$folder/nextBuildNumber"; fi
   aside=$3/.replaced/$(date -u +%Y%m%dT%H%M%SZ)/$folder
-  if [ -d "$3/$folder" ]; then mkdir -p "$(dirname "$aside")"; mv "$3/$folder" "$aside"; fi
+  if [ -d "$3/$folder" ]; then
+    mkdir -p "$(dirname "$aside")"
+    mv "$3/$folder" "$aside"
+  fi
   mv "$staged/$folder" "$3/$folder"
   rm -rf "$staged"
   say "job $2 is as in snapshot $1; the former one is in ${aside#"$3"/}"
@@ -419,14 +442,17 @@ restore_job() {
 command=${1:-}
 [ $# -eq 0 ] || shift
 case "$command:$#" in
-  backup:0) backup ;;
-  snapshots:0) list_snapshots ;;
-  diff:2) home_restic diff --no-lock "$1" "$2" ;;
-  restore:2) restore "$@" ;;
-  start-from:2) start_from "$@" ;;
-  has-job:2) has_job "$@" ;;
-  restore-job:3) restore_job "$@" ;;
-  examine:1) examine "$1" ;;
-  inventory:1) inventory "$1" ;;
-  *) usage >&2; exit 2 ;;
+backup:0) backup ;;
+snapshots:0) list_snapshots ;;
+diff:2) home_restic diff --no-lock "$1" "$2" ;;
+restore:2) restore "$@" ;;
+start-from:2) start_from "$@" ;;
+has-job:2) has_job "$@" ;;
+restore-job:3) restore_job "$@" ;;
+examine:1) examine "$1" ;;
+inventory:1) inventory "$1" ;;
+*)
+  usage >&2
+  exit 2
+  ;;
 esac

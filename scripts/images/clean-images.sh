@@ -79,8 +79,8 @@ trap 'rm -rf "$work"' EXIT
 cluster_digests() {
   local kubectl=(kubectl --request-timeout 30s)
   if [ -n "$1" ]; then kubectl+=(--context "$1"); fi
-  "${kubectl[@]}" get pods,replicasets,deployments,statefulsets,daemonsets,jobs,cronjobs,configmaps --all-namespaces --output json >"$work/objects" 2>"$work/error" \
-    || fail "cluster ${1:-of the current context} cannot be asked what it runs: $(tail -n 1 "$work/error"); nothing was deleted. Mend the access, or give --no-cluster if no cluster uses these images"
+  "${kubectl[@]}" get pods,replicasets,deployments,statefulsets,daemonsets,jobs,cronjobs,configmaps --all-namespaces --output json >"$work/objects" 2>"$work/error" ||
+    fail "cluster ${1:-of the current context} cannot be asked what it runs: $(tail -n 1 "$work/error"); nothing was deleted. Mend the access, or give --no-cluster if no cluster uses these images"
   { grep -Eo 'sha256:[0-9a-f]{64}' "$work/objects" || true; } >>"$work/used"
   rm "$work/objects"
 }

@@ -1,20 +1,17 @@
-import * as fs from "node:fs";
 import * as https from "node:https";
-import * as path from "node:path";
+import { nodeScript } from "../../components/node-port-range";
 import { addressOf, inNode, nodeNamed } from "../../sandbox/cluster/nodes";
-import { REPO } from "../../sandbox/paths";
 import { waitFor } from "../../sandbox/shell";
 import { middle, saveBench } from "./table";
 
 /**
  * Seconds without a ready API server while the node-port range changes on the sandbox's first control-plane node: by
- * scripts/node-port-range/node-port-range.sh, and by kubeadm's own way (`kubeadm init phase control-plane apiserver`), in turns in one
+ * scripts/node-port-range, and by kubeadm's own way (`kubeadm init phase control-plane apiserver`), in turns in one
  * run. The range is as it was afterwards.
  */
 const ROUNDS = 3;
 const RANGE = "80-32767";
 const node = nodeNamed("control-plane-1");
-const source = fs.readFileSync(path.join(REPO, "scripts/node-port-range/node-port-range.sh"), "utf8");
 const agent = new https.Agent({ rejectUnauthorized: false, keepAlive: false });
 
 /** Status of /readyz; 0 where nobody answers within a second. The certificate is not looked at: only the time counts. */
@@ -28,7 +25,7 @@ function readyz(): Promise<number> {
   });
 }
 
-const byScript = (args: string) => inNode(node, ["sh", "-s", "--", ...args.split(" ")], { input: source });
+const byScript = (args: string) => inNode(node, ["sh", "-s", "--", ...args.split(" ")], { input: nodeScript });
 
 interface Shown {
   flag: string | null;

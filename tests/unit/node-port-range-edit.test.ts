@@ -1,6 +1,6 @@
 /**
- * The manifest editor inside scripts/node-port-range/node-port-range.sh against a YAML parser: thousands of generated
- * manifests, edited in batches by the script's own shell and awk code.
+ * The manifest editor, scripts/node-port-range/manifest.awk, by itself against a YAML parser: thousands of generated manifests,
+ * edited in batches.
  */
 import { execFile } from "node:child_process";
 import * as fs from "node:fs";
@@ -10,7 +10,7 @@ import fc from "fast-check";
 import { Document, parse, parseDocument, type ToStringOptions } from "yaml";
 import { memory } from "./node-port-range-node";
 
-const script = path.join(__dirname, "..", "..", "scripts/node-port-range/node-port-range.sh");
+const editor = path.join(__dirname, "..", "..", "scripts/node-port-range/manifest.awk");
 const RANGE = "80-32767";
 const FLAG = /^--service[-_]node[-_]port[-_]range(=|$)/;
 /** For a longer search by hand: NODE_PORT_RANGE_SEARCH=10 tries ten times as many manifests. */
@@ -23,16 +23,17 @@ jest.setTimeout(120_000 * scale);
 const folder = fs.mkdtempSync(path.join(memory, "node-port-range-"));
 
 beforeAll(() => {
-  // All of the script but its last line, which starts it: what remains defines its functions.
-  const functions = fs.readFileSync(script, "utf8").replace(/\nmain "\$@".*\n$/, "\n");
-  const batch = `for file in *.in; do
-    name=\${file%.in}
-    VALUE=$1
-    if engine "$2" "$file" >"$name.out"; then :; else mv "$name.out" "$name.refused"; continue; fi
-    if [ -z "$3" ]; then continue; fi
-    if engine "$3" "$name.out" >"$name.back"; then :; else mv "$name.back" "$name.refused"; fi
-  done\n`;
-  fs.writeFileSync(path.join(folder, "batch.sh"), `${functions}\n${batch}`);
+  fs.writeFileSync(
+    path.join(folder, "batch.sh"),
+    `edit() { ENGINE_MODE=$1 ENGINE_VALUE=$value ENGINE_SIZE=$(wc -c <"$2") LC_ALL=C awk -f '${editor}' <"$2"; }
+    value=$1
+    for file in *.in; do
+      name=\${file%.in}
+      if edit "$2" "$file" >"$name.out"; then :; else mv "$name.out" "$name.refused"; continue; fi
+      if [ -z "$3" ]; then continue; fi
+      if edit "$3" "$name.out" >"$name.back"; then :; else mv "$name.back" "$name.refused"; fi
+    done\n`,
+  );
 });
 afterAll(() => fs.rmSync(folder, { recursive: true }));
 

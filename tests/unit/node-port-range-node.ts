@@ -1,6 +1,6 @@
 // Stand-in for a control-plane node: a folder with its files, a kubelet that follows the manifest, and
-// a kubectl that answers from files. It keeps what scripts/node-port-range/node-port-range.sh sees of a real node.
-import { spawn } from "node:child_process";
+// a kubectl that answers from files. It keeps what scripts/node-port-range sees of a real node.
+import { execFileSync, spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -9,7 +9,9 @@ import { parse } from "yaml";
 /** Where thousands of small synced files cost little. */
 export const memory = fs.existsSync("/dev/shm") ? "/dev/shm" : os.tmpdir();
 
-export const SCRIPT = path.join(__dirname, "..", "..", "scripts/node-port-range/node-port-range.sh");
+export const SCRIPTS = path.join(__dirname, "..", "..", "scripts/node-port-range");
+/** What a node is sent. */
+export const SCRIPT = execFileSync("sh", [path.join(SCRIPTS, "bundle.sh")], { encoding: "utf8" });
 
 /** As kubeadm 1.34 writes it, shortened. */
 export const MANIFEST = `apiVersion: v1
@@ -93,6 +95,7 @@ export class FakeNode {
     this.write("bin/kubectl", KUBECTL, 0o755);
     // Time passes faster here.
     this.write("bin/sleep", "#!/bin/sh\nexec /bin/sleep 0.05\n", 0o755);
+    this.write("node-port-range.sh", SCRIPT);
     fs.mkdirSync(this.at("run"), { recursive: true });
     fs.mkdirSync(this.at("work"));
     fs.mkdirSync(this.manifests, { recursive: true });
@@ -129,10 +132,10 @@ export class FakeNode {
     return Object.fromEntries(names.sort().map((each) => [each, fs.readFileSync(path.join(folder, each), "utf8")]));
   }
 
-  /** Runs the script on this node. */
-  run(args: string[], env: Record<string, string> = {}, shell = "sh"): Promise<Outcome> {
+  /** Runs the script on this node, as it is sent there or from another file. */
+  run(args: string[], env: Record<string, string> = {}, shell = "sh", script = this.at("node-port-range.sh")): Promise<Outcome> {
     return new Promise((resolve, reject) => {
-      const child = spawn(shell, [SCRIPT, ...args], {
+      const child = spawn(shell, [script, ...args], {
         env: { PATH: `${this.at("bin")}:${process.env.PATH}`, NODE: this.root, TMPDIR: this.at("work"), NODE_PORT_RANGE_ROOT: this.root, ...env },
         stdio: ["ignore", "pipe", "pipe"],
       });

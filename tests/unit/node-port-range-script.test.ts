@@ -1,9 +1,9 @@
-/** scripts/node-port-range/node-port-range.sh as a whole, on a fake node: waits, roll-back, memory, guards, lock, lost power. */
+/** scripts/node-port-range as a whole, on a fake node: waits, roll-back, memory, guards, lock, lost power. */
 import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { CLUSTER_CONFIGURATION, FakeNode, MANIFEST, SCRIPT, type Outcome } from "./node-port-range-node";
+import { CLUSTER_CONFIGURATION, FakeNode, MANIFEST, SCRIPT, SCRIPTS, type Outcome } from "./node-port-range-node";
 
 jest.setTimeout(60_000);
 const RANGE = "80-32767";
@@ -661,12 +661,25 @@ describe("by hand, on a plain file", () => {
 
 test("--help names every option and step that the script knows", async () => {
   const { stdout } = succeeded(await node().run(["--help"]));
-  const text = fs.readFileSync(SCRIPT, "utf8");
+  const text = SCRIPT;
   const parsed = text.slice(text.indexOf("\nmain() {")).match(/--[a-z][a-z-]+/g) ?? [];
   for (const option of new Set(parsed)) expect(stdout).toContain(option);
   for (const word of ["show", "apply", "restore", "80-32767"]) expect(stdout).toContain(word);
   const steps = new Set([...text.matchAll(/^\s*step (\w+)/gm)].map(([, step]) => step));
   for (const step of steps) expect(text.slice(0, text.indexOf("set -u"))).toContain(step);
+});
+
+test("runs from the repository as from one text, and the text is whole or not printed", async () => {
+  const on = node();
+  const script = path.join(SCRIPTS, "node-port-range.sh");
+  succeeded(await on.run(APPLY, {}, "sh", script));
+  expect(on.text()).toBe(EDITED);
+  expect((await on.run(["show"], {}, "sh", script)).stdout).toBe((await on.run(["show"])).stdout);
+
+  fs.cpSync(SCRIPTS, on.at("scripts"), { recursive: true });
+  fs.rmSync(on.at("scripts/guards.sh"));
+  const bundled = await on.run([], {}, "sh", on.at("scripts/bundle.sh"));
+  expect(bundled).toMatchObject({ status: 1, stderr: "bundle.sh: there is no guards.sh\n" });
 });
 
 const found = (program: string) => (process.env.PATH ?? "").split(":").map((each) => path.join(each, program)).find((each) => fs.existsSync(each));

@@ -4,11 +4,10 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import fc from "fast-check";
-import { describeInspection, NodePortRange, nodePortRangeProblems, parseInspection, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
+import { describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
 
 const hostKey = `ssh-ed25519 ${"AAAA".padEnd(68, "b")}`;
 const KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot-a-real-key\n-----END OPENSSH PRIVATE KEY-----";
-const script = fs.readFileSync(path.join(__dirname, "..", "..", "scripts/node-port-range/node-port-range.sh"), "utf8");
 /** Marks a secret in what the engine is sent. */
 const SECRET = "4dabf18193072939515e22adb298388d";
 
@@ -78,7 +77,7 @@ describe("over SSH", () => {
       expect(inputs.create).toContain("sh -s -- apply --range 80-32767 --reserve-local-ports --mark 0123456789abcdef --owner ssh-");
       expect(inputs.update).toBe(inputs.create);
       expect(inputs.delete).toMatch(/sh -s -- restore --owner ssh-[abc]$/);
-      expect(inputs.stdin).toBe(script);
+      expect(inputs.stdin).toBe(nodeScript);
       expect(inputs.triggers).toBeUndefined();
       expect(inputs.addPreviousOutputInEnv).toBe(false);
       expect(reveal(inputs.connection)).toMatchObject({ host: `10.0.0.${i + 1}`, user: "root", port: 22, hostKey });
@@ -114,7 +113,7 @@ describe("over SSH", () => {
     expect(inputs.command).toContain("StrictHostKeyChecking=yes");
     expect(inputs.command).not.toContain("not-a-real-key");
     expect(inputs.logging).toBe("none");
-    expect(inputs.stdin).toBe(script);
+    expect(inputs.stdin).toBe(nodeScript);
     const environment = reveal(inputs.environment);
     expect(reveal(environment.NODE_KEY)).toBe(KEY);
     expect(environment.NODE_COMMAND).toContain("sh -s -- show --json --range 80-32767");
@@ -139,7 +138,7 @@ test("locally: one local command, no SSH", async () => {
   await mock(() => JSON.stringify(inspection()));
   await create({ range: "80-32767", access: { kind: "local", nodes: [{ name: "here" }] } });
   expect(commands().map(({ type }) => type)).toEqual(["command:local:Command"]);
-  expect(commands()[0].inputs).toMatchObject({ stdin: script, delete: expect.stringMatching(/restore --owner local-here$/) });
+  expect(commands()[0].inputs).toMatchObject({ stdin: nodeScript, delete: expect.stringMatching(/restore --owner local-here$/) });
   expect(commands()[0].inputs.create).not.toContain("--reserve-local-ports");
   expect(commands()[0].inputs.connection).toBeUndefined();
   expect(calls[0].inputs.command).toContain("sh -s -- show --json --range 80-32767");
@@ -206,7 +205,7 @@ describe("bad arguments", () => {
   });
 
   test("the component and the script take the same ranges", () => {
-    const functions = script.replace(/\nmain "\$@".*\n$/, "\n");
+    const functions = nodeScript.replace(/\nmain "\$@".*\n$/, "\n");
     const number = fc.oneof(fc.integer({ min: 0, max: 70000 }).map(String), fc.constantFrom("", "0", "1", "65535", "65536", "08", "-1", "1e3", "999999999999"));
     const ranges = fc.sample(fc.oneof(fc.tuple(number, number).map((pair) => pair.join("-")), fc.string({ maxLength: 8 }).filter((text) => !/[\0\n]/.test(text))), 300);
     const list = ranges.map((range) => `'${range.replace(/'/g, "'\\''")}'`).join(" ");
