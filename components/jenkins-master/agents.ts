@@ -68,6 +68,8 @@ export interface AgentTemplate {
 
 /** What all agent pods share. */
 export interface AgentSettings {
+  /** Image of the agent alone, for pods that pipelines describe themselves; undefined for the kubernetes plugin's own of Docker Hub. */
+  agentImage?: string;
   /** Image of the privileged docker daemon, for templates with docker mode dind. */
   dindImage: string;
   /** Image of rootless BuildKit, for templates with docker mode rootless. */
@@ -209,6 +211,50 @@ const dockerEnv: Record<DockerMode, Record<string, string>> = {
   none: {},
 };
 
+/** What every agent's pod has, whoever describes it. */
+const podBase = {
+  serviceAccountName: "jenkins-agent",
+  automountServiceAccountToken: false,
+  enableServiceLinks: false,
+  restartPolicy: "Never",
+  securityContext: {
+    runAsUser: agentUser,
+    runAsGroup: agentUser,
+    runAsNonRoot: true,
+    fsGroup: agentUser,
+    seccompProfile: { type: "RuntimeDefault" },
+  },
+};
+
+const overNodes = {
+  topologySpreadConstraints: [
+    {
+      maxSkew: 1,
+      topologyKey: "kubernetes.io/hostname",
+      whenUnsatisfiable: "ScheduleAnyway",
+      labelSelector: { matchLabels: { jenkins: "agent" } },
+    },
+  ],
+};
+
+/**
+ * What the kubernetes plugin starts every pod from, those that pipelines describe themselves included. Where it merges the YAML of a
+ * template over this, it takes over nodeSelector, tolerations, volumes, containers by name, initContainers, accounts, pull secrets,
+ * runAsUser and runAsGroup, hostNetwork, labels and annotations; of anything else, what is said here stays (PodTemplateUtils.combine).
+ */
+export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret?: string): object {
+  return {
+    apiVersion: "v1",
+    kind: "Pod",
+    spec: {
+      ...podBase,
+      ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
+      ...(spread && overNodes),
+      containers: [{ name: "jnlp", ...(settings.agentImage && { image: settings.agentImage }), workingDir: workspace, securityContext: unprivileged }],
+    },
+  };
+}
+
 /**
  * The pod of an agent. The container that connects to the controller is called `jnlp` and has neither command nor
  * args, whatever the template says, so that the image's own entry point connects with what Jenkins puts in the
@@ -231,29 +277,10 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
     kind: "Pod",
     metadata: { labels },
     spec: {
-      serviceAccountName: "jenkins-agent",
-      automountServiceAccountToken: false,
-      enableServiceLinks: false,
-      restartPolicy: "Never",
-      securityContext: {
-        runAsUser: agentUser,
-        runAsGroup: agentUser,
-        runAsNonRoot: true,
-        fsGroup: agentUser,
-        seccompProfile: { type: "RuntimeDefault" },
-      },
+      ...podBase,
       ...(Object.keys(template.nodeSelector).length > 0 && { nodeSelector: template.nodeSelector }),
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
-      ...(template.spread && {
-        topologySpreadConstraints: [
-          {
-            maxSkew: 1,
-            topologyKey: "kubernetes.io/hostname",
-            whenUnsatisfiable: "ScheduleAnyway",
-            labelSelector: { matchLabels: { jenkins: "agent" } },
-          },
-        ],
-      }),
+      ...(template.spread && overNodes),
       containers: [
         {
           name: "jnlp",

@@ -1,155 +1,185 @@
 /**
- * Which keys JCasC documents may hold where the kubernetes plugin reads them, and a check that names each key that is wrong.
- * Keys as in https://github.com/jenkinsci/kubernetes-plugin (KubernetesCloud, PodTemplate, ContainerTemplate) at the version of
- * images/controller/plugins.txt. The component checks a site's documents with it before anything is created, the sandbox's
- * stand-in for the plugin before it takes them.
+ * Holds documents against what the real Jenkins was recorded to take (contracts/). The component checks a site's documents and its
+ * own with it before anything is created, the sandbox's stand-in for Jenkins before it takes them.
  */
-import { parseDocument } from "yaml";
+import { parseDocument, visit } from "yaml";
+import { contracts, type Contracts } from "./contracts";
 
 /** A value of a YAML document. */
 export type Value = string | number | boolean | null | Value[] | { [key: string]: Value };
-/** One pod template or cloud after the check: known keys only, of the kinds above. */
+/** A map of a document; after the check with names as Jenkins writes them. */
 export type Keys = { [key: string]: Value };
 
-/** What a schema position may hold: a scalar, a list of one kind, an object, one-of by single key, or anything. */
-export type Kind = "string" | "int" | "bool" | "any" | { list: Kind } | { object: Record<string, Kind> } | { symbol: Record<string, Kind> };
-
-const KEY_VALUE: Kind = { object: { key: "string", value: "string" } };
-const RETENTION: Kind = { symbol: { never: { object: {} }, always: { object: {} }, onFailure: { object: {} }, evicted: { object: {} }, default: { object: {} } } };
-const ENV_VARS: Kind = {
-  list: {
-    symbol: {
-      envVar: { object: { key: "string", value: "string" } },
-      secretEnvVar: { object: { key: "string", secretName: "string", secretKey: "string", optional: "bool" } },
-    },
-  },
-};
-const DYNAMIC_PVC: Kind = { object: { storageClassName: "string", requestsSize: "string", accessModes: "string" } };
-
-const CONTAINER: Kind = {
-  object: {
-    name: "string", image: "string", command: "string", args: "string", workingDir: "string", ttyEnabled: "bool",
-    alwaysPullImage: "bool", privileged: "bool", runAsUser: "string", runAsGroup: "string", envVars: ENV_VARS,
-    ports: { list: { object: { name: "string", containerPort: "int", hostPort: "int" } } },
-    livenessProbe: "any", shell: "string",
-    resourceRequestCpu: "string", resourceRequestMemory: "string", resourceRequestEphemeralStorage: "string",
-    resourceLimitCpu: "string", resourceLimitMemory: "string", resourceLimitEphemeralStorage: "string",
-  },
-};
-
-const TEMPLATE: Kind = {
-  object: {
-    id: "string", name: "string", namespace: "string", label: "string", nodeUsageMode: "string", inheritFrom: "string",
-    containers: { list: CONTAINER }, envVars: ENV_VARS, annotations: { list: KEY_VALUE }, imagePullSecrets: { list: { object: { name: "string" } } },
-    volumes: {
-      list: {
-        symbol: {
-          hostPathVolume: { object: { hostPath: "string", mountPath: "string", readOnly: "bool" } },
-          emptyDirVolume: { object: { mountPath: "string", memory: "bool" } },
-          persistentVolumeClaim: { object: { claimName: "string", mountPath: "string", readOnly: "bool" } },
-          secretVolume: { object: { secretName: "string", mountPath: "string", defaultMode: "string", optional: "bool" } },
-          configMapVolume: { object: { configMapName: "string", mountPath: "string", subPath: "string", optional: "bool" } },
-          nfsVolume: { object: { serverAddress: "string", serverPath: "string", mountPath: "string", readOnly: "bool" } },
-        },
-      },
-    },
-    workspaceVolume: {
-      symbol: {
-        emptyDirWorkspaceVolume: { object: { memory: "bool" } },
-        hostPathWorkspaceVolume: { object: { hostPath: "string" } },
-        persistentVolumeClaimWorkspaceVolume: { object: { claimName: "string", readOnly: "bool" } },
-        dynamicPVC: DYNAMIC_PVC, genericEphemeralVolume: DYNAMIC_PVC,
-      },
-    },
-    serviceAccount: "string", nodeSelector: "string", hostNetwork: "bool", schedulerName: "string",
-    runAsUser: "string", runAsGroup: "string", supplementalGroups: "string",
-    slaveConnectTimeout: "int", slaveConnectTimeoutStr: "int", activeDeadlineSeconds: "int", activeDeadlineSecondsStr: "int",
-    idleMinutes: "int", idleMinutesStr: "int", instanceCap: "int", instanceCapStr: "int", podRetention: RETENTION,
-    yaml: "string", yamls: { list: "string" }, yamlMergeStrategy: "any", inheritYamlMergeStrategy: "bool", showRawYaml: "bool",
-    agentContainer: "string", agentInjection: "bool", nodeProperties: "any",
-  },
-};
-
-/** One Kubernetes cloud: `jenkins.clouds[].kubernetes`. */
-export const CLOUD: Kind = {
-  object: {
-    name: "string", serverUrl: "string", serverCertificate: "string", skipTlsVerify: "bool", namespace: "string", credentialsId: "string",
-    jenkinsUrl: "string", jenkinsTunnel: "string", webSocket: "bool", directConnection: "bool", useJenkinsProxy: "bool", jnlpregistry: "string",
-    addMasterProxyEnvVars: "bool", capOnlyOnAlivePods: "bool", containerCap: "int", containerCapStr: "int",
-    maxRequestsPerHost: "int", maxRequestsPerHostStr: "int", connectTimeout: "int", readTimeout: "int", retentionTimeout: "int", waitForPodSec: "int",
-    podRetention: RETENTION, podLabels: { list: KEY_VALUE }, restrictedPssSecurityContext: "bool", usageRestricted: "bool", defaultsProviderTemplate: "string",
-    garbageCollection: { object: { namespaces: "string", timeout: "int" } }, templates: { list: TEMPLATE },
-  },
-};
+/** Something in a document that Jenkins refuses, or takes for something else than it says. */
+export interface Finding {
+  /** Where, such as jenkins.clouds[0].kubernetes.name */
+  at: string;
+  /** An attribute or a symbol that the class does not have, a root, a value of another kind, or a text that is taken as 0 or false without a word. */
+  kind: "attribute" | "symbol" | "root" | "type" | "silent";
+  /** In words, without the place. */
+  problem: string;
+  /** What was found where another name belongs. */
+  name?: string;
+  /** The class, or the root, that refuses it. */
+  owner: string;
+  /** What it would take. */
+  known: string[];
+}
 
 /** Whether a value is a map. */
-export function isObject(value: Value): value is { [key: string]: Value } {
+export function isObject(value: unknown): value is Keys {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/**
- * Checks a value against its kind and gives it back with scalars of the right type. With `references`, a text that holds a
- * reference such as ${name} stands for a scalar of any kind: it gets its value only in Jenkins.
- */
-export function check(value: Value, kind: Kind, at: string, problems: string[], references = false): Value {
-  const refuse = (expected: string): Value => {
-    problems.push(`${at || "document"}: ${expected} is expected, found ${value === null ? "nothing" : Array.isArray(value) ? "a list" : typeof value === "object" ? "a map" : `"${String(value)}"`}`);
-    return value;
-  };
-  if (kind === "any" || (references && typeof value === "string" && value.includes("${"))) return value;
-  if (kind === "string") return value === null ? "" : typeof value === "object" ? refuse("a text") : String(value);
-  if (kind === "int") {
-    if (typeof value === "number" && Number.isInteger(value)) return value;
-    return typeof value === "string" && /^-?\d+$/.test(value) ? Number(value) : refuse("a whole number");
-  }
-  if (kind === "bool") return typeof value === "boolean" ? value : value === "true" || value === "false" ? value === "true" : refuse("true or false");
-  if ("list" in kind) {
-    if (value === null) return [];
-    return Array.isArray(value) ? value.map((item, i) => check(item, kind.list, `${at}[${i}]`, problems, references)) : refuse("a list");
-  }
-  if ("symbol" in kind) {
-    // A symbol without settings may be written as a plain word.
-    const given: Value = typeof value === "string" ? { [value]: {} } : value;
-    if (!isObject(given) || Object.keys(given).length !== 1) return refuse(`one of ${Object.keys(kind.symbol).join(", ")}`);
-    const [name] = Object.keys(given);
-    if (!(name in kind.symbol)) {
-      problems.push(`${at}.${name}: not known; known are ${Object.keys(kind.symbol).join(", ")}`);
-      return value;
-    }
-    return { [name]: check(given[name] ?? {}, kind.symbol[name], `${at}.${name}`, problems, references) };
-  }
-  if (!isObject(value)) return value === null ? {} : refuse("a map");
-  return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => {
-      const where = at ? `${at}.${key}` : key;
-      if (!Object.hasOwn(kind.object, key)) {
-        problems.push(`${where}: not known; known are ${Object.keys(kind.object).join(", ")}`);
-        return [key, item];
-      }
-      return [key, check(item, kind.object[key], where, problems, references)];
-    }),
-  );
+/** Place and problem in one line. */
+export const say = ({ at, problem }: Finding): string => `${at}: ${problem}`;
+
+/** A name as the recording writes it: Jenkins does not mind upper and lower case. */
+function spelled(name: string, known: object): string | undefined {
+  if (Object.hasOwn(known, name)) return name;
+  return Object.keys(known).find((each) => each.toLowerCase() === name.toLowerCase());
 }
 
-/** What is wrong with a cloud whose keys are all known: templates without name, unknown parents, broken YAML, a tunnel that is none. */
+const article = (value: Value): string => (value === null ? "nothing" : Array.isArray(value) ? "a list" : typeof value === "object" ? "a map" : `"${String(value)}"`);
+const join = (at: string, key: string): string => (at === "" ? key : `${at}.${key}`);
+
+/** Reads documents against one recording, and collects what is wrong with them. */
+export class Check {
+  readonly findings: Finding[] = [];
+
+  /**
+   * @param recording what to hold against
+   * @param references whether a text with a reference such as ${name} stands for a scalar of any kind, having its value only in Jenkins
+   */
+  constructor(private readonly recording: Contracts = contracts, private readonly references = true) {}
+
+  private find(at: string, kind: Finding["kind"], owner: string, problem: string, known: string[] = [], name?: string): void {
+    this.findings.push({ at, kind, owner, problem, known, ...(name !== undefined && { name }) });
+  }
+
+  /** A whole document. Roots that begin with x- hold anchors and are nobody's. */
+  document(document: Keys): Keys {
+    const { roots } = this.recording;
+    return Object.fromEntries(
+      Object.entries(document).flatMap(([key, value]) => {
+        if (key.startsWith("x-")) return [];
+        const root = spelled(key, roots);
+        if (root === undefined) {
+          this.find(key, "root", "", `no configurator found for the root element ${key}; known are ${Object.keys(roots).join(", ")}`, Object.keys(roots), key);
+          return [[key, value]];
+        }
+        const kind = roots[root];
+        // What a root holds are symbols: any plugin may add some.
+        return [[root, typeof kind === "string" ? this.value(value, kind, key) : this.attributes(value, kind, key, root, "symbol")]];
+      }),
+    );
+  }
+
+  /** A value where the recording has `type`. */
+  value(value: Value, type: string, at: string, owner = ""): Value {
+    if (value === null || type === "object") return value;
+    if (this.references && typeof value === "string" && value.includes("${")) return value;
+    const other = (expected: string): Value => {
+      this.find(at, "type", owner, `${expected} is expected, found ${article(value)}`);
+      return value;
+    };
+    if (type.startsWith("list of ")) return Array.isArray(value) ? value.map((item, i) => this.value(item, type.slice("list of ".length), `${at}[${i}]`, owner)) : other("a list");
+    if (type in this.recording.symbols) return this.symbol(value, type, at);
+    if (type in this.recording.attributes) {
+      const own = this.recording.attributes[type];
+      // A class without attributes may be a text that it makes something of.
+      return !isObject(value) && !Array.isArray(value) && Object.keys(own).length === 0 ? value : this.attributes(value, own, at, type, "attribute");
+    }
+    if (type === "string") return typeof value === "object" ? other("a text") : String(value);
+    if (type === "integer") return this.number(value, at, owner, other);
+    if (type === "boolean") return this.truth(value, at, owner, other);
+    if (type.includes("|")) return type.split("|").includes(String(value)) ? value : other(`one of ${type.split("|").join(", ")}`);
+    // A class that is not recorded.
+    return value;
+  }
+
+  private number(value: Value, at: string, owner: string, other: (expected: string) => Value): Value {
+    if (typeof value === "object") return other("a whole number");
+    if (/^-?\d+$/.test(String(value).trim())) return Number(value);
+    this.find(at, "silent", owner, `a whole number is expected, found "${String(value)}": Jenkins would take it as 0`);
+    return 0;
+  }
+
+  private truth(value: Value, at: string, owner: string, other: (expected: string) => Value): Value {
+    if (typeof value === "object") return other("true or false");
+    const word = String(value).toLowerCase();
+    if (/^(true|yes|y|on|1)$/.test(word)) return true;
+    if (!/^(false|no|n|off|0|)$/.test(word)) this.find(at, "silent", owner, `true or false is expected, found "${String(value)}": Jenkins would take it as false`);
+    return false;
+  }
+
+  private symbol(value: Value, type: string, at: string): Value {
+    const known = this.recording.symbols[type];
+    const given = typeof value === "object" ? value : { [String(value)]: null };
+    if (!isObject(given) || Object.keys(given).length !== 1) {
+      this.find(at, "type", type, `one of ${Object.keys(known).join(", ")} is expected, found ${isObject(given) ? `a map of ${Object.keys(given).length}` : article(value)}`);
+      return value;
+    }
+    const [word] = Object.keys(given);
+    const name = spelled(word, known);
+    if (name === undefined) {
+      this.find(join(at, word), "symbol", type, `not known; known are ${Object.keys(known).join(", ")}`, Object.keys(known), word);
+      return given;
+    }
+    return { [name]: this.value(given[word] ?? {}, known[name], join(at, word), type) };
+  }
+
+  private attributes(value: Value, known: Record<string, string>, at: string, owner: string, kind: "attribute" | "symbol"): Value {
+    if (value === null) return {};
+    if (!isObject(value)) {
+      this.find(at, "type", owner, `a map is expected, found ${article(value)}`);
+      return value;
+    }
+    const { "*": open, ...named } = known;
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => {
+        const name = spelled(key, named);
+        if (name !== undefined) return [name, this.value(item, named[name], join(at, key), owner)];
+        const names = Object.keys(named);
+        this.find(join(at, key), kind, owner, open ? "not recorded" : `not known; known are ${names.join(", ")}`, open ? [] : names, key);
+        return [key, item];
+      }),
+    );
+  }
+}
+
+/** The kubernetes plugin's class of a cloud. */
+export const CLOUD = "org.csanchez.jenkins.plugins.kubernetes.KubernetesCloud";
+
+/** Mistakes in a pod of a template that configuration-as-code passes on unread: broken YAML, and aliases, which the plugin's own reader does not know. */
+export function podYamlProblems(text: string): string[] {
+  const parsed = parseDocument(text);
+  if (parsed.errors.length > 0) return [parsed.errors[0].message.split("\n")[0]];
+  let alias: string | undefined;
+  visit(parsed, { Alias: (_, node) => ((alias = node.source), visit.BREAK) });
+  return alias === undefined ? [] : [`holds the YAML alias *${alias}, which the kubernetes plugin's reader does not know: it would never ask for such a pod, and builds would wait; write it out`];
+}
+
+/**
+ * What is wrong with a cloud of the kubernetes plugin that configuration-as-code takes: templates without name, unknown parents, pods
+ * that the plugin cannot read, a tunnel without port.
+ */
 export function cloudProblems(cloud: Keys, at: string): string[] {
   const problems: string[] = [];
-  const templates = (cloud.templates ?? []) as Keys[];
+  const templates = (Array.isArray(cloud.templates) ? cloud.templates : []).filter(isObject);
   const names = new Set(templates.map((t) => t.name));
-  const tunnel = cloud.jenkinsTunnel as string | undefined;
-  if (tunnel && !tunnel.includes("${") && !/^[^/:]+:\d+$/.test(tunnel)) problems.push(`${at}.jenkinsTunnel: "${tunnel}" is not host:port`);
+  const tunnel = cloud.jenkinsTunnel;
+  if (typeof tunnel === "string" && tunnel !== "" && !tunnel.includes("${") && !/^[^/:]*:\d+$/.test(tunnel)) problems.push(`${at}.jenkinsTunnel: "${tunnel}" is not host:port; Jenkins would take it, and no agent would connect`);
   templates.forEach((template, i) => {
     const here = `${at}.templates[${i}]`;
     if (!template.name) problems.push(`${here}.name: is missing`);
-    if (template.inheritFrom && !names.has(template.inheritFrom)) problems.push(`${here}.inheritFrom: there is no template ${String(template.inheritFrom)}`);
-    ((template.containers ?? []) as Keys[]).forEach((container, j) => {
-      if (!container.name) problems.push(`${here}.containers[${j}].name: is missing`);
+    const parents = typeof template.inheritFrom === "string" && !template.inheritFrom.includes("${") ? template.inheritFrom.split(/\s+/).filter(Boolean) : [];
+    for (const parent of parents) if (!names.has(parent)) problems.push(`${here}.inheritFrom: there is no template ${parent}`);
+    (Array.isArray(template.containers) ? template.containers : []).forEach((container, j) => {
+      if (isObject(container) && !container.name) problems.push(`${here}.containers[${j}].name: is missing`);
     });
-    for (const yaml of [template.yaml, ...((template.yamls ?? []) as Value[])]) {
-      if (!yaml) continue;
-      const parsed = parseDocument(yaml as string);
-      if (parsed.errors.length > 0) problems.push(`${here}.yaml: ${parsed.errors[0].message.split("\n")[0]}`);
-    }
+    const pods: [string, Value][] = [["yaml", template.yaml ?? null], ...(Array.isArray(template.yamls) ? template.yamls : []).map((text, j): [string, Value] => [`yamls[${j}]`, text])];
+    for (const [key, text] of pods) if (typeof text === "string") podYamlProblems(text).forEach((problem) => problems.push(`${here}.${key}: ${problem}`));
   });
   return problems;
 }

@@ -1,5 +1,5 @@
 import { parse, stringify } from "yaml";
-import { AgentSettings, AgentTemplate, agentPod } from "./agents";
+import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, podDefaults } from "./agents";
 import { check, CLOUD, cloudProblems, Keys, Value } from "./casc-schema";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
 
@@ -14,6 +14,10 @@ export interface CascInput {
   containerCap: number;
   templates: AgentTemplate[];
   settings: AgentSettings;
+  /** Secret of the agents' namespace for the registry of the images; undefined where it asks for no login. */
+  pullSecret?: string;
+  /** Settings of the kubernetes plugin's cloud, as JCasC names them, that replace the platform's; templates and podLabels in it come to the platform's. */
+  cloud?: Record<string, unknown>;
   /** The site's own JCasC documents by file name; they may bring their own security realm and authorization strategy. */
   fragments?: Record<string, string>;
   /** Names of the secrets that documents may refer to; undefined where they are not known. */
@@ -26,6 +30,15 @@ export interface CascInput {
 
 /** Name of the platform's own document in the ConfigMap. */
 export const cascFile = "jenkins.yaml";
+
+/** Name of the template that all others inherit from, pipelines' own pods included; no build asks for it. */
+export const defaultsTemplate = "pod-defaults";
+
+/**
+ * YAML that Jenkins' readers take as it is meant: snakeyaml, which knows YAML 1.1 (`yes` is a truth value, 12:30:45 a number), and for
+ * pods Jackson's, which besides has no aliases (it takes one for a text), no merge keys, no tags, and reads one document of a file.
+ */
+const yamlText = (value: object): string => stringify(value, { lineWidth: 0, aliasDuplicateObjects: false, compat: "yaml-1.1" });
 
 /** Roots of JCasC documents: Jenkins' own and those of widespread plugins. */
 const roots = ["appearance", "configuration-as-code", "credentials", "globalCredentialsConfiguration", "jenkins", "jobs", "security", "support", "tool", "unclassified"];
@@ -121,7 +134,10 @@ export function fragmentProblems(input: CascInput): { file: string; problem: str
   return problems;
 }
 
-function podTemplate(template: AgentTemplate, settings: AgentSettings): object {
+/** Whether any pod is spread over the nodes: then all are that start from the defaults, for the plugin's merge keeps the first word on it. */
+const spreads = (templates: AgentTemplate[]): boolean => templates.some(({ spread }) => spread);
+
+function podTemplate(template: AgentTemplate, { settings, templates }: CascInput): object {
   return {
     // Without one the plugin makes a new one at each start and reload, and agents that run belong to no template any more.
     id: template.name,
@@ -136,8 +152,59 @@ function podTemplate(template: AgentTemplate, settings: AgentSettings): object {
     podRetention: template.podRetention,
     showRawYaml: false,
     workspaceVolume: { emptyDirWorkspaceVolume: { memory: false } },
-    yamlMergeStrategy: "override",
-    yaml: escapeReferences(stringify(agentPod(template, settings), { lineWidth: 0 })),
+    // What a template says is what a pipeline's pod inherits from it: with `override` the pod's own YAML would replace all of it.
+    yamlMergeStrategy: template.spread === spreads(templates) ? "merge" : "override",
+    yaml: escapeReferences(yamlText(agentPod(template, settings))),
+  };
+}
+
+/** Has no cap, times or label of its own: every other template would inherit them. */
+function defaultsPodTemplate({ settings, templates, pullSecret }: CascInput): object {
+  return {
+    id: defaultsTemplate,
+    name: defaultsTemplate,
+    nodeUsageMode: "EXCLUSIVE",
+    yamlMergeStrategy: "merge",
+    inheritYamlMergeStrategy: true,
+    yaml: escapeReferences(yamlText(podDefaults(settings, spreads(templates), pullSecret))),
+  };
+}
+
+/** What is wrong with settings of the site's own for the cloud: what the platform's other parts rely on is not theirs to say. */
+export function cloudSettingsProblems({ cloud = {}, templates }: Pick<CascInput, "cloud" | "templates">): string[] {
+  const taken = [...templates.map(({ name }) => name), defaultsTemplate];
+  const list = (key: string): unknown[] => (Array.isArray(cloud[key]) ? cloud[key] : []);
+  return [
+    ...["name", "namespace", "jenkinsUrl", "serverUrl"].filter((key) => key in cloud).map((key) => `${key}: is the platform's own to set; take it away`),
+    ...["templates", "podLabels"].filter((key) => key in cloud && !Array.isArray(cloud[key])).map((key) => `${key}: a list is expected`),
+    ...list("templates").flatMap((template, i) => (isMapping(template) && taken.includes(template.name as string) ? [`templates[${i}].name: "${String(template.name)}" is the name of a template of the platform's own; rename it`] : [])),
+    ...list("podLabels").flatMap((label, i) => (isMapping(label) && label.key === "jenkins" ? [`podLabels[${i}].key: the label jenkins is the platform's own; rename it`] : [])),
+  ];
+}
+
+/** The kubernetes plugin's cloud: the platform's settings, and the site's own over them. */
+function kubernetesCloud(input: CascInput): object {
+  const { templates = [], podLabels = [], garbageCollection = {}, ...further } = (input.cloud ?? {}) as { templates?: object[]; podLabels?: object[]; garbageCollection?: object };
+  return {
+    name: "kubernetes",
+    serverUrl: "https://kubernetes.default",
+    namespace: input.agentsNamespace,
+    jenkinsUrl: `http://jenkins.${input.namespace}.svc:8080/`,
+    jenkinsTunnel: `jenkins-agent.${input.namespace}.svc:50000`,
+    webSocket: false,
+    containerCapStr: String(input.containerCap),
+    maxRequestsPerHostStr: "32",
+    connectTimeout: 5,
+    readTimeout: 15,
+    retentionTimeout: 5,
+    waitForPodSec: 600,
+    // A namespace that is held to it takes no other pod, and pipelines' own rarely say all that it asks for.
+    ...(agentsPodSecurity(input.templates, input.settings.cachePath) === "restricted" && { restrictedPssSecurityContext: true }),
+    defaultsProviderTemplate: defaultsTemplate,
+    ...further,
+    podLabels: [{ key: "jenkins", value: "agent" }, ...podLabels],
+    garbageCollection: { namespaces: input.agentsNamespace, timeout: 300, ...garbageCollection },
+    templates: [...input.templates.map((template) => podTemplate(template, input)), ...templates, defaultsPodTemplate(input)],
   };
 }
 
@@ -152,30 +219,10 @@ export function cascConfig(input: CascInput): object {
       numExecutors: 0,
       mode: "EXCLUSIVE",
       slaveAgentPort: 50000,
-      crumbIssuer: { standard: { excludeClientIPFromCrumb: true } },
+      crumbIssuer: "standard",
       ...(!bringsKey(input, "securityRealm") && { securityRealm: securityRealm(input.login) }),
       ...(!bringsKey(input, "authorizationStrategy") && { authorizationStrategy: authorizationStrategy(input.rights, input.login, foreign) }),
-      clouds: [
-        {
-          kubernetes: {
-            name: "kubernetes",
-            serverUrl: "https://kubernetes.default",
-            namespace: input.agentsNamespace,
-            jenkinsUrl: `http://jenkins.${input.namespace}.svc:8080/`,
-            jenkinsTunnel: `jenkins-agent.${input.namespace}.svc:50000`,
-            webSocket: false,
-            containerCapStr: String(input.containerCap),
-            maxRequestsPerHostStr: "32",
-            connectTimeout: 5,
-            readTimeout: 15,
-            retentionTimeout: 5,
-            waitForPodSec: 600,
-            podLabels: [{ key: "jenkins", value: "agent" }],
-            garbageCollection: { namespaces: input.agentsNamespace, timeout: 300 },
-            templates: input.templates.map((t) => podTemplate(t, input.settings)),
-          },
-        },
-      ],
+      clouds: [{ kubernetes: kubernetesCloud(input) }],
     },
     unclassified: { location: { url: input.url } },
   };
@@ -183,5 +230,5 @@ export function cascConfig(input: CascInput): object {
 
 /** The JCasC document: the value of key `jenkins.yaml` in ConfigMap `jenkins-casc`. */
 export function renderCasc(input: CascInput): string {
-  return stringify(cascConfig(input), { lineWidth: 0 });
+  return yamlText(cascConfig(input));
 }

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
-import { parse } from "yaml";
+import { parse, parseDocument, visit } from "yaml";
 import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount } from "../../components/jenkins-master/agents";
-import { cascConfig, CascInput, fragmentProblems, renderCasc } from "../../components/jenkins-master/casc";
+import { cascConfig, CascInput, cloudSettingsProblems, fragmentProblems, renderCasc } from "../../components/jenkins-master/casc";
 import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, Rights } from "../../components/jenkins-master";
 import { dashboard } from "../../components/jenkins-master/dashboard";
 import { authorizationStrategy, permissions, securityRealm } from "../../components/jenkins-master/login";
@@ -583,8 +583,44 @@ describe("agents", () => {
 describe("the JCasC document", () => {
   const input: CascInput = { url: "http://jenkins.example.com/", namespace: "jenkins", agentsNamespace: "jenkins-agents", containerCap: 10, templates: [maven, { ...maven, name: "gradle", label: "gradle jdk21", caches: ["gradle"], activeDeadlineSeconds: 60 }], settings };
 
+  const cloudOf = (of: CascInput): Json => (cascConfig(of) as Json).jenkins.clouds[0].kubernetes;
+  const templatesOf = (of: CascInput): Json[] => cloudOf(of).templates;
+
   test("is this", () => {
     expect(renderCasc(input)).toMatchSnapshot();
+  });
+
+  test("names the crumb issuer without settings: core 2.543 took away the last one, and configuration as code refuses a key that is not there", () => {
+    expect((cascConfig(input) as Json).jenkins.crumbIssuer).toBe("standard");
+  });
+
+  test("holds no alias, whatever the templates: the kubernetes plugin's reader takes one for a text", () => {
+    const volume = fc.record({ kind: fc.constantFrom("configMap" as const, "secret" as const, "claim" as const), name: fc.constant("site"), mountPath: fc.constantFrom("/a", "/b"), readOnly: fc.boolean() });
+    const template = fc.record({
+      docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const),
+      caches: fc.subarray(["maven" as const, "gradle" as const]),
+      spread: fc.boolean(),
+      nodeSelector: fc.constantFrom({}, { disk: "fast" }),
+      tolerations: fc.constantFrom([], [{ key: "ci", operator: "Exists" as const }]),
+      volumes: fc.array(volume, { maxLength: 2 }),
+    });
+    fc.assert(
+      fc.property(fc.array(template, { minLength: 1, maxLength: 3 }), fc.option(fc.constant("registry-login"), { nil: undefined }), (templates, pullSecret) => {
+        // One object in many places is what aliases are made of.
+        const same = { requests: { cpu: "1" }, limits: { memory: "1Gi" } };
+        const text = renderCasc({ ...input, ...(pullSecret && { pullSecret }), templates: templates.map((t, i) => ({ ...maven, ...t, name: `t${i}`, resources: same, dockerResources: same })) });
+        for (const yaml of [text, ...parse(text).jenkins.clouds[0].kubernetes.templates.map((t: Json) => t.yaml)]) {
+          visit(parseDocument(yaml), { Alias: (_, alias) => { throw new Error(`alias ${alias.source}`); }, Node: (_, node) => expect("anchor" in node ? node.anchor : undefined).toBeUndefined() });
+        }
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  test("quotes what readers of YAML 1.1, which Jenkins' are, take for something else than a text", () => {
+    const odd = ["yes", "on", "0o17", "017", "1_000", "12:30:45", "2026-11-25", "~", "null", "0x1F", "1e3", ".inf", "<<", "="];
+    const text = renderCasc({ ...input, templates: [{ ...maven, env: Object.fromEntries(odd.map((value, i) => [`V${i}`, value])) }] });
+    expect(env((parse(parse(text).jenkins.clouds[0].kubernetes.templates[0].yaml, { version: "1.1" }) as Json).spec.containers[0])).toMatchObject(Object.fromEntries(odd.map((value, i) => [`V${i}`, value])));
   });
 
   test("agents connect through the tunnel, and the controller builds nothing", async () => {
@@ -604,14 +640,92 @@ describe("the JCasC document", () => {
   });
 
   test("a template keeps its id over restarts and reloads, so that agents that run find it and count against its cap", () => {
-    const ids = (templates: AgentTemplate[]) => (cascConfig({ ...input, templates }) as Json).jenkins.clouds[0].kubernetes.templates.map((t: Json) => t.id);
-    expect(ids(input.templates)).toEqual(["maven", "gradle"]);
-    expect(ids([{ ...maven, cap: 1, image: "another" }])).toEqual(["maven"]);
+    const ids = (templates: AgentTemplate[]) => templatesOf({ ...input, templates }).map((t) => t.id);
+    expect(ids(input.templates)).toEqual(["maven", "gradle", "pod-defaults"]);
+    expect(ids([{ ...maven, cap: 1, image: "another" }])).toEqual(["maven", "pod-defaults"]);
   });
 
   test("builds without a label go to the templates that take them, and to no other", () => {
-    const modes = (cascConfig({ ...input, templates: [{ ...maven, unlabelled: true }, { ...maven, name: "go" }] }) as Json).jenkins.clouds[0].kubernetes.templates.map((t: Json) => t.nodeUsageMode);
-    expect(modes).toEqual(["NORMAL", "EXCLUSIVE"]);
+    const modes = templatesOf({ ...input, templates: [{ ...maven, unlabelled: true }, { ...maven, name: "go" }] }).map((t) => t.nodeUsageMode);
+    expect(modes).toEqual(["NORMAL", "EXCLUSIVE", "EXCLUSIVE"]);
+  });
+
+  describe("the defaults of all pods", () => {
+    const defaults = (of: CascInput = input): Json => parse(templatesOf(of).at(-1).yaml);
+
+    test("are named in the cloud and hold what a pipeline's own pod needs: the agent's image, our account without token, our security context", () => {
+      const given = { ...input, settings: { ...settings, agentImage: "mirror.test/jenkins/inbound-agent:1" }, pullSecret: "registry-login" };
+      const template = templatesOf(given).at(-1);
+      expect(cloudOf(given).defaultsProviderTemplate).toBe(template.name);
+      expect(template).toMatchObject({ yamlMergeStrategy: "merge", inheritYamlMergeStrategy: true });
+      expect(defaults(given).spec).toMatchObject({
+        serviceAccountName: "jenkins-agent", automountServiceAccountToken: false, imagePullSecrets: [{ name: "registry-login" }],
+        securityContext: { runAsUser: 1000, runAsNonRoot: true }, containers: [{ name: "jnlp", image: "mirror.test/jenkins/inbound-agent:1", securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } } }],
+      });
+    });
+
+    test("name no image and no pull secret where there is none", () => {
+      expect(defaults().spec).not.toHaveProperty("imagePullSecrets");
+      expect(defaults().spec.containers[0]).not.toHaveProperty("image");
+    });
+
+    // The plugin takes a cap, a time or an idle time of 0 or of its own default in a template for one that is not set, and inherits it.
+    test("bound nothing and take no build", () => {
+      expect(Object.keys(templatesOf(input).at(-1)).sort()).toEqual(["id", "inheritYamlMergeStrategy", "name", "nodeUsageMode", "yaml", "yamlMergeStrategy"]);
+    });
+
+    // What PodTemplateUtils.combine(Pod, Pod) takes over from the pod that is merged over another; all else is the other's.
+    const merged = ["nodeSelector", "serviceAccountName", "activeDeadlineSeconds", "hostNetwork", "containers", "initContainers", "volumes", "tolerations", "imagePullSecrets"];
+    test("leave each template's own pod as it is: what the plugin's merge would not take over is the same in both, or the template is not merged", () => {
+      const template = fc.record({ docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const), caches: fc.subarray(["maven" as const, "gradle" as const]), spread: fc.boolean() });
+      fc.assert(
+        fc.property(fc.array(template, { minLength: 1, maxLength: 3 }), (kinds) => {
+          const of = { ...input, templates: kinds.map((kind, i) => ({ ...maven, ...kind, name: `t${i}` })) };
+          const base = defaults(of);
+          for (const { yaml, yamlMergeStrategy } of templatesOf(of).slice(0, -1)) {
+            const { spec } = parse(yaml) as Json;
+            const rest = (pod: Json) => Object.fromEntries(Object.entries(pod).filter(([key]) => !merged.includes(key)));
+            if (yamlMergeStrategy === "override") expect(spec).not.toHaveProperty("topologySpreadConstraints");
+            else expect(rest(spec)).toEqual(rest(base.spec));
+            // Of a container's security context it takes over user, group, capabilities and whether it is privileged.
+            expect(spec.containers[0].securityContext).toEqual(base.spec.containers[0].securityContext);
+            for (const { name } of spec.containers.slice(1)) expect(base.spec.containers.map((c: Json) => c.name)).not.toContain(name);
+          }
+        }),
+        { numRuns: 20 },
+      );
+    });
+
+    test("are what a template of the site's own inherits as well, and none may have their name", () => {
+      expect(cloudSettingsProblems({ ...input, cloud: { templates: [{ name: "pod-defaults" }, { name: "maven" }, { name: "mine" }] } })).toHaveLength(2);
+    });
+  });
+
+  describe("a cloud of the site's own settings", () => {
+    test("replaces the platform's settings, and its templates and labels come to the platform's", () => {
+      const rendered = cloudOf({ ...input, cloud: { readTimeout: 60, podRetention: "onFailure", garbageCollection: { timeout: 900 }, podLabels: [{ key: "team", value: "a" }], templates: [{ name: "go", label: "go" }] } });
+      expect(rendered).toMatchObject({ readTimeout: 60, connectTimeout: 5, podRetention: "onFailure", garbageCollection: { namespaces: "jenkins-agents", timeout: 900 }, podLabels: [{ key: "jenkins", value: "agent" }, { key: "team", value: "a" }] });
+      expect(rendered.templates.map((t: Json) => t.name)).toEqual(["maven", "gradle", "go", "pod-defaults"]);
+    });
+
+    test.each([
+      [{ namespace: "default" }, "namespace: is the platform's own to set; take it away"],
+      [{ templates: {} }, "templates: a list is expected"],
+      [{ podLabels: [{ key: "jenkins", value: "x" }] }, "podLabels[0].key: the label jenkins is the platform's own; rename it"],
+      [{ templates: [{ name: "gradle" }] }, 'templates[0].name: "gradle" is the name of a template of the platform\'s own; rename it'],
+    ])("is refused: %j", (cloud, problem) => {
+      expect(cloudSettingsProblems({ ...input, cloud })).toEqual([problem]);
+    });
+
+    test("may set anything else, or nothing", () => {
+      expect(cloudSettingsProblems(input)).toEqual([]);
+      expect(cloudSettingsProblems({ ...input, cloud: { readTimeout: 60, defaultsProviderTemplate: "mine", templates: [{ name: "mine" }] } })).toEqual([]);
+    });
+  });
+
+  test("a namespace held to Pod Security level restricted has the plugin fill in what that asks of containers, and no other has", () => {
+    expect(cloudOf({ ...input, templates: [{ ...maven, docker: "none", caches: [] }] }).restrictedPssSecurityContext).toBe(true);
+    expect(cloudOf(input)).not.toHaveProperty("restrictedPssSecurityContext");
   });
 
   test("whatever text an agent's environment holds arrives as it is", () => {
