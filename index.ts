@@ -113,6 +113,7 @@ export = async () => {
         templates: config.agents.map((agent) => ({ ...agent, image: image(agent.image) })),
         cap: config.agentCap,
         settings: {
+          agentImage: config.images.inboundAgent,
           dindImage: config.images.dockerDind,
           buildkitImage: config.images.buildkit,
           insecureRegistries: insecure ? [host] : [],

@@ -4,6 +4,9 @@ import type { RegistryLogin } from "./args";
 import { labels, Place } from "./place";
 import { base64 } from "./secrets";
 
+/** Secret for the registry of the images, in both namespaces; none where it asks for no login. */
+export const pullSecretName = "registry-login";
+
 /**
  * What the kubernetes plugin does with the agents' namespace, and no more. The plugin's example also reads Secrets,
  * which nothing in it needs: https://github.com/jenkinsci/kubernetes-plugin/blob/master/src/main/kubernetes/service-account.yml
@@ -41,7 +44,7 @@ function pullSecrets({ name, parent }: Place, login: RegistryLogin | undefined):
   return (part, namespace) => {
     const secret = new k8s.core.v1.Secret(
       `${name}-${part}-registry`,
-      { metadata: { name: "registry-login", namespace, labels }, type: "kubernetes.io/dockerconfigjson", data: { ".dockerconfigjson": config } },
+      { metadata: { name: pullSecretName, namespace, labels }, type: "kubernetes.io/dockerconfigjson", data: { ".dockerconfigjson": config } },
       parent,
     );
     return { imagePullSecrets: [{ name: secret.metadata.name }] };

@@ -250,7 +250,16 @@ export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret
       ...podBase,
       ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
       ...(spread && overNodes),
-      containers: [{ name: "jnlp", ...(settings.agentImage && { image: settings.agentImage }), workingDir: workspace, securityContext: unprivileged }],
+      containers: [
+        {
+          name: "jnlp",
+          ...(settings.agentImage && { image: settings.agentImage }),
+          workingDir: workspace,
+          // The requests are those that the plugin gives an agent of its own making.
+          resources: { requests: { cpu: "100m", memory: "256Mi" }, limits: { memory: "1Gi" } },
+          securityContext: unprivileged,
+        },
+      ],
     },
   };
 }

@@ -2,7 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { isQuantity, Resources } from "../quantity";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
-import { fragmentProblems } from "./casc";
+import { cloudSettingsProblems, defaultsTemplate, fragmentProblems } from "./casc";
 import { cascInput, SecretFile } from "./configuration";
 import { Login, Rights } from "./login";
 import type { Transform } from "./place";
@@ -95,6 +95,8 @@ export interface AgentsArgs {
     /** Most GiB the shared caches may take on each node. Default 20. */
     maxGi?: number;
   };
+  /** Settings of the kubernetes plugin's cloud, as JCasC names them, over the platform's own; templates and podLabels in it come to them. Default none. */
+  cloud?: Record<string, unknown>;
 }
 
 /** Pull secret for a registry that asks for a password. */
@@ -194,13 +196,16 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
   check(names.length > 0, "agents.templates", "is empty; the controller itself builds nothing");
   agents.templates.forEach((template, i) => {
     check(names.indexOf(template.name) === i, `agents.templates[${i}].name`, `"${template.name}" appears twice`);
+    check(template.name !== defaultsTemplate, `agents.templates[${i}].name`, `"${defaultsTemplate}" is the name of the template that all pods start from`);
     quantities(template.resources, `agents.templates[${i}].resources`);
     quantities(template.dockerResources, `agents.templates[${i}].dockerResources`);
   });
   check(agents.settings.cachePath === undefined || agents.cache !== undefined, "agents.cache", "is needed with agents.settings.cachePath");
   check(!(access.adminPassword !== undefined && access.adminExistingSecret), "access.adminExistingSecret", "cannot be given together with adminPassword");
   check(access.login === undefined || access.rights !== undefined, "access.rights", "are missing; without them everybody whom the login knows might do anything");
-  for (const { file, problem } of fragmentProblems(cascInput(args, agents.templates.map(() => "image")))) check(false, `configuration.fragments["${file}"]`, problem);
+  const input = cascInput(args, agents.templates.map(() => "image"));
+  for (const { path, problem } of cloudSettingsProblems(input)) check(false, `agents.cloud.${path}`, problem);
+  for (const { file, problem } of fragmentProblems(input)) check(false, `configuration.fragments["${file}"]`, problem);
   check(!monitoring.serviceMonitor || monitoring.prometheusNamespace !== undefined, "monitoring.serviceMonitor", "needs prometheusNamespace");
   check(!monitoring.dashboard || monitoring.prometheusNamespace !== undefined, "monitoring.dashboard", "needs prometheusNamespace");
   return problems;

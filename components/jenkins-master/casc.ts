@@ -171,14 +171,14 @@ function defaultsPodTemplate({ settings, templates, pullSecret }: CascInput): ob
 }
 
 /** What is wrong with settings of the site's own for the cloud: what the platform's other parts rely on is not theirs to say. */
-export function cloudSettingsProblems({ cloud = {}, templates }: Pick<CascInput, "cloud" | "templates">): string[] {
+export function cloudSettingsProblems({ cloud = {}, templates }: Pick<CascInput, "cloud" | "templates">): { path: string; problem: string }[] {
   const taken = [...templates.map(({ name }) => name), defaultsTemplate];
   const list = (key: string): unknown[] => (Array.isArray(cloud[key]) ? cloud[key] : []);
   return [
-    ...["name", "namespace", "jenkinsUrl", "serverUrl"].filter((key) => key in cloud).map((key) => `${key}: is the platform's own to set; take it away`),
-    ...["templates", "podLabels"].filter((key) => key in cloud && !Array.isArray(cloud[key])).map((key) => `${key}: a list is expected`),
-    ...list("templates").flatMap((template, i) => (isMapping(template) && taken.includes(template.name as string) ? [`templates[${i}].name: "${String(template.name)}" is the name of a template of the platform's own; rename it`] : [])),
-    ...list("podLabels").flatMap((label, i) => (isMapping(label) && label.key === "jenkins" ? [`podLabels[${i}].key: the label jenkins is the platform's own; rename it`] : [])),
+    ...["name", "namespace", "jenkinsUrl", "serverUrl"].filter((key) => key in cloud).map((path) => ({ path, problem: "is the platform's own to set; take it away" })),
+    ...["templates", "podLabels"].filter((key) => key in cloud && !Array.isArray(cloud[key])).map((path) => ({ path, problem: "a list is expected" })),
+    ...list("templates").flatMap((template, i) => (isMapping(template) && taken.includes(template.name as string) ? [{ path: `templates[${i}].name`, problem: `"${String(template.name)}" is the name of a template of the platform's own; rename it` }] : [])),
+    ...list("podLabels").flatMap((label, i) => (isMapping(label) && label.key === "jenkins" ? [{ path: `podLabels[${i}].key`, problem: "the label jenkins is the platform's own; rename it" }] : [])),
   ];
 }
 

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { pullSecretName } from "./accounts";
 import { jenkinsUrl } from "./address";
 import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
 import { cascFile, CascInput, renderCasc } from "./casc";
@@ -33,6 +34,8 @@ export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput 
     containerCap: agents.cap ?? 10,
     templates: agents.templates.map((template, i) => ({ ...template, image: images[i] })),
     settings: agents.settings,
+    ...(access.registryLogin && { pullSecret: pullSecretName }),
+    ...(agents.cloud && { cloud: agents.cloud }),
     ...(configuration.fragments && { fragments: configuration.fragments }),
     secretNames: secretNames({ ...access, ...configuration }),
     ...(access.login && { login: access.login }),

@@ -33,7 +33,8 @@ const height = { stat: 4, timeseries: 8 };
 
 /**
  * The panels, row by row. Names of metrics are those of
- * - the plugin prometheus (https://github.com/jenkinsci/prometheus-plugin/blob/master/docs/metrics/index.md): default_jenkins_*, and what
+ * - the plugin prometheus (https://github.com/jenkinsci/prometheus-plugin/blob/master/docs/metrics/index.md, whose counters have _total
+ *   behind the name): default_jenkins_*, and what
  *   its JVM exporter (simpleclient_hotspot 0.16) and the plugin metrics (https://github.com/jenkinsci/metrics-plugin) give: jvm_*, jenkins_*, http_*
  * - kube-state-metrics (https://github.com/kubernetes/kube-state-metrics/tree/main/docs/metrics): kube_*
  * - the kubelet: kubelet_volume_stats_*, container_*
@@ -43,7 +44,7 @@ export function dashboardRows({ namespace, agentsNamespace, ingressNamespace }: 
   const there = `namespace="${agentsNamespace}"`;
   const agents = `${there}, pod!~"agent-cache-.*"`;
   const age = (cronJob: string) => `time() - max(kube_cronjob_status_last_successful_time{${here}, cronjob="${cronJob}"})`;
-  const builds = (result: string) => `sum(increase(default_jenkins_builds_${result}_build_count{${here}}[1h]))`;
+  const builds = (result: string) => `sum(increase(default_jenkins_builds_${result}_build_count_total{${here}}[1h]))`;
   return [
     {
       title: "Is it up?",

@@ -445,6 +445,11 @@ describe("the registry's login", () => {
     for (const object of all("Secret").filter((s) => s.inputs.metadata.name === "registry-login")) expect(Object.keys(object.inputs.data)).toContain("value");
   });
 
+  test("is named in what pipelines' own pods start from: one that names a pull secret of its own loses the account's", async () => {
+    await make({ access: { ...args.access, registryLogin: { host: "registry.test", username: "u", password: "p" } } });
+    expect(parse(cloud().templates.at(-1).yaml).spec.imagePullSecrets).toEqual([{ name: "registry-login" }]);
+  });
+
   test("is absent without one", async () => {
     await make();
     for (const account of all("ServiceAccount")) expect(account.inputs).not.toHaveProperty("imagePullSecrets");
@@ -697,7 +702,9 @@ describe("the JCasC document", () => {
     });
 
     test("are what a template of the site's own inherits as well, and none may have their name", () => {
-      expect(cloudSettingsProblems({ ...input, cloud: { templates: [{ name: "pod-defaults" }, { name: "maven" }, { name: "mine" }] } })).toHaveLength(2);
+      expect(cloudSettingsProblems({ ...input, cloud: { templates: [{ name: "pod-defaults" }, { name: "mine" }] } }).map(({ path }) => path)).toEqual(["templates[0].name"]);
+      expect(jenkinsMasterProblems(withArgs({ agents: { templates: [{ ...maven, name: "pod-defaults" }] } })).map((p) => p.propertyPath)).toEqual(["agents.templates[0].name"]);
+      expect(jenkinsMasterProblems(withArgs({ agents: { templates: [maven], cloud: { readTimeout: 60 } } }))).toEqual([]);
     });
   });
 
@@ -709,12 +716,13 @@ describe("the JCasC document", () => {
     });
 
     test.each([
-      [{ namespace: "default" }, "namespace: is the platform's own to set; take it away"],
-      [{ templates: {} }, "templates: a list is expected"],
-      [{ podLabels: [{ key: "jenkins", value: "x" }] }, "podLabels[0].key: the label jenkins is the platform's own; rename it"],
-      [{ templates: [{ name: "gradle" }] }, 'templates[0].name: "gradle" is the name of a template of the platform\'s own; rename it'],
-    ])("is refused: %j", (cloud, problem) => {
-      expect(cloudSettingsProblems({ ...input, cloud })).toEqual([problem]);
+      [{ namespace: "default" }, "namespace", "is the platform's own to set; take it away"],
+      [{ templates: {} }, "templates", "a list is expected"],
+      [{ podLabels: [{ key: "jenkins", value: "x" }] }, "podLabels[0].key", "the label jenkins is the platform's own; rename it"],
+      [{ templates: [{ name: "gradle" }] }, "templates[0].name", '"gradle" is the name of a template of the platform\'s own; rename it'],
+    ])("is refused: %j", (cloud, path, problem) => {
+      expect(cloudSettingsProblems({ ...input, cloud })).toEqual([{ path, problem }]);
+      expect(jenkinsMasterProblems(withArgs({ agents: { templates: [maven, { ...maven, name: "gradle" }], cloud } }))).toEqual([{ propertyPath: `agents.cloud.${path}`, reason: problem }]);
     });
 
     test("may set anything else, or nothing", () => {
