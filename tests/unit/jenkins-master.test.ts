@@ -605,7 +605,7 @@ describe("the JCasC document", () => {
       docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const),
       caches: fc.subarray(["maven" as const, "gradle" as const]),
       spread: fc.boolean(),
-      nodeSelector: fc.constantFrom({}, { disk: "fast" }),
+      nodeSelector: fc.constantFrom<Record<string, string>>({}, { disk: "fast" }),
       tolerations: fc.constantFrom([], [{ key: "ci", operator: "Exists" as const }]),
       volumes: fc.array(volume, { maxLength: 2 }),
     });
