@@ -44,16 +44,23 @@ interface Answer {
   body: string;
 }
 
-/** Jenkins' REST interface at a local port, as one user. The password stays in this process and the request's header. */
+/** Where Jenkins answers: a local port, or another machine's with the headers that lead on from there. */
+export interface JenkinsAt {
+  host?: string;
+  port: number;
+  headers?: Record<string, string>;
+}
+
+/** Jenkins' REST interface, as one user. The password stays in this process and the request's header. */
 export class Jenkins {
-  /** What a Jenkins that guards against forged requests wants with a POST; undefined until asked for. */
+  /** What a Jenkins that guards against forged requests wants with a POST: a crumb and the session it belongs to. Undefined until asked for. */
   private guard?: Record<string, string>;
 
-  constructor(private readonly port: number, private readonly auth: string) {}
+  constructor(private readonly at: JenkinsAt, private readonly auth: string) {}
 
   private send(method: string, target: string, headers: Record<string, string> = {}, body?: string): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const request = http.request({ host: "127.0.0.1", port: this.port, method, path: target, auth: this.auth, headers, timeout: 15_000 }, (answer) => {
+      const request = http.request({ host: this.at.host ?? "127.0.0.1", port: this.at.port, method, path: target, auth: this.auth, headers: { ...this.at.headers, ...headers }, timeout: 15_000 }, (answer) => {
         let text = "";
         answer.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
         answer.on("error", reject).on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body: text }));
@@ -84,17 +91,24 @@ export class Jenkins {
     }
   }
 
+  private async crumb(): Promise<Record<string, string> | undefined> {
+    const { status, headers, body } = await this.send("GET", "/crumbIssuer/api/json");
+    if (status === 404) return {}; // It has no such guard.
+    if (status !== 200) return undefined; // Whether it has is not known yet.
+    const { crumbRequestField, crumb } = JSON.parse(body) as { crumbRequestField: string; crumb: string };
+    return { [crumbRequestField]: crumb, Cookie: (headers["set-cookie"] ?? []).map((cookie) => cookie.split(";")[0]).join("; ") };
+  }
+
   /** @throws {JenkinsError} for a status of 400 or more */
-  async post(target: string, body?: string, type?: string): Promise<void> {
-    if (this.guard === undefined) {
-      const answer = await this.send("GET", "/crumbIssuer/api/json");
-      this.guard = {};
-      if (answer.status === 200) {
-        const { crumbRequestField, crumb } = JSON.parse(answer.body) as { crumbRequestField: string; crumb: string };
-        this.guard = { [crumbRequestField]: crumb, Cookie: (answer.headers["set-cookie"] ?? []).map((cookie) => cookie.split(";")[0]).join("; ") };
-      }
+  async post(target: string, body?: string, type?: string): Promise<string> {
+    const once = async () => this.send("POST", target, { ...(this.guard ??= await this.crumb()), ...(type && { "Content-Type": type }) }, body);
+    let answer = await once();
+    if (answer.status === 403 && Object.keys(this.guard ?? {}).length > 0) {
+      // A crumb is as old as its session, which ends with a restart.
+      this.guard = undefined;
+      answer = await once();
     }
-    Jenkins.checked("POST", target, await this.send("POST", target, { ...this.guard, ...(type && { "Content-Type": type }) }, body));
+    return Jenkins.checked("POST", target, answer);
   }
 }
 

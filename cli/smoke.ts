@@ -174,7 +174,7 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
 
   await withJenkins(stack, async (port) => {
     const auth = await adminAuth(stack);
-    const jenkins = new Jenkins(port, auth);
+    const jenkins = new Jenkins({ port }, auth);
     await step(`log in as ${auth.split(":")[0]}`, () =>
       jenkins.get("/api/json").catch((error: Error) => {
         if (error instanceof JenkinsError && error.status === 401) throw new Error(loginTrouble(config));

@@ -229,7 +229,7 @@ export async function collect(stack: Stack): Promise<Facts> {
     attempt("queue", async () => {
       const auth = await adminAuth(stack);
       interface Item { task: { name: string }; why: string | null; inQueueSince: number }
-      const { items } = await withJenkins(stack, (port) => new Jenkins(port, auth).json<{ items: Item[] }>("/queue/api/json"));
+      const { items } = await withJenkins(stack, (port) => new Jenkins({ port }, auth).json<{ items: Item[] }>("/queue/api/json"));
       facts.queue = items.map(({ task, why, inQueueSince }) => ({ job: task.name, why: why ?? "", since: new Date(inQueueSince) })).sort((a, b) => a.since.getTime() - b.since.getTime());
     }),
     attempt("home volume", async () => {

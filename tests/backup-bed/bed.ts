@@ -18,6 +18,15 @@ const image = (key: "jenkins" | "restic") => `${REGISTRY}/${upstream[key].image.
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 type Live = Record<string, any>;
 
+const post = `post() {
+  jar=$(mktemp)
+  crumb=$(curl -s -c "$jar" http://localhost:8080/crumbIssuer/api/json | sed -n 's/.*"crumb":"\\([^"]*\\)".*"crumbRequestField":"\\([^"]*\\)".*/\\2: \\1/p')
+  code=0
+  curl -sf -b "$jar" \${crumb:+-H "$crumb"} -X POST "$@" || code=$?
+  rm -f "$jar"
+  return $code
+}`;
+
 export class Bed {
   /** Whether the repositories go with this bed. */
   private owner = true;
@@ -82,8 +91,9 @@ export class Bed {
     return new Promise((resolve) => child.on("close", resolve));
   }
 
+  /** Runs a script beside the controller, in which `post` is curl with what a Jenkins that guards against forged requests wants. */
   inController(script: string, allowFailure = false, input?: string): Promise<Result> {
-    return run("kubectl", ["-n", this.namespace, "exec", "-i", "deployment/jenkins", "-c", "jenkins", "--", "sh", "-c", script], { env: ENV, allowFailure, input });
+    return run("kubectl", ["-n", this.namespace, "exec", "-i", "deployment/jenkins", "-c", "jenkins", "--", "sh", "-c", `${post}\n${script}`], { env: ENV, allowFailure, input });
   }
 
   answers(): Promise<unknown> {
@@ -93,14 +103,14 @@ export class Bed {
   /** Makes a job whose build takes about `seconds` and prints `bytes` of noise. */
   async job(name: string, bytes = 2000, seconds = 0): Promise<void> {
     const xml = `<?xml version='1.0' encoding='UTF-8'?><project><concurrentBuild>true</concurrentBuild><builders><hudson.tasks.Shell><command>echo build $BUILD_NUMBER; head -c ${bytes} /dev/urandom | base64; sleep ${seconds}</command></hudson.tasks.Shell></builders><publishers/><buildWrappers/></project>`;
-    await this.inController(`curl -sf -X POST -H 'Content-Type: application/xml' --data-binary @- 'http://localhost:8080/createItem?name=${encodeURIComponent(name)}'`, false, xml);
+    await this.inController(`post -H 'Content-Type: application/xml' --data-binary @- 'http://localhost:8080/createItem?name=${encodeURIComponent(name)}'`, false, xml);
   }
 
   /** Runs so many builds of a job one after the other and waits for the last. */
   async build(name: string, times = 1): Promise<void> {
     for (let i = 0; i < times; i++) {
       const before = (await this.builds())[name]?.length ?? 0;
-      await this.inController(`curl -sf -o /dev/null -X POST 'http://localhost:8080/job/${encodeURIComponent(name)}/build?delay=0sec'`);
+      await this.inController(`post -o /dev/null 'http://localhost:8080/job/${encodeURIComponent(name)}/build?delay=0sec'`);
       await waitFor(`build ${before + 1} of ${name}`, 120, async () => ((await this.builds())[name]?.length ?? 0) > before);
     }
   }
@@ -108,7 +118,7 @@ export class Bed {
   /** Numbers of the finished builds of every job, newest first, as the running controller lists them. */
   async builds(): Promise<Record<string, number[]>> {
     const script = "hudson.model.Hudson.instance.getAllItems(hudson.model.Job).each { job -> println job.fullName + '\\t' + job.builds.findAll { !it.isBuilding() }*.number.join(',') }; null";
-    const { stdout } = await this.inController("curl -sf --data-urlencode script@- http://localhost:8080/scriptText", false, script);
+    const { stdout } = await this.inController("post --data-urlencode script@- http://localhost:8080/scriptText", false, script);
     return Object.fromEntries(stdout.split("\n").filter(Boolean).map((line) => line.split("\t")).map(([name, numbers]) => [name, (numbers ?? "").split(",").filter(Boolean).map(Number)]));
   }
 

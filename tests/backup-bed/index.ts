@@ -34,7 +34,7 @@ const pod: k8s.types.input.core.v1.PodSpec = {
     {
       name: "jenkins",
       image: config.require("controllerImage"),
-      env: [{ name: "SECRETS", value: "/run/secrets/jenkins" }, { name: "JAVA_OPTS", value: "-XX:MaxRAMPercentage=50.0" }],
+      env: [{ name: "SECRETS", value: "/run/secrets/jenkins" }, { name: "JAVA_OPTS", value: "-Djenkins.install.runSetupWizard=false -XX:MaxRAMPercentage=50.0" }],
       ports: [{ name: "http", containerPort: 8080, protocol: "TCP" }],
       resources: { requests: { cpu: "50m", memory: "256Mi" }, limits: { memory: "1Gi" } },
       readinessProbe: { httpGet: { path: "/login", port: "http" }, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 3 },

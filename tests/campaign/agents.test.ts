@@ -1,6 +1,6 @@
 import { REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
-import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, kubectl, kubectlJson, startBuild } from "../e2e/sandbox";
+import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jenkinsVersion, jobXml, kubectl, kubectlJson, startBuild } from "../e2e/sandbox";
 
 /** Agents on several nodes: nodes that come, go in order and go without a word while builds wait and run; a controller that dies. */
 
@@ -167,12 +167,16 @@ test("an agent whose controller was killed in its build goes once the garbage co
     await kubectl(["-n", "jenkins", "delete", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--grace-period=0", "--force"]);
     const killed = Date.now();
     await jenkinsAnswers(300);
+    // The real one finds the agent among the nodes of its home, lets it connect again, and takes it away as idle: it is no orphan there.
+    const orphan = (await jenkinsVersion()) === undefined;
     // The controller that came up did not take a pod for its own, or away, at once: a pipeline could have gone on in it.
     expect((await agentPods()).map(({ metadata }) => metadata.name)).toContain(pod);
     await waitFor("the orphan to be gone", 600, async () => !(await agentPods()).some(({ metadata }) => metadata.name === pod));
-    expect((Date.now() - killed) / 1000).toBeGreaterThan(200);
-    const log = await kubectl(["-n", "jenkins", "logs", "deployment/jenkins", "-c", "jenkins"]);
-    expect(log).toContain(`pod jenkins-agents/${pod} belongs to no agent of this controller`);
+    if (orphan) {
+      expect((Date.now() - killed) / 1000).toBeGreaterThan(200);
+      const log = await kubectl(["-n", "jenkins", "logs", "deployment/jenkins", "-c", "jenkins"]);
+      expect(log).toContain(`pod jenkins-agents/${pod} belongs to no agent of this controller`);
+    }
     // The next build gets a fresh agent.
     await jenkins("POST", "/job/campaign-orphan/config.xml", jobXml("maven", "true"), "application/xml");
     expect((await finishedBuild("campaign-orphan", await startBuild("campaign-orphan"))).result).toBe("SUCCESS");

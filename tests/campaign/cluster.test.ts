@@ -58,7 +58,7 @@ test("one job comes back, the others stay as they are", async () => {
 
 test("a plain folder of another Jenkins is taken over", async () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "plain-home-"));
-  const archive = await bed.inController("curl -s -X POST -H 'Content-Type: application/xml' --data-binary @- http://localhost:8080/createItem?name=moved >/dev/null; tar -C /var/jenkins_home -cf - jobs config.xml secret.key | base64", false, "<project><builders/><publishers/><buildWrappers/></project>");
+  const archive = await bed.inController("post -H 'Content-Type: application/xml' --data-binary @- http://localhost:8080/createItem?name=moved >/dev/null; tar -C /var/jenkins_home -cf - jobs config.xml secret.key | base64", false, "<project><builders/><publishers/><buildWrappers/></project>");
   expect(spawnSync("tar", ["-C", folder, "-xf", "-"], { input: Buffer.from(archive.stdout, "base64") }).status).toBe(0);
   fs.mkdirSync(path.join(folder, "jobs/moved/workspace"), { recursive: true });
   fs.writeFileSync(path.join(folder, "jobs/moved/workspace/left-behind"), "x");
@@ -88,7 +88,7 @@ test("the controller killed hard in a build comes back with every finished build
   await bed.job("killed controller");
   await bed.build("killed controller", 2);
   await bed.job("long", 10, 60);
-  await bed.inController("curl -sf -o /dev/null -X POST 'http://localhost:8080/job/long/build?delay=0sec'");
+  await bed.inController("post -o /dev/null 'http://localhost:8080/job/long/build?delay=0sec'");
   const before = await bed.hashes(await bed.volume(), "jobs/killed\\ controller");
   await bed.kubectl(["delete", "pod", "-l", "app.kubernetes.io/component=controller", "--force", "--grace-period=0"]);
   await bed.answers();

@@ -14,7 +14,7 @@ test("a backup under running builds is consistent, and a controller that boots o
   await bed.job("load a", 5000);
   await bed.job("负载", 50);
   await bed.build("load a");
-  await bed.inController("(while [ ! -e /tmp/stop ]; do for job in load%20a %E8%B4%9F%E8%BD%BD; do curl -s -o /dev/null -X POST http://localhost:8080/job/$job/build?delay=0sec; done; sleep 0.1; done) >/dev/null 2>&1 &");
+  await bed.inController("(while [ ! -e /tmp/stop ]; do for job in load%20a %E8%B4%9F%E8%BD%BD; do post -o /dev/null http://localhost:8080/job/$job/build?delay=0sec; done; sleep 0.1; done) >/dev/null 2>&1 &");
   const before = (await bed.builds())["load a"].length;
   try {
     await bed.cli(["backup"]);

@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { parse, parseDocument, visit } from "yaml";
-import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount } from "../../components/jenkins-master/agents";
+import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount, Toleration } from "../../components/jenkins-master/agents";
 import { cascConfig, CascInput, cloudSettingsProblems, fragmentProblems, renderCasc } from "../../components/jenkins-master/casc";
 import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, Rights } from "../../components/jenkins-master";
 import { dashboard } from "../../components/jenkins-master/dashboard";
@@ -606,7 +606,7 @@ describe("the JCasC document", () => {
       caches: fc.subarray(["maven" as const, "gradle" as const]),
       spread: fc.boolean(),
       nodeSelector: fc.constantFrom<Record<string, string>>({}, { disk: "fast" }),
-      tolerations: fc.constantFrom([], [{ key: "ci", operator: "Exists" as const }]),
+      tolerations: fc.constantFrom<Toleration[]>([], [{ key: "ci", operator: "Exists" }]),
       volumes: fc.array(volume, { maxLength: 2 }),
     });
     fc.assert(
