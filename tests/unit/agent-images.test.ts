@@ -172,6 +172,18 @@ describe("the content hash", () => {
     expect(imageContent({ context: root }, "buildah").hash).not.toBe(before);
   });
 
+  test("is what it was: an unchanged context is not built again by a newer release", () => {
+    const root = context("c", {
+      Dockerfile: "FROM a\n", ".dockerignore": "*\n!kept\n!Sub/**\nSub/*.md\n**/secret\n# c\n!Sub/c++\nSub/[a-b]x\n",
+      kept: "1", out: "2", "Sub/a.txt": "3", "Sub/A.MD": "4", "Sub/a.md": "5", "Sub/secret/x": "6", "Sub/deep/secret": "7", "Sub/deep/y": "8", "Sub/ax": "9", "Sub/cx": "10", "Sub/c++": "11", "Sub/empty/": "",
+    });
+    fs.chmodSync(path.join(root, "kept"), 0o755);
+    fs.symlinkSync("a.txt", path.join(root, "Sub/link"));
+    const content = imageContent({ context: root, args: { B: "2", A: "1" } }, "buildah", ["linux/amd64"]);
+    expect(Object.keys(content.files)).toEqual([".dockerignore", "Dockerfile", "Sub/A.MD", "Sub/a.txt", "Sub/c++", "Sub/cx", "Sub/deep/y", "Sub/empty", "Sub/link", "kept"]);
+    expect(content.hash).toBe("8fa9be9086d6fdf462f8e3bed23f93f5c981a60d22e9cd047f95e464e5ea477f");
+  });
+
   test("lists folders instead of files in a large context", () => {
     const files = Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`many/f${i}`, String(i)]));
     const content = imageContent({ context: context("c", { Dockerfile: dockerfile, ...files }) }, "buildah");
@@ -195,6 +207,9 @@ describe(".dockerignore", () => {
     ["./here", ["here"], ["there"]],
     ["a.b", ["a.b"], ["aXb"]],
     ["\\*star", ["*star"], ["xstar"]],
+    ["c++\na(b)\n{c}|^d$", ["c++", "a(b)", "{c}|^d$"], ["c", "ccc", "ab", "d"]],
+    ["[^+(]x\n\\+y", ["ax", "+y"], ["+x", "(x", "y"]],
+    ["Readme", ["Readme"], ["README"]],
   ])("%j", (text, ignored, kept) => {
     const matches = dockerIgnore(text);
     expect(ignored.filter((f) => !matches(f))).toEqual([]);
@@ -203,7 +218,7 @@ describe(".dockerignore", () => {
 });
 
 test("declaredArgs finds every ARG of a Dockerfile and nothing else", () => {
-  const text = 'ARG A\nARG B=1 C="x y" D\n# ARG E\nFROM ${A}\n  arg F=$B\nRUN echo ARG G\nENV H=1\nARG I=a \\\n  J=b\n';
+  const text = 'ARG A\nARG B=1 C="x y" D\n# ARG E\nFROM ${A}\n  arg F=$B\nRUN echo ARG G\nENV H=1\nARG I=a \\\n  J=b\nRUN <<X\nARG K\nX\n';
   expect([...declaredArgs(text)].sort()).toEqual(["A", "B", "C", "D", "F", "I", "J"]);
 });
 
@@ -226,6 +241,9 @@ test("baseImages finds what a Dockerfile takes from other images", () => {
     "EOF",
     "# FROM $D",
     "RUN FROM=$E echo --from=x",
+    "RUN --mount=type=cache,target=/c --mount=from=r/more:1,target=/t \\",
+    "  # between",
+    "  true",
     "FROM scratch",
     "from a",
     "FROM $MISSING",
@@ -236,6 +254,7 @@ test("baseImages finds what a Dockerfile takes from other images", () => {
     { instruction: "FROM debian:$V", reference: "debian:1" },
     { instruction: "COPY --from=nginx:1", reference: "nginx:1" },
     { instruction: "RUN --mount=from=r/tools:2", reference: "r/tools:2" },
+    { instruction: "RUN --mount=from=r/more:1", reference: "r/more:1" },
     { instruction: "FROM $MISSING", reference: undefined, arg: "MISSING" },
   ]);
 });

@@ -1,0 +1,63 @@
+import type * as pulumi from "@pulumi/pulumi";
+
+/** What builds the images: a local buildah, a local `docker buildx`, or a BuildKit pod in the cluster (needs kubectl only). */
+export type Builder = "buildah" | "buildx" | "in-cluster";
+
+export const builders: readonly Builder[] = ["buildah", "buildx", "in-cluster"];
+
+/** Where the images are pushed, and what may be needed for that. */
+export interface RegistryArgs {
+  /** Host with optional port and no scheme: `registry.example.org`, `10.0.0.5:5000`. */
+  host: string;
+  /** Path between host and image name, e.g. `build-platform`; "" for none. */
+  prefix: string;
+  /** True: this one host is spoken to over plain HTTP or with an unverified certificate. Every other host stays verified. */
+  insecure: boolean;
+  /** User to push with. Without it the builder's own log-ins (`docker login`, `buildah login`) are used. */
+  username?: pulumi.Input<string>;
+  /** Password or token of `username`. Reaches the builder in a credentials file of mode 600, never a command line. */
+  password?: pulumi.Input<string>;
+}
+
+/** One image to build. */
+export interface ImageSpec {
+  /** Folder that is sent to the builder, relative to the project. */
+  context: string;
+  /** Dockerfile inside the context. Default `Dockerfile`. */
+  dockerfile?: string;
+  /** Build arguments. Each must be declared by an `ARG` of the Dockerfile. Plain values: never put a secret here, it would end in the image's history. */
+  args?: Record<string, string>;
+}
+
+/** What a registry said of one image: there, not there, or not to be found out (unreachable, refused). */
+export type ImageState = "present" | "missing" | "unknown";
+
+/** How BuildKit runs in the cluster. */
+export interface InClusterArgs {
+  /** BuildKit's image. A tag that ends in `-rootless` runs as user 1000, any other as a privileged container. */
+  image: string;
+  /** Namespace of the build jobs; AgentImages makes it. It admits what BuildKit needs, so nothing else should run there. Default `image-builds`. */
+  namespace?: string;
+  /** Context of the kubeconfig. Default: its current one. */
+  context?: string;
+}
+
+/** Arguments of AgentImages. */
+export interface AgentImagesArgs {
+  registry: RegistryArgs;
+  builder: Builder;
+  /** The images by name; the name is the last part of the repository. */
+  images: Record<string, ImageSpec>;
+  /** Platforms such as `linux/amd64`. Default: the builder's own. */
+  platforms?: string[];
+  /** Build cache: a folder of the machine that builds, or `registry` (beside the image, as `<name>-cache`). Default: the builder's own layer cache only. */
+  cache?: string;
+  /** Folder for a bill of materials (SPDX JSON) of each image, which is also stored beside the image in the registry. Needs syft on PATH. Default: none is made. */
+  sbom?: string;
+  /** What the builder `in-cluster` needs; of no use to the others. */
+  inCluster?: InClusterArgs;
+  /** True: `pulumi destroy` deletes the images of this stack's last build from the registry. Default false. */
+  deleteOnDestroy?: boolean;
+  /** What the registry said just now, by image name, see `prepareImages`. An image that is missing is built again though its content is unchanged. Default: nothing is known. */
+  found?: Record<string, ImageState>;
+}

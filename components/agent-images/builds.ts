@@ -1,0 +1,126 @@
+import { spawn } from "node:child_process";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { refusal } from "../refusal";
+import type { AgentImagesArgs, ImageSpec, ImageState, RegistryArgs } from "./args";
+import { byText, type ImageContent, imageContent, imageTag } from "./content";
+import { baseImages } from "./dockerfile";
+import { argProblems } from "./problems";
+
+/** host/prefix/name, without tag. */
+const repository = (registry: RegistryArgs, name: string): string => [registry.host, registry.prefix, name].filter((part) => part !== "").join("/");
+
+/** Namespace of the build jobs where none is given. */
+export const buildNamespace = "image-builds";
+
+/** The script that the command resources run, relative to the project (the folder in which Pulumi starts the provider). */
+export const script = "scripts/images/build-image.sh";
+
+/** A registry log-in in plain text, for what the program itself asks a registry. */
+export interface Login {
+  username?: string;
+  password?: string;
+}
+
+/**
+ * What a program does before it makes AgentImages: pins each base image that is given by tag to the digest the tag has now,
+ * so that a new base is a change, and looks which images the registry lacks. Asks registries, a few at once; changes nothing.
+ * Throws if a base image without digest cannot be found, with every such image and the fix.
+ */
+export async function prepareImages(args: AgentImagesArgs, login: Login = {}): Promise<AgentImagesArgs> {
+  if (argProblems(args).length > 0) return args;
+  const pinned = { ...args, images: await pinBaseImages(args, login) };
+  return { ...pinned, found: await inspectImages(pinned, login) };
+}
+
+/** The images with every base image given by digest. */
+async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Record<string, ImageSpec>> {
+  const digests = new Map<string, Promise<Answer>>();
+  const missing: string[] = [];
+  const pinned = Object.entries(args.images).map(async ([name, spec]): Promise<[string, ImageSpec]> => {
+    const bases = baseImages(fs.readFileSync(path.join(spec.context, spec.dockerfile ?? "Dockerfile"), "utf8"), spec.args);
+    const open = new Map(bases.flatMap(({ arg, reference }) => (arg === undefined || reference === undefined || reference.includes("@") ? [] : [[arg, reference] as const])));
+    const pairs = [...open].map(async ([key, value]): Promise<[string, string]> => {
+      const environment = { IMAGE_NAME: name, IMAGE_REPOSITORY: repository(args.registry, name), REGISTRY_INSECURE: String(args.registry.insecure), ...loginEnvironment(login) };
+      const asked = digests.get(value) ?? run(script, ["--resolve", value], environment);
+      digests.set(value, asked);
+      const answer = await asked;
+      if (answer.ok) return [key, `${value}@${answer.out}`];
+      missing.push(`image ${name}, argument ${key}: ${value} has no digest and could not be looked up (${answer.error}); give it as ${value}@sha256:..., or make its registry reachable from here`);
+      return [key, value];
+    });
+    const found = await Promise.all(pairs);
+    return [name, found.length === 0 ? spec : { ...spec, args: { ...spec.args, ...Object.fromEntries(found) } }];
+  });
+  const images = Object.fromEntries(await Promise.all(pinned));
+  if (missing.length > 0) throw refusal(`Base images that are not pinned:\n${missing.sort().map((line) => `  - ${line}`).join("\n")}`);
+  return images;
+}
+
+/**
+ * Asks the registry for each image by its content tag; a few milliseconds each, all at once, nothing is changed. Its answer
+ * is what lets a plain `up` notice that a registry was wiped. Never throws: what cannot be found out is `unknown`, and
+ * changes nothing.
+ */
+export async function inspectImages(args: AgentImagesArgs, login: Login = {}): Promise<Record<string, ImageState>> {
+  if (argProblems(args).length > 0) return {};
+  const states = Object.entries(args.images).map(async ([name, spec]): Promise<[string, ImageState]> => {
+    const environment = imageEnvironment(name, imageContent(spec, args.builder, args.platforms), args);
+    const { out } = await run(script, ["--inspect"], { ...environment, ...loginEnvironment(login) });
+    return [name, out === "present" || out === "missing" ? out : "unknown"];
+  });
+  return Object.fromEntries(await Promise.all(states));
+}
+
+const loginEnvironment = ({ username, password }: Login): Record<string, string> =>
+  username !== undefined && password !== undefined ? { REGISTRY_USERNAME: username, REGISTRY_PASSWORD: password } : {};
+
+/** What a program printed: all of its standard output, the last line of its error output. */
+interface Answer {
+  ok: boolean;
+  out: string;
+  error: string;
+}
+
+function run(file: string, args: string[], environment: Record<string, string>): Promise<Answer> {
+  return new Promise((resolve) => {
+    const child = spawn(file, args, { env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] });
+    let out = "";
+    let error = "";
+    child.stdout.on("data", (chunk) => (out += chunk));
+    child.stderr.on("data", (chunk) => (error += chunk));
+    child.on("error", (failure) => resolve({ ok: false, out: "", error: failure.message }));
+    child.on("close", (code) => resolve({ ok: code === 0, out: out.trim(), error: error.trim().split("\n").pop() ?? "" }));
+  });
+}
+
+/** The environment that scripts/images/build-image.sh reads, without credentials. Everything in it decides whether the image is built again. */
+export function imageEnvironment(name: string, content: ImageContent, args: AgentImagesArgs): Record<string, string> {
+  const spec = args.images[name];
+  return {
+    IMAGE_NAME: name,
+    IMAGE_REPOSITORY: repository(args.registry, name),
+    IMAGE_TAG: imageTag(name, content),
+    IMAGE_CONTEXT: spec.context,
+    IMAGE_DOCKERFILE: spec.dockerfile ?? "Dockerfile",
+    IMAGE_ARGS: Object.entries(spec.args ?? {}).sort(([a], [b]) => byText(a, b)).map(([key, value]) => `${key}=${value}`).join("\n"),
+    IMAGE_BUILDER: args.builder,
+    IMAGE_PLATFORMS: (args.platforms ?? []).join(","),
+    IMAGE_CACHE: args.cache ?? "",
+    IMAGE_SBOM: args.sbom ?? "",
+    IMAGE_FILES: JSON.stringify(content.files),
+    REGISTRY_INSECURE: String(args.registry.insecure),
+    ...(args.builder !== "in-cluster" || args.inCluster === undefined
+      ? {}
+      : { BUILDKIT_IMAGE: args.inCluster.image, BUILDKIT_NAMESPACE: args.inCluster.namespace ?? buildNamespace, BUILDKIT_CONTEXT: args.inCluster.context ?? "" }),
+  };
+}
+
+/** The reference that the build script printed. Throws if that is no reference by digest: better no deployment than one of an unknown image. */
+export function checkedReference(image: string, stdout: string): string {
+  const reference = stdout.trim();
+  if (!/^\S+@sha256:[0-9a-f]{64}$/.test(reference)) {
+    throw new Error(`image ${image}: ${script} printed "${reference}" where a reference by digest (host/name@sha256:...) was expected; run it by hand with --help to see its contract`);
+  }
+  return reference;
+}
