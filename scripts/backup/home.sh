@@ -2,6 +2,9 @@
 # Backs up, checks and restores a jenkins_home with restic. Runs in pods of the restic image (busybox is enough);
 # works with restic 0.14 and later. Usage: home.sh COMMAND [ARGUMENT...], see `usage` below.
 #
+# Who calls it: the pods of the CronJobs and of an empty controller (components/jenkins-backup), and the jobs that
+# `npm run backup`, `backups` and `restore` make of these CronJobs (cli/backup). report.sh publishes what it leaves.
+#
 # Why a live copy is consistent: Jenkins replaces its XML files and nextBuildNumber by rename, raises nextBuildNumber
 # before it makes the build's folder, and restic lists `builds` before it opens `nextBuildNumber` (names are walked
 # in order). So a snapshot's nextBuildNumber is always ahead of the builds in it. This is not taken on trust: every

@@ -81,12 +81,12 @@ export class Bed {
 
   /** Runs one of the operator's commands, as `npm run backup`, `backups` and `restore` do. */
   cli(args: string[], allowFailure = false): Promise<Result> {
-    return run("npx", ["tsx", "cli/backup.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, allowFailure });
+    return run("npx", ["tsx", "cli/backup/index.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, allowFailure });
   }
 
   /** Starts one for being killed; `seen` is called with each line. */
   startCli(args: string[], seen: (line: string, child: ChildProcess) => void): Promise<number | null> {
-    const child = spawn(process.execPath, ["--import", "tsx", "cli/backup.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, stdio: ["ignore", "ignore", "pipe"] });
+    const child = spawn(process.execPath, ["--import", "tsx", "cli/backup/index.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, stdio: ["ignore", "ignore", "pipe"] });
     child.stderr!.on("data", (chunk: Buffer) => chunk.toString().split("\n").filter(Boolean).forEach((line) => seen(line, child)));
     return new Promise((resolve) => child.on("close", resolve));
   }

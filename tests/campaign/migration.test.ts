@@ -44,7 +44,7 @@ async function expectMoved(to: Bed): Promise<void> {
 test("--to NAMESPACE, then --to CONTEXT: jobs, builds and keys of one environment in another", async () => {
   await other.up();
   await other.job("was there before");
-  const command = (...args: string[]) => run("npx", ["tsx", "cli/backup.ts", "restore", ...args], { env: { ...ENV, KUBECONFIG: kubeconfig } });
+  const command = (...args: string[]) => run("npx", ["tsx", "cli/backup/index.ts", "restore", ...args], { env: { ...ENV, KUBECONFIG: kubeconfig } });
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "kubeconfig-"));
   const kubeconfig = path.join(folder, "config");
   try {

@@ -1,8 +1,8 @@
 import * as fc from "fast-check";
-import {
-  age, ahead, boundClaim, claimAsWritten, emptyClaim, freshClaim, type Journal, jobFromCron, type KubernetesObject, mounts, parseArguments, parseSnapshots, PHASES, pickSnapshot, pulumiManager, quote,
-  resticJob, review, standing, UsageError,
-} from "../../cli/backup-plan";
+import { parseArguments } from "../../cli/backup/arguments";
+import { boundClaim, claimAsWritten, emptyClaim, freshClaim, jobFromCron, type KubernetesObject, mounts, pulumiManager, quote, resticJob } from "../../cli/backup/objects";
+import { age, ahead, type Journal, parseSnapshots, PHASES, pickSnapshot, review, standing } from "../../cli/backup/plan";
+import { UsageError } from "../../cli/terminal";
 import { spawnSync } from "node:child_process";
 
 describe("command line", () => {

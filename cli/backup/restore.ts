@@ -1,0 +1,211 @@
+import * as path from "node:path";
+import { createInterface } from "node:readline/promises";
+import { UsageError } from "../terminal";
+import type { Options } from "./arguments";
+import { askRestic, get, kubectl, lostNodes, patch, random, remove, run, say, sleep, target, theCron, where } from "./cluster";
+import { BACKUP_CRON, claimAsWritten, DEPLOYMENT, freshClaim, HOME_CLAIM, hostsOf, JOURNAL, MANAGER, pulumiManager, quote, STATUS, VERIFY_CRON } from "./objects";
+import { ahead, type Journal, type Phase, pickSnapshot, review, standing } from "./plan";
+import { runBackup, snapshots } from "./snapshots";
+import { bindHome, check, fill, release, start, stop } from "./steps";
+
+/**
+ * A restore from its plan to its confirmation. It keeps its progress in the cluster (the journal): whatever ends it, running
+ * `npm run restore` again goes on where it stopped.
+ */
+
+export async function loadJournal(): Promise<Journal | undefined> {
+  const map = await get("configmap", JOURNAL);
+  return map && (JSON.parse(map.data.state) as Journal);
+}
+
+async function saveJournal(journal: Journal): Promise<void> {
+  const map = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: JOURNAL, labels: { "app.kubernetes.io/part-of": "build-platform" } }, data: { state: JSON.stringify(journal) } };
+  await kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER, "-f", "-"], JSON.stringify(map));
+}
+
+/** Takes the restore for this process; another one that is at work has beaten within the last half minute. */
+async function hold(): Promise<NodeJS.Timeout> {
+  const me = `${process.pid}-${random()}`;
+  const held = (await get("configmap", JOURNAL))?.metadata.annotations?.["build-platform/holder"]?.split(" ");
+  if (held && Date.now() - Date.parse(held[1]) < 30_000) {
+    say("   another process held this restore a moment ago; waiting 30 s to see whether it is still at work ...");
+    await sleep(31);
+    const again = (await get("configmap", JOURNAL))?.metadata.annotations?.["build-platform/holder"]?.split(" ");
+    if (again && Date.now() - Date.parse(again[1]) < 30_000) throw new UsageError("this restore is being run by somebody else right now");
+  }
+  const beat = () => patch("configmap", JOURNAL, { metadata: { annotations: { "build-platform/holder": `${me} ${new Date().toISOString()}` } } });
+  await beat();
+  const timer = setInterval(() => void beat().catch(() => undefined), 10_000);
+  timer.unref();
+  return timer;
+}
+
+/** Whoever runs it again need not wait to see whether this process is still at work. */
+const letGo = () => run("kubectl", [...target(), "annotate", "configmap", JOURNAL, "build-platform/holder-"]);
+
+/** Does what must not happen beside a restore that is at work, with the journal as it is then. */
+export async function alone(work: (journal: Journal) => Promise<void>): Promise<void> {
+  const beat = await hold();
+  try {
+    const journal = await loadJournal();
+    if (!journal) throw new UsageError("no restore is under way any more");
+    await work(journal);
+  } finally {
+    clearInterval(beat);
+    await letGo();
+  }
+}
+
+/** Takes the steps that are still ahead. */
+export async function proceed(journal: Journal): Promise<void> {
+  const step = async (phase: Phase, title: string, work: () => Promise<void>) => {
+    if (!ahead(journal, phase)) return;
+    say(` • ${title} ...`);
+    const began = Date.now();
+    await work();
+    journal.phase = phase;
+    await saveJournal(journal);
+    say(` ✓ ${title} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
+  };
+  const beat = await hold();
+  const interrupted = () => {
+    say(`\ninterrupted. ${standing(journal)}`);
+    void letGo().finally(() => process.exit(130));
+  };
+  process.once("SIGINT", interrupted);
+  try {
+    await step("stopped", "stop Jenkins and pause its backups", stop);
+    if (journal.kind !== "rollback")
+      await step("saved", journal.snapshot === "now" ? "save the home as it is now" : "take the snapshot that was chosen", async () => {
+        if (journal.snapshot === "now") journal.snapshot = String((await runBackup({ acceptShrink: false })).snapshot);
+      });
+    if (journal.kind !== "rollback")
+      await step("filled", journal.kind === "job" ? `put job ${journal.job} back` : "fill a fresh volume and check it", async () => {
+        await fill(journal);
+        if (journal.kind === "home") journal.newVolume = (await get("pvc", freshClaim(journal.id)))!.spec.volumeName;
+      });
+    if (journal.kind !== "job") {
+      const volume = journal.kind === "rollback" ? journal.oldVolume : journal.newVolume;
+      await step("swapped", `give volume ${volume} to claim ${HOME_CLAIM}`, () => bindHome(journal, volume!));
+    }
+    await step("started", "start Jenkins", () => start(journal));
+    await step("checked", "ask Jenkins for its jobs and builds", () => check(journal));
+  } catch (error) {
+    throw new Error(`${(error as Error).message}\n${standing(journal)}`);
+  } finally {
+    clearInterval(beat);
+    process.off("SIGINT", interrupted);
+    await letGo();
+  }
+  await settle(journal);
+}
+
+async function settle(journal: Journal): Promise<void> {
+  if (journal.kind !== "home") {
+    if (journal.kind === "rollback" && journal.newVolume) say(`The volume of the restore, ${journal.newVolume}, is kept. To delete it with its files:\n  kubectl patch pv ${journal.newVolume} -p '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'`);
+    await remove("configmap", JOURNAL);
+    say(journal.kind === "job" ? "Done." : "Jenkins is back on its former volume.");
+    return;
+  }
+  if (!journal.oldVolume) {
+    await remove("configmap", JOURNAL);
+    say("Done; there was no former volume.");
+    return;
+  }
+  say(`Done. Look at Jenkins, then:\n  npm run restore -- --confirm    accept it; the former volume ${journal.oldVolume} is deleted\n  npm run restore -- --rollback   back to the former volume`);
+}
+
+export async function confirm(journal: Journal): Promise<void> {
+  if (ahead(journal, "started")) throw new UsageError(`this restore has not come to its end\n${standing(journal)}`);
+  for (const [name, suspend] of Object.entries(journal.suspended)) if (await get("cronjob", name)) await patch("cronjob", name, { spec: { suspend } });
+  const old = journal.kind === "home" && journal.oldVolume && (await get("pv", journal.oldVolume));
+  if (old && old.status?.phase !== "Bound") {
+    const hosts = hostsOf(old);
+    const lost = await lostNodes();
+    if (hosts.length > 0 && hosts.every(lost)) {
+      await remove("pv", old.metadata.name, "--wait=false");
+      say(`Volume ${old.metadata.name} is forgotten; its node ${hosts.join(", ")} does not answer, so what lies on that disk stays there.`);
+    } else {
+      await patch("pv", old.metadata.name, { spec: { persistentVolumeReclaimPolicy: "Delete" } });
+      say(`Volume ${old.metadata.name} is being deleted.`);
+    }
+  }
+  await remove("configmap", JOURNAL);
+  say("The restore is confirmed.");
+}
+
+/** Turns a restore into its way back, whose steps are then taken as a restore's are. */
+export async function turnBack(journal: Journal): Promise<void> {
+  if (journal.kind === "rollback") return;
+  const swapped = journal.newVolume !== undefined && (await get("pvc", HOME_CLAIM))?.spec.volumeName !== journal.oldVolume;
+  if (journal.kind === "job" && !ahead(journal, "filled")) throw new UsageError(`the job is back already\n${standing(journal)}`);
+  await remove("job", `jenkins-restore-${journal.id}`, "--wait=true", "--cascade=foreground");
+  if (swapped && !journal.oldVolume) throw new UsageError("there was no volume before this restore, so there is no way back");
+  if (!swapped) {
+    const fresh = await get("pvc", freshClaim(journal.id));
+    if (fresh?.spec.volumeName) await patch("pv", fresh.spec.volumeName, { spec: { persistentVolumeReclaimPolicy: "Delete" } });
+    await release(freshClaim(journal.id));
+    await remove("pvc", freshClaim(journal.id), "--wait=true", "--timeout=120s");
+  }
+  Object.assign(journal, { kind: "rollback", phase: swapped ? "planned" : "swapped", ...(swapped ? {} : { newVolume: undefined }) });
+  await saveJournal(journal);
+}
+
+async function plan(options: Options): Promise<Journal> {
+  const [claim, deployment] = [await get("pvc", HOME_CLAIM), await get("deployment", DEPLOYMENT)];
+  if (!claim || !deployment) throw new Error(`namespace ${where.namespace} has no ${claim ? `Deployment ${DEPLOYMENT}` : `claim ${HOME_CLAIM}`}: run pulumi up first, then restore into what it made`);
+  await theCron(BACKUP_CRON);
+  if (options.node && !(await get("node", options.node))) throw new UsageError(`there is no node ${options.node}`);
+  // What is on a node that is gone can be neither saved nor changed; only an earlier snapshot of the whole home helps.
+  const lost = await lostNodes();
+  const home = claim.spec.volumeName && (await get("pv", claim.spec.volumeName));
+  const host = home ? hostsOf(home).find(lost) : undefined;
+  if (host && (options.snapshot === "now" || options.job !== undefined)) throw new UsageError(`node ${host}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`);
+  const suspended: Record<string, boolean> = {};
+  for (const name of [BACKUP_CRON, VERIFY_CRON]) {
+    const cron = await get("cronjob", name);
+    if (cron) suspended[name] = cron.spec.suspend ?? false;
+  }
+  const chosen = options.folder === undefined && options.snapshot !== "now" ? pickSnapshot(await snapshots(), options.snapshot ?? "latest") : undefined;
+  if (chosen && options.job !== undefined) await askRestic(`exec sh /scripts/home.sh has-job ${chosen.id} ${quote(options.job)}`);
+  const manager = pulumiManager(claim);
+  const journal: Journal = {
+    id: random(),
+    phase: "planned",
+    kind: options.job === undefined ? "home" : "job",
+    ...(options.folder === undefined && { snapshot: chosen?.id ?? "now" }),
+    ...(options.job !== undefined && { job: options.job }),
+    ...(options.folder !== undefined && { folder: path.resolve(options.folder) }),
+    ...(options.node && { node: options.node }),
+    ...(options.size && { size: options.size }),
+    replicas: Math.max(1, deployment.spec.replicas ?? 1),
+    suspended,
+    claim: claimAsWritten(claim),
+    ...(manager && { manager }),
+    ...(claim.spec.volumeName && { oldVolume: claim.spec.volumeName }),
+    startedAt: new Date().toISOString(),
+  };
+  const status = (await get("configmap", STATUS))?.data?.["last-good-backup"];
+  say(review(journal, chosen, { pods: deployment.status?.readyReplicas ?? 0, lastBackup: status && JSON.parse(status).time }, new Date()));
+  if (!options.yes) {
+    if (!process.stdin.isTTY) throw new UsageError("nobody is there to say yes; add --yes where that is meant");
+    const asking = createInterface({ input: process.stdin, output: process.stderr });
+    const answer = await asking.question('Type "restore" to go on: ');
+    asking.close();
+    if (answer.trim() !== "restore") throw new UsageError("nothing was changed");
+  }
+  await saveJournal(journal);
+  return journal;
+}
+
+export async function restore(options: Options): Promise<void> {
+  const under = await loadJournal();
+  const asked = options.snapshot ?? options.folder;
+  if (under && asked !== undefined) {
+    const same = (options.snapshot === undefined || options.snapshot === under.snapshot || (options.snapshot === "latest" && under.kind !== "rollback")) && (options.folder === undefined || path.resolve(options.folder) === under.folder) && options.job === under.job;
+    if (!same || under.phase === "checked") throw new UsageError(`a restore of ${under.folder ?? under.snapshot} begun at ${under.startedAt} is ${under.phase === "checked" ? "done but neither confirmed nor rolled back" : `under way (${under.phase})`}; npm run restore -- --status, --confirm or --rollback`);
+  }
+  if (!under && asked === undefined) throw new UsageError(`no restore is under way; which snapshot? --help lists the ways`);
+  if (under) say(`going on with the restore of ${under.folder ?? under.snapshot} begun at ${under.startedAt}; last step done: ${under.phase}`);
+  await proceed(under ?? (await plan(options)));
+}

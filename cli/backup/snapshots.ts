@@ -1,0 +1,52 @@
+import { columns } from "../terminal";
+import { askRestic, get, list, random, runJob, say, theCron } from "./cluster";
+import type { Options } from "./arguments";
+import { BACKUP_CRON, jobFromCron, type KubernetesObject, SAVER_SELECTOR, STATUS, VERIFY_CRON } from "./objects";
+import { age, parseSnapshots, type Snapshot } from "./plan";
+
+export const snapshots = async (): Promise<Snapshot[]> => parseSnapshots(await askRestic("exec sh /scripts/home.sh snapshots"));
+
+/** Result as report.sh left it in the pod. */
+function resultOf(pod: KubernetesObject | undefined): Record<string, string | number> | undefined {
+  const message = pod?.status.containerStatuses?.find((s: KubernetesObject) => s.name === "report")?.state?.terminated?.message;
+  return message ? JSON.parse(message) : undefined;
+}
+
+/** Saves the home now. */
+export async function runBackup(options: Pick<Options, "acceptShrink">): Promise<Record<string, string | number>> {
+  const cron = await theCron(BACKUP_CRON);
+  const active = (await list("jobs", SAVER_SELECTOR)).filter((job) => job.status?.active);
+  if (active.length > 0) say(`   ${active[0].metadata.name} is running; this one follows it`);
+  const { ok, log, pod } = await runJob(jobFromCron(cron, `jenkins-backup-by-hand-${random()}`, options.acceptShrink ? { ACCEPT_SHRINK: "1" } : {}), "report");
+  const result = resultOf(pod);
+  if (!ok || !result) throw new Error(`the backup failed: ${result?.message ?? log.trim().split("\n").slice(-5).join("\n")}`);
+  return result;
+}
+
+export async function backup(options: Options): Promise<void> {
+  const r = await runBackup(options);
+  say(`snapshot ${r.snapshot}: ${r.items} jobs and folders, ${r.builds} builds, ${mebibytes(r.bytes)} (${mebibytes(r.added)} of it new) in ${r.seconds} s; part ${r.checked} of the repository read back${r.message ? `\n${r.message}` : ""}`);
+}
+
+const mebibytes = (bytes: string | number) => `${(Number(bytes) / 2 ** 20).toFixed(1)} MiB`;
+
+export async function showList(): Promise<void> {
+  const status = (await get("configmap", STATUS))?.data ?? {};
+  const found = await snapshots();
+  const now = new Date();
+  const rows = found.map((s) => [s.id, `${s.time.toISOString().slice(0, 19)}Z`, age(s.time, now), `${s.items} jobs and folders`, `${s.builds} builds`, s.suspect ? "SUSPECT, see docs/backup.md" : ""]);
+  process.stdout.write(found.length === 0 ? "no snapshot yet; npm run backup makes one\n" : `${columns(rows)}\n`);
+  for (const kind of ["backup", "verify"]) {
+    const last = status[`last-${kind}`] && JSON.parse(status[`last-${kind}`]);
+    if (last) process.stdout.write(`last ${kind === "backup" ? "backup" : "verification"}: ${last.status} ${last.time}${last.message ? `, ${last.message}` : ""}\n`);
+  }
+}
+
+export async function verify(options: Options): Promise<void> {
+  const job = jobFromCron(await theCron(VERIFY_CRON), `jenkins-backup-verify-by-hand-${random()}`, options.snapshot && options.snapshot !== "latest" ? { SNAPSHOT: options.snapshot } : {});
+  say("restoring a copy and booting the controller on it, apart from the running one ...");
+  const { ok, log, pod } = await runJob(job, "report");
+  const result = resultOf(pod);
+  if (!ok || !result) throw new Error(`the snapshot is not proven: ${result?.message ?? log.trim().split("\n").slice(-5).join("\n")}`);
+  say(`snapshot ${result.snapshot} boots: ${result.message} (${result.seconds} s)`);
+}

@@ -1,0 +1,157 @@
+import { spawn } from "node:child_process";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { UsageError } from "../terminal";
+import { get, hindrance, kubectl, list, lostNodes, patch, remove, run, runJob, say, sleep, target, theCron, where } from "./cluster";
+import {
+  BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HOME_CLAIM, INVENTORY_FILE, type KubernetesObject, MANAGER, mounts, type Placement, quote, resticJob, SAVER_SELECTOR,
+  VERIFY_CRON,
+} from "./objects";
+import type { Journal } from "./plan";
+
+/** What a restore does to the cluster, step by step. Each may be run again at any time. */
+
+const scripts = path.join(__dirname, "../../scripts/backup");
+
+export async function stop(): Promise<void> {
+  for (const name of [BACKUP_CRON, VERIFY_CRON]) if (await get("cronjob", name)) await patch("cronjob", name, { spec: { suspend: true } });
+  const deployment = await get("deployment", DEPLOYMENT);
+  if (!deployment) throw new Error(`namespace ${where.namespace} has no Deployment ${DEPLOYMENT}: run pulumi up first`);
+  await kubectl(["scale", "deployment", DEPLOYMENT, "--replicas=0"]);
+  // A backup that is under way is of a home that is about to go; a fresh one is made where the journal says so.
+  for (const job of await list("jobs", SAVER_SELECTOR)) if (job.status?.active) await remove("job", job.metadata.name, "--wait=true", "--cascade=foreground", "--timeout=60s");
+  const selector = Object.entries(deployment.spec.selector.matchLabels as Record<string, string>).map(([k, v]) => `${k}=${v}`).join(",");
+  for (let waited = 0; ; waited++) {
+    const pods = await list("pods", selector);
+    if (pods.length === 0) return;
+    const lost = await lostNodes();
+    for (const pod of pods) {
+      if (pod.spec.nodeName && !lost(pod.spec.nodeName)) continue;
+      say(`   node ${pod.spec.nodeName ?? "(none)"} does not answer; pod ${pod.metadata.name} is given up`);
+      await remove("pod", pod.metadata.name, "--force", "--grace-period=0", "--wait=false");
+    }
+    if (waited > 300) throw new Error(`pod ${pods[0].metadata.name} does not stop; look at it with kubectl describe, then run npm run restore again`);
+    await sleep(1);
+  }
+}
+
+async function placement(journal: Journal): Promise<Placement> {
+  const spec = (await get("deployment", DEPLOYMENT))!.spec.template.spec;
+  const nodeSelector = { ...spec.nodeSelector, ...(journal.node && { "kubernetes.io/hostname": journal.node }) };
+  return { ...(Object.keys(nodeSelector).length > 0 && { nodeSelector }), ...(spec.tolerations && { tolerations: spec.tolerations }) };
+}
+
+const INVENTORY = `sh /scripts/home.sh inventory /target >/scratch/inventory && mv /scratch/inventory /target/${INVENTORY_FILE}`;
+
+export async function fill(journal: Journal): Promise<void> {
+  const cron = await theCron(BACKUP_CRON);
+  const jobName = `jenkins-restore-${journal.id}`;
+  if (journal.kind === "job") {
+    // Only the job's own lines are compared afterwards.
+    const folder = `jobs/${journal.job!.split("/").join("/jobs/")}`;
+    const only = `sh /scripts/home.sh inventory /target | awk -F '\\t' -v job=${quote(folder)} '$2 == job' >/scratch/inventory && mv /scratch/inventory /target/${INVENTORY_FILE}`;
+    const { ok, log } = await runJob(resticJob(cron, jobName, `sh /scripts/home.sh restore-job ${journal.snapshot} ${quote(journal.job!)} /target && ${only}`, HOME_CLAIM), "restic");
+    if (!ok) throw new Error(log.trim().split("\n").slice(-3).join("\n"));
+    return;
+  }
+  if (!(await get("pvc", freshClaim(journal.id)))) await kubectl(["create", "-f", "-"], JSON.stringify(emptyClaim(journal)));
+  const place = await placement(journal);
+  if (journal.folder !== undefined) return importFolder(journal, cron, jobName, place);
+  // A second run finds the folder partly filled; it is emptied, so that nothing of the first is taken for the snapshot's.
+  const shell = `find /target -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} + && sh /scripts/home.sh restore ${journal.snapshot} /target && ${INVENTORY}`;
+  const { ok, log } = await runJob(resticJob(cron, jobName, shell, freshClaim(journal.id), place), "restic");
+  if (!ok) throw new Error(`${log.trim().split("\n").slice(-3).join("\n")}\nThe home is untouched. For another snapshot roll back first.`);
+  for (const line of log.trim().split("\n").filter((text, i, all) => text.includes("warning: ") || i === all.length - 1)) say(`   ${line}`);
+}
+
+async function importFolder(journal: Journal, cron: KubernetesObject, jobName: string, place: Placement): Promise<void> {
+  const folder = path.resolve(journal.folder!);
+  if (!fs.existsSync(path.join(folder, "config.xml")) && !fs.existsSync(path.join(folder, "jobs"))) throw new UsageError(`${folder} holds no jenkins_home (neither config.xml nor jobs)`);
+  await remove("job", jobName, "--wait=true", "--cascade=foreground");
+  // Waits for the folder, then for the word that all of it came.
+  const shell = `find /target -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +; : >/scratch/ready; while [ ! -e /scratch/done ]; do sleep 1; done; sh /scripts/home.sh examine /target && ${INVENTORY}`;
+  const job = resticJob(cron, jobName, shell, freshClaim(journal.id), place);
+  await kubectl(["create", "-f", "-"], JSON.stringify(job));
+  let pod = "";
+  for (let told = ""; pod === ""; await sleep(1)) {
+    const [found] = await list("pods", `job-name=${jobName}`);
+    const problem = found && (await hindrance(found));
+    if (problem && problem !== told) say(`   waiting: ${(told = problem)}`);
+    if (found?.status.phase === "Running" && (await run("kubectl", [...target(), "exec", found.metadata.name, "--", "test", "-e", "/scratch/ready"])).code === 0) pod = found.metadata.name;
+  }
+  const excludes = fs.readFileSync(path.join(scripts, "excludes.txt"), "utf8").split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  // By its entries, not as ".": the volume's own folder belongs to root, and its mode and time are not ours to set.
+  const entries = fs.readdirSync(folder).map((name) => `./${name}`);
+  const tar = spawn("tar", ["-C", folder, "--anchored", "--wildcards", ...excludes.map((line) => `--exclude=./${line.replace("/**/", "/*/")}`), "--owner=1000", "--group=1000", "-cf", "-", ...entries], { stdio: ["ignore", "pipe", "inherit"] });
+  const tarEnded = new Promise<number>((resolve) => tar.on("close", (code) => resolve(code ?? 128)));
+  const copied = await run("kubectl", [...target(), "exec", "-i", pod, "--", "tar", "-C", "/target", "-xf", "-"], tar.stdout);
+  if (copied.code !== 0 || (await tarEnded) !== 0) throw new Error(`the folder could not be copied: ${copied.err.trim().split("\n").slice(-3).join("\n")}`);
+  await kubectl(["exec", pod, "--", "touch", "/scratch/done"]);
+  const { ok, log } = await runJob(job, "restic");
+  if (!ok) throw new Error(log.trim().split("\n").slice(-3).join("\n"));
+  say(`   ${log.trim().split("\n").pop()}`);
+}
+
+/** Deletes finished pods that mount a claim: while they are listed, the cluster does not let go of it. A running one is an error. */
+export async function release(claim: string): Promise<void> {
+  const pods = (JSON.parse(await kubectl(["get", "pods", "-o", "json"])).items as KubernetesObject[]).filter((pod) => mounts(pod, claim));
+  const lost = await lostNodes();
+  for (const pod of pods) {
+    const { name } = pod.metadata;
+    if (pod.spec.nodeName && lost(pod.spec.nodeName)) await remove("pod", name, "--force", "--grace-period=0", "--wait=false");
+    else if (/^(Succeeded|Failed)$/.test(pod.status.phase) || pod.metadata.deletionTimestamp) await remove("pod", name, "--wait=true", "--timeout=60s");
+    else throw new Error(`pod ${name} uses claim ${claim}; stop it, then run npm run restore again`);
+  }
+}
+
+/** Binds the home's claim to `volume`, whatever it is bound to now. The claim keeps its name, labels and Pulumi's ownership. */
+export async function bindHome(journal: Journal, volume: string): Promise<void> {
+  const other = volume === journal.newVolume ? journal.oldVolume : journal.newVolume;
+  // First of all neither volume may go when its claim does.
+  for (const name of [volume, other]) if (name && (await get("pv", name))) await patch("pv", name, { spec: { persistentVolumeReclaimPolicy: "Retain" } });
+  if (!(await get("pv", volume))) throw new Error(`volume ${volume} is gone`);
+  const present = await get("pvc", HOME_CLAIM);
+  if (present && present.spec.volumeName !== volume) {
+    await release(HOME_CLAIM);
+    await remove("pvc", HOME_CLAIM, "--wait=true", "--timeout=120s");
+  }
+  await release(freshClaim(journal.id));
+  await remove("pvc", freshClaim(journal.id), "--wait=true", "--timeout=120s");
+  if (other && (await get("pv", other))) await patch("pv", other, { metadata: { annotations: { "build-platform/kept-by-restore": journal.id } } });
+  if (!(await get("pvc", HOME_CLAIM))) {
+    // A volume remembers its former claim by uid; only by name it waits for the new one, and for no other.
+    await patch("pv", volume, { spec: { claimRef: { namespace: where.namespace, name: HOME_CLAIM, uid: null, resourceVersion: null } } });
+    const claim = boundClaim(journal, volume);
+    const apply = (manager: string, object: unknown) => kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", manager, "-f", "-"], JSON.stringify(object));
+    await apply(MANAGER, claim);
+    if (journal.manager) {
+      // Pulumi owns what it wrote, as before; the choice of the volume stays with the restore.
+      await apply(journal.manager, claimAsWritten(claim));
+      await apply(MANAGER, { apiVersion: "v1", kind: "PersistentVolumeClaim", metadata: { name: HOME_CLAIM }, spec: { volumeName: volume } });
+    }
+  }
+  for (let waited = 0; (await get("pvc", HOME_CLAIM))?.status?.phase !== "Bound"; waited++) {
+    if (waited > 120) throw new Error(`claim ${HOME_CLAIM} is not bound to volume ${volume}; see kubectl -n ${where.namespace} describe pvc ${HOME_CLAIM}`);
+    await sleep(1);
+  }
+}
+
+export async function start(journal: Journal): Promise<void> {
+  await kubectl(["scale", "deployment", DEPLOYMENT, `--replicas=${journal.replicas}`]);
+  const ended = await run("kubectl", [...target(), "rollout", "status", `deployment/${DEPLOYMENT}`, "--timeout=20m"]);
+  if (ended.code !== 0) throw new Error(`Jenkins does not come up: ${ended.err.trim()}\nSee kubectl -n ${where.namespace} logs deployment/${DEPLOYMENT}`);
+}
+
+export async function check(journal: Journal): Promise<void> {
+  const inventory = `/var/jenkins_home/${INVENTORY_FILE}`;
+  const exec = (...command: string[]) => [...target(), "exec", "-i", `deployment/${DEPLOYMENT}`, "-c", "jenkins", "--", ...command];
+  // One that a restore left which was accepted as it was says nothing about a way back.
+  if (journal.kind === "rollback") await run("kubectl", exec("rm", "-f", inventory));
+  else if ((await run("kubectl", exec("test", "-e", inventory))).code === 0) {
+    const ended = await run("kubectl", exec("sh", "-s", "--", inventory, "600"), fs.readFileSync(path.join(scripts, "controller-check.sh"), "utf8"));
+    if (ended.code !== 0) throw new Error((ended.out + ended.err).trim());
+    say(`   ${ended.out.trim()}`);
+    await run("kubectl", exec("rm", "-f", inventory));
+  }
+  for (const [name, suspend] of Object.entries(journal.suspended)) await patch("cronjob", name, { spec: { suspend } });
+}

@@ -1,0 +1,15 @@
+import { partOf } from "../ownership";
+
+/** Names that `npm run backup`, `backups` and `restore` rely on. */
+export const names = {
+  backup: "jenkins-backup",
+  verify: "jenkins-backup-verify",
+  status: "jenkins-backup-status",
+  scripts: "jenkins-backup-scripts",
+} as const;
+
+/** Of every object of the backup. */
+export const labels = { "app.kubernetes.io/name": names.backup, ...partOf };
+/** Of the pods that save the home: no two of them run at once, whoever started them. */
+export const saverLabels = { ...labels, "app.kubernetes.io/component": "saver" };
+export const verifierLabels = { ...labels, "app.kubernetes.io/component": "verifier" };

@@ -1,0 +1,144 @@
+import type * as k8s from "@pulumi/kubernetes";
+import type * as pulumi from "@pulumi/pulumi";
+import type { JenkinsBackupArgs, ResticArgs } from "./args";
+import { names, saverLabels } from "./names";
+import { resticContainer, resticVolumes } from "./restic";
+
+type PodSpec = k8s.types.input.core.v1.PodSpec;
+type Container = k8s.types.input.core.v1.Container;
+type Volume = k8s.types.input.core.v1.Volume;
+type VolumeMount = k8s.types.input.core.v1.VolumeMount;
+
+/** What every pod of the backup has, held to Pod Security level `restricted`. */
+function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume[] } {
+  return {
+    restartPolicy: "Never",
+    serviceAccountName: names.backup,
+    automountServiceAccountToken: false,
+    enableServiceLinks: false,
+    terminationGracePeriodSeconds: 10,
+    securityContext: {
+      runAsUser: 1000,
+      runAsGroup: 1000,
+      runAsNonRoot: true,
+      fsGroup: 1000,
+      fsGroupChangePolicy: "OnRootMismatch",
+      seccompProfile: { type: "RuntimeDefault" },
+    },
+    containers: [],
+    volumes: resticVolumes(args),
+  };
+}
+
+/** The container that publishes a result; it alone holds a token. */
+function reportContainer(image: pulumi.Input<string>, command: string, further: VolumeMount[] = []): Container {
+  return {
+    name: "report",
+    image,
+    command: ["/bin/sh", "-c", command],
+    env: [{ name: "RESULT_FILE", value: "/scratch/result.json" }],
+    resources: { requests: { cpu: "10m", memory: "32Mi" }, limits: { memory: "128Mi" } },
+    securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } },
+    volumeMounts: [
+      { name: "scripts", mountPath: "/scripts", readOnly: true },
+      { name: "work", mountPath: "/scratch" },
+      { name: "tmp", mountPath: "/tmp" },
+      { name: "token", mountPath: "/var/run/secrets/kubernetes.io/serviceaccount", readOnly: true },
+      ...further,
+    ],
+  };
+}
+
+const tokenVolume: Volume = {
+  name: "token",
+  projected: {
+    defaultMode: 0o440,
+    sources: [
+      { serviceAccountToken: { path: "token", expirationSeconds: 3600 } },
+      { configMap: { name: "kube-root-ca.crt", items: [{ key: "ca.crt", path: "ca.crt" }] } },
+      { downwardAPI: { items: [{ path: "namespace", fieldRef: { apiVersion: "v1", fieldPath: "metadata.namespace" } }] } },
+    ],
+  },
+};
+
+/** The pod that saves the home: restic first, then the report, which ends with the result's exit code. */
+export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerImage: pulumi.Input<string>): PodSpec {
+  const pod = basePod(args);
+  // A failed backup is a result too: it is the report that fails the job, once people can see why.
+  const restic = resticContainer(args, ["/bin/sh", "-c", "sh /scripts/home.sh backup || true"]);
+  return {
+    ...pod,
+    // The volume is on one node, and so is every pod that saves it: the second one waits until the first is done.
+    affinity: {
+      podAntiAffinity: {
+        requiredDuringSchedulingIgnoredDuringExecution: [{ topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: saverLabels } }],
+      },
+    },
+    initContainers: [{ ...restic, volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home", readOnly: true }] }],
+    containers: [reportContainer(controllerImage, "exec sh /scripts/report.sh backup")],
+    volumes: [...pod.volumes, tokenVolume, { name: "home", persistentVolumeClaim: { claimName: args.homeClaim, readOnly: true } }],
+  };
+}
+
+/**
+ * What a booted copy runs, in Groovy without single quotes. Nothing starts. Where people log in through another realm than Jenkins'
+ * own, such as LDAP, the copy has the local administrator instead: the check needs one, and no directory is asked.
+ */
+const verificationHook = [
+  "def jenkins = hudson.model.Hudson.instance",
+  "jenkins.doQuietDown()",
+  "if (!(jenkins.securityRealm instanceof hudson.security.HudsonPrivateSecurityRealm)) {",
+  '  def secret = { new File("/run/secrets/jenkins/" + it).text.trim() }',
+  "  def realm = new hudson.security.HudsonPrivateSecurityRealm(false)",
+  '  realm.createAccount(secret("admin-user"), secret("admin-password"))',
+  "  def strategy = new hudson.security.FullControlOnceLoggedInAuthorizationStrategy()",
+  "  strategy.allowAnonymousRead = false",
+  "  jenkins.securityRealm = realm",
+  "  jenkins.authorizationStrategy = strategy",
+  "}",
+].join("\n");
+
+/**
+ * The pod that proves a snapshot: restored into scratch space, the controller itself boots on the copy, and a third
+ * container compares what it lists with what is on the disk. The copy starts nothing: it is in quiet mode, has no
+ * queue, and the cluster's API does not know it.
+ */
+export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerPod: PodSpec): PodSpec {
+  const pod = basePod(args);
+  const [controller] = controllerPod.containers as Container[];
+  const controllerVolumes = (controllerPod.volumes ?? []) as Volume[];
+  const restic = resticContainer(args, [
+    "/bin/sh",
+    "-c",
+    [
+      "started=$(date +%s)",
+      'if sh /scripts/home.sh restore "${SNAPSHOT:-latest}" /var/jenkins_home >/scratch/log 2>&1; then',
+      "  sh /scripts/home.sh inventory /var/jenkins_home >/scratch/inventory; echo ok >/scratch/restored",
+      "  rm -f /var/jenkins_home/queue.xml; mkdir -p /var/jenkins_home/init.groovy.d",
+      `  echo '${verificationHook}' >/var/jenkins_home/init.groovy.d/00-backup-verification.groovy`,
+      "fi; cat /scratch/log; echo $started >/scratch/started",
+    ].join("\n"),
+  ]);
+  const check = [
+    "set -u; state=failed; items=$(grep -c '^item' /scratch/inventory 2>/dev/null); builds=$(grep -c '^build' /scratch/inventory 2>/dev/null)",
+    'if [ ! -e /scratch/restored ]; then message=$(tail -n 2 /scratch/log | tr \'\\n\' \' \'); elif message=$(sh /scripts/controller-check.sh /scratch/inventory 900 2>&1); then state=ok; fi',
+    'message=$(printf %s "$message" | tr -d \'"\\\\\' | tr \'\\n\\t\' \'  \' | cut -c 1-600)',
+    'printf \'{"status":"%s","time":"%s","seconds":%d,"snapshot":"%s","items":%d,"builds":%d,"message":"%s"}\\n\' $state "$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(($(date +%s) - $(cat /scratch/started))) "$(sed -n \'s/.*restoring snapshot //p\' /scratch/log)" "${items:-0}" "${builds:-0}" "$message" >/scratch/result.json',
+    "exec sh /scripts/report.sh verify",
+  ].join("\n");
+  return {
+    ...pod,
+    initContainers: [
+      { ...restic, volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home" }] },
+      // A sidecar: it ends when the check has ended. A copy that does not boot is the check's finding, not a crash loop.
+      { ...controller, restartPolicy: "Always", startupProbe: undefined, livenessProbe: undefined, readinessProbe: undefined },
+    ],
+    containers: [reportContainer(controller.image as pulumi.Input<string>, check, [{ name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true }])],
+    volumes: [
+      ...pod.volumes.filter((volume) => !controllerVolumes.some(({ name }) => name === volume.name)),
+      tokenVolume,
+      ...controllerVolumes.filter((volume) => volume.name !== "home"),
+      { name: "home", emptyDir: {} },
+    ],
+  };
+}
