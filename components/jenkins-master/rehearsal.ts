@@ -1,0 +1,193 @@
+import { createHash } from "node:crypto";
+import type { V1ConfigMap, V1Container, V1Job, V1NetworkPolicy, V1PodSpec, V1ResourceRequirements, V1Secret, V1Volume } from "@kubernetes/client-node";
+import * as command from "@pulumi/command";
+import type * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { partOf } from "../ownership";
+import { canonicalResources, quantityMillis, Resources } from "../quantity";
+import { controllerLabels, Place } from "./place";
+
+/** How a changed controller is tried before the running one is touched. */
+export interface RehearsalArgs {
+  /** Kubeconfig file of the cluster. Default: $KUBECONFIG, else ~/.kube/config. */
+  kubeconfig?: string;
+  /** Context of the kubeconfig. */
+  context: string;
+  /** Seconds in which the tried Jenkins must have come up, the pull of its image included. */
+  timeoutSeconds: number;
+  /** Requests of the tried Jenkins, and limits where they are to differ from the controller's. */
+  resources: Resources;
+}
+
+/** What is tried: the controller's pod, and the content of those ConfigMaps and Secrets of its that are not in the cluster yet, by name. */
+export interface Candidate {
+  namespace: string;
+  pod: V1PodSpec;
+  configMaps: Record<string, Record<string, string>>;
+  /** Values in base64. */
+  secrets: Record<string, Record<string, string>>;
+}
+
+/** What a rehearsal makes and removes again. */
+export interface RehearsalObjects {
+  job: V1Job;
+  configMaps: V1ConfigMap[];
+  secrets: V1Secret[];
+  networkPolicy: V1NetworkPolicy;
+}
+
+/** What scripts/rehearsal/rehearse.ts reads from its standard input. */
+export interface RehearsalInput extends Pick<RehearsalArgs, "kubeconfig" | "context" | "timeoutSeconds"> {
+  namespace: string;
+  objects: RehearsalObjects;
+}
+
+/** Name of the rehearsal's Job and policy; its ConfigMaps and Secrets are named after those that they stand for. */
+export const rehearsalName = "jenkins-rehearsal";
+/** Shared with nothing that people or agents reach: no Service, policy or budget of the controller holds for a rehearsal. */
+export const rehearsalLabels = { "app.kubernetes.io/name": rehearsalName, ...partOf, "app.kubernetes.io/component": "rehearsal" };
+
+/** A Jenkins that only shows whether it comes up starts no build, in Groovy without single quotes. */
+export const quietHook = "hudson.model.Hudson.instance.doQuietDown()";
+
+const program = "scripts/rehearsal/rehearse.ts";
+const stands = (name: string) => `rehearsal-${name}`;
+const hash = (content: unknown) => createHash("sha256").update(JSON.stringify(content)).digest("hex");
+
+/**
+ * The objects in which a candidate is tried: the same container on an empty home, without rights, agents or a way out. What the
+ * candidate refers to beyond its own ConfigMaps and Secrets, such as Secrets of the site's own, is mounted as it is in the cluster.
+ */
+export function rehearsalObjects({ namespace, pod, configMaps, secrets }: Candidate, { timeoutSeconds, resources }: Pick<RehearsalArgs, "timeoutSeconds" | "resources">): RehearsalObjects {
+  const metadata = (name: string) => ({ name, namespace, labels: rehearsalLabels });
+  const hooks = stands("hooks");
+  const ours = <T extends { name?: string }>(reference: T, known: Record<string, unknown>): T => (reference.name !== undefined && reference.name in known ? { ...reference, name: stands(reference.name) } : reference);
+
+  /** The container with every reference led to what stands for it here. */
+  const led = (container: V1Container): V1Container => ({
+    ...container,
+    ...(container.envFrom && {
+      envFrom: container.envFrom.map((from) => ({ ...from, ...(from.secretRef && { secretRef: ours(from.secretRef, secrets) }), ...(from.configMapRef && { configMapRef: ours(from.configMapRef, configMaps) }) })),
+    }),
+  });
+  const ledVolume = (volume: V1Volume): V1Volume => ({
+    ...volume,
+    ...(volume.configMap && { configMap: ours(volume.configMap, configMaps) }),
+    ...(volume.secret && { secret: { ...volume.secret, ...(volume.secret.secretName !== undefined && volume.secret.secretName in secrets && { secretName: stands(volume.secret.secretName) }) } }),
+    ...(volume.projected && {
+      projected: {
+        ...volume.projected,
+        sources: volume.projected.sources?.map((source) => ({ ...source, ...(source.secret && { secret: ours(source.secret, secrets) }), ...(source.configMap && { configMap: ours(source.configMap, configMaps) }) })),
+      },
+    }),
+    // Jenkins' data stays where it is.
+    ...(volume.persistentVolumeClaim && { persistentVolumeClaim: undefined, emptyDir: {} }),
+  });
+
+  const controller = pod.containers.find(({ name }) => name === "jenkins")!;
+  const jenkins: V1Container = {
+    ...led(controller),
+    resources: smaller(controller.resources ?? {}, resources),
+    startupProbe: undefined,
+    livenessProbe: undefined,
+    // Asked from the node as the controller is. The first good answer ends the rehearsal.
+    readinessProbe: { httpGet: { path: "/login", port: "http" }, periodSeconds: 1, timeoutSeconds: 5 },
+    // The image's own way into the home, so that the image's own hooks come along.
+    volumeMounts: [...(controller.volumeMounts ?? []), { name: hooks, mountPath: "/usr/share/jenkins/ref/init.groovy.d/00-quiet.groovy", subPath: "00-quiet.groovy", readOnly: true }],
+  };
+  // What runs beside Jenkins for as long as it does has nothing to do here.
+  const initContainers = (pod.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy !== "Always").map(led);
+  const mounted = new Set([jenkins, ...initContainers].flatMap(({ volumeMounts }) => (volumeMounts ?? []).map(({ name }) => name)));
+  const { priorityClassName: _, ...rest } = pod;
+
+  const spec: V1PodSpec = {
+    ...rest,
+    automountServiceAccountToken: false,
+    restartPolicy: "Never",
+    terminationGracePeriodSeconds: 1,
+    // Beside the controller if there is room: its node then has the image before the controller stops for it.
+    affinity: { podAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [{ weight: 100, podAffinityTerm: { topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: controllerLabels } } }] } },
+    ...(initContainers.length > 0 ? { initContainers } : { initContainers: undefined }),
+    containers: [jenkins],
+    volumes: [...(pod.volumes ?? []).filter(({ name }) => mounted.has(name)).map(ledVolume), { name: hooks, configMap: { name: hooks } }],
+  };
+  return plain({
+    job: {
+      apiVersion: "batch/v1",
+      kind: "Job",
+      metadata: metadata(rehearsalName),
+      spec: {
+        // Started when everything is there, and a net for a program that was killed: with the Job goes what it owns.
+        suspend: true,
+        backoffLimit: 0,
+        activeDeadlineSeconds: timeoutSeconds + 60,
+        ttlSecondsAfterFinished: 60,
+        template: { metadata: { labels: rehearsalLabels }, spec },
+      },
+    },
+    configMaps: [
+      ...Object.entries(configMaps).map(([name, data]) => ({ apiVersion: "v1", kind: "ConfigMap", metadata: metadata(stands(name)), data })),
+      { apiVersion: "v1", kind: "ConfigMap", metadata: metadata(hooks), data: { "00-quiet.groovy": `${quietHook}\n` } },
+    ],
+    secrets: Object.entries(secrets).map(([name, data]) => ({ apiVersion: "v1", kind: "Secret", metadata: metadata(stands(name)), data })),
+    networkPolicy: {
+      apiVersion: "networking.k8s.io/v1",
+      kind: "NetworkPolicy",
+      metadata: metadata(rehearsalName),
+      // Nobody in, nobody out; probes come from the node, which policies let through.
+      spec: { podSelector: { matchLabels: rehearsalLabels }, policyTypes: ["Ingress", "Egress"] },
+    },
+  });
+}
+
+/** Without the fields that are undefined, as the API server gets it. */
+function plain<T>(value: T): T {
+  return JSON.parse(JSON.stringify(value)) as T;
+}
+
+/** The controller's limits with the rehearsal's own over them, and requests that stay below: Kubernetes refuses others. */
+function smaller(controller: V1ResourceRequirements, own: Resources): Resources {
+  const limits = { ...controller.limits, ...own.limits } as Record<string, string>;
+  const requests = Object.entries({ ...own.requests } as Record<string, string>).map(([what, value]) => [what, limits[what] !== undefined && quantityMillis(limits[what]) < quantityMillis(value) ? limits[what] : value]);
+  return canonicalResources({ requests: Object.fromEntries(requests), limits });
+}
+
+/**
+ * What a preview shows of a change, and why a rehearsal runs: the image, each document, and hashes of the rest. `SECRETS` is to be
+ * kept secret: a hash of a weak password tells it.
+ */
+export function rehearsalReasons({ pod, configMaps, secrets }: Candidate): Record<"IMAGE" | "CONFIGURATION" | "SECRETS" | "POD", string> {
+  const documents = Object.values(configMaps).flatMap((data) => Object.entries(data).map(([name, text]) => `${name} ${hash(text).slice(0, 12)}`));
+  const image = pod.containers.find(({ name }) => name === "jenkins")?.image ?? "";
+  // The image has its own line.
+  const rest = JSON.stringify(pod).split(JSON.stringify(image)).join('""');
+  return { IMAGE: image, CONFIGURATION: documents.sort().join(", "), SECRETS: hash(secrets), POD: hash(rest).slice(0, 12) };
+}
+
+/**
+ * Has Jenkins itself judge a changed controller before the running one is touched. Whatever reaches the running one comes after this
+ * command: it fails with Jenkins' own words, and runs again only when something of the candidate changed.
+ */
+export function makeRehearsal(
+  { name, parent, here }: Place,
+  args: RehearsalArgs,
+  candidate: { pod: pulumi.Input<k8s.types.input.core.v1.PodSpec>; configMaps: Candidate["configMaps"] | pulumi.Input<pulumi.Unwrap<unknown>>; secrets: pulumi.Input<unknown> },
+): pulumi.Resource {
+  const { kubeconfig, context, timeoutSeconds } = args;
+  const whole = pulumi.all([here, candidate.pod, candidate.configMaps, candidate.secrets]).apply(([namespace, pod, configMaps, secrets]) => ({ namespace, pod, configMaps, secrets }) as unknown as Candidate);
+  const input = whole.apply((each): RehearsalInput => ({ ...(kubeconfig && { kubeconfig }), context, timeoutSeconds, namespace: each.namespace, objects: rehearsalObjects(each, args) }));
+  const reasons = pulumi.unsecret(whole.apply(rehearsalReasons));
+  const patience = `${timeoutSeconds + 120}s`;
+  return new command.local.Command(
+    `${name}-rehearsal`,
+    {
+      // The shell stays: when the provider ends it, the program sees that and cleans up.
+      create: `node --import tsx ${program}; exit $?`,
+      stdin: pulumi.secret(pulumi.jsonStringify(input)),
+      environment: { IMAGE: reasons.IMAGE, CONFIGURATION: reasons.CONFIGURATION, POD: reasons.POD, SECRETS: pulumi.secret(reasons.SECRETS) },
+      logging: command.local.Logging.Stderr,
+      addPreviousOutputInEnv: false,
+    },
+    { ...parent, customTimeouts: { create: patience, update: patience } },
+  );
+}
