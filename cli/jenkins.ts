@@ -125,8 +125,16 @@ export async function adminAuth({ config, kubectl }: Pick<Stack, "config" | "kub
   return keys.map((key) => Buffer.from(data[key], "base64").toString().trim()).join(":");
 }
 
+const escape = (text: string) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
 /** A freestyle job that runs `shell` on an agent with `label`. */
 export function jobXml(label: string, shell: string): string {
-  const escape = (text: string) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   return `<?xml version='1.0' encoding='UTF-8'?><project><assignedNode>${escape(label)}</assignedNode><canRoam>false</canRoam><concurrentBuild>true</concurrentBuild><builders><hudson.tasks.Shell><command>${escape(shell)}</command></hudson.tasks.Shell></builders><publishers/><buildWrappers/></project>`;
+}
+
+/** A pipeline job with a script in Groovy's sandbox, and texts for what the script calls parameters. Needs the plugin workflow-job. */
+export function pipelineXml(script: string, parameters: Record<string, string> = {}): string {
+  const definitions = Object.entries(parameters).map(([name, value]) => `<hudson.model.StringParameterDefinition><name>${escape(name)}</name><defaultValue>${escape(value)}</defaultValue></hudson.model.StringParameterDefinition>`);
+  const properties = definitions.length > 0 ? `<hudson.model.ParametersDefinitionProperty><parameterDefinitions>${definitions.join("")}</parameterDefinitions></hudson.model.ParametersDefinitionProperty>` : "";
+  return `<?xml version='1.0' encoding='UTF-8'?><flow-definition plugin="workflow-job"><properties>${properties}</properties><definition class="org.jenkinsci.plugins.workflow.cps.CpsFlowDefinition" plugin="workflow-cps"><script>${escape(script)}</script><sandbox>true</sandbox></definition></flow-definition>`;
 }

@@ -1,15 +1,22 @@
+import * as fs from "node:fs";
 import * as http from "node:http";
 import * as https from "node:https";
+import * as path from "node:path";
 import { parseArgs } from "node:util";
 import { publicPort, type PlatformConfig } from "../config";
-import { adminAuth, Jenkins, JenkinsError, jobXml, withJenkins } from "./jenkins";
+import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
+import { root } from "./render";
 import { readStack, refuseFurther, type Stack } from "./stack";
 
 const HELP = `npm run smoke -- [STACK] [--label LABEL] [--timeout SECONDS]    builds one real job end to end on a running platform
+npm run smoke -- [STACK] --pipeline [FILE] [--parameter NAME=VALUE]... [--timeout SECONDS]    the same with a pipeline
 
 Asks for the login page on the nodes' ingress ports (80, or 443 with TLS, by default), logs in as the administrator, makes a job, builds it on an
 agent of --label (the first agent template's), builds a container image inside where the agent has docker, reads the
 console, and takes the job away again. --timeout (300) is how long the agent and the build may take, each.
+
+With --pipeline the job is the Jenkinsfile FILE (docs/pipelines/own-pod.Jenkinsfile), as an inline script in Groovy's sandbox; --parameter gives a
+value to what it calls a parameter, and --timeout is for all of it. Jenkins must have the plugin workflow-job.
 
 Exit code 0: it works. 1: it does not; the last lines say where and what to do. 2: bad arguments.
 `;
@@ -106,11 +113,14 @@ export const smokeScript = (token: string): string => [
   "fi",
 ].join("\n");
 
-/** What is wrong with an ended build; undefined where it did all it was asked for. */
-export function buildTrouble(build: { result: string | null; console: string }, token: string): string | undefined {
-  const last = build.console.trim().split("\n").slice(-12).join("\n    ");
+/** The last lines of a console, below a message. */
+const tail = (console: string) => console.trim().split("\n").slice(-12).join("\n    ");
+
+/** What is wrong with an ended build; undefined where it did all it was asked for. A pipeline of somebody's own prints no token. */
+export function buildTrouble(build: { result: string | null; console: string }, token?: string): string | undefined {
+  const last = tail(build.console);
   if (build.result !== "SUCCESS") return `the build ended with ${build.result}; its last lines:\n    ${last}`;
-  if (!build.console.includes(`smoke-${token}\n`)) return `the build's console does not hold what the job printed; its last lines:\n    ${last}`;
+  if (token !== undefined && !build.console.includes(`smoke-${token}\n`)) return `the build's console does not hold what the job printed; its last lines:\n    ${last}`;
   return undefined;
 }
 
@@ -151,8 +161,17 @@ async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** What is built: a job of smoke's own on an agent of a label, or somebody's pipeline. */
+export type Work = { label: string } | { pipeline: string; script: string; parameters: Record<string, string> };
+
+/** Why Jenkins cannot take a pipeline; undefined where it can. */
+export function pluginTrouble(plugins: { shortName: string; active: boolean }[]): string | undefined {
+  if (plugins.some(({ shortName, active }) => shortName === "workflow-job" && active)) return undefined;
+  return "this Jenkins has no pipelines: the plugin workflow-job is not active in it. workflow-aggregator of images/controller/plugins.txt brings it along; the sandbox's stand-in for Jenkins never has it";
+}
+
 /** @throws with what is wrong and what to do */
-export async function smoke(stack: Stack, label: string, timeout: number, stopped: AbortSignal): Promise<void> {
+export async function smoke(stack: Stack, work: Work, timeout: number, stopped: AbortSignal): Promise<void> {
   const { config, kubectl } = stack;
   const { ingress, namespaces } = config;
   const port = publicPort(ingress);
@@ -183,59 +202,82 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
 
     const token = Date.now().toString(36);
     const job = `smoke-${token}`;
-    await step(`make job ${job}`, () => jenkins.post(`/createItem?name=${job}`, jobXml(label, smokeScript(token)), "application/xml"));
+    const build = `/job/${job}/1`;
+    interface Queue { items: { id: number; task: { name?: string }; why: string | null }[] }
+    // A pipeline's step waits as "part of JOB #1".
+    const inQueue = ({ items }: Queue) => items.filter(({ task: { name = "" } }) => name === job || name.split(" ").includes(job));
+    // Jenkins takes a pod that cannot start away again: what was wrong with it is seen while it is there.
+    const stuck = new Map<string, AgentPod>();
+    const agentPods = async (): Promise<AgentPod[]> => {
+      const { items } = JSON.parse(await kubectl("-n", namespaces.agents, "get", "pods", "-l", "jenkins=agent", "-o", "json")) as { items: AgentPod[] };
+      for (const pod of items) if (isStuck(pod)) stuck.set(pod.metadata.name, pod);
+      return [...stuck.values(), ...items.filter(({ metadata }) => !stuck.has(metadata.name))];
+    };
+
+    const agentComes = async (label: string) => {
+      await jenkins.post(`/job/${job}/build?delay=0sec`);
+      const more = within();
+      let queued: string | undefined;
+      for (let look = 1; more(); look++) {
+        if (look % 3 === 0) await agentPods();
+        if ((await poll(jenkins.json<{ builtOn?: string }>(`${build}/api/json`)))?.builtOn) return;
+        const queue = await poll(jenkins.json<Queue>("/queue/api/json"));
+        if (queue) queued = inQueue(queue)[0]?.why ?? undefined;
+        await pause();
+      }
+      const pods = await agentPods();
+      const hasLabel = (agent: { label: string }) => agent.label.split(" ").includes(label);
+      const { computer } = await jenkins.json<{ computer: { displayName: string; offline: boolean }[] }>("/computer/api/json");
+      const known = {
+        templates: config.agents.filter(hasLabel).map(({ name }) => name),
+        others: config.agents.filter((agent) => !hasLabel(agent)).map(({ name }) => name),
+        online: computer.filter(({ offline }) => !offline).map(({ displayName }) => displayName),
+      };
+      throw new Error(`not within ${timeout} s: ${agentTrouble(pods, queued, label, namespaces, known)}`);
+    };
+
+    const endsWell = async (printed?: string) => {
+      const more = within();
+      while (more()) {
+        const state = await poll(jenkins.json<{ building: boolean; result: string | null }>(`${build}/api/json`));
+        if (state && !state.building && state.result !== null) {
+          const trouble = buildTrouble({ result: state.result, console: await jenkins.get(`${build}/consoleText`) }, printed);
+          if (trouble) throw new Error(trouble);
+          return;
+        }
+        await pause();
+      }
+      const why = (await poll(jenkins.json<Queue>("/queue/api/json").then(inQueue)))?.[0]?.why;
+      throw new Error(`it was still running after ${timeout} s${why ? ` (the queue says: ${why})` : ""}; its console:\n    ${tail((await poll(jenkins.get(`${build}/consoleText`))) ?? "not there yet")}`);
+    };
+
+    if ("pipeline" in work) {
+      await step("Jenkins has pipelines", async () => {
+        const { plugins = [] } = (await poll(jenkins.json<{ plugins?: { shortName: string; active: boolean }[] }>("/pluginManager/api/json?depth=1"))) ?? {};
+        const trouble = pluginTrouble(plugins);
+        if (trouble) throw new Error(trouble);
+      });
+    }
+    const xml = "pipeline" in work ? pipelineXml(work.script, work.parameters) : jobXml(work.label, smokeScript(token));
+    await step(`make job ${job}`, () => jenkins.post(`/createItem?name=${job}`, xml, "application/xml"));
     let failure: unknown;
     try {
-      await step(`an agent of label ${label} takes its build`, async () => {
-        await jenkins.post(`/job/${job}/build?delay=0sec`);
-        const more = within();
-        let queued: string | undefined;
-        // Jenkins takes a pod that cannot start away again: what was wrong with it is seen while it is there.
-        const stuck = new Map<string, AgentPod>();
-        const agentPods = async (): Promise<AgentPod[]> => {
-          const { items } = JSON.parse(await kubectl("-n", namespaces.agents, "get", "pods", "-l", "jenkins=agent", "-o", "json")) as { items: AgentPod[] };
-          for (const pod of items) if (isStuck(pod)) stuck.set(pod.metadata.name, pod);
-          return [...stuck.values(), ...items.filter(({ metadata }) => !stuck.has(metadata.name))];
-        };
-        for (let look = 1; more(); look++) {
-          if (look % 3 === 0) await agentPods();
-          const build = await poll(jenkins.json<{ builtOn?: string }>(`/job/${job}/1/api/json`));
-          if (build?.builtOn) return;
-          interface Queue { items: { task: { name: string }; why: string | null }[] }
-          const queue = await poll(jenkins.json<Queue>("/queue/api/json"));
-          if (queue) queued = queue.items.find(({ task }) => task.name === job)?.why ?? undefined;
-          await pause();
-        }
-        const pods = await agentPods();
-        const hasLabel = (agent: { label: string }) => agent.label.split(" ").includes(label);
-        const { computer } = await jenkins.json<{ computer: { displayName: string; offline: boolean }[] }>("/computer/api/json");
-        const known = {
-          templates: config.agents.filter(hasLabel).map(({ name }) => name),
-          others: config.agents.filter((agent) => !hasLabel(agent)).map(({ name }) => name),
-          online: computer.filter(({ offline }) => !offline).map(({ displayName }) => displayName),
-        };
-        throw new Error(`not within ${timeout} s: ${agentTrouble(pods, queued, label, namespaces, known)}`);
-      });
-      await step("the build ends well", async () => {
-        const more = within();
-        while (more()) {
-          const build = await poll(jenkins.json<{ building: boolean; result: string | null }>(`/job/${job}/1/api/json`));
-          if (build && !build.building && build.result !== null) {
-            const trouble = buildTrouble({ result: build.result, console: await jenkins.get(`/job/${job}/1/consoleText`) }, token);
-            if (trouble) throw new Error(trouble);
-            return;
-          }
-          await pause();
-        }
-        throw new Error(`it was still running after ${timeout} s; its console:\n    ${(await jenkins.get(`/job/${job}/1/consoleText`)).trim().split("\n").slice(-12).join("\n    ")}`);
-      });
+      if ("pipeline" in work) {
+        await step(`pipeline ${work.pipeline} ends well`, async () => {
+          await jenkins.post(`/job/${job}/${Object.keys(work.parameters).length > 0 ? "buildWithParameters" : "build"}?delay=0sec`);
+          await endsWell();
+        });
+      } else {
+        await step(`an agent of label ${work.label} takes its build`, () => agentComes(work.label));
+        await step("the build ends well", () => endsWell(token));
+      }
     } catch (error) {
       failure = error;
     }
     await step(`take job ${job} away`, async () => {
       // A build that waits or runs must not stay behind without its job.
-      const { items } = await jenkins.json<{ items: { id: number; task: { name: string } }[] }>("/queue/api/json");
-      for (const { id, task } of items) if (task.name === job) await jenkins.post(`/queue/cancelItem?id=${id}`).catch(() => undefined);
+      if ("pipeline" in work && failure !== undefined) await jenkins.post(`${build}/stop`).catch(() => undefined);
+      for (const { id } of inQueue(await jenkins.json<Queue>("/queue/api/json"))) await jenkins.post(`/queue/cancelItem?id=${id}`).catch(() => undefined);
       await jenkins.post(`/job/${job}/doDelete`);
     }).catch((error: Error) => {
       // What went wrong first matters more; that the job is still there has been said above.
@@ -245,19 +287,45 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
   }, true);
 }
 
+/** The pipeline where --pipeline names none. */
+const usualPipeline = "docs/pipelines/own-pod.Jenkinsfile";
+
+/** What --pipeline and its parameters ask for. @throws for a file that is not there and a parameter without a name */
+export function pipelineWork(file: string, given: string[]): Work {
+  const place = [path.resolve(file), path.resolve(root, file)].find((each) => fs.existsSync(each));
+  if (place === undefined) throw new Error(`--pipeline is ${file}, which does not exist; expected a Jenkinsfile, such as ${usualPipeline}`);
+  const parameters = given.map((text) => {
+    const [, name, value] = /^([A-Za-z_]\w*)=(.*)$/s.exec(text) ?? [];
+    if (name === undefined) throw new Error(`--parameter is ${text}; expected NAME=VALUE`);
+    return [name, value];
+  });
+  return { pipeline: file, script: fs.readFileSync(place, "utf8"), parameters: Object.fromEntries(parameters) as Record<string, string> };
+}
+
+/** Arguments in which --pipeline has its file: it may be left out. */
+export function withUsualPipeline(args: string[]): string[] {
+  const at = args.indexOf("--pipeline");
+  return at < 0 || (args[at + 1] !== undefined && !args[at + 1].startsWith("-")) ? args : args.toSpliced(at + 1, 0, usualPipeline);
+}
+
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { label: { type: "string" }, timeout: { type: "string", default: "300" }, help: { type: "boolean" } } });
+  const text = { type: "string" } as const;
+  const options = { label: text, timeout: { ...text, default: "300" }, pipeline: text, parameter: { ...text, multiple: true }, help: { type: "boolean" } } as const;
+  const { values, positionals } = parseArgs({ args: withUsualPipeline(args), allowPositionals: true, options });
   if (values.help) return void process.stdout.write(HELP);
   refuseFurther(positionals);
   const timeout = Number(values.timeout);
   if (!Number.isInteger(timeout) || timeout < 1) throw new Error(`--timeout is ${values.timeout}; expected whole seconds, such as 300`);
+  if (values.pipeline !== undefined && values.label !== undefined) throw new Error("--label does not go with --pipeline: a pipeline names its agents itself");
+  if (values.pipeline === undefined && values.parameter !== undefined) throw new Error("--parameter goes with --pipeline only");
+  const pipeline = values.pipeline === undefined ? undefined : pipelineWork(values.pipeline, values.parameter ?? []);
   const stack = await readStack(positionals[0]);
   const label = values.label ?? stack.config.agents[0]?.label.split(/\s+/)[0];
-  if (!label) throw new Error(`stack ${stack.name} has no agent template (config agents); name a label of an agent with --label`);
+  if (!pipeline && !label) throw new Error(`stack ${stack.name} has no agent template (config agents); name a label of an agent with --label`);
   // The job goes on Ctrl-C, too.
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort(new Error(`stopped by ${signal}`)));
-  await smoke(stack, label, timeout, stop.signal).then(
+  await smoke(stack, pipeline ?? { label }, timeout, stop.signal).then(
     () => void process.stdout.write(`${stack.name} builds\n`),
     (error: Error) => {
       process.stderr.write(`smoke: ${error.message}\n`);

@@ -1,10 +1,10 @@
 import { spawnSync } from "node:child_process";
 import * as path from "node:path";
 import type { Login } from "../../components/jenkins-master";
-import { adminAuth } from "../../cli/jenkins";
+import { adminAuth, pipelineXml } from "../../cli/jenkins";
 import { root } from "../../cli/render";
 import type { Stack } from "../../cli/stack";
-import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, smokeScript, type AgentPod } from "../../cli/smoke";
+import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, pipelineWork, pluginTrouble, smokeScript, withUsualPipeline, type AgentPod } from "../../cli/smoke";
 
 describe("the front door", () => {
   const door = { address: "192.0.2.7", port: 80 };
@@ -97,6 +97,45 @@ test("the scripts are the administrator of the Secret, or whoever the environmen
 test("a Secret of the site's own without its keys is named", async () => {
   const stack = { config: { admin: { existingSecret: "vault" }, namespaces: { jenkins: "jenkins" } }, kubectl: async () => JSON.stringify({ data: { username: "YQ==" } }) } as unknown as Stack;
   await expect(adminAuth(stack, {})).rejects.toThrow("Secret vault of namespace jenkins has no key admin-user, admin-password");
+});
+
+describe("a pipeline", () => {
+  test("is a job with the script as it is, in Groovy's sandbox, and with what it calls parameters", () => {
+    const xml = pipelineXml("if (1 < 2 && true) { echo '</script>' }", { REPOSITORY: "r:5000/a&b" });
+    expect(xml).toContain("<script>if (1 &lt; 2 &amp;&amp; true) { echo '&lt;/script&gt;' }</script><sandbox>true</sandbox>");
+    expect(xml).toContain("<hudson.model.StringParameterDefinition><name>REPOSITORY</name><defaultValue>r:5000/a&amp;b</defaultValue>");
+    expect(pipelineXml("echo 'x'")).not.toContain("Parameter");
+  });
+
+  test("needs a Jenkins that has them, and says what is missing", () => {
+    expect(pluginTrouble([{ shortName: "workflow-job", active: true }])).toBeUndefined();
+    for (const plugins of [[], [{ shortName: "workflow-job", active: false }], [{ shortName: "workflow-api", active: true }]]) expect(pluginTrouble(plugins)).toMatch(/plugin workflow-job is not active/);
+  });
+
+  test("is the usual one where no file is named", () => {
+    expect(withUsualPipeline(["dev", "--pipeline"])).toEqual(["dev", "--pipeline", "docs/pipelines/own-pod.Jenkinsfile"]);
+    expect(withUsualPipeline(["--pipeline", "--timeout", "9"])).toEqual(["--pipeline", "docs/pipelines/own-pod.Jenkinsfile", "--timeout", "9"]);
+    for (const args of [["dev"], ["--pipeline", "x", "dev"]]) expect(withUsualPipeline(args)).toEqual(args);
+  });
+
+  test("is read from its file, with values for its parameters", () => {
+    expect(pipelineWork("docs/pipelines/retry.Jenkinsfile", ["A=b=c", "EMPTY="])).toMatchObject({ script: expect.stringContaining("retry(count"), parameters: { A: "b=c", EMPTY: "" } });
+    expect(() => pipelineWork("nowhere.Jenkinsfile", [])).toThrow(/--pipeline is nowhere\.Jenkinsfile, which does not exist/);
+    expect(() => pipelineWork("docs/pipelines/retry.Jenkinsfile", ["REPOSITORY"])).toThrow("--parameter is REPOSITORY; expected NAME=VALUE");
+  });
+
+  test("is judged by its result alone", () => {
+    expect(buildTrouble({ result: "SUCCESS", console: "Finished: SUCCESS\n" })).toBeUndefined();
+    expect(buildTrouble({ result: "UNSTABLE", console: "x\n" })).toMatch(/UNSTABLE/);
+  });
+
+  test.each([
+    [["--pipeline", "--label", "maven"], "--label does not go with --pipeline"],
+    [["--parameter", "A=b"], "--parameter goes with --pipeline only"],
+  ])("%j is refused", (args, says) => {
+    const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "cli/smoke.ts"), ...args], { cwd: root, encoding: "utf8" });
+    expect(ended).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining(says) });
+  });
 });
 
 test("a second stack is asked about instead of being passed over", () => {
