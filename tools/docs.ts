@@ -1,107 +1,152 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
-import { parseConfig } from "../config";
-import { architecture } from "./architecture";
+import * as z from "zod";
+import { about, keyOf, type About, type Key } from "../config/fields";
+import { areas, schema } from "../config/schema";
 import { renderStack, root } from "../cli/render";
+import { architecture } from "./architecture";
 
 /**
- * `npm run docs`: writes what is made from the program: the README's picture from the resources it registers, the README's
- * table and the JSON schema that editors check stack files against from the config schema. Top-level keys come from Pulumi.yaml; what may stand inside an object comes from config.ts, which
- * is asked by handing it wrong values and reading its answers.
+ * `npm run docs`: writes what is made from the program: the README's picture from the resources it registers, and from the
+ * config's schema the `config:` block of Pulumi.yaml, the JSON schema that editors check stack files against, and the tables
+ * of keys in README.md and docs/config.md.
  */
-
-/** One key of the `config:` part of Pulumi.yaml. */
-export interface ConfigKey {
-  type: string;
-  description: string;
-  default: unknown;
-  items?: { type: string };
-  secret?: boolean;
-}
 
 export const schemaFile = "docs/config.schema.json";
 /** First line of a stack file, from which editors know the schema. */
 export const schemaComment = `# yaml-language-server: $schema=${schemaFile}`;
+export const keysFile = "docs/config.md";
 
-const project = () => parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, ConfigKey> };
+const read = (file: string): string => fs.readFileSync(path.join(root, file), "utf8");
+const project = () => (parse(read("Pulumi.yaml")) as { name: string }).name;
 
-function defaultText({ default: value, description }: ConfigKey): string {
-  if (value === "" || JSON.stringify(value) === "{}") return /\bRequired\b/.test(description) ? "required" : "none";
-  if (typeof value === "object") return `\`${stringify(value, { collectionStyle: "flow", lineWidth: 0 }).trim()}\``;
-  return `\`${String(value)}\``;
+const engineTypes: Record<Key["kind"], string> = { text: "string", choice: "string", integer: "integer", boolean: "boolean", list: "array", object: "object", named: "object", anything: "object" };
+/** What the engine hands over where a key is not given: always something, so that one that is missing is reported with all other mistakes. */
+const engineDefault = ({ kind, about: told }: Key): unknown => told.default ?? (kind === "text" || kind === "choice" ? "" : {});
+const described = ({ meaning, required }: About): string => `${meaning}${required ? " Required." : ""}`;
+
+/** The `config:` block of Pulumi.yaml. */
+export function projectConfig(): string {
+  const keys = Object.entries(keyOf(schema).keys!).map(([name, key]) => [
+    name,
+    { type: engineTypes[key.kind], ...(key.kind === "list" && { items: { type: engineTypes[key.item!.kind] } }), default: engineDefault(key), description: described(key.about) },
+  ]);
+  return stringify({ config: Object.fromEntries(keys) }, { lineWidth: 120 });
 }
 
-/** The README's table, one row for each key. */
-export function configTable(keys: Record<string, ConfigKey>): string {
-  const rows = Object.entries(keys).map(([key, schema]) => {
-    const meaning = schema.description.replace(/\s+/g, " ").replace(/ ?\bRequired\b(, so|\.)/, (_, rest) => (rest === "." ? "" : " Required, so")).replaceAll("|", "\\|").trim();
-    return `| \`${key}\` | ${schema.type}${schema.secret ? ", secret" : ""} | ${defaultText(schema)} | ${meaning} |`;
-  });
-  return ["| key | type | default | meaning |", "| --- | --- | --- | --- |", ...rows].join("\n");
+/** Pulumi.yaml with its `config:` block brought up to date. */
+export function withConfig(document: string): string {
+  const comment = "# Made by `npm run docs` from config/schema.ts, which also has the keys inside objects and lists.\n";
+  return `${document.split(/^(?:# Made by .*\n)?config:/m)[0]}${comment}${projectConfig()}`;
+}
+
+/** One row of a table of keys. */
+export interface Row {
+  key: string;
+  type: string;
+  default: string;
+  meaning: string;
+}
+
+function defaultText({ about: told, kind }: Key, inherited: unknown): string {
+  const value = inherited ?? told.default;
+  if (told.required) return "required";
+  if (told.defaultText) return told.defaultText;
+  if (value === undefined || value === "" || ["{}", "[]"].includes(JSON.stringify(value))) return "none";
+  return kind === "object" ? "as below" : `\`${typeof value === "object" ? stringify(value, { collectionStyle: "flow", lineWidth: 0 }).trim() : String(value)}\``;
+}
+
+function typeText({ kind, about: told, words, bounds, item }: Key): string {
+  if (kind === "integer") return `integer, ${bounds!.least} to ${bounds!.most}`;
+  if (kind === "choice") return words!.map((word) => `\`${word}\``).join(", ");
+  if (kind === "list") return item!.kind === "object" ? "list of objects" : `list of ${item!.words ? typeText(item!) : "strings"}`;
+  if (kind === "named") return item!.kind === "object" ? "objects by name" : `strings by name${told.secret ? ", secret" : ""}`;
+  return `${kind === "text" ? "string" : kind === "anything" ? "object" : kind}${told.secret ? ", secret" : ""}`;
+}
+
+/** A key and everything inside it, one row each. */
+function rowsOf(name: string, key: Key, inherited?: unknown): Row[] {
+  const row: Row = { key: name, type: typeText(key), default: defaultText(key, inherited), meaning: key.about.meaning };
+  const inside = (inner: Key, at: string, usual: unknown) => Object.entries(inner.keys ?? {}).flatMap(([each, below]) => rowsOf(`${at}.${each}`, below, (usual as Record<string, unknown> | undefined)?.[each]));
+  if (key.kind === "object") return [row, ...inside(key, name, inherited ?? key.about.default)];
+  return [row, ...(key.item?.kind === "object" ? inside(key.item, key.kind === "list" ? `${name}[]` : `${name}.<name>`, undefined) : [])];
+}
+
+/** Rows as a table. */
+export function table(rows: Row[]): string {
+  const cell = (text: string) => text.replaceAll("|", "\\|");
+  return ["| key | type | default | meaning |", "| --- | --- | --- | --- |", ...rows.map((row) => `| \`${row.key}\` | ${cell(row.type)} | ${cell(row.default)} | ${cell(row.meaning)} |`)].join("\n");
+}
+
+const keysOfAreas = () => Object.entries(areas).map(([area, shape]) => ({ area, keys: Object.entries(shape).map(([name, field]): [string, Key] => [name, keyOf(field)]) }));
+
+/** The README's tables: the keys at the top, by area. */
+export function topTables(): string {
+  const row = ([name, key]: [string, Key]): Row => ({ ...rowsOf(name, key)[0], type: engineTypes[key.kind], ...(key.kind === "object" && !key.about.required && { default: "none" }) });
+  return keysOfAreas().map(({ area, keys }) => `### ${area}\n\n${table(keys.map(row))}`).join("\n\n");
+}
+
+/** docs/config.md: every key, also inside objects and lists. */
+export function keysPage(): string {
+  const head = `# Every key of a stack's config
+
+Made by \`npm run docs\` from config/schema.ts. \`pulumi config set KEY VALUE\` sets one, with \`--path\` also inside an object or a list: \`pulumi config set --path 'controlPlane.nodes[0].host' 192.0.2.10\`. What is secret is set with \`--secret\`. "as below" means the defaults of the keys that follow; given in part, such an object has what is given alone.`;
+  const parts = keysOfAreas().map(({ area, keys }) => `## ${area}\n\n${table(keys.flatMap(([name, key]) => rowsOf(name, key)))}`);
+  return `${[head, ...parts].join("\n\n")}\n`;
 }
 
 const markers = /(<!-- config-table:start -->\n)[\s\S]*?(<!-- config-table:end -->)/;
 
 /** A document with the table between its markers brought up to date. */
-export function withTable(document: string, table: string): string {
+export function withTable(document: string, text: string): string {
   if (!markers.test(document)) throw new Error("README.md has no lines <!-- config-table:start --> and <!-- config-table:end -->; put them where the table belongs");
-  return document.replace(markers, (_, start: string, end: string) => `${start}${table}\n${end}`);
+  return document.replace(markers, (_, start: string, end: string) => `${start}${text}\n${end}`);
 }
 
 type Schema = Record<string, unknown>;
 
 const encrypted = { $ref: "#/definitions/encrypted" };
-/** A key that nobody would give. */
-const probe = "?";
 
-/** What config.ts says of a value: the text it expects at `at`, or undefined where it finds nothing wrong there. */
-function expectedAt(at: string, raw: Record<string, unknown>): string | undefined {
-  const environment = { readFile: () => "", homeDirectory: "/", isSecret: () => true };
-  return parseConfig(raw, environment).problems.find((problem) => problem.key === at)?.expected;
-}
-
-/** What config.ts accepts at a path, as JSON schema. `put` makes a whole config with a value at that path. */
-function schemaAt(at: string, put: (value: unknown) => Record<string, unknown>): Schema {
-  const keysOf = (expected: string | undefined) => /^one of (.*)$/.exec(expected ?? "")?.[1].split(", ");
-  const object = (names: string[], from: string, wrap: (value: unknown) => unknown): Schema => ({
-    type: "object",
-    additionalProperties: false,
-    properties: Object.fromEntries(names.map((name) => [name, schemaAt(`${from}.${name}`, (value) => put(wrap({ [name]: value })))])),
-  });
-
-  const keys = keysOf(expectedAt(`${at}.${probe}`, put({ [probe]: 0 })));
-  if (keys) return object(keys, at, (value) => value);
-  const itemKeys = keysOf(expectedAt(`${at}[0].${probe}`, put([{ [probe]: 0 }])));
-  if (itemKeys) return { type: "array", items: object(itemKeys, `${at}[0]`, (value) => [value]) };
-  const namedKeys = keysOf(expectedAt(`${at}.name.${probe}`, put({ name: { [probe]: 0 } })));
-  if (namedKeys) return { type: "object", additionalProperties: object(namedKeys, `${at}.name`, (value) => ({ name: value })) };
-
-  const expected = expectedAt(at, put([[]])) ?? expectedAt(at, put({ [probe]: [] })) ?? "";
-  const range = /^a whole number from (\d+) to (\d+)/.exec(expected);
-  if (range) return { description: expected, anyOf: [{ type: "integer", minimum: Number(range[1]), maximum: Number(range[2]) }, { type: "string", pattern: "^[0-9]+$" }] };
-  if (expected === "true or false") return { description: expected, enum: [true, false, "true", "false"] };
-  const choices = keysOf(expected);
-  if (choices) return { description: expected, enum: choices };
-  if (expected.startsWith("an object of texts")) return { description: expected, type: "object", additionalProperties: { anyOf: [{ type: ["string", "integer", "boolean"] }, encrypted] } };
-  if (expected.startsWith("a list")) return { description: expected, type: "array" };
-  const text = expectedAt(at, put(2)) === undefined ? ["string", "number"] : "string";
-  return { ...(expected && { description: expected }), anyOf: [{ type: text }, encrypted] };
+/** What a stack file may hold at a key beside what the schema reads it as: numbers and truth values as text, encrypted texts. */
+function inFile(key: Key, field: z.core.$ZodType, made: Schema): Schema {
+  const takes = (text: string) => z.safeParse(field, text).success;
+  switch (key.kind) {
+    case "text":
+      return { anyOf: [{ type: ["string", ...(takes("5") ? ["integer"] : []), ...(takes("true") ? ["boolean"] : [])], ...(made.pattern !== undefined && { pattern: made.pattern }) }, encrypted] };
+    case "integer":
+      return { anyOf: [{ type: "integer", minimum: made.minimum, maximum: made.maximum }, { type: "string", pattern: "^[0-9]+$" }] };
+    case "boolean":
+      return { enum: [true, false, "true", "false"] };
+    case "named":
+      return key.item!.kind === "text" ? { type: "object", additionalProperties: { anyOf: [{ type: ["string", "integer", "boolean"] }, encrypted] } } : made;
+    case "list":
+      return key.about.alone ? { anyOf: [{ type: "array", items: made.items }, { type: "string" }] } : made;
+    default:
+      return made;
+  }
 }
 
 /** JSON schema (draft 7, which editors know) of stack files. */
-export function stackSchema(name: string, keys: Record<string, ConfigKey>): Schema {
-  const properties = Object.fromEntries(
-    Object.entries(keys).map(([key, { description, default: fallback, type }]) => {
-      const shape = schemaAt(key, (value) => ({ [key]: value }));
-      const typed = type === "boolean" ? { enum: [true, false, "true", "false"] } : shape;
-      return [`${name}:${key}`, { ...typed, description: description.replace(/\s+/g, " ").trim(), ...(fallback !== "" && { default: fallback }) }];
-    }),
-  );
+export function stackSchema(name: string): Schema {
+  const { properties } = z.toJSONSchema(schema, {
+    target: "draft-7",
+    override: ({ zodSchema, jsonSchema }) => {
+      const made = jsonSchema as Schema;
+      // Every key may be missing: it has a default, or its absence is reported with what helps.
+      delete made.required;
+      const told = about.get(zodSchema);
+      if (!told) return;
+      const shown = inFile(keyOf(zodSchema), zodSchema, { ...made });
+      for (const each of Object.keys(made)) delete made[each];
+      const example = told.example === undefined || told.secret ? {} : { examples: [told.example] };
+      Object.assign(made, { description: described(told), ...shown, ...(told.default !== undefined && told.default !== "" && { default: told.default }), ...example });
+    },
+  });
   return {
     $schema: "http://json-schema.org/draft-07/schema#",
     title: "Stack file of the build platform",
-    description: "Made by `npm run docs` from Pulumi.yaml and config.ts.",
+    description: "Made by `npm run docs` from config/schema.ts.",
     type: "object",
     additionalProperties: false,
     properties: {
@@ -111,7 +156,7 @@ export function stackSchema(name: string, keys: Record<string, ConfigKey>): Sche
       environment: {},
       config: {
         type: "object",
-        properties,
+        properties: Object.fromEntries(Object.entries(properties!).map(([key, value]) => [`${name}:${key}`, value])),
         // Keys of other packages, such as kubernetes:..., are theirs.
         additionalProperties: false,
         patternProperties: { [`^(?!${name}:)[^:]+:`]: {} },
@@ -133,10 +178,11 @@ const pictured = {
 
 /** Each generated file with the text it should have. */
 export async function generated(): Promise<Record<string, string>> {
-  const { name, config } = project();
   return {
-    "README.md": withTable(fs.readFileSync(path.join(root, "README.md"), "utf8"), configTable(config)),
-    [schemaFile]: `${JSON.stringify(stackSchema(name, config), null, 2)}\n`,
+    "Pulumi.yaml": withConfig(read("Pulumi.yaml")),
+    "README.md": withTable(read("README.md"), topTables()),
+    [keysFile]: keysPage(),
+    [schemaFile]: `${JSON.stringify(stackSchema(project()), null, 2)}\n`,
     [architectureFile]: architecture(await renderStack(pictured.stack, root, pictured.over)),
   };
 }

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import Ajv from "ajv";
 import { parse } from "yaml";
-import { architectureFile, configTable, generated, schemaComment, schemaFile, withTable } from "../../tools/docs";
+import { architectureFile, generated, keysFile, schemaComment, schemaFile, table, withTable } from "../../tools/docs";
 import { root } from "../../cli/render";
 
 const read = (file: string) => fs.readFileSync(path.join(root, file), "utf8");
@@ -11,7 +11,7 @@ const declared = parse(read("Pulumi.yaml")).config;
 
 const made = generated();
 
-test.each(["README.md", schemaFile, architectureFile])("%s is up to date with the program (if not: npm run docs)", async (file) => {
+test.each(["README.md", "Pulumi.yaml", keysFile, schemaFile, architectureFile])("%s is up to date with the program (if not: npm run docs)", async (file) => {
   expect(read(file)).toBe((await made)[file]);
 }, 120_000);
 
@@ -24,8 +24,17 @@ describe("the table", () => {
     expect(rows.find((row) => row.startsWith("| `domain`"))).toMatch(/\| required \|/);
   });
 
+  test("of every key has those inside objects and lists, one row each", () => {
+    const keys = read(keysFile).split("\n").flatMap((line) => /^\| `(\S+)` \|/.exec(line)?.[1] ?? []);
+    expect(new Set(keys).size).toBe(keys.length);
+    expect(keys.filter((key) => key in declared).sort()).toEqual(Object.keys(declared).sort());
+    for (const key of ["controlPlane.nodes[].host", "agents[].resources.limits.memory", "agentImages.<name>.context", "login.oidc.clientSecret", "patches[].target.kind"]) expect(keys).toContain(key);
+    expect(read(keysFile)).toMatch(/\| `controller\.resources\.limits\.memory` \| string \| `4Gi` \|/);
+    expect(read(keysFile)).toMatch(/\| `registry\.password` \| string, secret \|/);
+  });
+
   test("a bar in a meaning does not end the cell", () => {
-    expect(configTable({ key: { type: "string", default: "", description: "a|b" } })).toContain("a\\|b |");
+    expect(table([{ key: "key", type: "string", default: "none", meaning: "a|b" }])).toContain("a\\|b |");
   });
 
   test("a README without markers is refused with what to put there", () => {
@@ -58,6 +67,10 @@ describe("the schema for editors", () => {
     expect(check({ agentImages: { go: { context: "images/go", args: { GO_VERSION: "1.26" } } } })).toEqual([]);
     expect(check({ agentImages: { go: { contxt: "images/go" } } }).join()).toContain("contxt");
     expect(check({ backup: { keep: { daily: 7 } } })).toEqual([]);
+    expect(check({ backup: { keep: { daily: 1001 } } })).not.toEqual([]);
+    expect(check({ storageSize: "20" }).join()).toContain("pattern");
+    expect(check({ storageInstall: "all" }).join()).toContain('["provisioner","class","none"]');
+    expect(check({ controller: { plugins: "plugins.txt", env: { A: 1 } } })).toEqual([]);
   });
 
   test("marks a key that does not exist, and lets other packages' keys be", () => {

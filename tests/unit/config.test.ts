@@ -3,6 +3,9 @@ import * as path from "node:path";
 import * as fc from "fast-check";
 import * as pulumi from "@pulumi/pulumi";
 import { explain, parseConfig, PlatformConfig, Problem, rangeProblem } from "../../config";
+import { type Key } from "../../config/fields";
+import { readSettings, root } from "../../config/mistakes";
+import { cron, fits } from "../../config/pieces";
 import upstream from "../../images/upstream.json";
 import { parsePins } from "../../tools/plugin-updates";
 import { defaults, environment, hostKey, privateKey, schema, stackConfig, valueOf } from "./mocks";
@@ -204,6 +207,80 @@ test("numbers and words that `pulumi config set --path` makes of texts are texts
   expect(problemsOf({ agents: [{ name: "a", image: "maven-dind", env: { A: "b", C: ["d"] } }] })).toMatchObject([{ key: "agents[0].env.C", found: '["d"]', expected: "a text" }]);
 });
 
+describe("every key, also inside objects and lists", () => {
+  /** A path with names and numbers as `pulumi config set --path` takes it, and the key there. */
+  const leaves = (key: Key, at: string): [string, Key][] => {
+    if (key.keys) return Object.entries(key.keys).flatMap(([name, inner]) => leaves(inner, at === "" ? name : `${at}.${name}`));
+    if (key.kind === "list") return leaves(key.item!, `${at}[0]`);
+    return key.kind === "named" && key.item!.kind === "object" ? leaves(key.item!, `${at}.go`) : [[at, key]];
+  };
+  /** A stack's keys with a value at a path alone. */
+  const at = (path: string, value: unknown): Record<string, unknown> =>
+    path.split(/\.|(?=\[)/).reduceRight<unknown>((inner, part) => (part.startsWith("[") ? [inner] : { [part]: inner }), value) as Record<string, unknown>;
+  const all = leaves(root, "");
+
+  test("has an example that is taken where it is set alone at its path, also as the text that was typed", () => {
+    expect(all.length).toBeGreaterThan(150);
+    for (const [path, { about }] of all) {
+      expect([path, about.meaning.length > 10, about.example]).toEqual([path, true, expect.anything()]);
+      for (const value of [about.example, typeof about.example === "object" ? JSON.stringify(about.example) : String(about.example)])
+        expect([path, readSettings(at(path, value)).problems]).toEqual([path, []]);
+    }
+  });
+
+  test("has a default that is taken", () => {
+    for (const [path, { about }] of all) if (about.default !== undefined) expect([path, readSettings(at(path, about.default)).problems]).toEqual([path, []]);
+  });
+
+  test("refuses what is none of its kind, and names the key", () => {
+    for (const [path, { kind }] of all) {
+      const wrong = kind === "text" ? [["a list"]] : kind === "boolean" ? ["perhaps"] : kind === "integer" ? ["1.5", -1_000_000_000] : kind === "choice" ? ["no such word"] : ["no object"];
+      for (const value of wrong) expect([path, readSettings(at(path, value)).problems.map(({ key }) => key)]).toEqual([path, [expect.stringMatching(new RegExp(`^${path.replace(/[.[\]]/g, "\\$&").replace(/\\\[0\\\]$/, "(\\[0\\])?")}$`))]]);
+    }
+  });
+
+  test("nothing secret is shown, whatever is wrong with it", () => {
+    for (const [path, { about }] of all.filter(([, key]) => key.about.secret))
+      for (const value of [["s3cr3t"], { s3cr3t: ["s3cr3t"] }, "s3cr3t"]) {
+        const text = explain(problemsOf(at(path, value)), "dev");
+        expect([path, about.secret, text.includes('"s3cr3t"') || text.includes("found     s3cr3t")]).toEqual([path, true, false]);
+      }
+    expect(explain(problemsOf({ registry: "s3cr3t", backup: ["s3cr3t"] }), "dev")).not.toContain("s3cr3t");
+  });
+});
+
+describe("cron lines are those that a CronJob takes", () => {
+  test.each(["0 2 * * *", "*/15 0-5,22 1,15 jan-MAR mon-fri", "0 0 31 2 *", "? * * * 0", "@hourly", "@midnight", "1-59/2 * * * *"])("%s", (line) => expect(fits(cron, line)).toBe(true));
+  test.each(["60 * * * *", "0 24 * * *", "0 0 0 * *", "0 0 * 13 *", "0 0 * * 7", "0 0 * * 5-7", "*/0 * * * *", "5-3 * * * *", "0 0 L * *", "0 0 15W * *", "0 0 * * 1#2", "0 0 * * * *", "@every 1h", "@often", "at night", "0 0 * * +1", "TZ=UTC 0 2 * * *", ""])("not %j", (line) =>
+    expect(fits(cron, line)).toBe(false));
+});
+
+describe("further plugins of the controller", () => {
+  const plugins = (given: unknown, env = environment) => parse({ controller: { plugins: given } }, env);
+
+  test("are baked in with their versions", () => {
+    expect(plugins(["job-dsl:1.93", "git:5.10.1"])).toMatchObject({ problems: [], config: { builds: { controller: { args: { FURTHER_PLUGINS: "job-dsl:1.93 git:5.10.1" } } } } });
+    expect(plugins([]).config.builds.controller.args).not.toHaveProperty("FURTHER_PLUGINS");
+  });
+
+  test("may stand in a file", () => {
+    const env = { ...environment, readFile: (file: string) => (file === "/home/someone/plugins.txt" ? "# ours\njob-dsl:1.93\n\ngit:5.10.1 # newer\n" : privateKey) };
+    expect(plugins("~/plugins.txt", env)).toMatchObject({ problems: [], config: { builds: { controller: { args: { FURTHER_PLUGINS: "job-dsl:1.93 git:5.10.1" } } } } });
+    expect(plugins("~/plugins.txt", { ...env, readFile: () => "job-dsl\n" }).problems).toContainEqual(expect.objectContaining({ key: "controller.plugins[0]", found: "job-dsl", fix: "edit ~/plugins.txt" }));
+  });
+
+  test("without a version, or twice, are refused", () => {
+    const missing = { ...environment, readFile: (file: string) => { if (file === "job-dsl") throw new Error("ENOENT"); return privateKey; } };
+    expect(plugins(["job-dsl"], missing).problems.map(({ key }) => key)).toEqual(["controller.plugins[0]"]);
+    expect(plugins(["git:1", "git:2"]).problems.map(({ key }) => key)).toEqual(["controller.plugins"]);
+    expect(plugins({ git: "1" }).problems.map(({ key }) => key)).toEqual(["controller.plugins"]);
+  });
+
+  test("of an image that is not built are refused", () => {
+    expect(parse({ controller: { image: "r.example.com/jenkins:1", plugins: ["git:5.10.1"] } }).problems.map(({ key }) => key)).toEqual(["controller.plugins"]);
+  });
+});
+
 test("builds without a label run on agents of the first template, or of those that the config names", () => {
   const unlabelled = (agents: Record<string, unknown>[]) => parse({ agents: agents.map((agent, i) => ({ name: `a${i}`, image: "maven-dind", ...agent })) }).config.agents.map((agent) => agent.unlabelled);
   expect(unlabelled([{}, {}])).toEqual([true, false]);
@@ -317,7 +394,7 @@ describe("secrets", () => {
   test("in plain text are refused, and never shown", () => {
     const further = { adminPassword: "plain-admin-password", registry: { host: "r.example.com", username: "u", password: "plain-registry-password" }, controlPlane: { privateKey, nodes: [node] } };
     const problems = problemsOf(further);
-    expect(problems.map((p) => p.key)).toEqual(["adminPassword", "controlPlane.privateKey", "registry.password"]);
+    expect(problems.map((p) => p.key).sort()).toEqual(["adminPassword", "controlPlane.privateKey", "registry.password"]);
     expect(explain(problems, "dev")).not.toMatch(/plain-|PRIVATE KEY/);
     expect(explain(problems, "dev")).toContain("pulumi config set --secret --path 'registry.password'");
     expect(problemsOf(further, encrypted)).toEqual([]);

@@ -1,0 +1,52 @@
+import * as path from "node:path";
+import type { ImageSpec } from "../components/agent-images";
+import { loginPlugins } from "../components/jenkins-master";
+import type { ImageKey, Settings } from "./schema";
+
+/** Which images the stack builds, of what. */
+
+/** The build of the controller image. */
+export const controllerBuild = "controller";
+/** Its argument with the names of lines of optional-plugins.txt. */
+const optionalPlugins = "OPTIONAL_PLUGINS";
+/** Its argument with further plugins, each with its version. */
+const furtherPlugins = "FURTHER_PLUGINS";
+
+/** The builds the repository brings along. */
+export function ownBuilds(images: Record<ImageKey, string>): Record<string, ImageSpec> {
+  return {
+    [controllerBuild]: { context: "images/controller", args: { JENKINS_IMAGE: images.jenkins } },
+    "maven-dind": { context: "images/maven-dind", args: { BASE_IMAGE: images.inboundAgent, MAVEN_IMAGE: images.maven, DOCKER_IMAGE: images.dockerCli } },
+    "gradle-dind": { context: "images/gradle-dind", args: { BASE_IMAGE: images.inboundAgent, GRADLE_IMAGE: images.gradle, DOCKER_IMAGE: images.dockerCli } },
+  };
+}
+
+/** A build with texts added to one of its arguments, beside those that it has. */
+function withArg(build: ImageSpec, arg: string, texts: string[]): ImageSpec {
+  const all = [build.args?.[arg], ...texts].filter((text) => text !== undefined && text !== "");
+  return all.length > 0 ? { ...build, args: { ...build.args, [arg]: all.join(" ") } } : build;
+}
+
+/**
+ * The repository's builds and those of the config, which may also change arguments of the former: all that are used, and
+ * those that the config adds even if only a pipeline's own pod template refers to them.
+ * @param plugins further plugins of the controller, each with its version
+ */
+export function builds(settings: Settings, login: Parameters<typeof loginPlugins>[0], rights: Parameters<typeof loginPlugins>[1], plugins: string[]): Record<string, ImageSpec> {
+  const { images, agentImages, agents, controller } = settings;
+  const own = ownBuilds(images);
+  const argument = (text: string) => (text.startsWith("upstream:") ? (images[text.slice("upstream:".length) as ImageKey] ?? "") : text);
+  const configured = Object.entries(agentImages).map(([name, { context, dockerfile, args }]): [string, ImageSpec] => [
+    name,
+    {
+      context: context ?? own[name]?.context ?? path.posix.join("images", name),
+      ...(dockerfile && { dockerfile }),
+      args: { ...own[name]?.args, ...Object.fromEntries(Object.entries(args).map(([arg, text]) => [arg, argument(text)])) },
+    },
+  ]);
+  const all = { ...own, ...Object.fromEntries(configured) };
+  const optional = [...loginPlugins(login, rights), ...(settings.prometheusNamespace ? ["prometheus"] : [])];
+  all[controllerBuild] = withArg(withArg(all[controllerBuild], optionalPlugins, optional), furtherPlugins, plugins);
+  const used = new Set([controller.image ?? controllerBuild, ...agents.map(({ image }) => image)]);
+  return Object.fromEntries(Object.entries(all).filter(([name]) => used.has(name) || !(name in own)));
+}

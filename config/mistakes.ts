@@ -1,0 +1,137 @@
+import { closest, distance } from "fastest-levenshtein";
+import type * as z from "zod";
+import { fromJson, keyOf, type Key } from "./fields";
+import { isObject } from "./pieces";
+import { schema, type Settings } from "./schema";
+
+/** Reads a stack's keys by the schema, and says each mistake so that a person can mend it. */
+
+/** One mistake in the stack config, for a person to mend. */
+export interface Problem {
+  /** Path of the key, such as controlPlane.nodes[0].host */
+  key: string;
+  /** What is there; a whole sentence with the remedy where `expected` and `fix` are left out. */
+  found: string;
+  expected?: string;
+  fix?: string;
+}
+
+type Path = readonly PropertyKey[];
+
+/** The schema as people see it. */
+export const root = keyOf(schema);
+
+const written = (path: Path): string => path.reduce<string>((before, part) => (typeof part === "number" ? `${before}[${part}]` : before === "" ? String(part) : `${before}.${String(part)}`), "");
+const read = (key: string): Path => key.split(/\.|(?=\[)/).map((part) => (part.startsWith("[") ? Number(part.slice(1, -1)) : part));
+
+const valueAt = (value: unknown, path: Path): unknown => path.reduce((outer, part) => (typeof outer === "object" || typeof outer === "string" ? (fromJson(outer) as Record<PropertyKey, unknown> | undefined | null)?.[part] : undefined), value);
+
+/** The key of the schema at each step of a path, as far as there is one. */
+function keysAlong(path: Path): Key[] {
+  const keys = [root];
+  for (const part of path) {
+    const last = keys[keys.length - 1];
+    const next = last.keys ? (Object.hasOwn(last.keys, part) ? last.keys[String(part)] : undefined) : last.item;
+    if (!next) break;
+    keys.push(next);
+  }
+  return keys;
+}
+
+const holdsSecret = (key: Key): boolean => key.about.secret === true || Object.values(key.keys ?? {}).some(holdsSecret) || (key.item !== undefined && holdsSecret(key.item));
+
+/** A command's argument as a shell takes it. */
+const quoted = (text: string): string => (/^[\w./:@=,+~-]+$/.test(text) ? text : `'${text}'`);
+
+/** The command that sets a key right. */
+export function fixOf(key: string): string {
+  const path = read(key);
+  const keys = keysAlong(path);
+  const { about, kind } = keys.length === path.length + 1 ? keys[path.length] : { about: { meaning: "" }, kind: "anything" as const };
+  if (about.fix) return about.fix;
+  const top = String(path[0]);
+  const where = key === top ? key : `--path '${key}'`;
+  if (about.secret) return `pulumi config set --secret ${where} ${String(about.example).startsWith("-----BEGIN") ? "< key-file" : "<value>"}`;
+  const example = kind !== "text" || about.example === undefined ? "<value>" : quoted(String(about.example));
+  return key === top ? `pulumi config set ${key} ${example}` : `pulumi config set ${where} ${example}, or edit ${top} in the stack's file`;
+}
+
+/** A mistake at a key. Nothing that is secret, or that may hold a secret, is shown. */
+function mistake(path: Path, found: unknown, expected: string, fix?: string): Problem {
+  const keys = keysAlong(path);
+  const secret = found !== undefined && found !== "" && (keys.some(({ about }) => about.secret) || (keys.length === path.length + 1 && holdsSecret(keys[path.length])));
+  const shown = secret ? "(not shown)" : found === undefined || found === "" ? "nothing" : typeof found === "string" ? found : JSON.stringify(found);
+  const key = written(path);
+  return { key, found: shown, expected, fix: fix ?? fixOf(key) };
+}
+
+/** A mistake by the name of its key, as rules and files have it. */
+export const mistakeAt = (key: string, found: unknown, expected: string, fix?: string): Problem => mistake(read(key), found, expected, fix);
+
+/** A key that nobody knows: most often a slip of the pen. */
+function unknownKey(path: Path, name: string): Problem {
+  const known = Object.keys(keysAlong(path)[path.length]?.keys ?? {});
+  const near = known.find((each) => each.toLowerCase() === name.toLowerCase()) ?? closest(name, known);
+  const slip = near.toLowerCase() === name.toLowerCase() || distance(name, near) <= 2;
+  return mistake([...path, name], "a key that does not exist", `one of ${[...known].sort().join(", ")}`, slip ? `rename it to ${near}` : "remove it from the stack's file");
+}
+
+function problemsOf(issue: z.core.$ZodIssue, raw: unknown): Problem[] {
+  if (issue.code === "unrecognized_keys") return issue.keys.map((name) => unknownKey(issue.path, name));
+  if (issue.code === "invalid_key") return [mistake(issue.path, issue.path[issue.path.length - 1], issue.issues[0].message)];
+  const list = keysAlong(issue.path).findIndex(({ about }) => about.entries !== undefined);
+  const path = list < 0 ? issue.path : issue.path.slice(0, list);
+  return [mistake(path, valueAt(raw, path), list < 0 ? issue.message : keysAlong(path)[list].about.entries!, typeof path[path.length - 1] === "number" ? `edit ${String(path[0])} in the stack's file` : undefined)];
+}
+
+/** A copy without what stands at the paths; a key that the schema knows stays, as one that is left empty. */
+function without(value: unknown, paths: Path[], key?: Key): unknown {
+  const inner = fromJson(value);
+  const kept = (part: PropertyKey, item: unknown): unknown[] => {
+    const rest = paths.filter(([first]) => first === part).map(([, ...further]) => further);
+    const known = key?.keys && Object.hasOwn(key.keys, part) ? key.keys[String(part)] : undefined;
+    if (rest.some((path) => path.length === 0)) return known ? [""] : [];
+    return [rest.length > 0 ? without(item, rest, known ?? key?.item) : item];
+  };
+  if (Array.isArray(inner)) return inner.flatMap((item, i) => kept(i, item));
+  return isObject(inner) ? Object.fromEntries(Object.entries(inner).flatMap(([name, item]) => kept(name, item).map((each) => [name, each]))) : value;
+}
+
+/** Without the keys that have no value. */
+function compact<T>(value: T): T {
+  if (Array.isArray(value)) return value.map(compact) as T;
+  if (!isObject(value)) return value;
+  return Object.fromEntries(Object.entries(value).flatMap(([key, inner]) => (inner === undefined ? [] : [[key, compact(inner)]]))) as T;
+}
+
+/** What a stack's keys say, and every mistake in single ones. Where one is wrong, its default stands in for what is asked further. */
+export function readSettings(raw: Record<string, unknown>): { settings: Settings; problems: Problem[] } {
+  const first = schema.safeParse(raw);
+  if (first.success) return { settings: compact(first.data), problems: [] };
+  const told = first.error.issues.flatMap((issue) => problemsOf(issue, raw));
+  const problems = told.filter((problem, i) => told.findIndex(({ key, expected }) => key === problem.key && expected === problem.expected) === i);
+  // What is wrong only beside its neighbours is not healed by its absence: then the object that holds it goes as well.
+  let good = raw;
+  for (let result: z.ZodSafeParseResult<Settings> = first, up = 0; ; up++) {
+    if (result.success) return { settings: compact(result.data), problems };
+    const paths = result.error.issues.flatMap((issue) => (issue.code === "unrecognized_keys" ? issue.keys.map((name) => [...issue.path, name]) : [issue.path]));
+    const shortened = paths.map((path) => path.slice(0, Math.max(1, path.length - up)));
+    good = without(good, shortened, root) as Record<string, unknown>;
+    result = schema.safeParse(good);
+  }
+}
+
+/** Asks `visit` of every key with its path and its value, as far as the objects that hold it are there. */
+export function visitKeys(value: unknown, visit: (key: Key, path: string, value: unknown) => void, key = root, path: Path = []): void {
+  const inner = key.kind === "text" ? value : fromJson(value);
+  if (path.length > 0) visit(key, written(path), inner);
+  if (key.keys && isObject(inner)) for (const [name, each] of Object.entries(key.keys)) visitKeys(inner[name], visit, each, [...path, name]);
+  if (key.item && isObject(inner)) for (const [name, each] of Object.entries(inner)) visitKeys(each, visit, key.item, [...path, name]);
+  if (key.item && Array.isArray(inner)) inner.forEach((each, i) => visitKeys(each, visit, key.item, [...path, i]));
+}
+
+/** Whether anything stands at a key. */
+export function isGiven(raw: Record<string, unknown>, key: string): boolean {
+  const value = valueAt(raw, read(key));
+  return value !== undefined && value !== "" && !["{}", "[]"].includes(typeof value === "string" ? value : JSON.stringify(value));
+}

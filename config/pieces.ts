@@ -1,0 +1,124 @@
+import * as net from "node:net";
+import { Cron } from "croner";
+import { isQuantity, quantityMillis } from "../components/quantity";
+
+/**
+ * What single values must look like, each said once: the keys of the stack config are made of these pieces, and components
+ * check their arguments with them.
+ */
+
+/** What a text must look like, and how that is said to people: "expected a host name or address". */
+export interface Piece {
+  expected: string;
+  /** What editors can check as well. */
+  pattern?: RegExp;
+  /** What no pattern says. */
+  also?: (text: string) => boolean;
+}
+
+/** Ends of a number's range, and the number where none is given. */
+export interface Range {
+  least: number;
+  most: number;
+  usual: number;
+}
+
+/** Whether a text is what the piece expects. */
+export const fits = ({ pattern, also }: Piece, text: string): boolean => (pattern?.test(text) ?? true) && (also?.(text) ?? true);
+
+/** What is wrong with a text, as a reason for people; undefined where it fits. */
+export const misfit = (piece: Piece, text: string): string | undefined => (fits(piece, text) ? undefined : `"${text}" is not ${piece.expected}`);
+
+/** Whether a number is whole and within a range. */
+export const within = ({ least, most }: Omit<Range, "usual">, value: number): boolean => Number.isInteger(value) && value >= least && value <= most;
+
+/** Whether a value is a mapping, neither a list nor null. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+const hostLabel = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
+const domainPattern = new RegExp(`^(?=.{1,253}$)${hostLabel}(\\.${hostLabel})+$`);
+const hostPattern = new RegExp(`^(?=.{1,253}$)${hostLabel}(\\.${hostLabel})*$`, "i");
+const namePattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+const longNamePattern = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
+const sizePattern = /^\d+(\.\d+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)$/;
+const referencePattern = /^[a-z0-9.-]+(:\d+)?\/[a-z0-9._/-]+(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$/;
+const registryPattern = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:\d{1,5})?$/;
+
+/** A name of at most 63 letters as Namespaces and Services have it. */
+export const name = (expected: string): Piece => ({ expected, pattern: namePattern });
+/** A name as Secrets, ConfigMaps and claims have it: dots as well, and longer. */
+export const longName = (expected: string): Piece => ({ expected, pattern: longNamePattern });
+export const domain: Piece = { expected: "the host name people will use, without scheme or port, such as jenkins.example.com", pattern: domainPattern };
+export const host: Piece = { expected: "a host name or address", also: (text) => net.isIP(text) !== 0 || hostPattern.test(text) };
+/** A node or a StorageClass: a name, or several joined by dots. */
+export const domainOrName = (expected: string): Piece => ({ expected, also: (text) => domainPattern.test(text) || namePattern.test(text) });
+export const registry: Piece = { expected: "a registry that the nodes can pull from, as host or host:port", pattern: registryPattern, also: (text) => Number(registryPattern.exec(text)?.[3]?.slice(1) ?? 443) <= 65535 };
+export const imagePath: Piece = { expected: "a path of small letters and digits", pattern: /^[a-z0-9]+([._/-][a-z0-9]+)*$/ };
+export const imageReference: Piece = { expected: "a full image reference such as registry.example.com/path/name:tag", pattern: referencePattern };
+/** A sum of bytes as Kubernetes writes it, with its unit. */
+export const size: Piece = { expected: "a size with its unit, at least 100Mi, such as 20Gi", pattern: sizePattern, also: (text) => isQuantity(text) && quantityMillis(text) >= quantityMillis("100Mi") };
+export const cpu: Piece = { expected: "processor time such as 500m or 2", also: (text) => isQuantity(text) && quantityMillis(text) > 0n };
+export const memory: Piece = { expected: "memory with a unit such as 512Mi or 2Gi", pattern: sizePattern, also: (text) => isQuantity(text) && quantityMillis(text) > 0n };
+export const platform: Piece = { expected: "a platform such as linux/amd64", pattern: /^linux\/[a-z0-9]+(\/[a-z0-9]+)?$/ };
+/** The Command provider asks for RSA keys with SHA-1 signatures only, which SSH servers have not given since OpenSSH 8.8: no RSA. */
+export const hostKey: Piece = { expected: "a public host key such as ssh-ed25519 AAAA...", pattern: /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,3}$/ };
+export const privateKey: Piece = { expected: "a private key in PEM or OpenSSH form", pattern: /^-----BEGIN [A-Z ]*PRIVATE KEY-----/ };
+/** The provisioner refuses a path with fewer than two folders: its helper pod works as root in the folder above. */
+export const nodeFolder: Piece = {
+  expected: "an absolute path of at least two folders such as /var/openebs/local",
+  pattern: /^(\/[A-Za-z0-9._-]+){2,}$/,
+  also: (text) => !text.split("/").some((part) => part === "." || part === ".."),
+};
+export const nginxSize: Piece = { expected: "a size as nginx writes it, such as 64m", pattern: /^\d+[kmgKMG]?$/ };
+export const plugin: Piece = { expected: "a plugin with its version such as git:5.10.1", pattern: /^[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._+-]*$/ };
+export const labelName: Piece = { expected: "the name of a node label such as disk or example.com/disk", pattern: /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$/ };
+export const labelValue: Piece = { expected: "a node label's value of at most 63 letters, digits, dots, hyphens and underscores", pattern: /^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$/ };
+export const variableName: Piece = { expected: "the name of a variable: letters, digits, underscores, hyphens and dots, no digit first", pattern: /^[-._A-Za-z][-._A-Za-z0-9]*$/ };
+/** A key of a Secret or ConfigMap. */
+export const dataKey = (expected: string): Piece => ({ expected, pattern: /^[-._A-Za-z0-9]+$/ });
+
+/** Croner also takes L, W, #, a year, and 7 for Sunday, of which a CronJob takes none; n/m for a single n, which a CronJob takes, it refuses. */
+const cronShape = /^@(hourly|daily|midnight|weekly|monthly|yearly|annually)$|^([\d*?,/-]|\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat)\b)+( ([\d*?,/-]|\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat)\b)+){4}$/i;
+
+function isCron(text: string): boolean {
+  const [weekday] = text.split(" ").slice(4);
+  if (!cronShape.test(text) || /\b7\b/.test(weekday?.replace(/\/\d+/g, "") ?? "")) return false;
+  try {
+    new Cron(text, { paused: true });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+export const cron: Piece = { expected: "five cron fields such as 0 2 * * *, in UTC", also: isCron };
+
+export const port = (usual: number): Range => ({ least: 1, most: 65535, usual });
+/** Share of a container's memory limit that the JVM's heap takes, in percent: threads, metaspace and code live beside it. */
+export const maxRamPercentage: Range = { least: 10, most: 90, usual: 60 };
+/** Seconds the controller may take to answer after its start: plugins and jobs are loaded first. */
+export const startupSeconds: Range = { least: 30, most: 7200, usual: 600 };
+/** Seconds that running builds and Jenkins itself get to stop in order. */
+export const terminationSeconds: Range = { least: 1, most: 3600, usual: 90 };
+/** Most agent pods at once over all templates, as in the official chart. */
+export const agentCap: Range = { least: 1, most: 10000, usual: 10 };
+/** Most GiB of shared caches on a node. */
+export const cacheGi: Range = { least: 1, most: 100000, usual: 20 };
+export const ingressReplicas: Range = { least: 1, most: 100, usual: 1 };
+/** A year, as nginx' own. */
+export const hstsSeconds: Range = { least: 0, most: 63072000, usual: 31536000 };
+export const httpNodePort = port(80);
+export const httpsNodePort = port(443);
+
+/** Texts where the config gives none. */
+export const usual = {
+  namespace: "jenkins",
+  storageClass: "openebs-hostpath",
+  basePath: "/var/openebs/local",
+  ingressClass: "nginx",
+  ingressNamespace: "ingress-nginx",
+  maxBodySize: "64m",
+  agentCachePath: "/var/cache/build-platform",
+} as const;

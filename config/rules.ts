@@ -1,0 +1,219 @@
+import * as path from "node:path";
+import { quantityMillis } from "../components/quantity";
+import { ownMounts, ownSecretNames, secretFileName } from "../components/jenkins-master";
+import { roles } from "../components/jenkins-master/login";
+import { controllerBuild, ownBuilds } from "./builds";
+import { fits, imageReference, isObject, usual } from "./pieces";
+import type { Settings } from "./schema";
+
+/** What holds between keys. Each rule is asked with the keys that are good by themselves; what is not has been reported. */
+
+/** Reports a mistake: where, what is there (undefined for nothing), what is expected, and what helps if not the usual command. */
+export type Say = (key: string, found: unknown, expected: string, fix?: string) => void;
+
+type Rule = (settings: Settings, say: Say, given: (key: string) => boolean) => void;
+
+/** Ends of a range such as "80-32767"; undefined for any other text. */
+export function rangeEnds(text: string): [low: number, high: number] | undefined {
+  const match = /^(\d{1,5})-(\d{1,5})$/.exec(text);
+  return match ? [Number(match[1]), Number(match[2])] : undefined;
+}
+
+/** What is wrong with a node-port range, or nothing. Both ports of the ingress must lie inside. */
+export function rangeProblem(text: string, [http, https]: [http: number, https: number] = [80, 443]): string | undefined {
+  const ends = rangeEnds(text);
+  if (!ends) return "a range such as 80-32767";
+  const [low, high] = ends;
+  if (low < 1 || high > 65535 || low > high) return "a range within 1-65535, the lower end first";
+  if ([http, https].some((port) => port < low || port > high)) return `a range that holds ${http} and ${https}, where the ingress listens`;
+  return undefined;
+}
+
+const ingressPortsDiffer: Rule = ({ ingress }, say) => {
+  if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort");
+};
+
+const namespaceIsJenkinsAlone: Rule = ({ namespace, ingress }, say) => {
+  const taken = ["default", "openebs", ...(ingress.install ? [ingress.namespace] : [])];
+  if (taken.includes(namespace) || taken.includes(`${namespace}-agents`) || namespace.startsWith("kube-"))
+    say("namespace", namespace, "a namespace for Jenkins alone, which the stack makes and deletes", "pulumi config set namespace jenkins");
+};
+
+const folderIsTheClassesOwn: Rule = ({ storageInstall, storageBasePath }, say) => {
+  if (storageInstall === "none" && storageBasePath !== usual.basePath) say("storageBasePath", storageBasePath, "nothing beside storageInstall: none, where the class decides", "pulumi config rm storageBasePath");
+};
+
+const rangeHoldsIngress: Rule = ({ nodePortRange, ingress }, say) => {
+  const wrong = nodePortRange === "none" ? undefined : rangeProblem(nodePortRange, [ingress.httpNodePort, ingress.httpsNodePort]);
+  if (wrong) say("nodePortRange", nodePortRange, `${wrong}, or none where it is left as it is`, "pulumi config set nodePortRange 80-32767");
+};
+
+const nodesAreLeftAlone: Rule = ({ nodePortRange }, say, given) => {
+  if (nodePortRange === "none" && given("controlPlane")) say("controlPlane", "access to control-plane nodes", "nothing beside nodePortRange: none, which changes no node", "pulumi config rm controlPlane");
+};
+
+const everyNodeOnce: Rule = ({ nodePortRange, controlPlane: { access, nodes } }, say) => {
+  if (nodePortRange === "none") return;
+  if (nodes.length === 0) say("controlPlane.nodes", undefined, "every control-plane node of the cluster", "list them under controlPlane.nodes in the stack's file: name, host and hostKey of each");
+  nodes.forEach(({ name }, i) => {
+    if (name !== "" && nodes.findIndex((other) => other.name === name) < i) say(`controlPlane.nodes[${i}].name`, name, "a name no other node of the list has");
+  });
+  if (access === "local" && nodes.length > 1) say("controlPlane.nodes", nodes.map(({ name }) => name).join(", "), "one node with access: local, the machine pulumi runs on", "set access: ssh");
+};
+
+const localNeedsNoLogin: Rule = ({ nodePortRange, controlPlane: { access, nodes } }, say, given) => {
+  if (nodePortRange === "none" || access !== "local") return;
+  const settings = ["user", "port", "privateKey", "privateKeyFile", "agentSocket", "proxy", ...nodes.flatMap((_, i) => ["host", "hostKey", "hostKeyFile"].map((key) => `nodes[${i}].${key}`))];
+  for (const key of settings.map((each) => `controlPlane.${each}`)) if (given(key)) say(key, "an SSH setting", "nothing beside access: local", "remove it, or set access: ssh");
+};
+
+const sshNeedsLogin: Rule = ({ nodePortRange, controlPlane: { access, nodes, proxy, ...login } }, say, given) => {
+  if (nodePortRange === "none" || access !== "ssh") return;
+  const hostKeyAt = (at: string) => {
+    if (given(`${at}.hostKey`) && given(`${at}.hostKeyFile`)) say(`${at}.hostKeyFile`, "a file beside hostKey", "only one of the two", "remove one of them");
+    if (!given(`${at}.hostKey`) && !given(`${at}.hostKeyFile`))
+      say(`${at}.hostKey`, undefined, "the node's SSH host key, so that nobody can pose as it", "take it from /etc/ssh/ssh_host_ed25519_key.pub on the node itself, or name that file as hostKeyFile");
+  };
+  nodes.forEach((_, i) => {
+    const at = `controlPlane.nodes[${i}]`;
+    if (!given(`${at}.host`)) say(`${at}.host`, undefined, "a host name or address");
+    hostKeyAt(at);
+  });
+  if (proxy) hostKeyAt("controlPlane.proxy");
+  for (const at of ["controlPlane", ...(proxy ? ["controlPlane.proxy"] : [])])
+    if (given(`${at}.privateKey`) && given(`${at}.privateKeyFile`)) say(`${at}.privateKeyFile`, "a file beside privateKey", "only one of the two", "remove one of them");
+  if (!login.agentSocket && !given("controlPlane.agentSocket") && !given("controlPlane.privateKey") && !given("controlPlane.privateKeyFile"))
+    say("controlPlane.privateKey", undefined, "a way to log in: privateKey, privateKeyFile or agentSocket", "pulumi config set --path 'controlPlane.privateKeyFile' ~/.ssh/id_ed25519");
+};
+
+const registryLoginIsWhole: Rule = ({ registry: { username, password } }, say) => {
+  if ((username === undefined) !== (password === undefined)) say(username === undefined ? "registry.username" : "registry.password", undefined, "both username and password, or neither");
+};
+
+const upstreamArgsAreKnown: Rule = ({ agentImages, images }, say) => {
+  for (const [name, { args }] of Object.entries(agentImages))
+    for (const [arg, text] of Object.entries(args))
+      if (text.startsWith("upstream:") && !Object.hasOwn(images, text.slice("upstream:".length))) say(`agentImages.${name}.args.${arg}`, text, `upstream: and one of ${Object.keys(images).join(", ")}`);
+};
+
+const agentsAreSomeAndDiffer: Rule = ({ agents }, say) => {
+  if (agents.length === 0) say("agents", undefined, "at least one agent template; the controller itself builds nothing", "remove the key to get the maven and gradle agents");
+  agents.forEach(({ name }, i) => {
+    if (name !== "" && agents.findIndex((other) => other.name === name) < i) say(`agents[${i}].name`, name, "a name no other agent has");
+  });
+};
+
+const agentImagesAreKnown: Rule = ({ agents, agentImages, images }, say) => {
+  const builds = Object.keys({ ...ownBuilds(images), ...agentImages });
+  agents.forEach(({ image }, i) => {
+    if (image !== "" && !builds.includes(image) && !fits(imageReference, image))
+      say(`agents[${i}].image`, image, `the name of a built image (${builds.filter((build) => build !== controllerBuild).join(", ")}) or a full image reference`);
+  });
+};
+
+const agentVolumesAreOfOneThing: Rule = ({ agents, namespace }, say) => {
+  agents.forEach(({ volumes }, i) =>
+    volumes.forEach((volume, j) => {
+      const kinds = (["configMap", "secret", "claim"] as const).filter((kind) => volume[kind] !== undefined);
+      if (kinds.length !== 1) say(`agents[${i}].volumes[${j}].${kinds[1] ?? "configMap"}`, kinds.length === 0 ? undefined : kinds.join(" and "), `one of configMap, secret or claim, with the name of one in namespace ${namespace}-agents`);
+    }),
+  );
+};
+
+const agentVolumesHaveTheirPlaces: Rule = ({ agents }, say) => {
+  agents.forEach(({ volumes }, i) => {
+    const taken = new Set(ownMounts);
+    volumes.forEach(({ mountPath }, j) => {
+      const place = path.posix.normalize(`${mountPath}/`).slice(0, -1);
+      if (mountPath !== "" && taken.has(place)) say(`agents[${i}].volumes[${j}].mountPath`, mountPath, ownMounts.includes(place) ? "another folder: the platform mounts its own there" : "a folder that no other volume of the agent has");
+      taken.add(place);
+    });
+  });
+};
+
+/** The API server hears of an agent's tolerations only when a build wants one, and then refuses its pod. */
+const tolerationsAreWhole: Rule = ({ agents, controller }, say, given) => {
+  const lists = [...agents.map(({ tolerations }, i) => ({ at: `agents[${i}].tolerations`, tolerations })), { at: "controller.tolerations", tolerations: controller.tolerations }];
+  for (const { at, tolerations } of lists)
+    tolerations.forEach(({ key, operator, value }, i) => {
+      if (operator === "Exists" && value !== undefined) say(`${at}[${i}].value`, value, "nothing beside operator: Exists, which takes any value");
+      if (operator !== "Exists" && key === undefined && !given(`${at}[${i}].key`)) say(`${at}[${i}].key`, undefined, "a taint's key, or operator: Exists without one, which accepts every taint");
+    });
+};
+
+const heapHasRoom: Rule = ({ controller: { resources } }, say) => {
+  const memory = resources.limits.memory;
+  if (memory === undefined || quantityMillis(memory) < quantityMillis("512Mi")) say("controller.resources.limits.memory", memory, "at least 512Mi; the JVM's heap is a share of it");
+};
+
+const pluginsAreBuiltIn: Rule = ({ controller: { image, plugins } }, say) => {
+  if (image !== undefined && plugins.length > 0) say("controller.plugins", plugins, "nothing beside controller.image, into which the stack bakes nothing", "remove one of them");
+};
+
+const onePassword: Rule = ({ adminPassword, adminExistingSecret, adminPasswordVersion, adminUser }, say) => {
+  if (adminPassword && adminExistingSecret) say("adminExistingSecret", adminExistingSecret, "nothing beside adminPassword", "pulumi config rm adminPassword");
+  if (adminPasswordVersion !== 1 && (adminPassword || adminExistingSecret))
+    say("adminPasswordVersion", adminPasswordVersion, `nothing beside ${adminPassword ? "adminPassword: a new password is a new value of it" : "adminExistingSecret: a new password is a change of that Secret"}`, "pulumi config rm adminPasswordVersion");
+  if (adminExistingSecret && adminUser !== "admin") say("adminUser", adminUser, "nothing beside adminExistingSecret, whose key admin-user has the name", "pulumi config rm adminUser");
+};
+
+const oneLogin: Rule = ({ login: { oidc, ldap } }, say) => {
+  if (oidc && ldap) say("login.ldap", "a directory beside login.oidc", "one way to log in", "remove one of them");
+};
+
+const directoryIsWhole: Rule = ({ login: { ldap } }, say, given) => {
+  if (!ldap) return;
+  const [manager, password] = [ldap.managerDN !== "", given("login.ldap.managerPassword")];
+  if (manager !== password)
+    say(manager ? "login.ldap.managerPassword" : "login.ldap.managerDN", undefined, "both managerDN and managerPassword, or neither for anonymous searches", manager ? "pulumi config set --secret --path 'login.ldap.managerPassword' <value>" : undefined);
+  if (ldap.groupMembershipAttribute !== "" && ldap.groupMembershipFilter !== "") say("login.ldap.groupMembershipFilter", ldap.groupMembershipFilter, "nothing beside groupMembershipAttribute", "remove one of them");
+};
+
+/** Whom a login lets in has some rights, and somebody has them all. */
+const loginHasRights: Rule = ({ login: { oidc, ldap }, rights }, say) => {
+  if (!oidc && !ldap) return;
+  const example = "pulumi config set --path 'rights.admin.groups[0]' <group>";
+  if (roles.every((role) => rights[role] === undefined))
+    return say("rights", undefined, "who may do what: admin, developer and reader, each with groups and users; a login without rights would let everybody it knows do anything", example);
+  const localIsOut = oidc === undefined || !oidc.escapeHatch;
+  if (localIsOut && (rights.admin?.groups.length ?? 0) + (rights.admin?.users.length ?? 0) === 0)
+    say("rights.admin", undefined, "at least one group or user: with this login the local administrator cannot log in", example);
+  const groups = roles.flatMap((role) => rights[role]?.groups ?? []).filter((group) => group !== "authenticated");
+  if (oidc && oidc.groupsField === "" && groups.length > 0)
+    say("login.oidc.groupsField", undefined, `the claim that lists a person's groups, because rights name ${groups.join(", ")}`, "pulumi config set --path 'login.oidc.groupsField' groups");
+};
+
+const monitoringHasPrometheus: Rule = ({ serviceMonitor, serviceMonitorLabels, dashboard }, say, given) => {
+  if ((serviceMonitor || dashboard) && !given("prometheusNamespace")) say("prometheusNamespace", undefined, `the namespace of the Prometheus that a ${serviceMonitor ? "ServiceMonitor" : "dashboard"} is for`);
+  if (!serviceMonitor && Object.keys(serviceMonitorLabels).length > 0) say("serviceMonitorLabels", serviceMonitorLabels, "nothing without serviceMonitor: true", "pulumi config set serviceMonitor true");
+};
+
+const secretFilesDiffer: Rule = ({ secretFiles }, say) => {
+  const taken = new Set(ownSecretNames);
+  secretFiles.forEach((file, i) => {
+    const name = secretFileName(file);
+    if (taken.has(name)) say(`secretFiles[${i}].key`, file.key, `another one: documents know ${name} already`, "remove the entry, or give the Secret another name");
+    taken.add(name);
+  });
+};
+
+const keysLieApart: Rule = ({ backup }, say) => {
+  if (!backup) return;
+  for (const key of ["repository", "keysRepository"] as const)
+    if (backup[key].startsWith("sftp:") && !backup.ssh) say("backup.ssh", undefined, "privateKey (secret) and knownHosts, because a repository is reached over SFTP");
+  if (backup.repository !== "" && backup.repository === backup.keysRepository)
+    say("backup.keysRepository", backup.keysRepository, "another repository than the backup's own: the master key must not lie beside what it opens");
+};
+
+const patchesChangeSomething: Rule = ({ patches }, say) => {
+  patches.forEach(({ patch }, i) => {
+    if (!isObject(patch) || Object.keys(patch).length === 0) say(`patches[${i}].patch`, undefined, "what is to change, such as {spec: {template: {spec: {priorityClassName: high}}}}");
+  });
+};
+
+/** Every rule, in the order in which mistakes are told. */
+export const rules: Rule[] = [
+  ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
+  registryLoginIsWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
+  heapHasRoom, pluginsAreBuiltIn, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, patchesChangeSomething,
+];
