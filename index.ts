@@ -119,6 +119,7 @@ export = async () => {
           insecureRegistries: insecure ? [host] : [],
           ...(config.agentCache && { cachePath: config.agentCache.path }),
         },
+        cloud: config.cloud,
         ...(config.agentCache && { cache: { keeperImage: config.images.inboundAgent, maxGi: config.agentCache.maxGi } }),
       },
       access: {

@@ -117,6 +117,9 @@ const unprivileged = {
   capabilities: { drop: ["ALL"] },
 };
 
+/** The kubernetes plugin calls those that a pipeline adds to a template volume-0, volume-1...; of two of one name it drops one. */
+const furtherVolume = (i: number) => `further-${i}`;
+
 /** The source of a volume as a Pod names it. */
 function volumeSource({ kind, name }: AgentVolume): object {
   if (kind === "configMap") return { configMap: { name } };
@@ -307,7 +310,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
             })),
             ...(gradle ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
             ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
-            ...template.volumes.map((volume, i) => ({ name: `volume-${i}`, mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
+            ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
           ],
         },
         ...dockerSidecar(template, settings),
@@ -327,7 +330,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
               { name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } },
             ]
           : []),
-        ...template.volumes.map((volume, i) => ({ name: `volume-${i}`, ...volumeSource(volume) })),
+        ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), ...volumeSource(volume) })),
       ],
     },
   };

@@ -170,10 +170,12 @@ function defaultsPodTemplate({ settings, templates, pullSecret }: CascInput): ob
   };
 }
 
+const listOf = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
+
 /** What is wrong with settings of the site's own for the cloud: what the platform's other parts rely on is not theirs to say. */
 export function cloudSettingsProblems({ cloud = {}, templates }: Pick<CascInput, "cloud" | "templates">): { path: string; problem: string }[] {
   const taken = [...templates.map(({ name }) => name), defaultsTemplate];
-  const list = (key: string): unknown[] => (Array.isArray(cloud[key]) ? cloud[key] : []);
+  const list = (key: string) => listOf(cloud[key]);
   return [
     ...["name", "namespace", "jenkinsUrl", "serverUrl"].filter((key) => key in cloud).map((path) => ({ path, problem: "is the platform's own to set; take it away" })),
     ...["templates", "podLabels"].filter((key) => key in cloud && !Array.isArray(cloud[key])).map((path) => ({ path, problem: "a list is expected" })),
@@ -184,7 +186,7 @@ export function cloudSettingsProblems({ cloud = {}, templates }: Pick<CascInput,
 
 /** The kubernetes plugin's cloud: the platform's settings, and the site's own over them. */
 function kubernetesCloud(input: CascInput): object {
-  const { templates = [], podLabels = [], garbageCollection = {}, ...further } = (input.cloud ?? {}) as { templates?: object[]; podLabels?: object[]; garbageCollection?: object };
+  const { templates, podLabels, garbageCollection, ...further } = input.cloud ?? {};
   return {
     name: "kubernetes",
     serverUrl: "https://kubernetes.default",
@@ -202,9 +204,9 @@ function kubernetesCloud(input: CascInput): object {
     ...(agentsPodSecurity(input.templates, input.settings.cachePath) === "restricted" && { restrictedPssSecurityContext: true }),
     defaultsProviderTemplate: defaultsTemplate,
     ...further,
-    podLabels: [{ key: "jenkins", value: "agent" }, ...podLabels],
-    garbageCollection: { namespaces: input.agentsNamespace, timeout: 300, ...garbageCollection },
-    templates: [...input.templates.map((template) => podTemplate(template, input)), ...templates, defaultsPodTemplate(input)],
+    podLabels: [{ key: "jenkins", value: "agent" }, ...listOf(podLabels)],
+    garbageCollection: { namespaces: input.agentsNamespace, timeout: 300, ...(isMapping(garbageCollection) && garbageCollection) },
+    templates: [...input.templates.map((template) => podTemplate(template, input)), ...listOf(templates), defaultsPodTemplate(input)],
   };
 }
 

@@ -530,16 +530,16 @@ describe("agents", () => {
     ];
     const { spec } = agentPod({ ...maven, volumes }, settings) as Json;
     expect(spec.containers[0].volumeMounts.slice(-3)).toEqual([
-      { name: "volume-0", mountPath: "/usr/share/maven/conf/settings.xml", subPath: "settings.xml", readOnly: true },
-      { name: "volume-1", mountPath: "/run/signing", readOnly: true },
-      { name: "volume-2", mountPath: "/opt/sdk", readOnly: false },
+      { name: "further-0", mountPath: "/usr/share/maven/conf/settings.xml", subPath: "settings.xml", readOnly: true },
+      { name: "further-1", mountPath: "/run/signing", readOnly: true },
+      { name: "further-2", mountPath: "/opt/sdk", readOnly: false },
     ]);
     expect(spec.volumes.slice(-3)).toEqual([
-      { name: "volume-0", configMap: { name: "maven" } },
-      { name: "volume-1", secret: { secretName: "signing" } },
-      { name: "volume-2", persistentVolumeClaim: { claimName: "sdk" } },
+      { name: "further-0", configMap: { name: "maven" } },
+      { name: "further-1", secret: { secretName: "signing" } },
+      { name: "further-2", persistentVolumeClaim: { claimName: "sdk" } },
     ]);
-    expect(JSON.stringify(spec.containers[1])).not.toContain("volume-0");
+    expect(JSON.stringify(spec.containers[1])).not.toContain("further-0");
     expect(agentsPodSecurity([{ ...maven, docker: "none", caches: [], volumes }])).toBe("restricted");
   });
 
