@@ -6,6 +6,7 @@ import { cloudSettingsProblems, defaultsTemplate, fragmentProblems } from "./cas
 import { cascInput, SecretFile } from "./configuration";
 import { Login, Rights } from "./login";
 import type { Transform } from "./place";
+import type { RehearsalArgs } from "./rehearsal";
 
 /** How people reach Jenkins. */
 export interface AddressArgs {
@@ -160,6 +161,8 @@ export interface JenkinsMasterArgs {
   configuration?: ConfigurationArgs;
   /** Default none. */
   monitoring?: MonitoringArgs;
+  /** How a change is tried before it reaches the running controller. Default: it is not. */
+  rehearsal?: RehearsalArgs;
   /** Namespace of the controller. Default `jenkins`. */
   namespace?: string;
   /** Namespace of the agents. Default: the controller's with `-agents` behind it. */
@@ -200,6 +203,7 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
     quantities(template.resources, `agents.templates[${i}].resources`);
     quantities(template.dockerResources, `agents.templates[${i}].dockerResources`);
   });
+  if (args.rehearsal) quantities(args.rehearsal.resources, "rehearsal.resources");
   check(agents.settings.cachePath === undefined || agents.cache !== undefined, "agents.cache", "is needed with agents.settings.cachePath");
   check(!(access.adminPassword !== undefined && access.adminExistingSecret), "access.adminExistingSecret", "cannot be given together with adminPassword");
   check(access.login === undefined || access.rights !== undefined, "access.rights", "are missing; without them everybody whom the login knows might do anything");

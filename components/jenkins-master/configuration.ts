@@ -5,7 +5,7 @@ import { jenkinsUrl } from "./address";
 import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
 import { cascFile, CascInput, renderCasc } from "./casc";
 import { secretKeys } from "./login";
-import { labels, namespacesOf, Place, transformed } from "./place";
+import { labels, namespacesOf, Place, Registration, transformed } from "./place";
 
 /** One key of a Secret, readable for JCasC under the name `<secret>-<key>`. */
 export interface SecretFile {
@@ -43,9 +43,12 @@ export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput 
   };
 }
 
-/** Name of the ConfigMap with all documents, the platform's and the site's own. */
-export function makeConfiguration({ name, parent, here }: Place, args: JenkinsMasterArgs): pulumi.Output<string> {
+/** Name of the ConfigMap with all documents. */
+export const configMapName = "jenkins-casc";
+
+/** What the ConfigMap with all documents, the platform's and the site's own, is made from. */
+export function configurationObject({ name, parent, here }: Place, args: JenkinsMasterArgs): Registration<k8s.core.v1.ConfigMapArgs> {
   const casc = pulumi.all(args.agents.templates.map((template) => pulumi.output(template.image))).apply((images) => renderCasc(cascInput(args, images)));
-  const content = { metadata: { name: "jenkins-casc", namespace: here, labels }, data: { ...args.configuration?.fragments, [cascFile]: casc } };
-  return new k8s.core.v1.ConfigMap(...transformed(args.transform?.configMap, `${name}-casc`, content, parent)).metadata.name;
+  const content = { metadata: { name: configMapName, namespace: here, labels }, data: { ...args.configuration?.fragments, [cascFile]: casc } };
+  return transformed<k8s.core.v1.ConfigMapArgs>(args.transform?.configMap, `${name}-casc`, content, parent);
 }

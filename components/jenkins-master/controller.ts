@@ -2,18 +2,18 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { canonicalQuantity, canonicalResources } from "../quantity";
 import type { BeforeStart, HomeArgs, JenkinsMasterArgs } from "./args";
-import { secretFileName } from "./configuration";
+import { configMapName, secretFileName } from "./configuration";
 import { scrapeAnnotations } from "./monitoring";
-import { controllerLabels, labels, Place, transformed } from "./place";
+import { controllerLabels, labels, Place, Registration, transformed } from "./place";
 import { configReloadScript, reloadState } from "./reload";
+import type { Secrets } from "./secrets";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
 
 /** Names of what the controller's pod refers to. */
 export interface ControllerRefs {
   account: pulumi.Input<string>;
-  configMap: pulumi.Input<string>;
-  secrets: { admin: pulumi.Input<string>; login?: pulumi.Input<string> };
+  secrets: Secrets;
   claim: pulumi.Input<string>;
 }
 
@@ -41,8 +41,8 @@ export function makeHome({ name, parent, here }: Place, home: HomeArgs): pulumi.
   ).metadata.name;
 }
 
-/** The one controller. */
-export function makeController({ name, parent, here }: Place, { controller, monitoring, transform }: JenkinsMasterArgs, pod: PodSpec, after: pulumi.Resource[]): void {
+/** What the Deployment of the one controller is made from. */
+export function controllerObject({ name, parent, here }: Place, { controller, monitoring, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
   // A home of hundreds of gigabytes takes its time to come from a repository.
   const patience = controller.beforeStart ? "6h" : "20m";
   const content = {
@@ -63,8 +63,7 @@ export function makeController({ name, parent, here }: Place, { controller, moni
       },
     },
   };
-  const opts = { ...parent, dependsOn: after, customTimeouts: { create: patience, update: patience } };
-  new k8s.apps.v1.Deployment(...transformed(transform?.deployment, `${name}-controller`, content, opts));
+  return transformed<k8s.apps.v1.DeploymentArgs>(transform?.deployment, `${name}-controller`, content, { ...parent, customTimeouts: { create: patience, update: patience } });
 }
 
 /** A pod in which another container runs to its end first; volumes of one name are one volume. */
@@ -84,7 +83,7 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
   // Random, the pod's own, and known to nobody who may not read pods of this namespace.
   const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
   const furtherSecrets = [
-    ...(refs.secrets.login ? [{ secret: { name: refs.secrets.login } }] : []),
+    ...(refs.secrets.login ? [{ secret: { name: refs.secrets.login.name } }] : []),
     ...secretFiles.map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: secretFileName({ secret, key }) }] } })),
   ];
   return {
@@ -152,10 +151,10 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
     ],
     volumes: [
       { name: "home", persistentVolumeClaim: { claimName: refs.claim } },
-      { name: "casc", configMap: { name: refs.configMap } },
+      { name: "casc", configMap: { name: configMapName } },
       furtherSecrets.length > 0
-        ? { name: "admin", projected: { sources: [{ secret: { name: refs.secrets.admin } }, ...furtherSecrets] } }
-        : { name: "admin", secret: { secretName: refs.secrets.admin } },
+        ? { name: "admin", projected: { sources: [{ secret: { name: refs.secrets.admin.name } }, ...furtherSecrets] } }
+        : { name: "admin", secret: { secretName: refs.secrets.admin.name } },
       { name: "reload", emptyDir: {} },
       { name: "cache", emptyDir: {} },
       { name: "tmp", emptyDir: {} },

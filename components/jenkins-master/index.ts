@@ -4,12 +4,13 @@ import { makeAccounts } from "./accounts";
 import { jenkinsUrl, makeIngress, makeServices } from "./address";
 import { JenkinsMasterArgs, jenkinsMasterProblems } from "./args";
 import { makeCacheKeeper } from "./cache-keeper";
-import { makeConfiguration } from "./configuration";
-import { controllerPod, makeController, makeHome } from "./controller";
+import { configurationObject } from "./configuration";
+import { controllerObject, controllerPod, makeHome } from "./controller";
 import { makeDisruptionBudgets, makeNetworkPolicies } from "./fences";
 import { makeMonitoring } from "./monitoring";
-import { makeNamespaces } from "./place";
-import { makeSecrets } from "./secrets";
+import { after, makeNamespaces } from "./place";
+import { makeRehearsal } from "./rehearsal";
+import { makeSecrets, secretContents } from "./secrets";
 
 export { controllerRules } from "./accounts";
 export { ingressAnnotations, jenkinsUrl } from "./address";
@@ -50,13 +51,17 @@ export class JenkinsMaster extends pulumi.ComponentResource {
 
     const place = makeNamespaces(this, name, args);
     const { account, binding } = makeAccounts(place, args.access.registryLogin);
-    const secrets = makeSecrets(place, args.access);
-    const configMap = makeConfiguration(place, args);
     const claim = makeHome(place, args.home);
     const services = makeServices(place);
-    const pod = controllerPod(args, { account, configMap, secrets, claim });
+    const secrets = secretContents(place, args.access);
+    const documents = configurationObject(place, args);
+    const pod = controllerPod(args, { account, secrets, claim });
+    const controller = controllerObject(place, args, pod);
+    // Whatever a running controller would notice comes after what has been tried.
+    const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { controller: controller[1], beforeStart: args.controller.beforeStart, documents: documents[1], secrets })] : [];
+    const content = [...makeSecrets({ ...place, parent: { ...place.parent, dependsOn: rehearsed } }, secrets), new k8s.core.v1.ConfigMap(...after(documents, rehearsed))];
     // Agents need the role; a controller that starts without it logs errors until it has it.
-    makeController(place, args, pod, [binding]);
+    new k8s.apps.v1.Deployment(...after(controller, [binding, ...content, ...rehearsed]));
     makeDisruptionBudgets(place);
     makeIngress(place, args, services.http);
     makeMonitoring(place, args);
@@ -65,8 +70,8 @@ export class JenkinsMaster extends pulumi.ComponentResource {
 
     const { domain, tls, port } = args.address;
     this.url = pulumi.output(jenkinsUrl(domain, tls !== undefined, port));
-    this.adminUser = args.access.adminExistingSecret ? pulumi.interpolate`see key admin-user of Secret ${secrets.admin}` : pulumi.output(args.access.adminUser);
-    this.passwordCommand = pulumi.interpolate`kubectl -n ${place.here} get secret ${secrets.admin} -o jsonpath='{.data.admin-password}' | base64 -d`;
+    this.adminUser = args.access.adminExistingSecret ? pulumi.interpolate`see key admin-user of Secret ${secrets.admin.name}` : pulumi.output(args.access.adminUser);
+    this.passwordCommand = pulumi.interpolate`kubectl -n ${place.here} get secret ${secrets.admin.name} -o jsonpath='{.data.admin-password}' | base64 -d`;
     this.namespace = place.here;
     this.agentsNamespace = place.there;
     this.homeClaim = claim;

@@ -9,7 +9,7 @@ export interface Place {
   /** Name of the component: each object's own begins with it. */
   name: string;
   /** Resource options of each object. */
-  parent: { parent: pulumi.Resource };
+  parent: { parent: pulumi.Resource; dependsOn?: pulumi.Resource[] };
   /** Namespaces of the controller and of the agents. */
   here: pulumi.Output<string>;
   there: pulumi.Output<string>;
@@ -22,10 +22,18 @@ export const controllerLabels = { ...labels, "app.kubernetes.io/component": "con
 /** A last change to an object's arguments before it is made. */
 export type Transform<T> = (args: T, opts: pulumi.CustomResourceOptions) => void;
 
+/** What a resource's constructor takes. */
+export type Registration<T> = [name: string, args: T, opts: pulumi.CustomResourceOptions];
+
 /** The arguments of a resource with the change made to them. */
-export function transformed<T>(transform: Transform<T> | undefined, name: string, args: T, opts: pulumi.CustomResourceOptions): [string, T, pulumi.CustomResourceOptions] {
+export function transformed<T>(transform: Transform<T> | undefined, name: string, args: T, opts: pulumi.CustomResourceOptions): Registration<T> {
   transform?.(args, opts);
   return [name, args, opts];
+}
+
+/** The same resource made after others. */
+export function after<T>([name, args, opts]: Registration<T>, others: pulumi.Resource[]): Registration<T> {
+  return [name, args, { ...opts, dependsOn: [[opts.dependsOn ?? []].flat() as pulumi.Input<pulumi.Resource>[], others].flat() }];
 }
 
 /** Names of both namespaces. */

@@ -5,7 +5,10 @@ import type * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
+import type { BeforeStart } from "./args";
+import { configMapName } from "./configuration";
 import { controllerLabels, Place } from "./place";
+import type { MountedSecret, Secrets } from "./secrets";
 
 /** How a changed controller is tried before the running one is touched. */
 export interface RehearsalArgs {
@@ -171,10 +174,24 @@ export function rehearsalReasons({ pod, configMaps, secrets }: Candidate): Recor
 export function makeRehearsal(
   { name, parent, here }: Place,
   args: RehearsalArgs,
-  candidate: { pod: pulumi.Input<k8s.types.input.core.v1.PodSpec>; configMaps: Candidate["configMaps"] | pulumi.Input<pulumi.Unwrap<unknown>>; secrets: pulumi.Input<unknown> },
+  candidate: { controller: k8s.apps.v1.DeploymentArgs; beforeStart?: BeforeStart; documents: k8s.core.v1.ConfigMapArgs; secrets: Secrets },
 ): pulumi.Resource {
   const { kubeconfig, context, timeoutSeconds } = args;
-  const whole = pulumi.all([here, candidate.pod, candidate.configMaps, candidate.secrets]).apply(([namespace, pod, configMaps, secrets]) => ({ namespace, pod, configMaps, secrets }) as unknown as Candidate);
+  const { controller, beforeStart, documents, secrets } = candidate;
+  const own = Object.values(secrets).filter((secret: MountedSecret) => secret.data !== undefined);
+  const whole = pulumi
+    .all([here, controller.spec, beforeStart?.container.name, documents.data, pulumi.all(own.map(({ data }) => data!))])
+    .apply(([namespace, spec, first, data, secretData]): Candidate => {
+      // Resolved, a pod is the JSON that the API server takes.
+      const pod = spec!.template.spec as unknown as V1PodSpec;
+      return {
+        namespace,
+        // What runs before each start fills a home; this one stays empty.
+        pod: { ...pod, initContainers: pod.initContainers?.filter((container) => container.name !== first) },
+        configMaps: { [configMapName]: data ?? {} },
+        secrets: Object.fromEntries(own.map((secret, i) => [secret.name, secretData[i] as Record<string, string>])),
+      };
+    });
   const input = whole.apply((each): RehearsalInput => ({ ...(kubeconfig && { kubeconfig }), context, timeoutSeconds, namespace: each.namespace, objects: rehearsalObjects(each, args) }));
   const reasons = pulumi.unsecret(whole.apply(rehearsalReasons));
   const patience = `${timeoutSeconds + 120}s`;

@@ -10,31 +10,41 @@ export const adminSecretName = "jenkins-admin";
 
 export const base64 = (text: string): string => Buffer.from(text).toString("base64");
 
-/** Names of the Secrets with the administrator's name and password, and with what the login needs to know, if anything. */
-export function makeSecrets(place: Place, args: AccessArgs): { admin: pulumi.Output<string>; login?: pulumi.Output<string> } {
-  const login = loginSecret(place, args.login);
+/** A Secret that the controller mounts: its content in base64, or none for one of the site's own. */
+export interface MountedSecret {
+  name: string;
+  data?: pulumi.Input<Record<string, pulumi.Input<string>>>;
+}
+
+/** The Secrets with the administrator's name and password, and with what the login needs to know, if anything. */
+export interface Secrets {
+  admin: MountedSecret;
+  login?: MountedSecret;
+}
+
+/** What the Secrets are to hold. */
+export function secretContents(place: Place, args: AccessArgs): Secrets {
+  const login = loginSecret(args.login);
   return { admin: adminSecret(place, args), ...(login && { login }) };
 }
 
-function adminSecret({ name, parent, here }: Place, args: AccessArgs): pulumi.Output<string> {
-  if (args.adminExistingSecret) return pulumi.output(args.adminExistingSecret);
-  const password = args.adminPassword ?? madePassword(name, parent, args.adminPasswordVersion ?? 1);
-  return new k8s.core.v1.Secret(
-    `${name}-admin`,
-    {
-      metadata: { name: adminSecretName, namespace: here, labels },
-      // As data, not stringData: the API server keeps only data, and a refresh would find the other changed.
-      data: { "admin-user": base64(args.adminUser), "admin-password": pulumi.secret(pulumi.output(password).apply(base64)) },
-    },
-    parent,
-  ).metadata.name;
+/** The Secrets that are the platform's own. */
+export function makeSecrets({ name, parent, here }: Place, { admin, login }: Secrets): pulumi.Resource[] {
+  // As data, not stringData: the API server keeps only data, and a refresh would find the other changed.
+  const make = (part: string, secret: MountedSecret | undefined) =>
+    secret?.data ? [new k8s.core.v1.Secret(`${name}-${part}`, { metadata: { name: secret.name, namespace: here, labels }, data: secret.data }, parent)] : [];
+  return [...make("admin", admin), ...make("login", login)];
 }
 
-function loginSecret({ name, parent, here }: Place, login: Login | undefined): pulumi.Output<string> | undefined {
+function adminSecret({ name, parent }: Place, args: AccessArgs): MountedSecret {
+  if (args.adminExistingSecret) return { name: args.adminExistingSecret };
+  const password = args.adminPassword ?? madePassword(name, parent, args.adminPasswordVersion ?? 1);
+  return { name: adminSecretName, data: { "admin-user": base64(args.adminUser), "admin-password": pulumi.secret(pulumi.output(password).apply(base64)) } };
+}
+
+function loginSecret(login: Login | undefined): MountedSecret | undefined {
   const content = loginSecrets(login);
-  if (!content) return undefined;
-  const data = pulumi.secret(pulumi.output(content).apply((texts) => Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, base64(text)]))));
-  return new k8s.core.v1.Secret(`${name}-login`, { metadata: { name: loginSecretName, namespace: here, labels }, data }, parent).metadata.name;
+  return content && { name: loginSecretName, data: pulumi.secret(pulumi.output(content).apply((texts) => Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, base64(text)])))) };
 }
 
 /** 32 random letters and digits (190 bits), made once and kept in the state as a secret. */
