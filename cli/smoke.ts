@@ -1,9 +1,9 @@
 import * as http from "node:http";
 import * as https from "node:https";
-import { parseArgs } from "node:util";
 import { publicPort, type PlatformConfig } from "../config";
 import { adminAuth, Jenkins, JenkinsError, jobXml, withJenkins } from "./jenkins";
-import { readStack, refuseFurther, type Stack } from "./stack";
+import { readStack, type Stack } from "./stack";
+import { readWords, runCommand, UsageError } from "./terminal";
 
 const HELP = `npm run smoke -- [STACK] [--label LABEL] [--timeout SECONDS]    builds one real job end to end on a running platform
 
@@ -246,29 +246,17 @@ export async function smoke(stack: Stack, label: string, timeout: number, stoppe
 }
 
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { label: { type: "string" }, timeout: { type: "string", default: "300" }, help: { type: "boolean" } } });
-  if (values.help) return void process.stdout.write(HELP);
-  refuseFurther(positionals);
+  const { values, positionals } = readWords(args, { label: { type: "string" }, timeout: { type: "string", default: "300" } }, 1);
   const timeout = Number(values.timeout);
-  if (!Number.isInteger(timeout) || timeout < 1) throw new Error(`--timeout is ${values.timeout}; expected whole seconds, such as 300`);
+  if (!Number.isInteger(timeout) || timeout < 1) throw new UsageError(`--timeout is ${values.timeout}; expected whole seconds, such as 300`);
   const stack = await readStack(positionals[0]);
   const label = values.label ?? stack.config.agents[0]?.label.split(/\s+/)[0];
   if (!label) throw new Error(`stack ${stack.name} has no agent template (config agents); name a label of an agent with --label`);
   // The job goes on Ctrl-C, too.
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort(new Error(`stopped by ${signal}`)));
-  await smoke(stack, label, timeout, stop.signal).then(
-    () => void process.stdout.write(`${stack.name} builds\n`),
-    (error: Error) => {
-      process.stderr.write(`smoke: ${error.message}\n`);
-      process.exitCode = 1;
-    },
-  );
+  await smoke(stack, label, timeout, stop.signal);
+  process.stdout.write(`${stack.name} builds\n`);
 }
 
-if (require.main === module) {
-  main(process.argv.slice(2)).catch((error: Error) => {
-    process.stderr.write(`smoke: ${error.message}\n`);
-    process.exitCode = 2;
-  });
-}
+if (require.main === module) void runCommand("smoke", HELP, main);

@@ -3,7 +3,8 @@ import * as path from "node:path";
 import { parse, stringify } from "yaml";
 import { parseConfig } from "../config";
 import { architecture } from "./architecture";
-import { renderStack, root } from "../cli/render";
+import { renderStack } from "../cli/offline";
+import { root } from "../cli/repository";
 
 /**
  * `npm run docs`: writes what is made from the program: the README's picture from the resources it registers, the README's
