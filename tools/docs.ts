@@ -2,9 +2,10 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
 import * as z from "zod";
+import { renderStack } from "../cli/offline";
+import { root } from "../cli/repository";
 import { about, keyOf, type About, type Key } from "../config/fields";
 import { areas, schema } from "../config/schema";
-import { renderStack, root } from "../cli/render";
 import { architecture } from "./architecture";
 
 /**
