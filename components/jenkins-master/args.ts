@@ -2,8 +2,9 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { isQuantity, Resources } from "../quantity";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
-import { cloudSettingsProblems, defaultsTemplate, fragmentProblems } from "./casc";
+import { cloudSettingsProblems, defaultsTemplate } from "./casc";
 import { cascInput, SecretFile } from "./configuration";
+import { fragmentProblems } from "./fragments";
 import { Login, Rights } from "./login";
 import type { Transform } from "./place";
 
@@ -205,7 +206,7 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
   check(access.login === undefined || access.rights !== undefined, "access.rights", "are missing; without them everybody whom the login knows might do anything");
   const input = cascInput(args, agents.templates.map(() => "image"));
   for (const { path, problem } of cloudSettingsProblems(input)) check(false, `agents.cloud.${path}`, problem);
-  for (const { file, problem } of fragmentProblems(input)) check(false, `configuration.fragments["${file}"]`, problem);
+  for (const { file, problem, severity } of fragmentProblems(input)) check(severity === "warning", `configuration.fragments["${file}"]`, problem);
   check(!monitoring.serviceMonitor || monitoring.prometheusNamespace !== undefined, "monitoring.serviceMonitor", "needs prometheusNamespace");
   check(!monitoring.dashboard || monitoring.prometheusNamespace !== undefined, "monitoring.dashboard", "needs prometheusNamespace");
   return problems;
