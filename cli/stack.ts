@@ -2,7 +2,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parse } from "yaml";
-import { parseConfig, type PlatformConfig, type Problem } from "../config";
+import { namesIn, parseConfig, type PlatformConfig, type Problem } from "../config";
 import { root, run } from "./repository";
 import { UsageError } from "./terminal";
 
@@ -50,7 +50,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   for (const [key, value] of Object.entries(given)) {
     if (!key.includes(":") || key.startsWith(`${project.name}:`)) raw[key.slice(key.indexOf(":") + 1)] = value;
   }
-  const { config, problems } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: (folder) => fs.readdirSync(folder), homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
+  const { config, problems } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: namesIn, homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
 
   interface Login { privateKey?: string; privateKeyFile?: string }
   const controlPlane = (raw.controlPlane ?? {}) as Login & { proxy?: Login };

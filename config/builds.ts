@@ -50,3 +50,10 @@ export function builds(settings: Settings, login: Parameters<typeof loginPlugins
   const used = new Set([controller.image ?? controllerBuild, ...agents.map(({ image }) => image)]);
   return Object.fromEntries(Object.entries(all).filter(([name]) => used.has(name) || !(name in own)));
 }
+
+/** Plugins baked into the controller image beyond those of plugins.txt; undefined where the image is made of something else, and may hold any. */
+export function bakedIn(all: Record<string, ImageSpec>, own: Record<string, ImageSpec>): string[] | undefined {
+  const build = all[controllerBuild];
+  if (build === undefined || build.context !== own[controllerBuild].context || build.dockerfile !== undefined) return undefined;
+  return [optionalPlugins, furtherPlugins].flatMap((arg) => (build.args?.[arg] ?? "").split(/\s+/)).filter((text) => text !== "");
+}

@@ -4,11 +4,12 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
 import { secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
-import { fragmentProblems, type CascInput } from "../components/jenkins-master/casc";
+import { cloudSettingsProblems, type CascInput } from "../components/jenkins-master/casc";
+import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
 import { refusal } from "../components/refusal";
-import { builds, controllerBuild } from "./builds";
+import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { isGiven, mistakeAt, readSettings, visitKeys, type Problem } from "./mistakes";
 import { fits, hostKey, plugin, privateKey, usual } from "./pieces";
 import { rules, type Say } from "./rules";
@@ -60,7 +61,7 @@ export type BackupConfig = Omit<NonNullable<Settings["backup"]>, "password" | "k
 export interface Environment {
   /** Reads a file named in config; ~ is already expanded. */
   readFile(file: string): string;
-  /** Names of the files in a folder named in config; without it folders are not looked into. */
+  /** Names in a folder named in config, those of folders with a "/" behind them; without it folders are not looked into. */
   listFolder?(folder: string): string[];
   homeDirectory: string;
   /** Whether a top-level key is stored encrypted. */
@@ -165,17 +166,20 @@ function backupOf({ ssh, ...backup }: NonNullable<Settings["backup"]>): BackupCo
   };
 }
 
-/** The YAML files of a folder, by name; each mistake in them with its file and key. */
-function readFragments(folder: string, env: Environment, say: Say, taken: Pick<CascInput, "login" | "rights" | "secretNames">): Record<string, string> {
+/** The documents of a folder and its subfolders, by path; each mistake in them with its file and key, and what only Jenkins can judge. */
+function readFragments(folder: string, env: Environment, say: Say, warn: (line: string) => void, taken: Omit<CascInput, "fragments" | "url" | "templates" | "settings">): Record<string, string> {
   if (folder === "" || !env.listFolder) return {};
   const at = expanded(folder, env);
+  const list = env.listFolder;
   try {
-    const files = env.listFolder(at).filter((file) => /\.ya?ml$/.test(file));
-    if (files.length === 0) say("cascFolder", folder, "a folder with files that end in .yaml");
-    const fragments = Object.fromEntries(files.sort().map((file) => [file, env.readFile(path.join(at, file))]));
-    // Which keys the platform's own document sets does not depend on what it is rendered from.
-    const own = { url: "", namespace: "", agentsNamespace: "", containerCap: 1, templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
-    for (const { file, problem } of fragmentProblems({ ...own, ...taken, fragments })) say("cascFolder", `${file}: ${problem}`, "documents that Jenkins takes", `edit ${path.join(folder, file)}`);
+    const fragments = readCascFolder((below) => list(path.join(at, below)), (file) => env.readFile(path.join(at, file)));
+    if (Object.keys(fragments).length === 0) say("cascFolder", folder, "a folder with files that end in .yaml");
+    // Which keys the platform's own document sets does not depend on these; the component, which knows the address, compares it.
+    const own = { url: "", templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
+    for (const { file, problem, severity } of fragmentProblems({ ...own, ...taken, fragments })) {
+      if (severity === "error") say("cascFolder", `${file}: ${problem}`, "documents that Jenkins takes", `edit ${path.join(folder, file)}`);
+      else warn(`cascFolder: ${path.join(folder, file)} ${problem}`);
+    }
     return fragments;
   } catch (error) {
     say("cascFolder", folder, "a folder that can be read", `${(error as Error).message}; correct the path or its permissions`);
@@ -183,13 +187,19 @@ function readFragments(folder: string, env: Environment, say: Say, taken: Pick<C
   }
 }
 
+/** Names in a folder, as an Environment gives them. */
+export const namesIn = (folder: string): string[] => fs.readdirSync(folder).map((name) => (fs.statSync(path.join(folder, name)).isDirectory() ? `${name}/` : name));
+
 /** What the keys mean together, with what the files say that they name. */
-function resolve(settings: Settings, env: Environment, say: Say): PlatformConfig {
+function resolve(settings: Settings, env: Environment, say: Say, warn: (line: string) => void): PlatformConfig {
   const { nodePortRange, reserveLocalPorts, namespace, agentCache, kubeconfig, adminPassword, adminExistingSecret, secretFiles, backup } = settings;
   const { tlsSecret, clusterIssuer, ...ingress } = settings.ingress;
   const { image = controllerBuild, plugins, ...controller } = settings.controller;
   const login = loginOf(settings.login);
   const rights = Object.keys(settings.rights).length > 0 ? settings.rights : undefined;
+  const further = pluginsOf(plugins, env, say);
+  const built = builds(settings, login, rights, further);
+  for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agentTemplates(settings.agents) })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   return {
@@ -199,7 +209,7 @@ function resolve(settings: Settings, env: Environment, say: Say): PlatformConfig
     namespaces: { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` },
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },
     ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say) } }),
-    builds: builds(settings, login, rights, pluginsOf(plugins, env, say)),
+    builds: built,
     controller: { ...controller, image },
     agents: agentTemplates(settings.agents),
     // Two environments that shared one folder could put artifacts into each other's builds.
@@ -213,7 +223,11 @@ function resolve(settings: Settings, env: Environment, say: Say): PlatformConfig
     },
     ...(login && { login }),
     ...(rights && { rights }),
-    cascFragments: readFragments(settings.cascFolder, env, say, { login, rights, secretNames: secretNames({ secretFiles, ...(adminExistingSecret && { adminExistingSecret }) }) }),
+    cascFragments: readFragments(settings.cascFolder, env, say, warn, {
+      login, rights, namespace, agentsNamespace: `${namespace}-agents`, containerCap: agentCap, env: Object.keys(controller.env), envFrom: controller.envFrom,
+      plugins: bakedIn(built, ownBuilds(images)),
+      secretNames: secretNames({ secretFiles, ...(adminExistingSecret && { adminExistingSecret }) }),
+    }),
     ...(backup && { backup: backupOf(backup) }),
   };
 }
@@ -221,9 +235,10 @@ function resolve(settings: Settings, env: Environment, say: Say): PlatformConfig
 /**
  * Checks the whole stack config.
  * @param raw the stack's keys without namespace; objects as such or as JSON text
- * @returns every mistake; the config is fit for use only if there is none
+ * @returns every mistake; the config is fit for use only if there is none. Warnings are about what only Jenkins can judge
  */
-export function parseConfig(raw: Record<string, unknown>, env: Environment): { config: PlatformConfig; problems: Problem[] } {
+export function parseConfig(raw: Record<string, unknown>, env: Environment): { config: PlatformConfig; problems: Problem[]; warnings: string[] } {
+  const warnings: string[] = [];
   const problems: Problem[] = [];
   const say: Say = (...told) => void problems.push(mistakeAt(...told));
   visitKeys(raw, ({ about }, key) => {
@@ -235,7 +250,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     if (about.required && (value === undefined || value === "") && !single.some((problem) => problem.key === key)) say(key, undefined, about.expected!);
   });
   for (const rule of rules) rule(settings, say, (key) => isGiven(raw, key));
-  return { config: resolve(settings, env, say), problems };
+  return { config: resolve(settings, env, say, (line) => void warnings.push(line)), problems, warnings };
 }
 
 /** All mistakes as one text for people. */
@@ -256,12 +271,13 @@ export function loadConfig(): PlatformConfig {
   );
   // The SDK exports it for its own Config class without a declaration.
   const { isConfigSecret } = pulumi.runtime as unknown as { isConfigSecret(key: string): boolean };
-  const { config, problems } = parseConfig(raw, {
+  const { config, problems, warnings } = parseConfig(raw, {
     readFile: (file) => fs.readFileSync(file, "utf8"),
-    listFolder: (folder) => fs.readdirSync(folder),
+    listFolder: namesIn,
     homeDirectory: os.homedir(),
     isSecret: (key) => isConfigSecret(prefix + key),
   });
   if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));
+  warnings.forEach((line) => void pulumi.log.warn(line));
   return config;
 }

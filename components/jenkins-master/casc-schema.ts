@@ -70,7 +70,9 @@ export class Check {
         }
         const kind = roots[root];
         // What a root holds are symbols: any plugin may add some.
-        return [[root, typeof kind === "string" ? this.value(value, kind, key) : this.attributes(value, kind, key, root, "symbol")]];
+        if (typeof kind === "string") return [[root, this.value(value, kind, key)]];
+        // Of a root of which nothing is recorded not even the kind is known.
+        return [[root, "*" in kind && !isObject(value) ? value : this.attributes(value, kind, key, root, "symbol")]];
       }),
     );
   }
@@ -163,15 +165,16 @@ export function podYamlProblems(text: string): string[] {
 /**
  * What is wrong with a cloud of the kubernetes plugin that configuration-as-code takes: templates without name, unknown parents, pods
  * that the plugin cannot read, a tunnel without port.
+ * @param others names of templates that are in the cloud besides
  */
-export function cloudProblems(cloud: Keys, at: string): string[] {
+export function cloudProblems(cloud: Keys, at: string, others: string[] = []): string[] {
   const problems: string[] = [];
   const templates = (Array.isArray(cloud.templates) ? cloud.templates : []).filter(isObject);
-  const names = new Set(templates.map((t) => t.name));
+  const names = new Set<Value>([...templates.map((t) => t.name), ...others]);
   const tunnel = cloud.jenkinsTunnel;
-  if (typeof tunnel === "string" && tunnel !== "" && !tunnel.includes("${") && !/^[^/:]*:\d+$/.test(tunnel)) problems.push(`${at}.jenkinsTunnel: "${tunnel}" is not host:port; Jenkins would take it, and no agent would connect`);
+  if (typeof tunnel === "string" && tunnel !== "" && !tunnel.includes("${") && !/^[^/:]*:\d+$/.test(tunnel)) problems.push(`${join(at, "jenkinsTunnel")}: "${tunnel}" is not host:port; Jenkins would take it, and no agent would connect`);
   templates.forEach((template, i) => {
-    const here = `${at}.templates[${i}]`;
+    const here = join(at, `templates[${i}]`);
     if (!template.name) problems.push(`${here}.name: is missing`);
     const parents = typeof template.inheritFrom === "string" && !template.inheritFrom.includes("${") ? template.inheritFrom.split(/\s+/).filter(Boolean) : [];
     for (const parent of parents) if (!names.has(parent)) problems.push(`${here}.inheritFrom: there is no template ${parent}`);

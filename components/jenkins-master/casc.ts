@@ -1,6 +1,7 @@
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, podDefaults } from "./agents";
-import { check, CLOUD, cloudProblems, Keys, Value } from "./casc-schema";
+import { Check, CLOUD, cloudProblems, type Keys } from "./casc-schema";
+import { isForeign, isMapping, readable, said, withoutEqual } from "./documents";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
@@ -22,6 +23,11 @@ export interface CascInput {
   fragments?: Record<string, string>;
   /** Names of the secrets that documents may refer to; undefined where they are not known. */
   secretNames?: string[];
+  /** Names of the controller's environment (`controller.env`), and of the Secrets that bring more (`controller.envFrom`). */
+  env?: string[];
+  envFrom?: string[];
+  /** Plugins baked in beyond plugins.txt and what `login` and `rights` need, as name or name:version; undefined where the image may hold any. */
+  plugins?: string[];
   /** Where people log in; without it only the local administrator can. */
   login?: Login;
   /** Who may do what; without them whoever is logged in may do anything. */
@@ -40,99 +46,8 @@ export const defaultsTemplate = "pod-defaults";
  */
 const yamlText = (value: object): string => stringify(value, { lineWidth: 0, aliasDuplicateObjects: false, compat: "yaml-1.1" });
 
-/** Roots of JCasC documents: Jenkins' own and those of widespread plugins. */
-const roots = ["appearance", "configuration-as-code", "credentials", "globalCredentialsConfiguration", "jenkins", "jobs", "security", "support", "tool", "unclassified"];
-
-function isMapping(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** What a fragment says at `path`, if it can be read at all. */
-function fragmentValue(text: string, ...path: string[]): unknown {
-  try {
-    return path.reduce<unknown>((value, key) => (isMapping(value) ? value[key] : undefined), parse(text));
-  } catch {
-    return undefined;
-  }
-}
-
-/** Whether a realm knows people whom neither the platform nor the document names: all but one of local users without sign-up. */
-function isForeign(realm: unknown): boolean {
-  if (realm === undefined) return false;
-  return !isMapping(realm) || !isMapping(realm.local) || String(realm.local.allowsSignup ?? false) !== "false";
-}
-
-/** Keys that two documents both set: JCasC joins mappings and lists, and refuses to start on anything else. */
-function conflicts(ours: unknown, theirs: unknown, path: string): string[] {
-  if (ours === undefined || theirs === undefined) return [];
-  if (Array.isArray(ours) && Array.isArray(theirs)) return [];
-  if (!isMapping(ours) || !isMapping(theirs)) return [path];
-  return Object.keys(theirs).flatMap((key) => conflicts(ours[key], theirs[key], path === "" ? key : `${path}.${key}`));
-}
-
-/** References of a document to secrets that are not there. A name with a hyphen can be no variable, and so must be a file. */
-function missingSecrets(value: unknown, known: string[], path = ""): string[] {
-  if (Array.isArray(value)) return value.flatMap((item, i) => missingSecrets(item, known, `${path}[${i}]`));
-  if (isMapping(value)) return Object.entries(value).flatMap(([key, item]) => missingSecrets(item, known, path === "" ? key : `${path}.${key}`));
-  if (typeof value !== "string") return [];
-  return [...value.matchAll(/(?<!\^)\$\{([-._A-Za-z0-9]+)\}/g)].flatMap(([reference, name]) =>
-    name.includes("-") && !known.includes(name) ? [`refers to ${reference} at ${path}, which no entry of secretFiles gives; known are ${known.join(", ")}`] : [],
-  );
-}
-
-/** What the kubernetes plugin would refuse in the clouds of a document. Other plugins' clouds are theirs to check. */
-function cloudsProblems(document: Record<string, unknown>): string[] {
-  const clouds = isMapping(document.jenkins) ? document.jenkins.clouds : undefined;
-  if (clouds === undefined) return [];
-  if (!Array.isArray(clouds)) return ["jenkins.clouds: a list is expected"];
-  return clouds.flatMap((cloud: unknown, i) => {
-    if (!isMapping(cloud) || !("kubernetes" in cloud)) return [];
-    const at = `jenkins.clouds[${i}].kubernetes`;
-    const problems: string[] = [];
-    const checked = check(cloud.kubernetes as Value, CLOUD, at, problems, true);
-    return problems.length > 0 ? problems : cloudProblems(checked as Keys, at);
-  });
-}
-
 /** Whether a document of the site's own sets this key of `jenkins`. */
-const bringsKey = (input: CascInput, key: string): boolean => Object.values(input.fragments ?? {}).some((text) => fragmentValue(text, "jenkins", key) !== undefined);
-
-/** What would keep Jenkins from starting with these documents: each mistake with its file and key. */
-export function fragmentProblems(input: CascInput): { file: string; problem: string }[] {
-  const problems: { file: string; problem: string }[] = [];
-  const read: [string, unknown][] = [[cascFile, cascConfig(input)]];
-  for (const [file, text] of Object.entries(input.fragments ?? {})) {
-    const say = (problem: string) => problems.push({ file, problem });
-    if (file === cascFile) say(`is the name of the platform's own document; rename it`);
-    if (!/^[A-Za-z0-9][-A-Za-z0-9._]*\.ya?ml$/.test(file)) say("is no plain file name that ends in .yaml");
-    let document: unknown;
-    try {
-      document = parse(text);
-    } catch (error) {
-      say(`is no YAML: ${(error as Error).message.split("\n")[0]}`);
-      continue;
-    }
-    if (!isMapping(document)) {
-      say("holds no mapping with roots such as jenkins or unclassified");
-      continue;
-    }
-    for (const root of Object.keys(document)) if (!roots.includes(root)) say(`has the unknown root ${root}; known are ${roots.join(", ")}`);
-    const inJenkins = isMapping(document.jenkins) ? document.jenkins : {};
-    if (input.login && inJenkins.securityRealm !== undefined) say("sets jenkins.securityRealm, which the stack config's login sets as well");
-    if (input.rights && inJenkins.authorizationStrategy !== undefined) say("sets jenkins.authorizationStrategy, which the stack config's rights set as well");
-    if (!input.login && isForeign(inJenkins.securityRealm)) {
-      if (!input.rights && !bringsKey(input, "authorizationStrategy"))
-        say("sets jenkins.securityRealm, and nothing says who may do what: everybody it knows might do anything; set rights in the stack config, or jenkins.authorizationStrategy in a document");
-      if (input.rights && (input.rights.admin?.groups.length ?? 0) + (input.rights.admin?.users.length ?? 0) === 0)
-        say("sets jenkins.securityRealm, which does not know the platform's administrator: name a group or a user in rights.admin of the stack config");
-    }
-    cloudsProblems(document).forEach((problem) => say(`has a mistake at ${problem}`));
-    if (input.secretNames) missingSecrets(document, input.secretNames).forEach(say);
-    for (const [other, before] of read) for (const key of conflicts(before, document, "")) say(`sets ${key}, which ${other} sets as well`);
-    read.push([file, document]);
-  }
-  return problems;
-}
+const bringsKey = (input: CascInput, key: string): boolean => said(input.fragments, "jenkins", key).length > 0;
 
 /** Whether any pod is spread over the nodes: then all are that start from the defaults, for the plugin's merge keeps the first word on it. */
 const spreads = (templates: AgentTemplate[]): boolean => templates.some(({ spread }) => spread);
@@ -176,9 +91,12 @@ const listOf = (value: unknown): unknown[] => (Array.isArray(value) ? value : []
 export function cloudSettingsProblems({ cloud = {}, templates }: Pick<CascInput, "cloud" | "templates">): { path: string; problem: string }[] {
   const taken = [...templates.map(({ name }) => name), defaultsTemplate];
   const list = (key: string) => listOf(cloud[key]);
+  const check = new Check();
+  const checked = check.value(cloud as Keys, CLOUD, "") as Keys;
   return [
     ...["name", "namespace", "jenkinsUrl", "serverUrl"].filter((key) => key in cloud).map((path) => ({ path, problem: "is the platform's own to set; take it away" })),
-    ...["templates", "podLabels"].filter((key) => key in cloud && !Array.isArray(cloud[key])).map((path) => ({ path, problem: "a list is expected" })),
+    ...check.findings.map(({ at, problem }) => ({ path: at, problem })),
+    ...cloudProblems(checked, "", taken).map((line) => ({ path: line.slice(0, line.indexOf(": ")), problem: line.slice(line.indexOf(": ") + 2) })),
     ...list("templates").flatMap((template, i) => (isMapping(template) && taken.includes(template.name as string) ? [{ path: `templates[${i}].name`, problem: `"${String(template.name)}" is the name of a template of the platform's own; rename it` }] : [])),
     ...list("podLabels").flatMap((label, i) => (isMapping(label) && label.key === "jenkins" ? [{ path: `podLabels[${i}].key`, problem: "the label jenkins is the platform's own; rename it" }] : [])),
   ];
@@ -215,8 +133,8 @@ function kubernetesCloud(input: CascInput): object {
  * Secrets are names such as `${admin-password}`, which JCasC resolves from the files below $SECRETS, never from here.
  */
 export function cascConfig(input: CascInput): object {
-  const foreign = Object.values(input.fragments ?? {}).some((text) => isForeign(fragmentValue(text, "jenkins", "securityRealm")));
-  return {
+  const foreign = said(input.fragments, "jenkins", "securityRealm").some(isForeign);
+  const own: object = {
     jenkins: {
       numExecutors: 0,
       mode: "EXCLUSIVE",
@@ -228,6 +146,7 @@ export function cascConfig(input: CascInput): object {
     },
     unclassified: { location: { url: input.url } },
   };
+  return readable(input.fragments).reduce((left, [, document]) => withoutEqual(left, document) as object, own);
 }
 
 /** The JCasC document: the value of key `jenkins.yaml` in ConfigMap `jenkins-casc`. */

@@ -25,7 +25,7 @@ export const secretNames = (args: Pick<AccessArgs, "adminExistingSecret"> & Pick
 
 /** What the JCasC document is rendered from, once the agents' images are known. */
 export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput {
-  const { address, agents, access, configuration = {} } = args;
+  const { address, agents, access, controller, configuration = {} } = args;
   const namespaces = namespacesOf(args);
   return {
     url: jenkinsUrl(address.domain, address.tls !== undefined, address.port),
@@ -38,6 +38,8 @@ export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput 
     ...(agents.cloud && { cloud: agents.cloud }),
     ...(configuration.fragments && { fragments: configuration.fragments }),
     secretNames: secretNames({ ...access, ...configuration }),
+    env: Object.keys(controller.env ?? {}),
+    envFrom: controller.envFrom ?? [],
     ...(access.login && { login: access.login }),
     ...(access.rights && { rights: access.rights }),
   };

@@ -1,5 +1,5 @@
 /** Which plugin brings what a document holds: so that a missing one can be named. */
-import { contracts } from "./contracts";
+import { contracts, type Contracts } from "./contracts";
 
 /** Plugins of optional-plugins.txt: baked in where login, rights or monitoring ask for them. */
 export const optionalPlugins = ["ldap", "matrix-auth", "oic-auth", "prometheus"];
@@ -59,4 +59,15 @@ export function pluginOf(owner: string, name: string): string | undefined {
   const found = Object.keys(table).find((each) => each.toLowerCase() === name.toLowerCase());
   if (found !== undefined) return table[found];
   return coreSymbols[owner]?.some((each) => each.toLowerCase() === name.toLowerCase()) ? "core" : undefined;
+}
+
+/** The recording as it would be with these plugins alone: without the symbols that others bring. */
+export function recordingFor(baked: Set<string>, of: Contracts = contracts): Contracts {
+  const left = (owner: string, entries: Record<string, string>) =>
+    Object.fromEntries(Object.entries(entries).filter(([name]) => {
+      const plugin = pluginOf(owner, name);
+      return plugin === undefined || plugin === "core" || baked.has(plugin);
+    }));
+  const each = <T>(entries: Record<string, T>, change: (owner: string, value: T) => T) => Object.fromEntries(Object.entries(entries).map(([owner, value]) => [owner, change(owner, value)]));
+  return { ...of, roots: each(of.roots, (root, value) => (typeof value === "string" ? value : left(root, value))), symbols: each(of.symbols, left) };
 }

@@ -13,6 +13,7 @@ import { PassThrough } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
 import { build as bundle } from "esbuild";
+import { knownPlugins } from "./jenkins/adapter/plugins";
 import { blobPath, blobsOf, push, readManifest, type Descriptor, type Manifest } from "./registry";
 
 /** Debian packages that building the images needs on this machine. */
@@ -221,12 +222,15 @@ function localAuthorities(): string[] {
   return fs.existsSync(LOCAL_AUTHORITIES) ? filesBelow(LOCAL_AUTHORITIES).filter((f) => f.endsWith(".crt")) : [];
 }
 
+const pinFiles = ["plugins.txt", "optional-plugins.txt"].map((name) => path.join(HERE, "../../images/controller", name));
+
 function adapterSources(): string[] {
-  return [require.resolve("yaml/package.json"), require.resolve("esbuild/package.json"), path.join(HERE, "../../components/jenkins-master/casc-schema.ts")];
+  return [...pinFiles, require.resolve("yaml/package.json"), require.resolve("esbuild/package.json"), ...["casc-schema.ts", "contracts/casc.json", "contracts/index.ts", "plugins.ts", "references.ts"].map((file) => path.join(HERE, "../../components/jenkins-master", file))];
 }
 
 async function bundleAdapter(context: string): Promise<void> {
   await bundle({ entryPoints: [path.join(HERE, "jenkins/adapter/main.ts")], outfile: path.join(context, "adapter.js"), bundle: true, platform: "node", target: "node18", legalComments: "none", logLevel: "silent" });
+  fs.writeFileSync(path.join(context, "known-plugins"), knownPlugins(pinFiles.map((file) => fs.readFileSync(file, "utf8"))));
 }
 
 function controllerBinary(o: BuildOptions): string {

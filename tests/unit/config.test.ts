@@ -552,7 +552,7 @@ describe("the site's own configuration as code", () => {
   test("is refused with every mistake, its file and its key", () => {
     const found = problemsOf({ cascFolder: "~/jcasc" }, { ...env, readFile: (file) => (file.endsWith("a.yaml") ? "jenkins: { numExecutors: 2 }" : file.endsWith("b.yml") ? "jenkins: { clouds: [{ kubernetes: { nam: x } }] }" : privateKey) });
     expect(found.map(({ key, found: what, fix }) => [key, what.slice(0, 60), fix])).toEqual([
-      ["cascFolder", "a.yaml: sets jenkins.numExecutors, which jenkins.yaml sets a", "edit ~/jcasc/a.yaml"],
+      ["cascFolder", "a.yaml: sets what the platform sets itself: jenkins.numExecu", "edit ~/jcasc/a.yaml"],
       ["cascFolder", "b.yml: has a mistake at jenkins.clouds[0].kubernetes.nam: no", "edit ~/jcasc/b.yml"],
     ]);
   });

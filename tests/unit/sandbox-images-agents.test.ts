@@ -64,7 +64,7 @@ describe("the agent pod", () => {
       { name: "volume-0", hostPath: { path: "/cache" } },
       { name: "volume-1", emptyDir: { medium: "Memory" } },
       { name: "volume-2", persistentVolumeClaim: { claimName: "p", readOnly: false } },
-      { name: "workspace-volume", emptyDir: {} },
+      { name: "workspace-volume", emptyDir: { medium: "" } },
     ]);
     expect(named(jnlp.volumeMounts, "volume-0")).toEqual({ name: "volume-0", mountPath: "/c", readOnly: true });
   });
@@ -112,9 +112,18 @@ spec:
 
   test("a template takes over what it inherits", () => {
     const base: Keys = { name: "base", serviceAccount: "a", idleMinutes: 3, containers: [{ name: "jnlp", image: "a:1", privileged: true }], yaml: "spec: {hostNetwork: true}" };
-    const child: Keys = { name: "child", inheritFrom: "base", serviceAccount: "b", containers: [{ name: "jnlp", image: "a:2" }, { name: "c", image: "c" }] };
+    const child: Keys = { name: "child", yamlMergeStrategy: { merge: {} }, inheritFrom: "base", serviceAccount: "b", containers: [{ name: "jnlp", image: "a:2" }, { name: "c", image: "c" }] };
     expect(inherit(child, [base, child])).toMatchObject({ name: "child", serviceAccount: "b", idleMinutes: 3, yamls: ["spec: {hostNetwork: true}"], containers: [{ name: "jnlp", image: "a:2", privileged: true }, { name: "c" }] });
     expect(inherit(base, [base, child])).toBe(base);
+  });
+
+  test("the cloud's defaults stand below every template; its own YAML replaces theirs unless it says otherwise", () => {
+    const defaults: Keys = { name: "defaults", label: "nobody", id: "d", inheritYamlMergeStrategy: true, yamlMergeStrategy: { merge: {} }, yaml: "spec: {priority: 1, containers: [{name: jnlp, image: 'd:1'}]}" };
+    const pod = (own: Keys) => renderPod(cloud, inherit({ name: "own", label: "own", yaml: "spec: {hostNetwork: true}", ...own }, [defaults], "defaults"), identity);
+    expect(pod({}).spec).toMatchObject({ priority: 1, hostNetwork: true });
+    expect(pod({}).metadata.labels["jenkins/label"]).toBe("own");
+    expect(pod({ yamlMergeStrategy: { override: {} } }).spec).not.toHaveProperty("priority");
+    expect(inherit(defaults, [defaults], "defaults")).toBe(defaults);
   });
 
   test("merging is idempotent", () => {

@@ -1,6 +1,12 @@
 import fc from "fast-check";
-import { BrokenDocument, readSettings, resolve, type Settings } from "../../sandbox/images/jenkins/adapter/casc";
+import { spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { bakedPlugins } from "../../components/jenkins-master/plugins";
+import { afterReload, BrokenDocument, readSettings, resolve, type Settings } from "../../sandbox/images/jenkins/adapter/casc";
 import { encode } from "../../sandbox/images/jenkins/adapter/hudson";
+import { knownPlugins, loaded, pluginsThatFail, recorded } from "../../sandbox/images/jenkins/adapter/plugins";
 
 const none = (): undefined => undefined;
 
@@ -31,7 +37,8 @@ describe("variables in a JCasC document", () => {
     ["^${admin-user}", "${admin-user}"],
     ["${base64:${HOST}}", "aA=="],
     ["${decodeBase64:aA==}", "h"],
-    ["${trim: h }", "h"],
+    ["${trim: h }", " h"],
+    ['${json:a:{"a": "b"}}', "b"],
     ["${open", "${open"],
     ["plain $HOST {x}", "plain $HOST {x}"],
   ])("%s becomes %s", (text, expected) => {
@@ -45,7 +52,7 @@ describe("variables in a JCasC document", () => {
   test("an unknown variable becomes empty and is reported with its place", () => {
     const { settings, warnings } = read('jenkins: {systemMessage: "a${nope}b"}');
     expect(settings.systemMessage).toBe("ab");
-    expect(warnings).toEqual(["jenkins.systemMessage: variable nope is not known and becomes empty"]);
+    expect(warnings).toEqual(["Configuration import: Found unresolved variable 'nope'. Will default to empty string (at jenkins.systemMessage)"]);
   });
 
   test("text without variables never changes", () => {
@@ -65,7 +72,7 @@ describe("settings from a JCasC document", () => {
   slaveAgentPort: 50000
   securityRealm: {local: {allowsSignup: false, users: [{id: "\${admin-user}", name: Administrator, password: "\${admin-password}"}]}}
   authorizationStrategy: {loggedInUsersCanDoAnything: {allowAnonymousRead: false}}
-unclassified: {location: {url: "http://x/"}, other: {a: 1}}
+unclassified: {location: {url: "http://x/"}, mailer: {a: 1}}
 `,
       { "admin-user": "admin", "admin-password": "[s]" },
     );
@@ -76,7 +83,7 @@ unclassified: {location: {url: "http://x/"}, other: {a: 1}}
       allowsSignup: false,
       users: [{ id: "admin", name: "Administrator", password: "[s]" }],
       permissions: ["Overall/Administer:authenticated"],
-      ignored: ["unclassified.other"],
+      ignored: ["unclassified.mailer"],
     });
   });
 
@@ -93,29 +100,73 @@ unclassified: {location: {url: "http://x/"}, other: {a: 1}}
   test("documents grow together, and clash where they differ", () => {
     const parts = ["jenkins: {numExecutors: 0}", "jenkins: {systemMessage: hi}"];
     expect(readSettings(parts.map((text, i) => ({ name: `${i}`, text })), none, () => undefined)).toMatchObject({ numExecutors: 0, systemMessage: "hi" });
-    expect(problems("jenkins: {numExecutors: 0}", "jenkins: {numExecutors: 1}")).toEqual(["1.yaml: jenkins.numExecutors is set differently in another document"]);
+    // Not even to the same value.
+    for (const again of [0, 1]) expect(problems("jenkins: {numExecutors: 0}", `jenkins: {numExecutors: ${again}}`)).toEqual(["io.jenkins.plugins.casc.ConfiguratorConflictException: Found conflicting configuration at 1.yaml, jenkins.numExecutors"]);
   });
 
   test.each([
-    ["jenkins: {numExecutor: 0}", "jenkins.numExecutor: not known; known are systemMessage, numExecutors"],
-    ["nonsense: {}", "nonsense: not known"],
-    ["jenkins: {numExecutors: many}", 'jenkins.numExecutors: a whole number is expected, found "many"'],
-    ["jenkins: {clouds: [{kubernetes: {templates: [{nam: x}]}}]}", "jenkins.clouds[0].kubernetes.templates[0].nam: not known"],
-    ["jenkins: {clouds: [{kubernetes: {templates: [{name: x, containers: {}}]}}]}", "jenkins.clouds[0].kubernetes.templates[0].containers: a list is expected, found a map"],
-    ["jenkins: {clouds: [{kubernetes: {jenkinsTunnel: 'http://x:1'}}]}", 'jenkins.clouds[0].kubernetes.jenkinsTunnel: "http://x:1" is not host:port'],
-    ["jenkins: {clouds: [{kubernetes: {templates: [{name: x, inheritFrom: y}]}}]}", "jenkins.clouds[0].kubernetes.templates[0].inheritFrom: there is no template y"],
-    ["jenkins: {clouds: [{kubernetes: {templates: [{name: x, podRetention: sometimes}]}}]}", "jenkins.clouds[0].kubernetes.templates[0].podRetention.sometimes: not known; known are never, always"],
-    ["jenkins: {clouds: [{kubernetes: {templates: [{name: x, yaml: 'a: [1'}]}}]}", "jenkins.clouds[0].kubernetes.templates[0].yaml: "],
+    ["jenkins: {numExecutor: 0}", "UnknownAttributesException: Invalid configuration elements for type: class jenkins.model.Jenkins : numExecutor.\nAvailable attributes : authorizationStrategy, "],
+    ["nonsense: {}", "UnknownConfiguratorException: No configurator found for the following root element: nonsense. This may indicate that the required plugin is not installed"],
+    ["jobs: []", "No configurator found for the following root element: jobs."],
+    ["unclassified: {slackNotifier: {}}", "Invalid configuration elements for type: root unclassified : slackNotifier."],
+    ["jenkins: {clouds: [{kubernetes: {capOnlyOnAlivePods: true}}]}", "class org.csanchez.jenkins.plugins.kubernetes.KubernetesCloud : capOnlyOnAlivePods."],
+    ["jenkins: {clouds: [{kubernetes: {templates: [{name: x, containers: {}}]}}]}", "Failed to configure 'jenkins.clouds[0].kubernetes.templates[0].containers': a list is expected, found a map"],
+    ["jenkins: {clouds: [{amazonEC2: {}}]}", "No hudson.slaves.Cloud implementation found for amazonEC2"],
+    ["jenkins: {clouds: [{kubernetes: {templates: [{name: x, podRetention: sometimes}]}}]}", "PodRetention implementation found for sometimes"],
     ["jenkins: {securityRealm: {local: {users: [{id: admin, password: '${gone}'}]}}}", "jenkins.securityRealm.local.users[0].password: is empty"],
-    ["jenkins: {securityRealm: {oic: {clientId: jenkins}}}", "jenkins.securityRealm.oic: not known; known are local"],
-    ["a: [", "0.yaml: "],
-    ["- 1", "0.yaml: a map is expected at the top"],
+    ["jenkins: {securityRealm: {oic: {clientId: jenkins}}}", "jenkins.securityRealm.oic: Hudson stands in for Jenkins here"],
+    ["a: [", "org.yaml.snakeyaml.error.YAMLException: 0.yaml: "],
+    ["- 1", "Found incompatible configuration elements 0.yaml"],
   ])("%s is refused", (text, message) => {
     expect(problems(text).join("\n")).toContain(message);
   });
 
   test("all problems are reported together", () => {
-    expect(problems("jenkins: {a: 1, numExecutors: x}\nb: 2")).toHaveLength(3);
+    expect(problems("jenkins: {a: 1, numExecutors: []}\nb: 2")).toHaveLength(3);
+  });
+});
+
+test("what a plugin brings is taken with it, and refused without it", () => {
+  const read = (plugins: string[]) => () => readSettings([{ name: "a", text: "jobs: []\njenkins: {authorizationStrategy: {globalMatrix: {entries: []}}}" }], none, () => undefined, bakedPlugins(plugins));
+  expect(read(["job-dsl", "matrix-auth"])().ignored).toEqual(["jobs"]);
+  expect(read(["matrix-auth"])).toThrow("root element: jobs");
+  expect(read(["job-dsl"])).toThrow("No hudson.security.AuthorizationStrategy implementation found for globalMatrix");
+});
+
+test("a reload keeps what the documents no longer say; a start does not", () => {
+  const before = read("jenkins: {systemMessage: old, quietPeriod: 5}").settings;
+  const next = read("jenkins: {quietPeriod: 6}").settings;
+  expect(afterReload(before, next)).toMatchObject({ systemMessage: "old", quietPeriod: 6 });
+  expect(afterReload(undefined, next)).not.toHaveProperty("systemMessage");
+});
+
+describe("jenkins-plugin-cli's stand-in", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "plugins-"));
+  afterAll(() => fs.rmSync(folder, { recursive: true }));
+  const cli = (...plugins: string[]) => {
+    fs.writeFileSync(path.join(folder, "known"), knownPlugins(["git:5.10.1\n# comment\nfresh:2.0\n"]));
+    return spawnSync("sh", [path.join(__dirname, "../../sandbox/images/jenkins/jenkins-plugin-cli"), "--plugins", ...plugins], { encoding: "utf8", env: { ...process.env, KNOWN: path.join(folder, "known"), REF: folder, JENKINS_VERSION: "2.568.2" } });
+  };
+
+  test("records what an update site has", () => {
+    expect(cli("git:5.10.1", "fresh:2.0", "job-dsl:1.93").status).toBe(0);
+    expect(recorded(path.join(folder, "plugins"))).toEqual([["fresh", "2.0"], ["git", "5.10.1"], ["job-dsl", "1.93"]]);
+    expect(loaded([["job-dsl", "1.93"]])).toContainEqual({ shortName: "job-dsl", version: "1.93", active: true, enabled: true });
+  });
+
+  test.each([
+    ["no-such-plugin:1", "download plugin no-such-plugin to file: status code: 404"],
+    ["git:0.0.1", "https://updates.jenkins.io/download/plugins/git/0.0.1/git.hpi"],
+    ["sandbox-newer-core:1", "sandbox-newer-core (1) requires a greater version of Jenkins (2.9999) than 2.568.2"],
+  ])("refuses %s", (plugin, words) => {
+    const { status, stderr } = cli(plugin);
+    expect(status).toBe(1);
+    expect(stderr).toContain(words);
+  });
+
+  test("a plugin that needs a newer core is in an image's log, and not among those loaded", () => {
+    expect(pluginsThatFail([["git", "5.10.1"], ["sandbox-newer-core", "1"]])).toEqual([expect.stringMatching(/^Failed Loading plugin sandbox-newer-core v1 \(sandbox-newer-core\)\njava\.io\.IOException: Failed to load: .*\n - Jenkins \(2\.9999\) or higher required$/)]);
+    expect(loaded([["sandbox-newer-core", "1"]]).map(({ shortName }) => shortName)).not.toContain("sandbox-newer-core");
   });
 });
 

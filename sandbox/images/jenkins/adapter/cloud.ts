@@ -2,7 +2,7 @@
 import type { Hudson } from "./hudson";
 import { Kubernetes } from "./kubernetes";
 import { agentsToAccept, agentsToMake, agentsToRemove, agentsToRetire, idleMinutes, isRetained, orphans, podSummary, type Agent, type HudsonState, type Source } from "./plan";
-import { agentName, CONTROLLER_LABEL, inherit, labelValue, REFRESHED_ANNOTATION, renderPod, WORKING_DIR, type Pod } from "./pod";
+import { agentName, controllerLabel, CONTROLLER_LABEL, inherit, REFRESHED_ANNOTATION, renderPod, WORKING_DIR, type Pod } from "./pod";
 import type { Keys } from "./casc";
 
 /** Time between two looks at Hudson's queue, in milliseconds. */
@@ -35,7 +35,7 @@ export class CloudWatcher {
     this.clouds = clouds.map((settings) => ({ settings, api: new Kubernetes(settings) }));
     this.sources = clouds.flatMap((cloud) => {
       const templates = (cloud.templates ?? []) as Keys[];
-      return templates.map((template) => ({ cloud, template: inherit(template, templates) }));
+      return templates.map((template) => ({ cloud, template: inherit(template, templates, (cloud.defaultsProviderTemplate ?? "") as string) }));
     });
     this.pauses.clear();
     this.orphansSeen = 0;
@@ -191,10 +191,6 @@ export class CloudWatcher {
   }
 }
 
-function controllerLabel(cloud: Keys): string {
-  return labelValue(String(cloud.jenkinsUrl ?? "jenkins").replace(/^https?:\/\//, ""));
-}
-
 function isNormal(template: Keys): boolean {
   return template.nodeUsageMode !== "EXCLUSIVE";
 }
@@ -208,6 +204,6 @@ function workingDir(template: Keys): string {
 export function templateLabels(clouds: Keys[]): { label: string; normal: boolean }[] {
   return clouds.flatMap((cloud) => {
     const templates = (cloud.templates ?? []) as Keys[];
-    return templates.map((t) => inherit(t, templates)).map((t) => ({ label: (t.label ?? "") as string, normal: isNormal(t) }));
+    return templates.map((t) => inherit(t, templates, (cloud.defaultsProviderTemplate ?? "") as string)).map((t) => ({ label: (t.label ?? "") as string, normal: isNormal(t) }));
   });
 }

@@ -1,25 +1,79 @@
-/** Port 8080: passes everything to Hudson on loopback, and answers the configuration-as-code plugin's reload call. */
+/**
+ * Port 8080: passes everything to Hudson on loopback, and answers what the configuration-as-code plugin answers, with the statuses and
+ * bodies that were recorded of it.
+ */
 import { timingSafeEqual } from "node:crypto";
 import * as http from "node:http";
 import { BrokenDocument } from "./casc";
 import { HUDSON_PORT } from "./hudson";
 
 const RELOAD_PATH = "/reload-configuration-as-code";
+const PLUGINS_API = "/pluginManager/api/json";
+const RELOAD_PAGE = "/configuration-as-code/reload";
 
 export interface FrontOptions {
   isReady: () => boolean;
   /** Reads the documents again; on failure the settings in force stay. */
   reload: () => Promise<void>;
   reloadToken: string | undefined;
+  /** What the API says of the plugins. */
+  plugins: object[];
   log: (line: string) => void;
+}
+
+/** An answer of the plugin's. */
+export interface Answer {
+  status: number;
+  body: string;
+  type: string;
+  /** Where a redirection leads. */
+  location?: string;
+}
+
+/** The page that Jenkins shows in place of an exception: long, and without its reason. */
+export const oops: Answer = {
+  status: 500,
+  type: "text/html",
+  body: `<!DOCTYPE html><html><head><title>Jenkins - Jenkins</title></head><body><div id="main-panel"><h1>Oops!</h1><p>A problem occurred while processing the request.</p><p>Logging ID=00000000-0000-0000-0000-000000000000</p></div>${"<!-- -->".repeat(1200)}</body></html>`,
+};
+
+const plain = (status: number, body = ""): Answer => ({ status, body, type: "text/plain" });
+
+/** What the plugin answers to a reload with a token. */
+export async function reloadByToken(method: string | undefined, given: string, o: FrontOptions): Promise<Answer> {
+  if (method !== "POST") return plain(405, "POST is expected");
+  const wanted = Buffer.from(o.reloadToken ?? "");
+  if (wanted.length === 0) return plain(404);
+  const token = Buffer.from(given);
+  if (token.length !== wanted.length || !timingSafeEqual(token, wanted)) return plain(401);
+  return reload(o, plain(200), (message) => ({ status: 200, type: "application/json", body: JSON.stringify({ status: "error", message: `Failed to reload configuration: ${message}` }) }));
+}
+
+/** What it answers to the button of its page. */
+export const reloadByPage = (o: FrontOptions): Promise<Answer> => reload(o, { ...plain(302), location: "/configuration-as-code/" }, (message) => ({ status: 200, type: "text/html", body: `<html><body><h1>Configuration as Code error</h1><pre>${message.replace(/&/g, "&amp;").replace(/</g, "&lt;")}</pre></body></html>` }));
+
+async function reload(o: FrontOptions, good: Answer, refused: (message: string) => Answer): Promise<Answer> {
+  if (!o.isReady()) return plain(503, "Please wait while Jenkins is getting ready to work");
+  try {
+    await o.reload();
+    return good;
+  } catch (e) {
+    if (!(e instanceof BrokenDocument)) throw e;
+    o.log(`SEVERE: Failed to reload Jenkins Configuration as Code via token\n${e.problems.join("\n")}`);
+    return e.unreadable ? oops : refused(e.problems.map((problem) => problem.replace(/^[\w.]+Exception: /, "")).join("; "));
+  }
 }
 
 export function serve(o: FrontOptions): http.Server {
   const server = http.createServer((req, res) => {
     const url = new URL(req.url ?? "/", "http://localhost");
-    if (url.pathname.replace(/\/+$/, "") === RELOAD_PATH) void reload(o, req, url, res);
-    else if (!o.isReady()) answer(res, 503, "Please wait while Jenkins is getting ready to work");
-    else if (url.pathname.startsWith("/sandbox-adapter")) answer(res, 404, "Not found");
+    const place = url.pathname.replace(/\/+$/, "");
+    const give = (answered: Promise<Answer>) => void answered.catch((e: Error) => (o.log(`SEVERE: ${e.stack}`), oops)).then((each) => answer(res, each));
+    if (place === RELOAD_PATH) give(reloadByToken(req.method, url.searchParams.get("casc-reload-token") ?? "", o));
+    else if (!o.isReady()) answer(res, plain(503, "Please wait while Jenkins is getting ready to work"));
+    else if (url.pathname.startsWith("/sandbox-adapter")) answer(res, plain(404, "Not found"));
+    else if (place === RELOAD_PAGE && req.method === "POST") void asAdministrator(req).then((may) => (may ? give(reloadByPage(o)) : answer(res, plain(403))));
+    else if (place === PLUGINS_API) void asAdministrator(req).then((may) => answer(res, may ? { status: 200, type: "application/json", body: JSON.stringify({ plugins: o.plugins }) } : plain(403)));
     else pass(req, res);
   });
   // Uploads and console streams may take as long as they like.
@@ -28,27 +82,25 @@ export function serve(o: FrontOptions): http.Server {
   return server;
 }
 
-async function reload(o: FrontOptions, req: http.IncomingMessage, url: URL, res: http.ServerResponse): Promise<void> {
-  const given = Buffer.from(url.searchParams.get("casc-reload-token") ?? "");
-  const wanted = Buffer.from(o.reloadToken ?? "");
-  if (req.method !== "POST") return answer(res, 405, "POST is expected");
-  if (wanted.length === 0) return answer(res, 404, "CASC_RELOAD_TOKEN is not set");
-  if (given.length !== wanted.length || !timingSafeEqual(given, wanted)) return answer(res, 401, "the token is not the one of CASC_RELOAD_TOKEN");
-  if (!o.isReady()) return answer(res, 503, "Please wait while Jenkins is getting ready to work");
-  try {
-    await o.reload();
-    answer(res, 200, "reloaded");
-  } catch (e) {
-    const problems = e instanceof BrokenDocument ? e.problems : [(e as Error).message];
-    o.log(`configuration: the new document is refused, the old one stays in force:\n  ${problems.join("\n  ")}`);
-    // The plugin's own answer, since version 2099 with status 200.
-    answer(res, 200, JSON.stringify({ status: "error", message: `Failed to reload configuration: ${problems.join("; ")}` }), "application/json");
-  }
+/** In place of all pages where Jenkins could not start: every one is 500 for good, and the process stays. */
+export function serveFailure(): http.Server {
+  return http.createServer((_, res) => answer(res, oops)).listen(8080);
 }
 
-function answer(res: http.ServerResponse, status: number, text: string, type = "text/plain"): void {
-  res.writeHead(status, { "content-type": `${type}; charset=utf-8` });
-  res.end(`${text}\n`);
+/** Whether Hudson lets who asks manage it. */
+function asAdministrator(req: http.IncomingMessage): Promise<boolean> {
+  return new Promise((resolve) => {
+    const { authorization, cookie } = req.headers;
+    http.get({ host: "127.0.0.1", port: HUDSON_PORT, path: "/manage", headers: { ...(authorization && { authorization }), ...(cookie && { cookie }) }, agent: false }, (answered) => {
+      answered.resume();
+      resolve(answered.statusCode === 200);
+    }).on("error", () => resolve(false));
+  });
+}
+
+function answer(res: http.ServerResponse, { status, body, type, location }: Answer): void {
+  res.writeHead(status, { "content-type": `${type}; charset=utf-8`, "content-length": Buffer.byteLength(body), ...(location && { location }) });
+  res.end(body);
 }
 
 function pass(req: http.IncomingMessage, res: http.ServerResponse): void {
@@ -69,7 +121,7 @@ function pass(req: http.IncomingMessage, res: http.ServerResponse): void {
       res.writeHead(answered.statusCode ?? 502, answered.statusMessage, out);
       answered.pipe(res);
     });
-    upstream.on("error", () => (res.headersSent ? res.destroy() : answer(res, 502, "Hudson does not answer")));
+    upstream.on("error", () => (res.headersSent ? res.destroy() : answer(res, plain(502, "Hudson does not answer"))));
     res.on("close", () => upstream.destroy());
     if (body) upstream.end(body);
     else req.pipe(upstream);

@@ -7,14 +7,17 @@ import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { BrokenDocument, findDocuments, readSettings, variables, type Settings } from "./casc";
+import { afterReload, BrokenDocument, findDocuments, readSettings, variables, type Settings } from "./casc";
 import { CloudWatcher, templateLabels } from "./cloud";
-import { serve } from "./front";
+import { serve, serveFailure } from "./front";
 import { Hudson, HUDSON_PORT } from "./hudson";
+import { loaded, pluginsThatFail, recorded } from "./plugins";
 import { words } from "./pod";
 
 const HOME = process.env.JENKINS_HOME ?? "/var/jenkins_home";
 const WAR = "/usr/share/jenkins/hudson";
+/** The image's plugins. */
+const plugins = recorded(path.join(process.env.REF ?? "/usr/share/jenkins/ref", "plugins"));
 /** Java 17 hides what this old code reaches for by reflection. */
 const OPENS = [
   ...["lang", "util", "lang.reflect", "text", "util.concurrent", "util.concurrent.atomic", "io", "net", "security", "lang.ref", "util.regex", "util.zip", "util.jar"].map((p) => `java.base/java.${p}`),
@@ -29,7 +32,7 @@ function loadSettings(): Settings | undefined {
   const setting = process.env.CASC_JENKINS_CONFIG;
   if (!setting) return undefined;
   const documents = findDocuments(setting).map((name) => ({ name, text: fs.readFileSync(name, "utf8") }));
-  const settings = readSettings(documents, variables(process.env), (line) => log(`configuration: ${line}`));
+  const settings = readSettings(documents, variables(process.env), (line) => log(`WARNING: ${line}`), new Set(loaded(plugins).map(({ shortName }) => shortName)));
   if (settings.ignored.length > 0) log(`configuration: accepted, but without effect on Hudson: ${settings.ignored.join(", ")}`);
   return settings;
 }
@@ -51,14 +54,22 @@ function copyReference(): void {
   if (fs.existsSync(reference)) fs.cpSync(reference, HOME, { recursive: true, force: false });
 }
 
+/** As the real one: the log has the exception, every page is 500, and the process stays until it is told to go. */
+function failForGood({ problems }: BrokenDocument): void {
+  log(`SEVERE: Failed ConfigurationAsCode.init\n${problems.join("\n")}\nSEVERE: Failed to initialize Jenkins\nio.jenkins.plugins.casc.ConfigurationAsCodeBootFailure: ${problems[0]}`);
+  const server = serveFailure();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => (server.close(), process.exit(143)));
+}
+
 async function main(): Promise<void> {
   let settings: Settings | undefined;
   try {
     fs.accessSync(HOME, fs.constants.W_OK);
+    pluginsThatFail(plugins).forEach((words) => log(`SEVERE: ${words}`));
     settings = loadSettings();
   } catch (e) {
-    if (!(e instanceof BrokenDocument)) log(`cannot write to ${HOME} as user ${os.userInfo().uid}: is the volume owned by, or its fsGroup, 1000? (${(e as Error).message})`);
-    else log(`start refused, the configuration is broken:\n  ${e.problems.join("\n  ")}`);
+    if (e instanceof BrokenDocument) return failForGood(e);
+    log(`cannot write to ${HOME} as user ${os.userInfo().uid}: is the volume owned by, or its fsGroup, 1000? (${(e as Error).message})`);
     process.exit(1);
   }
   copyReference();
@@ -96,12 +107,13 @@ async function main(): Promise<void> {
   const reload = async (): Promise<void> => {
     const next = loadSettings();
     if (next && next.slaveAgentPort !== undefined && next.slaveAgentPort !== port) log(`configuration: slaveAgentPort ${next.slaveAgentPort} takes effect at the next start`);
-    await configure(next);
-    settings = next;
-    watcher.use(next?.clouds ?? []);
+    const then = next && afterReload(settings, next);
+    await configure(then);
+    settings = then;
+    watcher.use(then?.clouds ?? []);
     log("configuration: reloaded");
   };
-  const server = serve({ isReady: () => ready, reload, reloadToken: process.env.CASC_RELOAD_TOKEN, log });
+  const server = serve({ isReady: () => ready, reload, reloadToken: process.env.CASC_RELOAD_TOKEN, plugins: loaded(plugins), log });
 
   let stopping = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -145,7 +157,7 @@ function hudsonSettings(settings: Settings) {
   const { clouds, ignored, slaveAgentPort, ...rest } = settings;
   void ignored;
   void slaveAgentPort;
-  return { ...rest, templates: templateLabels(clouds) };
+  return { numExecutors: 2, systemMessage: "", ...rest, templates: templateLabels(clouds) };
 }
 
 void main();

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { parse } from "yaml";
+import { podYamlProblems } from "../../../../components/jenkins-master/casc-schema";
 import type { Keys, Value } from "./casc";
 
 /** The parts of a pod that this program writes or merges; anything else is passed through. */
@@ -26,14 +27,26 @@ export const RETENTION_ANNOTATION = "kubernetes.jenkins.io/pod-retention";
 /** When the controller last vouched for a pod, in milliseconds since the epoch. */
 export const REFRESHED_ANNOTATION = "kubernetes.jenkins.io/last-refresh";
 
-/** Template with what it inherits; containers, volumes and lists are joined, texts and numbers replaced. */
-export function inherit(template: Keys, all: Keys[], seen: string[] = []): Keys {
-  const parentName = template.inheritFrom as string | undefined;
-  if (!parentName || seen.includes(parentName)) return template;
-  const found = all.find((t) => t.name === parentName);
-  if (!found) return template;
-  const parent = inherit(found, all, [...seen, parentName]);
-  const out: Keys = { ...parent, ...Object.fromEntries(Object.entries(template).filter(([, v]) => v !== "" && v !== null)) };
+/**
+ * Template with what it inherits, from the cloud's defaults first and then from the templates it names: containers, volumes and lists
+ * are joined, texts and numbers replaced.
+ */
+export function inherit(template: Keys, all: Keys[], defaults = "", seen: string[] = []): Keys {
+  const parents = [defaults, ...String(template.inheritFrom ?? "").split(/\s+/)].filter((name) => name !== "" && name !== template.name && !seen.includes(name)).map((name) => all.find((t) => t.name === name)).filter((t) => t !== undefined);
+  if (parents.length === 0) return template;
+  const parent = parents.map((each) => inherit(each, all, "", [...seen, String(template.name)])).reduce((below, above) => over(below, above));
+  return over(parent, template);
+}
+
+/** One template over another, as the plugin combines them. */
+function over(parent: Keys, template: Keys): Keys {
+  const { id, label, podRetention, yamlMergeStrategy, yaml, ...inherited } = parent;
+  void [id, label, podRetention, yaml];
+  const out: Keys = {
+    ...inherited,
+    ...(parent.inheritYamlMergeStrategy && yamlMergeStrategy !== undefined ? { yamlMergeStrategy } : {}),
+    ...Object.fromEntries(Object.entries(template).filter(([, v]) => v !== "" && v !== null)),
+  };
   for (const key of ["volumes", "envVars", "annotations", "imagePullSecrets"]) {
     out[key] = [...((parent[key] ?? []) as Value[]), ...((template[key] ?? []) as Value[])];
   }
@@ -45,6 +58,20 @@ export function inherit(template: Keys, all: Keys[], seen: string[] = []): Keys 
 
 function yamlsOf(template: Keys): string[] {
   return [...((template.yamls ?? []) as string[]), ...(template.yaml ? [template.yaml as string] : [])];
+}
+
+/** The YAML that counts: the last one, or all of them where the template says so. */
+function mergedYamls(template: Keys): string[] {
+  const strategy = template.yamlMergeStrategy ?? "override";
+  const name = typeof strategy === "string" ? strategy : Object.keys(strategy as Keys)[0];
+  return name === "merge" ? yamlsOf(template) : yamlsOf(template).slice(-1);
+}
+
+/** One pod's YAML, read as the plugin reads it. */
+function readPod(text: string): Pod {
+  const [problem] = podYamlProblems(text);
+  if (problem) throw new Error(`its YAML ${problem}`);
+  return (parse(text) ?? {}) as Pod;
 }
 
 /** A name for a new agent, as the plugin makes it: the template's name and five random letters. */
@@ -60,6 +87,11 @@ export function labelValue(text: string): string {
   return text.replace(/[^A-Za-z0-9_.-]+/g, "_").slice(0, 63).replace(/^[^A-Za-z0-9]+|[^A-Za-z0-9]+$/g, "");
 }
 
+/** A controller's own label value: its address, with an x where a label may not begin or end. */
+export function controllerLabel(cloud: Keys): string {
+  return String(cloud.jenkinsUrl ?? "jenkins").replace(/[^A-Za-z0-9]/g, "_").slice(0, 63).replace(/^[^A-Za-z0-9]|[^A-Za-z0-9]$/g, "x");
+}
+
 /** Splits a command line into words; single and double quotes hold words together. */
 export function words(text: string): string[] {
   return [...text.matchAll(/(?:[^\s"']+|"[^"]*"|'[^']*')+/g)].map(([word]) => word.replace(/"([^"]*)"|'([^']*)'/g, "$1$2"));
@@ -67,7 +99,7 @@ export function words(text: string): string[] {
 
 /** The pod of one agent. */
 export function renderPod(cloud: Keys, template: Keys, agent: AgentIdentity): Pod {
-  const pod = yamlsOf(template).map((text) => (parse(text) ?? {}) as Pod).reduce(combine, {});
+  const pod = mergedYamls(template).map(readPod).reduce(combine, {});
   return finish(combine(pod, fromFields(cloud, template, agent)), cloud, template, agent);
 }
 
@@ -141,8 +173,23 @@ function volumeSource(kind: string, s: Keys): Pod {
     case "nfsVolume":
       return { nfs: { server: s.serverAddress, path: s.serverPath, readOnly: s.readOnly ?? false } };
     default:
-      throw new Error(`volume kind ${kind} is not known`);
+      return claim(s);
   }
+}
+
+/** A claim that lives as long as the pod; of the plugin's two kinds, dynamicPVC makes the same by itself. */
+function claim(s: Keys): Pod {
+  return {
+    ephemeral: {
+      volumeClaimTemplate: {
+        spec: {
+          accessModes: [s.accessModes || "ReadWriteOnce"],
+          resources: { requests: { storage: s.requestsSize || "10Gi" } },
+          ...(s.storageClassName ? { storageClassName: s.storageClassName } : {}),
+        },
+      },
+    },
+  };
 }
 
 function workspaceSource(volume: Keys | undefined): Pod {
@@ -152,27 +199,19 @@ function workspaceSource(volume: Keys | undefined): Pod {
       return { hostPath: { path: s.hostPath } };
     case "persistentVolumeClaimWorkspaceVolume":
       return { persistentVolumeClaim: { claimName: s.claimName, readOnly: s.readOnly ?? false } };
+    case "nfsWorkspaceVolume":
+      return { nfs: { server: s.serverAddress, path: s.serverPath, readOnly: s.readOnly ?? false } };
     case "dynamicPVC":
     case "genericEphemeralVolume":
-      return {
-        ephemeral: {
-          volumeClaimTemplate: {
-            spec: {
-              accessModes: [s.accessModes || "ReadWriteOnce"],
-              resources: { requests: { storage: s.requestsSize || "10Gi" } },
-              ...(s.storageClassName ? { storageClassName: s.storageClassName } : {}),
-            },
-          },
-        },
-      };
+      return claim(s);
     default:
-      return { emptyDir: s.memory ? { medium: "Memory" } : {} };
+      return { emptyDir: { medium: s.memory ? "Memory" : "", ...(s.sizeLimit ? { sizeLimit: s.sizeLimit } : {}) } };
   }
 }
 
 function environment(vars: Keys[]): Pod[] {
   return vars.map((entry) => {
-    const plain = entry.envVar as Keys | undefined;
+    const plain = (entry.envVar ?? entry.containerEnvVar ?? entry.podEnvVar) as Keys | undefined;
     const secret = entry.secretEnvVar as Keys | undefined;
     return plain
       ? { name: plain.key, value: plain.value ?? "" }
@@ -216,6 +255,7 @@ function finish(pod: Pod, cloud: Keys, template: Keys, agent: AgentIdentity): Po
     const workingDir = (c.workingDir as string) || WORKING_DIR;
     if (!mounts.some((m) => m.mountPath === workingDir)) mounts.push({ name: "workspace-volume", mountPath: workingDir, readOnly: false });
     c.volumeMounts = mounts;
+    c.workingDir = workingDir;
     if (c.name !== agentContainer) continue;
     const given = {
       JENKINS_SECRET: agent.secret,
@@ -224,6 +264,7 @@ function finish(pod: Pod, cloud: Keys, template: Keys, agent: AgentIdentity): Po
       JENKINS_NAME: agent.name,
       JENKINS_AGENT_WORKDIR: workingDir,
       JENKINS_URL: cloud.jenkinsUrl,
+      REMOTING_OPTS: "-noReconnectAfter 1d",
     };
     c.env = byName((c.env ?? []) as Pod[], Object.entries(given).map(([name, value]) => ({ name, value })), (_, ours) => ours);
     if (cloud.restrictedPssSecurityContext) {
