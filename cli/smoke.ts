@@ -253,7 +253,7 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
 
     if ("pipeline" in work) {
       await step("Jenkins has pipelines", async () => {
-        const { plugins = [] } = (await poll(jenkins.json<{ plugins?: { shortName: string; active: boolean }[] }>("/pluginManager/api/json?depth=1"))) ?? {};
+        const { plugins = [] } = (await poll(jenkins.json<{ plugins?: { shortName: string; active: boolean }[] }>("/pluginManager/api/json?tree=plugins[shortName,active]"))) ?? {};
         const trouble = pluginTrouble(plugins);
         if (trouble) throw new Error(trouble);
       });

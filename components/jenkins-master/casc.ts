@@ -42,7 +42,7 @@ export const defaultsTemplate = "pod-defaults";
 
 /**
  * YAML that Jenkins' readers take as it is meant: snakeyaml, which knows YAML 1.1 (`yes` is a truth value, 12:30:45 a number), and for
- * pods Jackson's, which besides has no aliases (it takes one for a text), no merge keys, no tags, and reads one document of a file.
+ * pods Jackson's, which besides takes an alias for the text of its name, knows no merge keys, and reads the first document of several.
  */
 const yamlText = (value: object): string => stringify(value, { lineWidth: 0, aliasDuplicateObjects: false, compat: "yaml-1.1" });
 

@@ -168,7 +168,7 @@ interface Cloud {
 }
 
 /** The platform's own cloud, as it stands in the ConfigMap. */
-async function ownCloud(): Promise<Cloud> {
+export async function ownCloud(): Promise<Cloud> {
   const { data } = await kubectlJson<{ data: Record<string, string> }>(["-n", "jenkins", "get", "configmap", "jenkins-casc"]);
   return (parse(data["jenkins.yaml"]) as { jenkins: { clouds: { kubernetes: Cloud }[] } }).jenkins.clouds[0].kubernetes;
 }
