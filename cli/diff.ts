@@ -1,10 +1,11 @@
-import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { stringify } from "yaml";
 import { commitOf } from "../tools/releases";
-import { atCommit, renderStack, root, run, type Rendered } from "./render";
+import { kindOf, objectPath, renderStack, resourceText, type Rendered } from "./offline";
+import { atCommit, root, run } from "./repository";
+import { stackNames } from "./stack";
+import { readWords, runCommand, UsageError } from "./terminal";
 
 const HELP = `npm run diff -- STACK [BASE [HEAD]]    what a change does to a stack's objects, without a cluster
 
@@ -16,35 +17,12 @@ npm run diff -- --guard FILE             stop where FILE, made by \`pulumi previ
 
 Nothing is changed and no cluster, registry or secret is asked. What only a cluster knows (objects changed by hand, the
 state of nodes, whether an image is built already) is not in it: \`pulumi preview\` tells.
+
+Exit code 0: compared, or nothing with data goes. 1: it could not be compared, or data would go. 2: bad arguments.
 `;
 
 /** Kinds whose deletion takes people's data along. */
 const dataKinds = ["PersistentVolumeClaim", "PersistentVolume", "Namespace"];
-const kindOf = (type: string): string => type.split(":")[2] ?? type;
-
-/** Where an object lives in the cluster: what stays the same object when its Pulumi name changes. */
-export function objectPath({ type, name, props }: Rendered): string {
-  if (!type.startsWith("kubernetes:")) return `pulumi/${name}`;
-  const { namespace, name: objectName } = props.metadata ?? {};
-  return `${namespace ?? "cluster"}/${kindOf(type)}/${objectName ?? `${name}-`}`;
-}
-
-/** Keys in order, so that only real changes differ. */
-function sorted(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(sorted);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, inner]) => [key, sorted(inner)]));
-}
-
-/** One resource as text for people to compare. */
-export function resourceText({ type, props, protect }: Rendered): string {
-  const shown = type.startsWith("command:") && typeof props.stdin === "string"
-    // The script stands in the repository; its text would be here once for each node.
-    ? { ...props, stdin: `[script of ${props.stdin.split("\n").length} lines, sha256 ${createHash("sha256").update(props.stdin).digest("hex").slice(0, 12)}]` }
-    : props;
-  return `${protect ? "# protected: Pulumi refuses to delete it\n" : ""}${stringify(sorted(type.startsWith("kubernetes:") ? shown : { type, ...shown }), { lineWidth: 0 })}`;
-}
-
 /** Sentences on objects that hold data and would be deleted, replaced or left unprotected. */
 export function dataRisks(before: Rendered[], after: Rendered[]): string[] {
   const now = new Map(after.map((resource) => [objectPath(resource), resource]));
@@ -138,21 +116,17 @@ function parsedPreview(file: string): object {
 }
 
 async function main(args: string[]): Promise<void> {
-  if (args[0] === "--guard" && args[1]) {
-    const preview = parsedPreview(args[1]);
+  const { values: { guard }, positionals } = readWords(args, { guard: { type: "string" } }, 3);
+  if (guard !== undefined) {
+    const preview = parsedPreview(guard);
     const problem = previewProblem(preview);
-    if (problem !== undefined) throw new Error(`${args[1]}: ${problem}`);
+    if (problem !== undefined) throw new Error(`${guard}: ${problem}`);
     const steps = dataSteps(preview);
     if (steps.length === 0) return void process.stdout.write("no object with data in it is deleted or replaced\n");
     throw new Error(`this update would lose data:\n${steps.map((step) => `  ${step}`).join("\n")}\nMove the data first (docs/operations.md), or run pulumi up by hand.`);
   }
-  const [stack, base = "main", head, ...further] = args;
-  if (further.length > 0) throw new Error(`two versions are compared; what is "${further.join(" ")}"?`);
-  if (stack === undefined || stack.startsWith("-")) {
-    process.stderr.write(HELP);
-    process.exitCode = stack === "--help" ? 0 : 2;
-    return;
-  }
+  const [stack, base = "main", head] = positionals;
+  if (stack === undefined) throw new UsageError(`which stack? One of ${stackNames().join(", ")}; --help says more`);
   const at = async (ref: string): Promise<Rendered[]> =>
     atCommit(commitOf(ref), async (folder) => {
       // A stack that is new has nothing before it.
@@ -164,9 +138,4 @@ async function main(args: string[]): Promise<void> {
   process.stdout.write(text === "" ? `stack ${stack}: no object differs between ${base} and ${head ?? "the files as they are"}\n` : `stack ${stack}: ${text}`);
 }
 
-if (require.main === module) {
-  main(process.argv.slice(2)).catch((error: Error) => {
-    process.stderr.write(`diff: ${error.message}\n`);
-    process.exitCode = 1;
-  });
-}
+if (require.main === module) void runCommand("diff", HELP, main);

@@ -4,18 +4,18 @@ import * as fs from "node:fs";
 import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
-import { parseArgs } from "node:util";
 import type { ControlPlaneAccess } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../checks/neighbours";
 import { registryProblem } from "../checks/preflight";
-import { run } from "./render";
-import { columns, readStack, refuseFurther, type Stack } from "./stack";
+import { run } from "./repository";
+import { readStack, type Stack } from "./stack";
+import { columns, readWords, runCommand } from "./terminal";
 
 const HELP = `npm run doctor -- [STACK]    looks at the cluster, its nodes and this machine before the first \`up\`; changes nothing
 
-Exit code 0: nothing has to be mended. 1: something has, or bad arguments.
+Exit code 0: nothing has to be mended. 1: something has. 2: bad arguments.
 `;
 
 export type State = "ok" | "warn" | "fail";
@@ -305,17 +305,10 @@ export function report(lines: Line[]): string {
 }
 
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { help: { type: "boolean" } } });
-  if (values.help) return void process.stdout.write(HELP);
-  refuseFurther(positionals);
+  const { positionals } = readWords(args, {}, 1);
   const lines = await examine(await readStack(positionals[0]));
   process.stdout.write(report(lines));
   process.exitCode = lines.some(({ state }) => state === "fail") ? 1 : 0;
 }
 
-if (require.main === module) {
-  main(process.argv.slice(2)).catch((error: Error) => {
-    process.stderr.write(`doctor: ${error.message}\n`);
-    process.exitCode = 1;
-  });
-}
+if (require.main === module) void runCommand("doctor", HELP, main);

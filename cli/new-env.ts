@@ -4,11 +4,11 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as readline from "node:readline";
-import { parseArgs } from "node:util";
 import { parse, stringify } from "yaml";
 import { explain, parseConfig, type Problem } from "../config";
 import { schemaComment } from "../tools/docs";
-import { root } from "./render";
+import { root } from "./repository";
+import { readWords, runCommand, UsageError } from "./terminal";
 
 const HELP = `npm run new-env -- NAME [options]    writes Pulumi.NAME.yaml for a new environment
 
@@ -146,25 +146,20 @@ function prompter() {
 }
 
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = readWords(
     args,
-    allowPositionals: true,
-    options: {
+    {
       domain: { type: "string" }, context: { type: "string" }, kubeconfig: { type: "string" }, registry: { type: "string" },
       "insecure-registry": { type: "boolean" }, "storage-size": { type: "string" }, "tls-issuer": { type: "string" }, "tls-secret": { type: "string" },
       node: { type: "string", multiple: true }, "host-key": { type: "string", multiple: true }, user: { type: "string" }, key: { type: "string" },
-      local: { type: "boolean" }, beside: { type: "boolean" }, yes: { type: "boolean" }, help: { type: "boolean" },
+      local: { type: "boolean" }, beside: { type: "boolean" }, yes: { type: "boolean" },
     },
-  });
+    1,
+  );
   const [name] = positionals;
-  if (values.help || name === undefined) {
-    process.stderr.write(HELP);
-    process.exitCode = values.help ? 0 : 2;
-    return;
-  }
-  if (positionals.length > 1) throw new Error(`one environment at a time; what is "${positionals.slice(1).join(" ")}"? npm run new-env -- --help lists the options`);
+  if (name === undefined) throw new UsageError("which name is the environment to have? --help says more");
   const badName = nameProblem(name);
-  if (badName) throw new Error(badName);
+  if (badName) throw new UsageError(badName);
   // npm runs scripts in the project's folder.
   const file = path.resolve(`Pulumi.${name}.yaml`);
   if (fs.existsSync(file)) throw new Error(`Pulumi.${name}.yaml exists; edit it, or choose another name`);
@@ -246,9 +241,4 @@ async function main(args: string[]): Promise<void> {
   }
 }
 
-if (require.main === module) {
-  main(process.argv.slice(2)).catch((error: Error) => {
-    process.stderr.write(`new-env: ${error.message}\n`);
-    process.exitCode = 1;
-  });
-}
+if (require.main === module) void runCommand("new-env", HELP, main);

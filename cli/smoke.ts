@@ -2,11 +2,11 @@ import * as fs from "node:fs";
 import * as http from "node:http";
 import * as https from "node:https";
 import * as path from "node:path";
-import { parseArgs } from "node:util";
 import { publicPort, type PlatformConfig } from "../config";
 import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
-import { root } from "./render";
-import { readStack, refuseFurther, type Stack } from "./stack";
+import { root } from "./repository";
+import { readStack, type Stack } from "./stack";
+import { readWords, runCommand, UsageError } from "./terminal";
 
 const HELP = `npm run smoke -- [STACK] [--label LABEL] [--timeout SECONDS]    builds one real job end to end on a running platform
 npm run smoke -- [STACK] --pipeline [FILE] [--parameter NAME=VALUE]... [--timeout SECONDS]    the same with a pipeline
@@ -293,10 +293,10 @@ const usualPipeline = "docs/pipelines/own-pod.Jenkinsfile";
 /** What --pipeline and its parameters ask for. @throws for a file that is not there and a parameter without a name */
 export function pipelineWork(file: string, given: string[]): Work {
   const place = [path.resolve(file), path.resolve(root, file)].find((each) => fs.existsSync(each));
-  if (place === undefined) throw new Error(`--pipeline is ${file}, which does not exist; expected a Jenkinsfile, such as ${usualPipeline}`);
+  if (place === undefined) throw new UsageError(`--pipeline is ${file}, which does not exist; expected a Jenkinsfile, such as ${usualPipeline}`);
   const parameters = given.map((text) => {
     const [, name, value] = /^([A-Za-z_]\w*)=(.*)$/s.exec(text) ?? [];
-    if (name === undefined) throw new Error(`--parameter is ${text}; expected NAME=VALUE`);
+    if (name === undefined) throw new UsageError(`--parameter is ${text}; expected NAME=VALUE`);
     return [name, value];
   });
   return { pipeline: file, script: fs.readFileSync(place, "utf8"), parameters: Object.fromEntries(parameters) as Record<string, string> };
@@ -310,14 +310,11 @@ export function withUsualPipeline(args: string[]): string[] {
 
 async function main(args: string[]): Promise<void> {
   const text = { type: "string" } as const;
-  const options = { label: text, timeout: { ...text, default: "300" }, pipeline: text, parameter: { ...text, multiple: true }, help: { type: "boolean" } } as const;
-  const { values, positionals } = parseArgs({ args: withUsualPipeline(args), allowPositionals: true, options });
-  if (values.help) return void process.stdout.write(HELP);
-  refuseFurther(positionals);
+  const { values, positionals } = readWords(withUsualPipeline(args), { label: text, timeout: { ...text, default: "300" }, pipeline: text, parameter: { ...text, multiple: true } }, 1);
   const timeout = Number(values.timeout);
-  if (!Number.isInteger(timeout) || timeout < 1) throw new Error(`--timeout is ${values.timeout}; expected whole seconds, such as 300`);
-  if (values.pipeline !== undefined && values.label !== undefined) throw new Error("--label does not go with --pipeline: a pipeline names its agents itself");
-  if (values.pipeline === undefined && values.parameter !== undefined) throw new Error("--parameter goes with --pipeline only");
+  if (!Number.isInteger(timeout) || timeout < 1) throw new UsageError(`--timeout is ${values.timeout}; expected whole seconds, such as 300`);
+  if (values.pipeline !== undefined && values.label !== undefined) throw new UsageError("--label does not go with --pipeline: a pipeline names its agents itself");
+  if (values.pipeline === undefined && values.parameter !== undefined) throw new UsageError("--parameter goes with --pipeline only");
   const pipeline = values.pipeline === undefined ? undefined : pipelineWork(values.pipeline, values.parameter ?? []);
   const stack = await readStack(positionals[0]);
   const label = values.label ?? stack.config.agents[0]?.label.split(/\s+/)[0];
@@ -325,18 +322,8 @@ async function main(args: string[]): Promise<void> {
   // The job goes on Ctrl-C, too.
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort(new Error(`stopped by ${signal}`)));
-  await smoke(stack, pipeline ?? { label }, timeout, stop.signal).then(
-    () => void process.stdout.write(`${stack.name} builds\n`),
-    (error: Error) => {
-      process.stderr.write(`smoke: ${error.message}\n`);
-      process.exitCode = 1;
-    },
-  );
+  await smoke(stack, pipeline ?? { label }, timeout, stop.signal);
+  process.stdout.write(`${stack.name} builds\n`);
 }
 
-if (require.main === module) {
-  main(process.argv.slice(2)).catch((error: Error) => {
-    process.stderr.write(`smoke: ${error.message}\n`);
-    process.exitCode = 2;
-  });
-}
+if (require.main === module) void runCommand("smoke", HELP, main);

@@ -3,7 +3,8 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { parse } from "yaml";
 import { parseConfig, type PlatformConfig, type Problem } from "../config";
-import { root, run } from "./render";
+import { root, run } from "./repository";
+import { UsageError } from "./terminal";
 
 /** A stack's config and the means to look at its cluster, for commands that run beside Pulumi. */
 export interface Stack {
@@ -29,9 +30,9 @@ export const stackNames = (): string[] => fs.readdirSync(root).flatMap((name) =>
 export async function readStack(named: string | undefined): Promise<Stack> {
   const choice = `Name one of ${stackNames().join(", ")}.`;
   const name = named ?? (await run("pulumi", ["stack", "--show-name", "--non-interactive"]).then((text) => text.trim(), () => ""));
-  if (name === "") throw new Error(`which stack? None is selected. ${choice}`);
+  if (name === "") throw new UsageError(`which stack? None is selected. ${choice}`);
   const file = path.join(root, `Pulumi.${name}.yaml`);
-  if (!fs.existsSync(file)) throw new Error(`there is no Pulumi.${name}.yaml. ${choice} \`npm run new-env ${name}\` makes one.`);
+  if (!fs.existsSync(file)) throw new UsageError(`there is no Pulumi.${name}.yaml. ${choice} \`npm run new-env ${name}\` makes one.`);
   const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
   const text = fs.readFileSync(file, "utf8");
   let given: Record<string, unknown> = parse(text)?.config ?? {};
@@ -63,15 +64,4 @@ export async function readStack(named: string | undefined): Promise<Stack> {
     keys: { node: keyOf(controlPlane), proxy: keyOf(controlPlane.proxy ?? {}) },
     kubectl: (...args) => run("kubectl", [...kubectlArgs, ...args]),
   };
-}
-
-/** @throws where a command line names more than one stack: the others would be passed over in silence */
-export function refuseFurther(positionals: string[]): void {
-  if (positionals.length > 1) throw new Error(`one stack at a time; what is "${positionals.slice(1).join(" ")}"?`);
-}
-
-/** Lines of cells as columns of equal width, two blanks between them. */
-export function columns(rows: string[][]): string {
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i].length))) ?? [];
-  return rows.map((row) => row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i]))).join("  ").trimEnd()).join("\n");
 }

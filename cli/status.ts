@@ -1,11 +1,11 @@
 import * as fs from "node:fs";
-import { parseArgs } from "node:util";
 import { jenkinsUrl } from "../components/jenkins-master";
 import { publicPort } from "../config";
 import { reloadState } from "../components/jenkins-master/reload";
 import { servedRange, type CommandPod } from "../checks/neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
-import { columns, readStack, refuseFurther, type Stack } from "./stack";
+import { readStack, type Stack } from "./stack";
+import { columns, readWords, runCommand } from "./terminal";
 
 const HELP = `npm run status -- [STACK] [--html FILE]    how the platform is, in the terminal and as one HTML file
 
@@ -257,9 +257,7 @@ export async function collect(stack: Stack): Promise<Facts> {
 }
 
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { html: { type: "string" }, help: { type: "boolean" } } });
-  if (values.help) return void process.stdout.write(HELP);
-  refuseFurther(positionals);
+  const { values, positionals } = readWords(args, { html: { type: "string" } }, 1);
   const stack = await readStack(positionals[0]);
   const facts = await collect(stack);
   process.stdout.write(terminalPage(facts));
@@ -270,9 +268,4 @@ async function main(args: string[]): Promise<void> {
   process.exitCode = allWell(facts) ? 0 : 1;
 }
 
-if (require.main === module) {
-  main(process.argv.slice(2)).catch((error: Error) => {
-    process.stderr.write(`status: ${error.message}\n`);
-    process.exitCode = 2;
-  });
-}
+if (require.main === module) void runCommand("status", HELP, main);

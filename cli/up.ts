@@ -1,8 +1,8 @@
 import { createInterface } from "node:readline/promises";
-import { parseArgs } from "node:util";
 import { LocalWorkspace, Stack, type EngineEvent, type UpdateSummary } from "@pulumi/pulumi/automation";
-import { root } from "./render";
+import { root } from "./repository";
 import { stackNames } from "./stack";
+import { readWords, runCommand, UsageError } from "./terminal";
 
 const HELP = `npm run up -- STACK [--yes] [--refresh]    preview, a question, and the update with its phases and the time left
 
@@ -99,7 +99,7 @@ export function cutOff(deployment: { pending_operations?: { type: string; resour
 }
 
 async function agreed(): Promise<boolean> {
-  if (!process.stdin.isTTY) throw new Error("nobody can be asked here; --yes updates without a question");
+  if (!process.stdin.isTTY) throw new UsageError("nobody can be asked here; --yes updates without a question");
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   const answer = await terminal.question("Perform this update? [y/N] ");
   terminal.close();
@@ -107,11 +107,10 @@ async function agreed(): Promise<boolean> {
 }
 
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { yes: { type: "boolean", default: false }, refresh: { type: "boolean", default: false }, help: { type: "boolean" } } });
-  if (values.help) return void process.stdout.write(HELP);
+  const { values, positionals } = readWords(args, { yes: { type: "boolean" }, refresh: { type: "boolean" } }, 1);
   const [name] = positionals;
-  if (name === undefined || positionals.length > 1) throw new Error(`name one stack: ${stackNames().join(", ")}`);
-  if (!stackNames().includes(name)) throw new Error(`there is no Pulumi.${name}.yaml; npm run new-env ${name} makes one`);
+  if (name === undefined) throw new UsageError(`name one stack: ${stackNames().join(", ")}`);
+  if (!stackNames().includes(name)) throw new UsageError(`there is no Pulumi.${name}.yaml; npm run new-env ${name} makes one`);
 
   const say = (text: string) => process.stderr.write(`${text}\n`);
   // Its own words have been shown already, and it ends with them.
@@ -127,7 +126,7 @@ async function main(args: string[]): Promise<void> {
     color: process.stdout.isTTY ? ("always" as const) : ("never" as const),
     onOutput: (text: string) => void process.stdout.write(text),
     onError: (text: string) => void process.stderr.write(text),
-    refresh: values.refresh || lost.length > 0,
+    refresh: values.refresh === true || lost.length > 0,
   };
   const progress = new Progress();
   const previewed = await stack.preview({ ...shown, diff: false, onEvent: (event) => progress.plan(event) }).catch(failed);
@@ -161,9 +160,4 @@ async function main(args: string[]): Promise<void> {
   }
 }
 
-if (require.main === module) {
-  main(process.argv.slice(2)).catch((error: Error) => {
-    process.stderr.write(`up: ${error.message}\n`);
-    process.exitCode = 2;
-  });
-}
+if (require.main === module) void runCommand("up", HELP, main);

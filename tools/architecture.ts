@@ -1,5 +1,5 @@
 import { parse } from "yaml";
-import type { Rendered } from "../cli/render";
+import type { Rendered } from "../cli/offline";
 
 /**
  * docs/architecture.svg, drawn from what a stack's program registers: above, the components in the order in which they are

@@ -4,7 +4,8 @@ import { parse, stringify } from "yaml";
 import * as z from "zod";
 import { about, keyOf, type About, type Key } from "../config/fields";
 import { areas, schema } from "../config/schema";
-import { renderStack, root } from "../cli/render";
+import { renderStack } from "../cli/offline";
+import { root } from "../cli/repository";
 import { architecture } from "./architecture";
 
 /**

@@ -1,6 +1,6 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { root } from "../cli/render";
+import { root } from "../cli/repository";
 
 /** One release as CHANGELOG.md names it, such as `## 0.1.0 (commit 0123...)`. The one being worked on has no commit yet. */
 export interface Release {

@@ -18,7 +18,7 @@ async function main(args: string[]): Promise<void> {
   const options = parseArguments(args, contexts);
   Object.assign(where, { context: options.context, namespace: options.namespace });
   if (options.stack !== undefined) {
-    const { config: { cluster, namespaces } } = await readStack(options.stack).catch((error: Error) => Promise.reject(new UsageError(error.message)));
+    const { config: { cluster, namespaces } } = await readStack(options.stack);
     Object.assign(where, cluster, { namespace: namespaces.jenkins });
   }
   switch (options.command) {

@@ -6,8 +6,7 @@ import { parse } from "yaml";
 import { installPackages } from "../../sandbox/cluster/packages";
 import { REPO, SSH_KEY, STATE } from "../../sandbox/paths";
 import { htmlPage, type Facts } from "../../cli/status";
-import { renderStack } from "../../cli/render";
-import { objectPath } from "../../cli/diff";
+import { objectPath, renderStack } from "../../cli/offline";
 import { ENV, ensurePlatform, jenkins, kubectl, NODE, pulumi, STACK, waitFor } from "./sandbox";
 
 jest.setTimeout(900_000);

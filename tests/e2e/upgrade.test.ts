@@ -1,5 +1,5 @@
 import { releases } from "../../tools/releases";
-import { atCommit } from "../../cli/render";
+import { atCommit } from "../../cli/repository";
 import { adminAuth, createJob, deleteJob, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, kubectl, kubectlJson, pulumi, request, STACK, startBuild, up } from "./sandbox";
 
 /**

@@ -1,5 +1,5 @@
 import { architecture, conversation, parts, wrapped } from "../../tools/architecture";
-import type { Rendered } from "../../cli/render";
+import type { Rendered } from "../../cli/offline";
 
 const of = (name: string, after: string[] = []) => ({ component: { name, instance: name.toLowerCase(), after }, protect: false });
 const metadata = (name: string, namespace?: string) => ({ name, ...(namespace && { namespace }) });

@@ -4,7 +4,7 @@ import * as path from "node:path";
 import Ajv from "ajv";
 import { parse } from "yaml";
 import { architectureFile, generated, keysFile, schemaComment, schemaFile, table, withTable } from "../../tools/docs";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 
 const read = (file: string) => fs.readFileSync(path.join(root, file), "utf8");
 const declared = parse(read("Pulumi.yaml")).config;

@@ -2,8 +2,9 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { stringify } from "yaml";
-import { compare, dataRisks, dataSteps, objectPath, previewProblem, resourceText } from "../../cli/diff";
-import { offlineConfig, renderStack, root, type Rendered } from "../../cli/render";
+import { compare, dataRisks, dataSteps, previewProblem } from "../../cli/diff";
+import { objectPath, offlineConfig, renderStack, resourceText, type Rendered } from "../../cli/offline";
+import { root } from "../../cli/repository";
 
 /** The program is loaded and run in a process of its own. */
 jest.setTimeout(300_000);

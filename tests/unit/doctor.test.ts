@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import * as path from "node:path";
 import { parseConfig } from "../../config";
 import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import { environment, stackConfig } from "./mocks";
 

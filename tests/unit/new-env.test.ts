@@ -6,7 +6,7 @@ import Ajv from "ajv";
 import { parse } from "yaml";
 import { configProblems, fingerprint, nameProblem, stackConfig, type Answers } from "../../cli/new-env";
 import { schemaComment, schemaFile } from "../../tools/docs";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 
 jest.setTimeout(120_000);
 

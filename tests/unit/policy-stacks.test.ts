@@ -3,7 +3,8 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse } from "yaml";
 import { plainSecrets, rules } from "../../policy/rules";
-import { renderStack, root, type Rendered } from "../../cli/render";
+import { renderStack, type Rendered } from "../../cli/offline";
+import { root } from "../../cli/repository";
 
 /** The rules over everything that the program registers for each stack file, as `pulumi preview --policy-pack policy` runs them. */
 jest.setTimeout(300_000);

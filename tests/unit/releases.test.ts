@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { haveCommit, root } from "../../cli/render";
+import { haveCommit, root } from "../../cli/repository";
 import { releases } from "../../tools/releases";
 
 const read = (file: string) => fs.readFileSync(path.join(root, file), "utf8");

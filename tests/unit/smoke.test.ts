@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import * as path from "node:path";
 import type { Login } from "../../components/jenkins-master";
 import { adminAuth, pipelineXml } from "../../cli/jenkins";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, pipelineWork, pluginTrouble, smokeScript, withUsualPipeline, type AgentPod } from "../../cli/smoke";
 

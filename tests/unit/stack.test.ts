@@ -4,7 +4,7 @@ import * as path from "node:path";
 import { readStack } from "../../cli/stack";
 
 const project = fs.mkdtempSync(path.join(os.tmpdir(), "stack-"));
-jest.mock("../../cli/render", () => ({ ...jest.requireActual<object>("../../cli/render"), get root() { return project; } }));
+jest.mock("../../cli/repository", () => ({ ...jest.requireActual<object>("../../cli/repository"), get root() { return project; } }));
 afterAll(() => fs.rmSync(project, { recursive: true }));
 
 test("a folder that config names is looked into, as the program does", async () => {

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import * as path from "node:path";
 import fc from "fast-check";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 import { age, allWell, htmlPage, rangeOf, summary, terminalPage, type Facts } from "../../cli/status";
 
 const time = new Date("2026-11-23T12:00:00Z");

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import type { EngineEvent } from "@pulumi/pulumi/automation";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 import { cutOff, expectedSeconds, phaseOf, Progress, timeLeft } from "../../cli/up";
 
 const urn = (component: string, name: string) => `urn:pulumi:dev::build-platform::build-platform:${component}$kubernetes:core/v1:Service::${name}`;

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse } from "yaml";
 import upstream from "../../images/upstream.json";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 
 /** actionlint is built from its Go module where Go's own cache does not hold it. */
 jest.setTimeout(300_000);

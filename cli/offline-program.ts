@@ -1,6 +1,6 @@
 /**
  * Runs the Pulumi program of the current folder without engine, plugins, cluster or registry and prints the resources it
- * registers as JSON. Started by cli/render.ts as a process of its own; stack and project name are its arguments, the
+ * registers as JSON. Started by cli/offline.ts as a process of its own; stack and project name are its arguments, the
  * config comes on standard input.
  */
 import { createHash } from "node:crypto";
@@ -10,7 +10,7 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { RegisterResourceRequest } from "@pulumi/pulumi/proto/resource_pb";
 import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
-import { secretPlaceholder, type Rendered } from "./render";
+import { secretPlaceholder, type Rendered } from "./offline";
 
 // 192.0.2.0/24 is set aside for examples (RFC 5737): it stands for the API server's addresses.
 const clusterAnswers = { preflight: async () => ({ problems: [], apiServerAddresses: ["192.0.2.1"] }) };
