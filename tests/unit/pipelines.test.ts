@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse, parseDocument } from "yaml";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 
 /** docs/pipelines.md shows the files of docs/pipelines/, and these fit the templates that the platform has by default. */
 const folder = path.join(root, "docs/pipelines");

@@ -1,7 +1,7 @@
 /** What people read first names only what is there: commands, targets, files and headings. */
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { root } from "../../cli/render";
+import { root } from "../../cli/repository";
 
 const read = (file: string) => fs.readFileSync(path.join(root, file), "utf8");
 const pages = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", ...fs.readdirSync(path.join(root, "docs")).filter((name) => name.endsWith(".md")).map((name) => `docs/${name}`)];
