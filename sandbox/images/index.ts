@@ -215,7 +215,7 @@ async function debianRoot(context: string): Promise<void> {
   const authorities = localAuthorities();
   const hooks = authorities.length > 0 ? [`--customize-hook=copy-in ${authorities.join(" ")} ${LOCAL_AUTHORITIES}`, `--customize-hook=chroot "$1" update-ca-certificates`] : [];
   await run(
-    ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "--aptopt=APT::Install-Recommends \"false\"", ...DEBIAN_LEAN.map((opt) => `--dpkgopt=${opt}`), ...hooks, DEBIAN, path.join(context, "rootfs.tar"), ...ownSources()],
+    ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", '--aptopt=APT::Install-Recommends "false"', ...DEBIAN_LEAN.map((opt) => `--dpkgopt=${opt}`), ...hooks, DEBIAN, path.join(context, "rootfs.tar"), ...ownSources()],
     "image base",
     { SOURCE_DATE_EPOCH: "0" },
   );
