@@ -48,6 +48,7 @@ function finish(): never {
 async function main(): Promise<void> {
   await installPackages(["shellcheck", "shfmt"]);
   check("type check", "npx", ["tsc", "--noEmit", "-p", "."]);
+  check("lint", "npm", ["run", "-s", "lint"]);
   check("shell scripts", "tools/check-shell.sh", []);
   jest("unit");
   if (only === "unit") finish();

@@ -14,7 +14,8 @@ import { backup, showList, verify } from "./snapshots";
  */
 
 async function main(args: string[]): Promise<void> {
-  const contexts = (await run("kubectl", ["config", "get-contexts", "-o", "name"])).out.split("\n").filter(Boolean);
+  // Asked for only where a word may be one of them.
+  const contexts = args.some((word) => /^--to(=|$)/.test(word)) ? (await run("kubectl", ["config", "get-contexts", "-o", "name"])).out.split("\n").filter(Boolean) : [];
   const options = parseArguments(args, contexts);
   Object.assign(where, { context: options.context, namespace: options.namespace });
   if (options.stack !== undefined) {

@@ -3,7 +3,6 @@ import type { Journal } from "./plan";
 
 /** A Kubernetes object as kubectl prints it. */
 // `any`: fields are read from many kinds, and written back as they came.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type KubernetesObject = Record<string, any>;
 
 export const HOME_CLAIM = "jenkins-home";

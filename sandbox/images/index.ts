@@ -5,7 +5,7 @@
  * what they are built on and which upstream image each stands in for. Finished images lie in one OCI layout
  * in the cache, compressed once; a record per image holds the hash of its inputs, so that nothing is built twice.
  */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
@@ -58,11 +58,15 @@ interface Recipe {
 
 const HERE = __dirname;
 const UPSTREAM = path.join(HERE, "../../images/upstream.json");
-const DEBIAN_SOURCES = [
-  "deb http://deb.debian.org/debian bookworm main",
-  "deb http://deb.debian.org/debian bookworm-updates main",
-  "deb http://deb.debian.org/debian-security bookworm-security main",
-];
+/** The Debian release of the base image. */
+const DEBIAN = "bookworm";
+/** The release's lines among what apt says of this machine's sources; none on a machine with another release: mmdebstrap has its own then. */
+export const debianSources = (targets: string): string[] =>
+  [...new Set(targets.split("\n").flatMap((line) => new RegExp(`^Debian (deb \\S+ ${DEBIAN}(?:-updates|-security)? main)$`).exec(line)?.[1] ?? []))];
+let machineSources: string[] | undefined;
+/** Mirrors that this machine installs from, asked for once. */
+const ownSources = (): string[] =>
+  (machineSources ??= debianSources(spawnSync("apt-get", ["indextargets", "--format", "$(ORIGIN) deb $(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages"], { encoding: "utf8" }).stdout ?? ""));
 /** What a container has no use for; copyright files stay. */
 const DEBIAN_LEAN = [
   "path-exclude=/usr/share/man/*",
@@ -74,7 +78,7 @@ const DEBIAN_LEAN = [
 const LOCAL_AUTHORITIES = "/usr/local/share/ca-certificates";
 
 const RECIPES: Record<string, Recipe> = {
-  base: { on: [], upstream: "docker.io/library/debian:bookworm-slim", inputs: () => [...DEBIAN_SOURCES, ...DEBIAN_LEAN, ...localAuthorities().map((f) => fs.readFileSync(f))], prepare: debianRoot },
+  base: { on: [], upstream: "docker.io/library/debian:bookworm-slim", inputs: () => [...ownSources(), ...DEBIAN_LEAN, ...localAuthorities().map((f) => fs.readFileSync(f))], prepare: debianRoot },
   java: { on: ["base"] },
   jdk: { on: ["java"] },
   maven: { on: ["jdk"], upstream: "maven" },
@@ -212,7 +216,7 @@ async function debianRoot(context: string): Promise<void> {
   const authorities = localAuthorities();
   const hooks = authorities.length > 0 ? [`--customize-hook=copy-in ${authorities.join(" ")} ${LOCAL_AUTHORITIES}`, `--customize-hook=chroot "$1" update-ca-certificates`] : [];
   await run(
-    ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "--aptopt=APT::Install-Recommends \"false\"", ...DEBIAN_LEAN.map((opt) => `--dpkgopt=${opt}`), ...hooks, "bookworm", path.join(context, "rootfs.tar"), ...DEBIAN_SOURCES],
+    ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", '--aptopt=APT::Install-Recommends "false"', ...DEBIAN_LEAN.map((opt) => `--dpkgopt=${opt}`), ...hooks, DEBIAN, path.join(context, "rootfs.tar"), ...ownSources()],
     "image base",
     { SOURCE_DATE_EPOCH: "0" },
   );

@@ -213,7 +213,7 @@ export function customCondition(text: string): Condition {
     if (!path) throw new Error(`pulumi.com/waitFor: expected a "jsonpath=" or "condition=" prefix, got "${expression}"`);
     const steps = [...path[1].matchAll(/\[\?\(@\.([\w.]+)\s*==\s*["']([^"']*)["']\)\]|\[(\d+)\]|\["([^"]+)"\]|([^.[\]]+)/g)];
     return (object) => {
-      const found = steps.reduce<any>((value, [, key, wanted, index, quoted, name]) => // eslint-disable-line @typescript-eslint/no-explicit-any -- walks JSON
+      const found = steps.reduce<any>((value, [, key, wanted, index, quoted, name]) =>
         key !== undefined ? value?.find?.((entry: Record<string, unknown>) => String(entry?.[key]) === wanted) : value?.[index ?? quoted ?? name], object);
       return path[2] === undefined ? found !== undefined : String(found) === path[2].replace(/^"(.*)"$/, "$1");
     };

@@ -131,7 +131,7 @@ export class KubeClient {
   }
 
   /** Sends a request and resolves to the answer's JSON. */
-  async request(method: string, path: string, options: RequestOptions = {}): Promise<any> { // eslint-disable-line @typescript-eslint/no-explicit-any -- JSON of any kind
+  async request(method: string, path: string, options: RequestOptions = {}): Promise<any> {
     for (let attempt = 0; ; attempt++) {
       try {
         const response = await this.open(method, path, options);

@@ -20,7 +20,6 @@ export interface KubeObject {
     managedFields?: ManagedFields[];
   };
   // The rest differs from kind to kind; readers check what they find.
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any
   [field: string]: any;
 }
 export interface ManagedFields { manager: string; operation: string; subresource?: string; apiVersion?: string; fieldsType?: string; fieldsV1?: Props; time?: string }

@@ -15,7 +15,6 @@ const image = (key: "jenkins" | "restic") => `${REGISTRY}/${upstream[key].image.
 
 /** An object as kubectl prints it. */
 // `any`: fields of many kinds are looked at.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
 type Live = Record<string, any>;
 
 const post = `post() {

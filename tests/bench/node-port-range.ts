@@ -1,5 +1,5 @@
 import * as https from "node:https";
-import { nodeScript } from "../../components/node-port-range";
+import { type Inspection, nodeScript } from "../../components/node-port-range";
 import { addressOf, inNode, nodeNamed } from "../../sandbox/cluster/nodes";
 import { waitFor } from "../../sandbox/shell";
 import { middle, saveBench } from "./table";
@@ -27,13 +27,7 @@ function readyz(): Promise<number> {
 
 const byScript = (args: string) => inNode(node, ["sh", "-s", "--", ...args.split(" ")], { input: nodeScript });
 
-interface Shown {
-  flag: string | null;
-  serving: string | null;
-  ready: boolean;
-  before: string | null;
-  mark: string;
-}
+type Shown = Pick<Inspection, "flag" | "serving" | "mark"> & { ready: boolean; before: string | null };
 const show = async () => JSON.parse((await byScript(`show --json --range ${RANGE}`)).stdout) as Shown;
 
 interface Figures {

@@ -40,7 +40,6 @@ async function make(further: Partial<JenkinsBackupArgs> = {}): Promise<JenkinsBa
 }
 const podOf = (cron: string) => the("CronJob", cron).inputs.spec.jobTemplate.spec.template.spec;
 // `any`: containers as registered.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
 const containersOf = (pod: any): any[] => [...(pod.initContainers ?? []), ...pod.containers];
 
 beforeEach(() => useMocks());

@@ -58,7 +58,6 @@ async function make(further: Further = {}): Promise<JenkinsMaster> {
 }
 
 // What the tests look at is plain JSON of many shapes.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
 type Json = any;
 const pod = (): Json => the("Deployment", "jenkins").inputs.spec.template.spec;
 const container = (): Json => pod().containers[0];
@@ -298,7 +297,7 @@ describe("login and rights", () => {
 
   test("the secrets are in a Secret that Jenkins reads as files, and nowhere else", async () => {
     for (const [login, key, value] of [[oidc, "login-client-secret", "c1ient-s3cret"], [ldap, "login-manager-password", "m4nager-s3cret"]] as const) {
-      useMocks((name) => (name === "jenkins-admin-password" ? password : ""));
+      await useMocks((name) => (name === "jenkins-admin-password" ? password : ""));
       await make({ access: { login, rights } });
       expect(the("Secret", "jenkins-login").inputs).toMatchObject({ metadata: { name: "jenkins-login", namespace: "jenkins" }, data: secret({ [key]: Buffer.from(value).toString("base64") }) });
       expect(pod().volumes).toContainEqual({ name: "admin", projected: { sources: [{ secret: { name: "jenkins-admin" } }, { secret: { name: "jenkins-login" } }] } });

@@ -9,7 +9,6 @@ export interface Registered {
   type: string;
   name: string;
   // Whatever the resource takes: tests look at single fields of many kinds of object.
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any
   inputs: any;
   /** Reference of the explicit provider. */
   provider?: string;

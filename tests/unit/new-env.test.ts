@@ -148,7 +148,7 @@ test("keys that were not answered are left out", () => {
 
 test("a second name is asked about instead of being passed over", () => {
   const ended = run(["staging", "production", ...options(), "--yes"]);
-  expect(ended.status).toBe(1);
+  expect(ended.status).toBe(2);
   expect(ended.stderr).toContain('what is "production"?');
   expect(fs.existsSync(path.join(folder, "Pulumi.staging.yaml"))).toBe(false);
 });

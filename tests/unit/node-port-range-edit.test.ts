@@ -50,7 +50,7 @@ async function editAll(texts: string[], first: string, second: string, value = R
     texts.forEach((text, i) => i % 2 === share && fs.writeFileSync(path.join(directory, `${i}.in`), text));
     return directory;
   });
-  await Promise.all(shares.map((cwd, share) => texts.length > share && promisify(execFile)("sh", [path.join(folder, "batch.sh"), value, first, second], { cwd })));
+  await Promise.all(shares.flatMap((cwd, share) => (texts.length > share ? [promisify(execFile)("sh", [path.join(folder, "batch.sh"), value, first, second], { cwd })] : [])));
   const read = (i: number, suffix: string) => {
     const file = path.join(shares[i % 2], `${i}.${suffix}`);
     return fs.existsSync(file) ? fs.readFileSync(file, "utf8") : undefined;

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import type { Inspection } from "../../components/node-port-range";
 import { CLUSTER_CONFIGURATION, FakeNode, MANIFEST, SCRIPT, SCRIPTS, type Outcome } from "./node-port-range-node";
 
 jest.setTimeout(60_000);
@@ -24,17 +25,7 @@ function succeeded(outcome: Outcome): Outcome {
   if (outcome.status !== 0) throw new Error(`ended with ${outcome.status ?? outcome.signal}:\n${outcome.stdout}${outcome.stderr}`);
   return outcome;
 }
-interface Shown {
-  flag: string | null;
-  serving: string | null;
-  ready: boolean;
-  kubeadmConfig: string | null;
-  inForce: boolean;
-  mark: string;
-  reasons: string[];
-  warnings: string[];
-  diff: string;
-}
+type Shown = Inspection & { ready: boolean };
 const show = async (on: FakeNode, ...more: string[]) => JSON.parse(succeeded(await on.run(["show", "--json", "--range", RANGE, ...more])).stdout) as Shown;
 const backups = (on: FakeNode) => (fs.existsSync(on.backup) ? fs.readdirSync(on.backup).filter((each) => each.startsWith("kube-apiserver")) : []);
 /** Nothing of a finished run is left: no lock, no temporary file, nothing in the manifest folder but the manifest. */

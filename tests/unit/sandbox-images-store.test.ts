@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { Store } from "../../sandbox/images/index";
+import { debianSources, Store } from "../../sandbox/images/index";
 
 const sha256 = (bytes: Buffer) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 let folder: string;
@@ -36,4 +36,18 @@ test("every layer in the cache is compressed exactly once, also one that the bui
   const adopted = JSON.parse(blob(entry?.digest ?? "").toString()) as { layers: { digest: string; size: number }[] };
   expect(adopted.layers.map(({ digest }) => gunzipSync(blob(digest)).equals(plain) || gunzipSync(blob(digest)).equals(empty))).toEqual([true, true]);
   for (const { digest, size } of adopted.layers) expect([sha256(blob(digest)), blob(digest).length]).toEqual([digest, size]);
+});
+
+test("Debian comes from where this machine has it, and from nobody else's repositories", () => {
+  const targets = [
+    "Debian deb http://mirror.example.org/debian bookworm main",
+    "Debian deb http://mirror.example.org/debian bookworm main",
+    "Debian deb http://mirror.example.org/debian-security bookworm-security main",
+    "Debian deb http://mirror.example.org/debian bookworm contrib",
+    "Debian Backports deb http://mirror.example.org/debian bookworm-backports main",
+    "Somebody deb https://apt.example.com bookworm main",
+    "Debian deb http://mirror.example.org/debian trixie main",
+  ];
+  expect(debianSources(targets.join("\n"))).toEqual(["deb http://mirror.example.org/debian bookworm main", "deb http://mirror.example.org/debian-security bookworm-security main"]);
+  expect(debianSources("")).toEqual([]);
 });

@@ -9,7 +9,6 @@ import type { Keys, Value } from "./casc";
 
 /** The parts of a pod that this program writes or merges; anything else is passed through. */
 // A pod is an open structure from users' YAML: its unknown parts have no type here.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type Pod = Record<string, any>;
 
 /** What is known only when an agent is made. */
