@@ -133,12 +133,14 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
   return plugins;
 }
 
-function agentTemplates(agents: Settings["agents"]): AgentTemplate[] {
+function agentTemplates({ agents, patches }: Settings): AgentTemplate[] {
+  const patchesOf = (name: string) => patches.filter(({ target }) => target.kind === "Pod" && (target.name ?? name) === name).map(({ patch }) => patch);
   return agents.map((agent, i) => ({
     ...agent,
     label: agent.label ?? agent.name,
     // A build without label would else wait for ever: the controller takes none.
     unlabelled: agent.unlabelled ?? i === 0,
+    ...(patchesOf(agent.name).length > 0 && { patches: patchesOf(agent.name) }),
     volumes: agent.volumes.map(({ configMap, secret, claim, mountPath, key, readOnly }) => ({
       kind: claim !== undefined ? "claim" : secret !== undefined ? "secret" : "configMap",
       name: claim ?? secret ?? configMap ?? "",
@@ -211,7 +213,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say) } }),
     builds: built,
     controller: { ...controller, image },
-    agents: agentTemplates(settings.agents),
+    agents: agentTemplates(settings),
     // Two environments that shared one folder could put artifacts into each other's builds.
     ...(agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } }),
     ingress: { ...ingress, ...((tlsSecret ?? clusterIssuer) && { tls: { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) } }) },

@@ -205,9 +205,17 @@ const keysLieApart: Rule = ({ backup }, say) => {
     say("backup.keysRepository", backup.keysRepository, "another repository than the backup's own: the master key must not lie beside what it opens");
 };
 
-const patchesChangeSomething: Rule = ({ patches }, say) => {
-  patches.forEach(({ patch }, i) => {
-    if (!isObject(patch) || Object.keys(patch).length === 0) say(`patches[${i}].patch`, undefined, "what is to change, such as {spec: {template: {spec: {priorityClassName: high}}}}");
+const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given) => {
+  const names = agents.map(({ name }) => name);
+  patches.forEach(({ target, patch }, i) => {
+    const at = `patches[${i}]`;
+    if (!given(`${at}.patch`)) say(`${at}.patch`, undefined, "what is to change, such as {spec: {template: {spec: {priorityClassName: high}}}}");
+    const metadata = isObject(patch.metadata) ? patch.metadata : {};
+    for (const key of [...["apiVersion", "kind"].filter((each) => each in patch), ...["name", "namespace"].filter((each) => each in metadata).map((each) => `metadata.${each}`)])
+      say(`${at}.patch.${key}`, "a change of what an object is", "nothing: others find it by that", "remove it; target says which objects are changed");
+    if (target.kind !== "Pod") return;
+    if (target.name !== undefined && !names.includes(target.name)) say(`${at}.target.name`, target.name, `the name of an agent template: ${names.join(", ")}`);
+    if (target.namespace !== undefined && target.namespace !== `${namespace}-agents`) say(`${at}.target.namespace`, target.namespace, `${namespace}-agents, where agents run, or nothing`);
   });
 };
 

@@ -1,3 +1,4 @@
+import { patched } from "../patches";
 import { canonicalResources, Resources } from "../quantity";
 import { gradleAgentScript } from "./cache";
 
@@ -64,6 +65,8 @@ export interface AgentTemplate {
   env: Record<string, string>;
   /** Further volumes of the build container. */
   volumes: AgentVolume[];
+  /** Merge patches over the pod, made last. Default none. */
+  patches?: Record<string, unknown>[];
 }
 
 /** What all agent pods share. */
@@ -284,7 +287,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
   };
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
-  return {
+  const pod = {
     apiVersion: "v1",
     kind: "Pod",
     metadata: { labels },
@@ -334,6 +337,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
       ],
     },
   };
+  return (template.patches ?? []).reduce<object>((before, patch) => patched(before, patch) as object, pod);
 }
 
 /**

@@ -1,0 +1,103 @@
+import * as pulumi from "@pulumi/pulumi";
+
+/**
+ * Changes of single objects that no argument has: host aliases, an annotation, a further container. They are made before
+ * anything is sent, so that preview, the policy pack and `npm run render` show the result like any other change.
+ */
+
+/** A JSON merge patch (RFC 7386) of objects, by their kind and, if given, their name and namespace. */
+export interface Patch {
+  target: { kind: string; name?: string; namespace?: string };
+  /** null removes a key. Entries of lists that Kubernetes joins by a key are merged one by one; `$patch: delete` in one removes it. */
+  patch: Record<string, unknown>;
+}
+
+/** Lists whose entries Kubernetes tells apart by a key, by the field that holds them. Any other list is replaced as a whole. */
+const listKeys: Record<string, string[]> = {
+  containers: ["name"], initContainers: ["name"], env: ["name"], volumes: ["name"], imagePullSecrets: ["name"], volumeMounts: ["mountPath"], volumeDevices: ["devicePath"],
+  ports: ["containerPort", "port"], hostAliases: ["ip"], topologySpreadConstraints: ["topologyKey"],
+};
+
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
+const isLater = (value: unknown): boolean => pulumi.Output.isInstance(value) || value instanceof Promise;
+
+/** What a patch adds by itself: without the nulls and marks that only take away. */
+function added(patch: unknown, field: string): unknown {
+  return Array.isArray(patch) ? patch.filter((item) => !(isObject(item) && item.$patch === "delete")) : isObject(patch) ? patched({}, patch, field) : patch;
+}
+
+function patchedList(list: unknown[], patch: unknown[], field: string): unknown {
+  const key = listKeys[field]?.find((each) => patch.every((item) => isObject(item) && each in item));
+  if (key === undefined) return added(patch, field);
+  // What is only known later cannot be told apart by its key now.
+  if (list.some((item) => isLater(item))) return pulumi.output(list as object).apply((known) => patchedList(known as unknown[], patch, field));
+  const changes = patch as Record<string, unknown>[];
+  const of = (item: unknown) => changes.filter((change) => isObject(item) && item[key] === change[key]);
+  const kept = list.flatMap((item) => (of(item).some(({ $patch }) => $patch === "delete") ? [] : [of(item).reduce<unknown>((before, change) => patched(before, change, field), item)]));
+  return [...kept, ...(added(changes.filter((change) => !list.some((item) => of(item).includes(change))), field) as unknown[])];
+}
+
+/**
+ * A value with a patch merged over it. Pure; what is known only later is patched then.
+ * @param field name of the field that holds the value
+ */
+export function patched(value: unknown, patch: unknown, field = ""): unknown {
+  if (isLater(value)) return pulumi.output(value as object).apply((known) => patched(known, patch, field));
+  if (Array.isArray(patch)) return Array.isArray(value) ? patchedList(value, patch, field) : added(patch, field);
+  if (!isObject(patch)) return patch;
+  const result: Record<string, unknown> = isObject(value) ? { ...value } : {};
+  for (const [key, change] of Object.entries(patch)) {
+    if (key === "$patch") continue;
+    if (change === null) delete result[key];
+    else result[key] = patched(result[key], change, key);
+  }
+  return result;
+}
+
+/** The value of an input, or undefined while a preview does not know it. */
+async function known(input: pulumi.Input<string> | undefined): Promise<string | undefined> {
+  // The SDK declares both for itself alone; without the first, a value that is not known would be waited for for ever.
+  const output = pulumi.output(input) as unknown as { isKnown: Promise<boolean>; promise(): Promise<string | undefined> };
+  return (await output.isKnown) ? output.promise() : undefined;
+}
+
+/**
+ * Makes all objects that are registered from now on come with the patches for them. Patches of kind Pod are the agents', which
+ * are no objects of the stack.
+ *
+ * Done in this process, and not by the engine's own transforms: those are not asked where a stack is rendered without an engine.
+ * @returns which patches, by their place in the list, change nothing so far, with what objects of their kind there are
+ */
+export function applyPatches(patches: Patch[]): () => Promise<{ index: number; seen: string[] }[]> {
+  /** Every object of a patched kind, and which patches it has. */
+  const seen: { kind: string; name: string; hit: Promise<boolean>[] }[] = [];
+  const objects = patches.map((each, index) => ({ ...each, index })).filter(({ target }) => target.kind !== "Pod");
+  if (objects.length === 0) return async () => [];
+
+  pulumi.runtime.registerStackTransformation(({ type, props, opts }) => {
+    if (!type.startsWith("kubernetes:")) return undefined;
+    const kind = type.split(":").pop()!;
+    if (!objects.some(({ target }) => target.kind === kind)) return undefined;
+    const { name, namespace } = (props.metadata ?? {}) as { name?: pulumi.Input<string>; namespace?: pulumi.Input<string> };
+    const object = { kind, name: typeof name === "string" ? name : "", hit: patches.map(() => Promise.resolve(false)) };
+    seen.push(object);
+    let changed = props as Record<string, unknown>;
+    for (const { target, patch, index } of objects) {
+      if (target.kind !== kind || (target.name !== undefined && target.name !== name)) continue;
+      const elsewhere = (found: string | undefined) => target.namespace !== undefined && found !== undefined && found !== target.namespace;
+      object.hit[index] = known(namespace).then((found) => !elsewhere(found));
+      if (target.namespace === undefined || !isLater(namespace)) {
+        if (!elsewhere(namespace as string | undefined)) changed = patched(changed, patch) as Record<string, unknown>;
+        continue;
+      }
+      const before = changed;
+      changed = { ...before, ...Object.fromEntries(Object.entries(patched(before, patch) as Record<string, unknown>).flatMap(([field, after]) => (field in patch ? [[field, pulumi.output(namespace).apply((found) => (elsewhere(found as string) ? before[field] : after))]] : []))) };
+    }
+    return { props: changed, opts };
+  });
+
+  return async () => {
+    const missed = await Promise.all(objects.map(async ({ index, target }) => ((await Promise.all(seen.map(({ hit }) => hit[index]))).some(Boolean) ? undefined : { index, seen: seen.filter(({ kind }) => kind === target.kind).map(({ name }) => name) })));
+    return missed.filter((each) => each !== undefined);
+  };
+}

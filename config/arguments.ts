@@ -1,0 +1,118 @@
+import * as net from "node:net";
+import * as pulumi from "@pulumi/pulumi";
+import type { AgentImagesArgs } from "../components/agent-images";
+import type { IngressNginxArgs } from "../components/ingress-nginx";
+import { startFrom } from "../components/jenkins-backup";
+import type { JenkinsMasterArgs, RegistryLogin } from "../components/jenkins-master";
+import type { OpenEbsStorageArgs } from "../components/openebs-storage";
+import { nodePortsLabel } from "../components/ownership";
+import { publicPort, type PlatformConfig, type Problem } from ".";
+import { mistakeAt } from "./mistakes";
+
+/** What each component is told, as far as the config knows it. */
+
+/** Login for the registry of the images; undefined where it asks for none. */
+export function registryLogin({ registry: { host, username, password } }: PlatformConfig): RegistryLogin | undefined {
+  return username && password ? { host, username, password: pulumi.secret(password) } : undefined;
+}
+
+/** The same as a pull secret's content. */
+function imagePullSecret({ registry: { host, username, password } }: PlatformConfig): { imagePullSecret?: { dockerConfigJson: pulumi.Output<string> } } {
+  if (!username || !password) return {};
+  return { imagePullSecret: { dockerConfigJson: pulumi.secret(JSON.stringify({ auths: { [host]: { auth: Buffer.from(`${username}:${password}`).toString("base64") } } })) } };
+}
+
+export function imageArgs(config: PlatformConfig): AgentImagesArgs {
+  const { registry: { host, prefix, insecure }, imageBuild: { platforms, ...build } } = config;
+  const { username, password } = registryLogin(config) ?? {};
+  return {
+    ...build,
+    registry: { host, prefix, insecure, ...(username && { username, password }) },
+    images: config.builds,
+    ...(platforms.length > 0 && { platforms }),
+    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context } }),
+  };
+}
+
+export function ingressArgs(config: PlatformConfig): IngressNginxArgs {
+  const { className, namespace, httpNodePort, httpsNodePort, replicas, hstsSeconds } = config.ingress;
+  return { image: config.images.ingressNginx, ingressClassName: className, namespace, httpNodePort, httpsNodePort, replicas, hstsSeconds, ...imagePullSecret(config) };
+}
+
+/** Undefined where the StorageClass is somebody else's. */
+export function storageArgs(config: PlatformConfig): OpenEbsStorageArgs | undefined {
+  const { className, install, basePath, protectHome } = config.storage;
+  if (install === "none") return undefined;
+  return {
+    storageClassName: className,
+    install,
+    basePath,
+    provisionerImage: config.images.openebsProvisioner,
+    helperImage: config.images.openebsLinuxUtils,
+    // What the home's claim leaves behind, by a restore or by mistake, stays on the disk.
+    reclaimPolicy: protectHome ? "Retain" : "Delete",
+    ...imagePullSecret(config),
+  };
+}
+
+/** What only the other components and the cluster know. */
+export interface Made {
+  storageClassName: pulumi.Input<string>;
+  ingressClassName: pulumi.Input<string>;
+  ingressNamespace: pulumi.Input<string>;
+  /** Digest references of the built images, by name. */
+  references: Record<string, pulumi.Output<string>>;
+  apiServerAddresses: string[];
+}
+
+export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
+  const { domain, ingress, storage, controller, agents, agentCap, agentCache, cloud, images, registry, admin, login, rights, networkPolicies, backup, rehearsal } = config;
+  const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses } = made;
+  const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
+  /** A build's digest reference, or the reference that config gives. */
+  const image = (name: string): pulumi.Input<string> => references[name] ?? name;
+  const pulls = registryLogin(config);
+  return {
+    address: { domain, port: publicPort(ingress), ingressClassName, ingressNamespace, ...(ingress.tls && { tls: ingress.tls }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize },
+    home: { storageClassName, size: storage.size, protect: storage.protectHome },
+    controller: { ...controller, image: image(controller.image), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic }, backup.startFrom) }) },
+    agents: {
+      templates: agents.map((agent) => ({ ...agent, image: image(agent.image) })),
+      cap: agentCap,
+      settings: {
+        agentImage: images.inboundAgent,
+        dindImage: images.dockerDind,
+        buildkitImage: images.buildkit,
+        insecureRegistries: registry.insecure ? [registry.host] : [],
+        ...(agentCache && { cachePath: agentCache.path }),
+      },
+      cloud,
+      ...(agentCache && { cache: { keeperImage: images.inboundAgent, maxGi: agentCache.maxGi } }),
+    },
+    access: {
+      adminUser: admin.user,
+      ...(admin.password && { adminPassword: admin.password }),
+      adminPasswordVersion: admin.passwordVersion,
+      ...(admin.existingSecret && { adminExistingSecret: admin.existingSecret }),
+      ...(login && { login }),
+      ...(rights && { rights }),
+      networkPolicies,
+      apiServerCidrs: apiServerAddresses.filter(net.isIPv4).map((address) => `${address}/32`),
+      ...(pulls && { registryLogin: pulls }),
+    },
+    configuration: { fragments: cascFragments, secretFiles },
+    monitoring: { ...(prometheusNamespace && { prometheusNamespace }), serviceMonitor, serviceMonitorLabels, dashboard },
+    ...(rehearsal.enabled && { rehearsal: { ...config.cluster, ...rehearsal } }),
+    namespace: config.namespaces.jenkins,
+    agentsNamespace: config.namespaces.agents,
+    ...(config.nodePorts && { namespaceLabels: { [nodePortsLabel]: "owner" } }),
+  };
+}
+
+/** Patches that change no object, as mistakes for people. */
+export const patchProblems = ({ patches }: PlatformConfig, missed: { index: number; seen: string[] }[]): Problem[] =>
+  missed.map(({ index, seen }) => {
+    const { kind, name, namespace } = patches[index].target;
+    const there = seen.length > 0 ? `an object that the stack makes; of kind ${kind} these: ${[...new Set(seen)].sort().join(", ")}` : "a kind of object that the stack makes";
+    return mistakeAt(`patches[${index}].target`, [kind, name, namespace && `in namespace ${namespace}`].filter(Boolean).join(" "), there, "correct the target, or remove the patch");
+  });

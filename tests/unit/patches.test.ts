@@ -1,0 +1,78 @@
+import * as fc from "fast-check";
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { applyPatches, patched } from "../../components/patches";
+import { settled, the, useMocks, valueOf } from "./mocks";
+
+const pod = {
+  containers: [{ name: "jenkins", image: "j", env: [{ name: "A", value: "1" }, { name: "B", value: "2" }], args: ["x", "y"] }, { name: "reload", image: "r" }],
+  dnsPolicy: "ClusterFirst",
+};
+
+describe("a patch", () => {
+  test("merges objects, and removes with null", () => {
+    expect(patched({ a: { b: 1, c: 2 }, d: 3 }, { a: { b: null, e: { f: 4 } } })).toEqual({ a: { c: 2, e: { f: 4 } }, d: 3 });
+    expect(patched({ a: 1 }, { b: { c: null, d: 1 } })).toEqual({ a: 1, b: { d: 1 } });
+  });
+
+  test("merges the entries of lists that Kubernetes joins by a key, and adds those that are new", () => {
+    const after = patched(pod, { containers: [{ name: "jenkins", env: [{ name: "B", value: "3" }, { name: "C", value: "4" }] }, { name: "extra", image: "e" }] });
+    expect(after).toEqual({
+      ...pod,
+      containers: [{ ...pod.containers[0], env: [{ name: "A", value: "1" }, { name: "B", value: "3" }, { name: "C", value: "4" }] }, pod.containers[1], { name: "extra", image: "e" }],
+    });
+  });
+
+  test("takes an entry away by its key", () => {
+    expect(patched(pod, { containers: [{ name: "reload", $patch: "delete" }] })).toEqual({ ...pod, containers: [pod.containers[0]] });
+    expect(patched({}, { containers: [{ name: "none", $patch: "delete" }] })).toEqual({ containers: [] });
+  });
+
+  test("replaces any other list", () => {
+    expect(patched(pod, { containers: [{ name: "jenkins", args: ["z"] }] })).toEqual({ ...pod, containers: [{ ...pod.containers[0], args: ["z"] }, pod.containers[1]] });
+  });
+
+  test("changes what is known only later when it is known", async () => {
+    const after = patched({ spec: pulumi.output({ containers: [pulumi.output({ name: "a", image: "x" })] }) }, { spec: { containers: [{ name: "a", tty: true }] } }) as { spec: pulumi.Output<unknown> };
+    expect(await valueOf(after.spec)).toEqual({ containers: [{ name: "a", image: "x", tty: true }] });
+  });
+
+  test("made twice is made once, and leaves what it was made of as it was", () => {
+    const json = fc.dictionary(fc.constantFrom("a", "b", "containers"), fc.oneof(fc.integer(), fc.constant(null), fc.dictionary(fc.constantFrom("a", "b"), fc.integer()), fc.uniqueArray(fc.record({ name: fc.constantFrom("x", "y"), v: fc.integer() }), { selector: ({ name }) => name })));
+    fc.assert(
+      fc.property(json, json, (value, patch) => {
+        const before = JSON.stringify(value);
+        const once = patched(value, patch);
+        expect(patched(once, patch)).toEqual(once);
+        expect(JSON.stringify(value)).toBe(before);
+      }),
+    );
+  });
+});
+
+describe("objects of the stack", () => {
+  test("come with the patches of their kind, name and namespace; a patch that none has is told", async () => {
+    await useMocks();
+    let missed: ReturnType<typeof applyPatches> = async () => [];
+    await pulumi.runtime.runInPulumiStack(async () => {
+      missed = applyPatches([
+        { target: { kind: "ConfigMap", name: "a" }, patch: { data: { x: "1" } } },
+        { target: { kind: "ConfigMap" }, patch: { metadata: { annotations: { all: "yes" } } } },
+        { target: { kind: "ConfigMap", name: "a", namespace: "elsewhere" }, patch: { data: { y: "2" } } },
+        { target: { kind: "ConfigMap", name: "a", namespace: "here" }, patch: { data: { z: "3" } } },
+        { target: { kind: "Deployment", name: "a" }, patch: { spec: {} } },
+        { target: { kind: "Pod", name: "maven" }, patch: { spec: {} } },
+      ]);
+      const namespace = new k8s.core.v1.Namespace("n", { metadata: { name: "here" } });
+      new k8s.core.v1.ConfigMap("one", { metadata: { name: "a", namespace: namespace.metadata.name }, data: { own: "0" } });
+      new k8s.core.v1.ConfigMap("two", { metadata: { name: "b" }, data: { own: "0" } });
+    });
+    await settled();
+    expect(the("ConfigMap", "one").inputs).toMatchObject({ metadata: { annotations: { all: "yes" } }, data: { own: "0", x: "1", z: "3" } });
+    expect(the("ConfigMap", "one").inputs.data).not.toHaveProperty("y");
+    expect(the("ConfigMap", "two").inputs).toMatchObject({ metadata: { annotations: { all: "yes" } }, data: { own: "0" } });
+    expect(the("ConfigMap", "two").inputs.data).not.toHaveProperty("x");
+    expect(the("Namespace", "n").inputs.metadata).not.toHaveProperty("annotations");
+    expect(await missed()).toEqual([{ index: 2, seen: ["a", "b"] }, { index: 4, seen: [] }]);
+  });
+});
