@@ -140,6 +140,7 @@ export = async () => {
         serviceMonitorLabels: config.serviceMonitorLabels,
         dashboard: config.dashboard,
       },
+      ...(config.rehearsal.enabled && { rehearsal: { ...config.cluster, ...config.rehearsal } }),
       namespace: config.namespaces.jenkins,
       agentsNamespace: config.namespaces.agents,
       ...(nodePorts && { namespaceLabels: { [nodePortsLabel]: "owner" } }),
