@@ -77,7 +77,7 @@ export async function fakeApi(play: Play) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "rehearsal-"));
   const kubeconfig = path.join(folder, "config");
   const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  fs.writeFileSync(kubeconfig, JSON.stringify({ apiVersion: "v1", kind: "Config", clusters: [{ name: "c", cluster: { server: address } }], users: [{ name: "u", user: { token: "t" } }], contexts: [{ name: "here", context: { cluster: "c", user: "u" } }] }));
+  fs.writeFileSync(kubeconfig, JSON.stringify({ apiVersion: "v1", kind: "Config", clusters: [{ name: "c", cluster: { server: address, "insecure-skip-tls-verify": true } }], users: [{ name: "u", user: { token: "t" } }], contexts: [{ name: "here", context: { cluster: "c", user: "u" } }] }));
   return {
     kubeconfig,
     changes,

@@ -81,7 +81,7 @@ test.each<[string, (shell: ReturnType<typeof start>["shell"]) => void]>([
 ])("interrupted, %s: nothing is left", async (_, interrupt) => {
   const api = await fakeApi({ status: () => starting, log: "" });
   const { shell, ended, said } = start(api.kubeconfig);
-  while (!said().includes("Jenkins starts")) await new Promise((resolve) => setTimeout(resolve, 100));
+  for (let tries = 0; tries < 300 && !said().includes("Jenkins starts"); tries++) await new Promise((resolve) => setTimeout(resolve, 100));
   expect(api.objects().map(({ kind }) => kind)).toContain("Pod");
   interrupt(shell);
   await ended;
