@@ -156,15 +156,15 @@ function smaller(controller: V1ResourceRequirements, own: Resources): Resources 
 }
 
 /**
- * What a preview shows of a change, and why a rehearsal runs: the image, each document, and hashes of the rest. `SECRETS` is to be
- * kept secret: a hash of a weak password tells it.
+ * What a preview shows of a change, and why a rehearsal runs: the image, each document, and a hash of the rest of the pod. No hash
+ * of the secrets: it would tell a weak password; where only they changed, these lines stay as they are.
  */
-export function rehearsalReasons({ pod, configMaps, secrets }: Candidate): Record<"IMAGE" | "CONFIGURATION" | "SECRETS" | "POD", string> {
+export function rehearsalReasons({ pod, configMaps }: Pick<Candidate, "pod" | "configMaps">): Record<"IMAGE" | "CONFIGURATION" | "POD", string> {
   const documents = Object.values(configMaps).flatMap((data) => Object.entries(data).map(([name, text]) => `${name} ${hash(text).slice(0, 12)}`));
   const image = pod.containers.find(({ name }) => name === "jenkins")?.image ?? "";
   // The image has its own line.
   const rest = JSON.stringify(pod).split(JSON.stringify(image)).join('""');
-  return { IMAGE: image, CONFIGURATION: documents.sort().join(", "), SECRETS: hash(secrets), POD: hash(rest).slice(0, 12) };
+  return { IMAGE: image, CONFIGURATION: documents.sort().join(", "), POD: hash(rest).slice(0, 12) };
 }
 
 /**
@@ -201,7 +201,7 @@ export function makeRehearsal(
       // The shell stays: when the provider ends it, the program sees that and cleans up.
       create: `node --import tsx ${program}; exit $?`,
       stdin: pulumi.secret(pulumi.jsonStringify(input)),
-      environment: { IMAGE: reasons.IMAGE, CONFIGURATION: reasons.CONFIGURATION, POD: reasons.POD, SECRETS: pulumi.secret(reasons.SECRETS) },
+      environment: reasons,
       logging: command.local.Logging.Stderr,
       addPreviousOutputInEnv: false,
     },
