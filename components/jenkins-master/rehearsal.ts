@@ -3,6 +3,7 @@ import type { V1ConfigMap, V1Container, V1Job, V1NetworkPolicy, V1PodSpec, V1Res
 import * as command from "@pulumi/command";
 import type * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { quietHook } from "../boot";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
 import type { BeforeStart } from "./args";
@@ -49,9 +50,6 @@ export interface RehearsalInput extends Pick<RehearsalArgs, "kubeconfig" | "cont
 export const rehearsalName = "jenkins-rehearsal";
 /** Shared with nothing that people or agents reach: no Service, policy or budget of the controller holds for a rehearsal. */
 export const rehearsalLabels = { "app.kubernetes.io/name": rehearsalName, ...partOf, "app.kubernetes.io/component": "rehearsal" };
-
-/** A Jenkins that only shows whether it comes up starts no build, in Groovy without single quotes. */
-export const quietHook = "hudson.model.Hudson.instance.doQuietDown()";
 
 const program = "scripts/rehearsal/rehearse.ts";
 const stands = (name: string) => `rehearsal-${name}`;
