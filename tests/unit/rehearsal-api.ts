@@ -68,7 +68,9 @@ export async function fakeApi(play: Play) {
     request.on("data", (chunk: Buffer) => chunks.push(chunk));
     request.on("end", () => {
       const text = Buffer.concat(chunks).toString();
-      const [status, content] = answer(request.method!, new URL(request.url!, "http://api"), text ? (JSON.parse(text) as Kept) : undefined);
+      // Other kinds of patch have another form.
+      const unknown = request.method === "PATCH" && request.headers["content-type"] !== "application/merge-patch+json";
+      const [status, content] = unknown ? [415, { kind: "Status", message: `no patch: ${request.headers["content-type"]}` }] : answer(request.method!, new URL(request.url!, "http://api"), text ? (JSON.parse(text) as Kept) : undefined);
       response.writeHead(status, { "content-type": typeof content === "string" ? "text/plain" : "application/json" });
       response.end(typeof content === "string" ? content : JSON.stringify(content));
     });

@@ -214,6 +214,13 @@ describe("the judgement", () => {
     expect(problem(judgement)!.words.join("\n")).toMatch(words);
     expect(problem(judgement)!.todo).not.toBe("");
   });
+  test("a mount that failed is forgotten once something else has happened", () => {
+    const at = (second: number, each: CoreV1Event) => ({ ...each, lastTimestamp: new Date(second * 1000) }) as CoreV1Event;
+    const mount = event("FailedMount", 'configmap "rehearsal-hooks" not found');
+    const pulling = event("Pulling", "Pulling image");
+    expect(problem(of(waiting("ContainerCreating"), "", [at(1, mount), at(2, pulling)]))).toBeUndefined();
+    expect(problem(of(waiting("ContainerCreating"), "", [at(3, mount), at(2, pulling)]))!.words).toEqual([mount.message]);
+  });
   test("out of memory names the limit", () => {
     expect(problem(of(podOf({ containerStatuses: [container({ terminated: { exitCode: 137, reason: "OOMKilled" } })] })))!.todo).toContain("controller.resources.limits.memory");
   });
