@@ -1,5 +1,6 @@
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
+import { quietHook } from "../boot";
 import type { JenkinsBackupArgs, ResticArgs } from "./args";
 import { names, saverLabels } from "./names";
 import { resticContainer, resticVolumes } from "./restic";
@@ -85,8 +86,8 @@ export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, control
  * own, such as LDAP, the copy has the local administrator instead: the check needs one, and no directory is asked.
  */
 const verificationHook = [
+  quietHook,
   "def jenkins = hudson.model.Hudson.instance",
-  "jenkins.doQuietDown()",
   "if (!(jenkins.securityRealm instanceof hudson.security.HudsonPrivateSecurityRealm)) {",
   '  def secret = { new File("/run/secrets/jenkins/" + it).text.trim() }',
   "  def realm = new hudson.security.HudsonPrivateSecurityRealm(false)",

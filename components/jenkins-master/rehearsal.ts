@@ -3,6 +3,7 @@ import type { V1ConfigMap, V1Container, V1Job, V1NetworkPolicy, V1PodSpec, V1Res
 import * as command from "@pulumi/command";
 import type * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { quietHook } from "../boot";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
 import type { BeforeStart } from "./args";
@@ -49,9 +50,6 @@ export interface RehearsalInput extends Pick<RehearsalArgs, "kubeconfig" | "cont
 export const rehearsalName = "jenkins-rehearsal";
 /** Shared with nothing that people or agents reach: no Service, policy or budget of the controller holds for a rehearsal. */
 export const rehearsalLabels = { "app.kubernetes.io/name": rehearsalName, ...partOf, "app.kubernetes.io/component": "rehearsal" };
-
-/** A Jenkins that only shows whether it comes up starts no build, in Groovy without single quotes. */
-export const quietHook = "hudson.model.Hudson.instance.doQuietDown()";
 
 const program = "scripts/rehearsal/rehearse.ts";
 const stands = (name: string) => `rehearsal-${name}`;
@@ -156,15 +154,15 @@ function smaller(controller: V1ResourceRequirements, own: Resources): Resources 
 }
 
 /**
- * What a preview shows of a change, and why a rehearsal runs: the image, each document, and hashes of the rest. `SECRETS` is to be
- * kept secret: a hash of a weak password tells it.
+ * What a preview shows of a change, and why a rehearsal runs: the image, each document, and a hash of the rest of the pod. No hash
+ * of the secrets: it would tell a weak password; where only they changed, these lines stay as they are.
  */
-export function rehearsalReasons({ pod, configMaps, secrets }: Candidate): Record<"IMAGE" | "CONFIGURATION" | "SECRETS" | "POD", string> {
+export function rehearsalReasons({ pod, configMaps }: Pick<Candidate, "pod" | "configMaps">): Record<"IMAGE" | "CONFIGURATION" | "POD", string> {
   const documents = Object.values(configMaps).flatMap((data) => Object.entries(data).map(([name, text]) => `${name} ${hash(text).slice(0, 12)}`));
   const image = pod.containers.find(({ name }) => name === "jenkins")?.image ?? "";
   // The image has its own line.
   const rest = JSON.stringify(pod).split(JSON.stringify(image)).join('""');
-  return { IMAGE: image, CONFIGURATION: documents.sort().join(", "), SECRETS: hash(secrets), POD: hash(rest).slice(0, 12) };
+  return { IMAGE: image, CONFIGURATION: documents.sort().join(", "), POD: hash(rest).slice(0, 12) };
 }
 
 /**
@@ -201,7 +199,7 @@ export function makeRehearsal(
       // The shell stays: when the provider ends it, the program sees that and cleans up.
       create: `node --import tsx ${program}; exit $?`,
       stdin: pulumi.secret(pulumi.jsonStringify(input)),
-      environment: { IMAGE: reasons.IMAGE, CONFIGURATION: reasons.CONFIGURATION, POD: reasons.POD, SECRETS: pulumi.secret(reasons.SECRETS) },
+      environment: reasons,
       logging: command.local.Logging.Stderr,
       addPreviousOutputInEnv: false,
     },

@@ -32,9 +32,13 @@ export function containerToRead(pod: V1Pod): string {
 const statuses = (pod: V1Pod): V1ContainerStatus[] => [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
 const failed = ({ state, name }: V1ContainerStatus): boolean => state?.terminated !== undefined && (state.terminated.exitCode !== 0 || name === "jenkins");
 
+/** When an event was last seen, as a number. */
+const seen = ({ lastTimestamp, eventTime }: CoreV1Event): number => new Date(lastTimestamp ?? eventTime ?? 0).getTime();
+
 /** What is to be thought of a pod, its log and its events. */
 export function judge({ log, pod, events }: Observation): Judgement {
-  const last = (...reasons: string[]) => events.filter(({ reason }) => reasons.includes(reason ?? "")).pop()?.message ?? "";
+  const ordered = [...events].sort((a, b) => seen(a) - seen(b));
+  const last = (...reasons: string[]) => ordered.filter(({ reason }) => reasons.includes(reason ?? "")).pop()?.message ?? "";
   if (!pod) {
     const refused = last("FailedCreate");
     const problem = { what: "The cluster does not take the pod", words: [refused], todo: "Look at the quotas, limit ranges and admission policies of the namespace." };
@@ -62,8 +66,9 @@ export function judge({ log, pod, events }: Observation): Judgement {
     return { state: "waiting", doing: "waiting for a node with room", suspicion: { problem, seconds: 120 } };
   }
   const started = pod.status?.containerStatuses?.some(({ state }) => state?.running);
-  const unmounted = last("FailedMount", "FailedAttachVolume");
-  if (!started && unmounted) {
+  // A mount that failed and was followed by something else has succeeded since.
+  const { reason: newest = "", message: unmounted = "" } = ordered.at(-1) ?? {};
+  if (!started && /^Failed(Mount|AttachVolume)$/.test(newest)) {
     const problem = { what: "What the pod mounts is not there", words: [unmounted], todo: secretTodo(unmounted) };
     return { state: "waiting", doing: "waiting for its volumes", suspicion: { problem, seconds: /not found|non-existent/.test(unmounted) ? 10 : 60 } };
   }
