@@ -15,7 +15,7 @@ import { preflight } from "./checks/preflight";
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
   const config = loadConfig();
-  const { problems, apiServerAddresses, lastGoodBackup } = await preflight(config, pulumi.getStack());
+  const { problems, apiServerAddresses, lastGoodBackup, documents } = await preflight(config, pulumi.getStack());
 
   const { host, prefix, insecure, username, password } = config.registry;
   const login = username && password ? { host, username, password: pulumi.secret(password) } : undefined;
@@ -133,7 +133,7 @@ export = async () => {
         apiServerCidrs: apiServerAddresses.filter(net.isIPv4).map((address) => `${address}/32`),
         ...(login && { registryLogin: login }),
       },
-      configuration: { fragments: config.cascFragments, secretFiles: config.secretFiles },
+      configuration: { fragments: config.cascFragments, secretFiles: config.secretFiles, ...(documents && { live: documents }) },
       monitoring: {
         ...(config.prometheusNamespace && { prometheusNamespace: config.prometheusNamespace }),
         serviceMonitor: config.serviceMonitor,
