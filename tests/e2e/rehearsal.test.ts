@@ -86,7 +86,7 @@ afterAll(async () => {
 });
 
 test.each<[string, (config: Config) => void, RegExp]>([
-  ["a key that Jenkins does not know", document("jenkins:\n  noSuchKey: true\n"), /noSuchKey/],
+  ["a key that Jenkins does not know", document("unclassified:\n  noSuchThing:\n    a: 1\n"), /noSuchThing/],
   ["a root whose plugin is not there", document("noSuchPlugin:\n  url: https://example.com\n"), /noSuchPlugin/],
   ["a Secret that is not there", controller({ envFrom: ["no-such-secret"] }), /no-such-secret/],
   ["an image that is not there", controller({ image: `10.88.0.1:5000/build-platform/none@sha256:${"0".repeat(64)}` }), /build-platform\/none/],
