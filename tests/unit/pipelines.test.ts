@@ -28,7 +28,7 @@ test.each(files)("%s asks for labels that the default templates have", (file) =>
 });
 
 test.each(files.filter((file) => text(file).includes("yaml ")))("the pod in %s is YAML that the kubernetes plugin's reader knows", (file) => {
-  const [, yaml] = /yaml (?:\"\"\"|''')([^]*?)(?:\"\"\"|''')/.exec(text(file))!;
+  const [, yaml] = /yaml (?:"""|''')([^]*?)(?:"""|''')/.exec(text(file))!;
   const document = parseDocument(yaml.replace(/\$\{params\.(\w+)\}/g, "$1"));
   expect(document.errors).toEqual([]);
   expect(yaml).not.toMatch(/[&*]\w|<</);
