@@ -27,7 +27,7 @@ function problems(...texts: string[]): string[] {
 }
 
 describe("variables in a JCasC document", () => {
-  const lookup = (name: string) => ({ "admin-user": "root", "admin-password": "p}${x", HOST: "h" })[name];
+  const lookup = (name: string) => ({ "admin-user": "root", "admin-password": "p}${x", HOST: "h", J: '{"a": "b"}' })[name];
 
   test.each([
     ["${admin-user}", "root"],
@@ -38,7 +38,7 @@ describe("variables in a JCasC document", () => {
     ["${base64:${HOST}}", "aA=="],
     ["${decodeBase64:aA==}", "h"],
     ["${trim: h }", " h"],
-    ['${json:a:{"a": "b"}}', "b"],
+    ["${json:a:${J}}", "b"],
     ["${open", "${open"],
     ["plain $HOST {x}", "plain $HOST {x}"],
   ])("%s becomes %s", (text, expected) => {
