@@ -182,6 +182,14 @@ interface PodItem {
   status: { phase: string; startTime?: string; containerStatuses?: { name: string; ready: boolean; restartCount: number; state: { running?: { startedAt: string }; waiting?: { reason: string; message?: string }; terminated?: { reason: string; message?: string } }; lastState?: { terminated?: { message?: string } } }[] };
 }
 
+interface Volume {
+  spec: { nodeAffinity?: { required?: { nodeSelectorTerms: { matchExpressions?: { key: string; values?: string[] }[] }[] } } };
+}
+
+/** The nodes that a volume can be used on; "" where any can. */
+export const nodeOf = ({ spec }: Volume): string =>
+  (spec.nodeAffinity?.required?.nodeSelectorTerms ?? []).flatMap(({ matchExpressions = [] }) => matchExpressions.flatMap(({ key, values = [] }) => (key === "kubernetes.io/hostname" ? values : []))).join(", ");
+
 /** The range that a kube-apiserver serves. */
 export const rangeOf = (pod: Pick<CommandPod, "spec">): string => servedRange(pod) ?? "30000-32767 (Kubernetes' default)";
 
@@ -233,12 +241,14 @@ export async function collect(stack: Stack): Promise<Facts> {
       facts.queue = items.map(({ task, why, inQueueSince }) => ({ job: task.name, why: why ?? "", since: new Date(inQueueSince) })).sort((a, b) => a.since.getTime() - b.since.getTime());
     }),
     attempt("home volume", async () => {
-      interface Claim { spec: { storageClassName: string; volumeName?: string; resources: { requests: { storage: string } } }; status: { phase: string }; metadata: { annotations?: Record<string, string> } }
+      interface Claim { spec: { storageClassName: string; volumeName?: string; resources: { requests: { storage: string } } }; status: { phase: string } }
       const claim = await json<Claim>("-n", jenkins, "get", "pvc", "jenkins-home");
       facts.volume = {
         phase: claim.status.phase, storageClass: claim.spec.storageClassName, requested: claim.spec.resources.requests.storage,
-        node: claim.metadata.annotations?.["volume.kubernetes.io/selected-node"] ?? "",
+        node: "",
       };
+      // The claim's own annotation names the scheduler's choice, which a restored volume never was.
+      if (claim.spec.volumeName) facts.volume.node = nodeOf(await json<Volume>("get", "pv", claim.spec.volumeName));
       const measured = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "jenkins", "--", "du", "-sk", "/var/jenkins_home").catch(() => "");
       const used = /^(\d+)/.exec(measured)?.[1];
       if (used) facts.volume.usedKib = Number(used);

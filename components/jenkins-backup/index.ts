@@ -4,6 +4,7 @@
 //   args.ts    what the component is told, and what is wrong with that
 //   restic.ts  restic's container: its secrets, volumes and scripts; how an empty home starts from a snapshot
 //   pods.ts    the pod that saves the home, and the one that proves a snapshot
+import { createHash } from "node:crypto";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels } from "../ownership";
@@ -77,8 +78,9 @@ export class JenkinsBackup extends pulumi.ComponentResource {
       const pv = new k8s.core.v1.PersistentVolume(
         `${name}-${volume}-volume`,
         {
-          // Volumes are the cluster's: each environment has its own.
-          metadata: { name: pulumi.interpolate`${args.namespace}-backup-${volume}`, labels: { ...labels, ...ownLabels() } },
+          // Volumes are the cluster's: each environment has its own. Another folder is another volume, made before the former
+          // one goes: under one name the former would have to go first, and waits for ever for the claim that still holds it.
+          metadata: { name: pulumi.interpolate`${args.namespace}-backup-${volume}-${createHash("sha256").update(folder).digest("hex").slice(0, 8)}`, labels: { ...labels, ...ownLabels() } },
           spec: {
             // A number that the API asks for and nobody enforces.
             capacity: { storage: "1Ti" },

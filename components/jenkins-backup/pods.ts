@@ -130,6 +130,7 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
     ...pod,
     initContainers: [
       { ...restic, volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home" }] },
+      ...((controllerPod.initContainers ?? []) as Container[]),
       // A sidecar: it ends when the check has ended. A copy that does not boot is the check's finding, not a crash loop.
       { ...controller, restartPolicy: "Always", startupProbe: undefined, livenessProbe: undefined, readinessProbe: undefined },
     ],

@@ -8,13 +8,15 @@ import { base64 } from "./secrets";
 export const pullSecretName = "registry-login";
 
 /**
- * What the kubernetes plugin does with the agents' namespace, and no more. The plugin's example also reads Secrets,
- * which nothing in it needs: https://github.com/jenkinsci/kubernetes-plugin/blob/master/src/main/kubernetes/service-account.yml
+ * What the kubernetes plugin does with the agents' namespace, and no more: it makes, watches, annotates and deletes pods, runs
+ * commands in their containers (a WebSocket, which is opened by get), and shows their logs and events on an agent's page. The
+ * plugin's example also reads Secrets, which nothing in it needs: https://github.com/jenkinsci/kubernetes-plugin/blob/master/src/main/kubernetes/service-account.yml
  */
 export const controllerRules = [
-  { apiGroups: [""], resources: ["pods", "pods/exec"], verbs: ["create", "delete", "get", "list", "patch", "update", "watch"] },
-  { apiGroups: [""], resources: ["pods/log"], verbs: ["get", "list", "watch"] },
-  { apiGroups: [""], resources: ["events"], verbs: ["watch"] },
+  { apiGroups: [""], resources: ["pods"], verbs: ["create", "delete", "get", "list", "patch", "watch"] },
+  { apiGroups: [""], resources: ["pods/exec"], verbs: ["create", "get"] },
+  { apiGroups: [""], resources: ["pods/log"], verbs: ["get"] },
+  { apiGroups: [""], resources: ["events"], verbs: ["list", "watch"] },
 ];
 
 /** The accounts of the controller and of the agents, and what the first may do in the agents' namespace. */

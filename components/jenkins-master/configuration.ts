@@ -6,6 +6,7 @@ import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
 import { cascFile, CascInput, renderCasc } from "./casc";
 import { secretKeys } from "./login";
 import { labels, namespacesOf, Place, Registration, transformed } from "./place";
+import { cascKey } from "./reload";
 
 /** One key of a Secret, readable for JCasC under the name `<secret>-<key>`. */
 export interface SecretFile {
@@ -51,6 +52,7 @@ export const configMapName = "jenkins-casc";
 /** What the ConfigMap with all documents, the platform's and the site's own, is made from. */
 export function configurationObject({ name, parent, here }: Place, args: JenkinsMasterArgs): Registration<k8s.core.v1.ConfigMapArgs> {
   const casc = pulumi.all(args.agents.templates.map((template) => pulumi.output(template.image))).apply((images) => renderCasc(cascInput(args, images)));
-  const content = { metadata: { name: configMapName, namespace: here, labels }, data: { ...args.configuration?.fragments, [cascFile]: casc } };
+  const fragments = Object.fromEntries(Object.entries(args.configuration?.fragments ?? {}).map(([file, text]) => [cascKey(file), text]));
+  const content = { metadata: { name: configMapName, namespace: here, labels }, data: { ...fragments, [cascFile]: casc } };
   return transformed<k8s.core.v1.ConfigMapArgs>(args.transform?.configMap, `${name}-casc`, content, parent);
 }

@@ -5,10 +5,11 @@ import type { BeforeStart, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
 import { scrapeAnnotations } from "./monitoring";
 import { controllerLabels, labels, Place, Registration, transformed } from "./place";
-import { configReloadScript, reloadState } from "./reload";
+import { configReloadScript, configurationScript, liveConfiguration, reloadState } from "./reload";
 import type { Secrets } from "./secrets";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
+type Container = k8s.types.input.core.v1.Container;
 
 /** Names of what the controller's pod refers to. */
 export interface ControllerRefs {
@@ -22,6 +23,9 @@ export function javaOptions(maxRamPercentage: number, further?: string): string 
   return [
     "-Djenkins.install.runSetupWizard=false",
     `-XX:MaxRAMPercentage=${maxRamPercentage.toFixed(1)}`,
+    // The first builds after a start get their agents at once, not only after the 100 s in which Jenkins would watch its load.
+    "-Dhudson.slaves.NodeProvisioner.initialDelay=0",
+    "-Dhudson.slaves.NodeProvisioner.recurrencePeriod=2000",
     // A controller out of memory limps on half dead; its container is restarted at once instead.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
@@ -69,16 +73,28 @@ export function controllerObject({ name, parent, here }: Place, { controller, mo
 /** A pod in which another container runs to its end first; volumes of one name are one volume. */
 export function afterFirst(pod: PodSpec, first: BeforeStart): PodSpec {
   const volumes = pod.volumes as k8s.types.input.core.v1.Volume[];
-  return { ...pod, initContainers: [first.container], volumes: [...volumes, ...first.volumes.filter(({ name }) => !volumes.some((volume) => volume.name === name))] };
+  return { ...pod, initContainers: [first.container, ...((pod.initContainers ?? []) as Container[])], volumes: [...volumes, ...first.volumes.filter(({ name }) => !volumes.some((volume) => volume.name === name))] };
 }
 
 /** The controller's pod, held to Pod Security level `restricted`. */
 export function controllerPod({ controller, configuration: { secretFiles = [] } = {} }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
   const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
   const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
-  const configuration = [
-    { name: "casc", mountPath: "/var/jenkins_casc", readOnly: true },
-    { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true },
+  const secretsMount = { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true };
+  const sources = [{ name: "casc", mountPath: "/var/jenkins_casc", readOnly: true }, secretsMount];
+  const live = { name: "configuration", mountPath: liveConfiguration };
+  /** What turns the mounted documents into those that Jenkins reads. */
+  const configurator = {
+    image: controller.image,
+    resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "64Mi" } },
+    securityContext: confined,
+    volumeMounts: [...sources, live, { name: "reload", mountPath: reloadState }],
+  };
+  const places = [
+    { name: "CASC", value: sources[0].mountPath },
+    { name: "LIVE", value: live.mountPath },
+    { name: "FOLDERS", value: sources.map((mount) => mount.mountPath).join(" ") },
+    { name: "STATE", value: reloadState },
   ];
   // Random, the pod's own, and known to nobody who may not read pods of this namespace.
   const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
@@ -102,12 +118,13 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
       fsGroupChangePolicy: "OnRootMismatch",
       seccompProfile: { type: "RuntimeDefault" },
     },
+    initContainers: [{ name: "configuration", command: ["/bin/bash", "-c", configurationScript], env: places, ...configurator }],
     containers: [
       {
         name: "jenkins",
         image: controller.image,
         env: [
-          { name: "CASC_JENKINS_CONFIG", value: "/var/jenkins_casc" },
+          { name: "CASC_JENKINS_CONFIG", value: live.mountPath },
           { name: "SECRETS", value: "/run/secrets/jenkins" },
           { name: "JAVA_OPTS", value: javaOptions(controller.maxRamPercentage ?? 60, controller.javaOpts) },
           // The unpacked war is no data: it stays out of the home and so out of backups.
@@ -131,22 +148,13 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
         livenessProbe: { ...probe, failureThreshold: 6 },
         readinessProbe: { ...probe, failureThreshold: 3 },
         securityContext: confined,
-        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, ...configuration, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }],
+        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, { ...live, readOnly: true }, secretsMount, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }],
       },
       {
         name: "config-reload",
-        image: controller.image,
         command: ["/bin/bash", "-c", configReloadScript],
-        env: [
-          { name: "FOLDERS", value: configuration.map((mount) => mount.mountPath).join(" ") },
-          { name: "STATE", value: reloadState },
-          { name: "PORT", value: "8080" },
-          { name: "INTERVAL", value: "5" },
-          reloadToken,
-        ],
-        resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "64Mi" } },
-        securityContext: confined,
-        volumeMounts: [...configuration, { name: "reload", mountPath: reloadState }],
+        env: [...places, { name: "PORT", value: "8080" }, { name: "INTERVAL", value: "5" }, reloadToken],
+        ...configurator,
       },
     ],
     volumes: [
@@ -155,6 +163,7 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
       furtherSecrets.length > 0
         ? { name: "admin", projected: { sources: [{ secret: { name: refs.secrets.admin.name } }, ...furtherSecrets] } }
         : { name: "admin", secret: { secretName: refs.secrets.admin.name } },
+      { name: "configuration", emptyDir: {} },
       { name: "reload", emptyDir: {} },
       { name: "cache", emptyDir: {} },
       { name: "tmp", emptyDir: {} },

@@ -19,6 +19,7 @@ export * from "./args";
 export { ownSecretNames, SecretFile, secretFileName, secretNames } from "./configuration";
 export { afterFirst, javaOptions } from "./controller";
 export { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, Role, roles } from "./login";
+export { cascKey } from "./reload";
 export { adminSecretName } from "./secrets";
 
 /**

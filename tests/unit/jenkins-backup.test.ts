@@ -118,13 +118,32 @@ test("the verifier boots the controller's own pod on scratch space: not the home
   expect(the("CronJob", names.verify).inputs.spec.jobTemplate.spec.template.metadata.labels["app.kubernetes.io/name"]).not.toBe("jenkins");
 });
 
+test("what prepares the controller's pod prepares the copy as well, after the restore", async () => {
+  const own = { name: "configuration", image: "i" };
+  await make({ controllerPod: { ...(args.controllerPod as object), initContainers: [own] } as never });
+  expect(podOf(names.verify).initContainers.map((c: { name: string }) => c.name)).toEqual(["restic", "configuration", "jenkins"]);
+});
+
 test("a folder of the nodes becomes a retained volume that must exist; other repositories make none", async () => {
   await make({ repository: "/mnt/share/home", keysRepository: "/mnt/other/keys" });
-  expect(the("PersistentVolume", "jenkins-backup-repository").inputs.spec).toMatchObject({ persistentVolumeReclaimPolicy: "Retain", hostPath: { path: "/mnt/share/home", type: "Directory" } });
+  expect(the("PersistentVolume", "backup-repository-volume").inputs.spec).toMatchObject({ persistentVolumeReclaimPolicy: "Retain", hostPath: { path: "/mnt/share/home", type: "Directory" } });
   expect(podOf(names.backup).initContainers[0].volumeMounts).toContainEqual({ name: "keys-repository", mountPath: "/mnt/other/keys" });
   await useMocks();
   await make();
   expect(all("PersistentVolume")).toEqual([]);
+});
+
+test("another folder is another volume, and its claim goes with it: none waits for the other", async () => {
+  const names = async (repository: string) => {
+    await useMocks();
+    await make({ repository });
+    const volume = the("PersistentVolume", "backup-repository-volume").inputs.metadata.name;
+    expect(all("PersistentVolumeClaim").find(({ inputs }) => inputs.metadata.name === "jenkins-backup-repository")?.inputs.spec.volumeName).toBe(volume);
+    return volume;
+  };
+  const first = await names("/mnt/share/home");
+  expect(await names("/mnt/share/home")).toBe(first);
+  expect(await names("/mnt/other/home")).not.toBe(first);
 });
 
 test("the status belongs to the backups: its content is not the stack's", async () => {

@@ -5,6 +5,7 @@ import { cascConfig, CascInput, cloudSettingsProblems, renderCasc } from "../../
 import { fragmentProblems } from "../../components/jenkins-master/fragments";
 import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, Rights } from "../../components/jenkins-master";
 import { dashboard } from "../../components/jenkins-master/dashboard";
+import { configurationScript } from "../../components/jenkins-master/reload";
 import { authorizationStrategy, permissions, securityRealm } from "../../components/jenkins-master/login";
 import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
 
@@ -133,12 +134,31 @@ describe("the controller", () => {
 
   test("reads its configuration and password from files, and holds no password in its environment", async () => {
     await make();
-    expect(env(container())).toMatchObject({ CASC_JENKINS_CONFIG: "/var/jenkins_casc", SECRETS: "/run/secrets/jenkins", JENKINS_SLAVE_AGENT_PORT: "50000" });
-    expect(container().volumeMounts).toContainEqual({ name: "casc", mountPath: "/var/jenkins_casc", readOnly: true });
+    expect(env(container())).toMatchObject({ CASC_JENKINS_CONFIG: "/run/jenkins-casc", SECRETS: "/run/secrets/jenkins", JENKINS_SLAVE_AGENT_PORT: "50000" });
+    expect(container().volumeMounts).toContainEqual({ name: "configuration", mountPath: "/run/jenkins-casc", readOnly: true });
     expect(container().volumeMounts).toContainEqual({ name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true });
     expect(pod().volumes).toContainEqual({ name: "admin", secret: { secretName: "jenkins-admin" } });
     expect(JSON.stringify(the("Deployment", "jenkins").inputs)).not.toContain(password);
     expect(JSON.stringify(the("ConfigMap").inputs)).not.toContain(password);
+  });
+
+  test("the mounted documents are made plain files before it starts, after a restore", async () => {
+    await make({ controller: { beforeStart: { container: { name: "restore" }, volumes: [] } } });
+    expect(pod().initContainers.map((c: Json) => c.name)).toEqual(["restore", "configuration"]);
+    const [, init] = pod().initContainers;
+    expect(init).toMatchObject({ image: container().image, securityContext: container().securityContext, command: ["/bin/bash", "-c", configurationScript] });
+    expect(env(init)).toEqual({ CASC: "/var/jenkins_casc", LIVE: "/run/jenkins-casc", FOLDERS: "/var/jenkins_casc /run/secrets/jenkins", STATE: "/run/config-reload" });
+    for (const name of ["configuration", "reload"]) expect(pod().volumes).toContainEqual({ name, emptyDir: {} });
+  });
+
+  test("further environment and Secrets reach its own container alone", async () => {
+    await make({ controller: { env: { REGION: "eu" }, envFrom: ["site"] } });
+    expect(env(container())).toMatchObject({ REGION: "eu" });
+    expect(container().envFrom).toEqual([{ secretRef: { name: "site" } }]);
+    for (const other of [...pod().initContainers, pod().containers[1]]) expect(JSON.stringify(other)).not.toMatch(/REGION|envFrom/);
+    await useMocks();
+    await make();
+    expect(container()).not.toHaveProperty("envFrom");
   });
 
   test("gets its start-up budget from config and is probed at /login", async () => {
@@ -154,6 +174,11 @@ describe("the controller", () => {
     expect(env(container()).JAVA_OPTS).toMatch(/ -Dx=y$/);
     expect(container().resources.limits.memory).toBe("2Gi");
     expect(javaOptions(60)).not.toMatch(/-Xmx|undefined/);
+  });
+
+  test("gives the first builds after its start their agents at once, unless JVM options say otherwise", () => {
+    expect(javaOptions(60)).toContain("-Dhudson.slaves.NodeProvisioner.initialDelay=0 -Dhudson.slaves.NodeProvisioner.recurrencePeriod=2000");
+    expect(javaOptions(60, "-Dhudson.slaves.NodeProvisioner.initialDelay=5000")).toMatch(/initialDelay=0 .*initialDelay=5000$/);
   });
 
   test("both Services reach it by the container's port names", async () => {
@@ -188,7 +213,7 @@ describe("the controller", () => {
     expect(token(jenkins)).toEqual(token(reload));
     expect(env(reload).FOLDERS).toBe("/var/jenkins_casc /run/secrets/jenkins");
     expect(reload.securityContext).toEqual(jenkins.securityContext);
-    expect(reload.volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.name)).toEqual(["reload"]);
+    expect(reload.volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.name)).toEqual(["configuration", "reload"]);
   });
 
   test("goes to the nodes that are asked for, and to any by default", async () => {
@@ -380,9 +405,14 @@ describe("rights", () => {
     expect(all("ClusterRoleBinding")).toHaveLength(0);
     expect(the("Role").inputs.metadata.namespace).toBe("jenkins-agents");
     expect(the("RoleBinding").inputs.subjects).toEqual([{ kind: "ServiceAccount", name: "jenkins", namespace: "jenkins" }]);
-    const rules = controllerRules.flatMap((rule) => rule.resources);
-    expect(rules.sort()).toEqual(["events", "pods", "pods/exec", "pods/log"]);
-    expect(controllerRules.flatMap((rule) => [...rule.verbs, ...rule.resources])).not.toContain("*");
+    // Every call that the plugin makes with our settings: GarbageCollection, KubernetesLauncher, KubernetesSlave, KubernetesComputer, Reaper, ContainerExecDecorator.
+    expect(Object.fromEntries(controllerRules.flatMap((rule) => rule.resources.map((resource) => [resource, rule.verbs.join(" ")])))).toEqual({
+      pods: "create delete get list patch watch",
+      "pods/exec": "create get",
+      "pods/log": "get",
+      events: "list watch",
+    });
+    expect(the("Role").inputs.rules).toEqual(controllerRules);
   });
 
   test("agents hold no token", async () => {
