@@ -105,6 +105,8 @@ export interface ClusterFacts {
   apiServerAddresses: string[];
   /** Result of the last good backup as JSON, once there was one. */
   lastGoodBackup?: string;
+  /** Documents that Jenkins has now, by key of their ConfigMap. */
+  documents?: Record<string, string>;
   /** Size and StorageClass that the home's claim asks for, where there is one. */
   homeSize?: string;
   homeClass?: string;
@@ -188,8 +190,9 @@ export async function inspectCluster(
     return "body" in answer && answer.status === 200 ? (JSON.parse(answer.body) as T) : undefined;
   };
   const here = `/api/v1/namespaces/${namespaces.jenkins}`;
-  const [backups, claim, ...lists] = await Promise.all([
+  const [backups, casc, claim, ...lists] = await Promise.all([
     found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-backup-status`),
+    found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-casc`),
     found<{ spec: { resources: { requests: { storage: string } }; storageClassName?: string } }>(`${here}/persistentvolumeclaims/jenkins-home`),
     ...Object.entries(neighbourPaths).map(async ([what, target]) => [what, (await found<{ items?: unknown[] }>(target))?.items] as const),
   ]);
@@ -204,7 +207,7 @@ export async function inspectCluster(
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
-  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours: Object.fromEntries(lists) as Neighbourhood };
+  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours: Object.fromEntries(lists) as Neighbourhood };
 }
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */

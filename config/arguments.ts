@@ -63,11 +63,13 @@ export interface Made {
   /** Digest references of the built images, by name. */
   references: Record<string, pulumi.Output<string>>;
   apiServerAddresses: string[];
+  /** Documents that Jenkins has now, where there are any. */
+  documents?: Record<string, string>;
 }
 
 export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
   const { domain, ingress, storage, controller, agents, agentCap, agentCache, cloud, images, registry, admin, login, rights, networkPolicies, backup, rehearsal } = config;
-  const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses } = made;
+  const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses, documents } = made;
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => references[name] ?? name;
@@ -100,7 +102,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
       apiServerCidrs: apiServerAddresses.filter(net.isIPv4).map((address) => `${address}/32`),
       ...(pulls && { registryLogin: pulls }),
     },
-    configuration: { fragments: cascFragments, secretFiles },
+    configuration: { fragments: cascFragments, secretFiles, ...(documents && { live: documents }) },
     monitoring: { ...(prometheusNamespace && { prometheusNamespace }), serviceMonitor, serviceMonitorLabels, dashboard },
     ...(rehearsal.enabled && { rehearsal: { ...config.cluster, ...rehearsal } }),
     namespace: config.namespaces.jenkins,

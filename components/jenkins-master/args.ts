@@ -136,6 +136,8 @@ export interface AccessArgs {
 export interface ConfigurationArgs {
   /** JCasC documents by file name, joined with the platform's. Default none. */
   fragments?: Record<string, string>;
+  /** Documents that Jenkins has now, by key of their ConfigMap: what they set and the next ones do not is warned of. Default none. */
+  live?: Record<string, string>;
   /** Keys of Secrets in the controller's namespace that documents refer to as `${<secret>-<key>}`. Default none. */
   secretFiles?: SecretFile[];
 }

@@ -7,6 +7,7 @@ import { cascFile, CascInput, renderCasc } from "./casc";
 import { secretKeys } from "./login";
 import { labels, namespacesOf, Place, Registration, transformed } from "./place";
 import { cascKey } from "./reload";
+import { removedKeys, removedWarning } from "./removed";
 
 /** One key of a Secret, readable for JCasC under the name `<secret>-<key>`. */
 export interface SecretFile {
@@ -53,6 +54,11 @@ export const configMapName = "jenkins-casc";
 export function configurationObject({ name, parent, here }: Place, args: JenkinsMasterArgs): Registration<k8s.core.v1.ConfigMapArgs> {
   const casc = pulumi.all(args.agents.templates.map((template) => pulumi.output(template.image))).apply((images) => renderCasc(cascInput(args, images)));
   const fragments = Object.fromEntries(Object.entries(args.configuration?.fragments ?? {}).map(([file, text]) => [cascKey(file), text]));
+  const live = args.configuration?.live;
+  // Which keys there are does not hang on the images, which a preview does not know.
+  const own = renderCasc(cascInput(args, args.agents.templates.map(() => "image")));
+  const warning = live && removedWarning(removedKeys(live, { ...fragments, [cascFile]: own }));
+  if (warning) void pulumi.log.warn(warning, parent.parent);
   const content = { metadata: { name: configMapName, namespace: here, labels }, data: { ...fragments, [cascFile]: casc } };
   return transformed<k8s.core.v1.ConfigMapArgs>(args.transform?.configMap, `${name}-casc`, content, parent);
 }

@@ -1,3 +1,4 @@
+import * as pulumi from "@pulumi/pulumi";
 import * as fc from "fast-check";
 import { parse, parseDocument, visit } from "yaml";
 import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount, Toleration } from "../../components/jenkins-master/agents";
@@ -202,6 +203,19 @@ describe("the controller", () => {
     expect(await template({ access: { adminPassword: "another-password" } })).toBe(first);
     expect(await template({ configuration: { fragments: { "mail.yaml": "unclassified: {}" } } })).toBe(first);
     expect(await template({ controller: { maxRamPercentage: 50 } })).not.toBe(first);
+  });
+
+  test("warns of keys that are no longer set, and says nothing where none is gone", async () => {
+    const warn = jest.spyOn(pulumi.log, "warn").mockResolvedValue();
+    await make();
+    const data = the("ConfigMap").inputs.data;
+    for (const [live, times] of [[data, 0], [{ ...data, "own.yaml": "jenkins: { systemMessage: x }" }, 1]] as const) {
+      await useMocks();
+      await make({ configuration: { live } });
+      expect(warn).toHaveBeenCalledTimes(times);
+    }
+    expect(warn).toHaveBeenCalledWith(expect.stringContaining(": jenkins.systemMessage."), expect.anything());
+    warn.mockRestore();
   });
 
   test("is told of changes by a sidecar that shares its configuration and a token of the pod's own", async () => {
