@@ -201,7 +201,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const rights = Object.keys(settings.rights).length > 0 ? settings.rights : undefined;
   const further = pluginsOf(plugins, env, say);
   const built = builds(settings, login, rights, further);
-  for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agentTemplates(settings.agents) })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
+  for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agentTemplates(settings) })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   return {
