@@ -46,7 +46,7 @@ export = async () => {
 
   const jenkins = new JenkinsMaster(
     "jenkins",
-    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, documents }),
+    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, ...(documents && { documents }) }),
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
     { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) },
   );
