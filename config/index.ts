@@ -17,7 +17,8 @@ import type { Settings } from "./schema";
 
 export { controllerBuild } from "./builds";
 export type { Problem } from "./mistakes";
-export { rangeEnds, rangeProblem } from "./rules";
+export { rangeEnds } from "./pieces";
+export { rangeProblem } from "./rules";
 export type { ImageKey } from "./schema";
 
 /** Everything the stack is told, checked and complete: the keys of the schema, grouped as they are used, with what files say. */
