@@ -6,6 +6,7 @@ import * as path from "node:path";
 import * as readline from "node:readline";
 import { parse, stringify } from "yaml";
 import { explain, parseConfig, type Problem } from "../config";
+import { questionOf } from "../config/mistakes";
 import { schemaComment } from "../tools/docs";
 import { root } from "./repository";
 import { readWords, runCommand, UsageError } from "./terminal";
@@ -175,23 +176,18 @@ async function main(args: string[]): Promise<void> {
   const prompt = values.yes ? undefined : prompter();
   try {
     const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
-    /** What config.ts expects at a key in place of an answer; undefined where the answer will do. */
-    const expectedAt = (key: string, value: (answer: string) => Record<string, unknown>) => (answer: string) => {
-      const config = Object.fromEntries(Object.entries(value(answer)).map(([name, each]) => [`${project.name}:${name}`, each]));
-      return configProblems(project.name, project.config, config).find((problem) => problem.key === key)?.expected;
-    };
-    const ask = async (option: keyof typeof values, question: string, fallback?: string, wrong?: (answer: string) => string | undefined): Promise<string> => {
+    const ask = async (option: keyof typeof values, key: string, fallback?: string): Promise<string> => {
       const given = values[option];
       if (typeof given === "string") return given;
+      const { question, usual = fallback, wrong } = questionOf(key);
       // What is missing is reported by the check of the whole config below, all at once.
-      return prompt ? prompt.ask(question, fallback, wrong) : (fallback ?? "");
+      return prompt ? prompt.ask(question, usual, (answer) => (answer === "-" && usual === "-" ? undefined : wrong(answer))) : (usual ?? "");
     };
-    const domain = await ask("domain", "Host name people will use, such as jenkins.example.com", undefined, expectedAt("domain", (answer) => ({ domain: answer })));
-    const context = await ask("context", "Context of the cluster in the kubeconfig");
-    const registry = await ask("registry", "Image registry that the nodes can pull from, host or host:port", undefined, expectedAt("registry.host", (host) => ({ registry: { host } })));
-    const storageSize = await ask("storage-size", "Size of jenkins_home", "20Gi", expectedAt("storageSize", (answer) => ({ storageSize: answer })));
-    const issuer = expectedAt("ingress.clusterIssuer", (answer) => ({ ingress: { clusterIssuer: answer === "-" ? "" : answer } }));
-    const tlsIssuer = values["tls-secret"] === undefined ? await ask("tls-issuer", "cert-manager ClusterIssuer for HTTPS, - for none", "-", issuer) : "-";
+    const domain = await ask("domain", "domain");
+    const context = await ask("context", "kubeContext");
+    const registry = await ask("registry", "registry.host");
+    const storageSize = await ask("storage-size", "storageSize");
+    const tlsIssuer = values["tls-secret"] === undefined ? await ask("tls-issuer", "ingress.clusterIssuer", "-") : "-";
 
     // Who names nodes has answered this.
     const unanswered = prompt !== undefined && values.beside === undefined && !values.local && nodes.size === 0;
@@ -206,8 +202,8 @@ async function main(args: string[]): Promise<void> {
     const access = beside ? { kind: "beside" as const } : values.local ? { kind: "local" as const, node: [...nodes.keys()][0] ?? "" } : await sshAccess(nodes, hostKeys);
 
     async function sshAccess(wanted: Map<string, string>, keys: Map<string, string>): Promise<Answers["access"]> {
-      const user = await ask("user", "SSH user on the control-plane nodes", "root");
-      const key = await ask("key", "Private SSH key", "~/.ssh/id_ed25519");
+      const user = await ask("user", "controlPlane.user", "root");
+      const key = await ask("key", "controlPlane.privateKeyFile", "~/.ssh/id_ed25519");
       const list = [];
       for (const [node, host] of wanted) {
         const given = keys.get(node);

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
+import { isObject } from "../config/pieces";
 import type { PolicyResource } from "../policy/rules";
 import { root } from "./repository";
 
@@ -20,10 +21,6 @@ export const secretPlaceholder = "[secret]";
 /** Takes the place of encrypted config values: long enough for every password rule, and no secret. */
 const encryptedPlaceholder = "[encrypted value]";
 const keyPlaceholder = "-----BEGIN PRIVATE KEY-----\n[encrypted value]\n-----END PRIVATE KEY-----\n";
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 /**
  * A stack's config as the engine hands it to the program, without anything that only the operator's machine has:

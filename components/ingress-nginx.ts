@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { hstsSeconds, httpNodePort, httpsNodePort, ingressReplicas, usual, within } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
 import { canonicalResources, Resources } from "./quantity";
 
@@ -24,7 +25,7 @@ export interface IngressNginxArgs {
   imagePullSecret?: { dockerConfigJson: pulumi.Input<string> };
 }
 
-const defaultNamespace = "ingress-nginx";
+const ports = { httpNodePort, httpsNodePort };
 const controllerName = "ingress-nginx-controller";
 const electionId = "ingress-nginx-leader";
 const labels = { "app.kubernetes.io/name": "ingress-nginx", ...partOf };
@@ -35,14 +36,12 @@ const read = ["get", "list", "watch"];
 /** Mistakes in the arguments, one detail per field. */
 export function ingressNginxProblems(args: IngressNginxArgs): { propertyPath: string; reason: string }[] {
   const problems: { propertyPath: string; reason: string }[] = [];
-  const http = args.httpNodePort ?? 80;
-  const https = args.httpsNodePort ?? 443;
+  const { httpNodePort: http = ports.httpNodePort.usual, httpsNodePort: https = ports.httpsNodePort.usual, replicas = ingressReplicas.usual } = args;
   for (const [propertyPath, port] of [["httpNodePort", http], ["httpsNodePort", https]] as const) {
-    if (!Number.isInteger(port) || port < 1 || port > 65535) problems.push({ propertyPath, reason: `${port} is no port between 1 and 65535` });
+    if (!within(ports[propertyPath], port)) problems.push({ propertyPath, reason: `${port} is no port between 1 and 65535` });
   }
   if (http === https) problems.push({ propertyPath: "httpsNodePort", reason: `${https} is the port of httpNodePort as well` });
-  const replicas = args.replicas ?? 1;
-  if (!Number.isInteger(replicas) || replicas < 1) problems.push({ propertyPath: "replicas", reason: `${replicas} is no whole number of at least 1` });
+  if (!within(ingressReplicas, replicas)) problems.push({ propertyPath: "replicas", reason: `${replicas} is no whole number from ${ingressReplicas.least} to ${ingressReplicas.most}` });
   return problems;
 }
 
@@ -54,7 +53,7 @@ export function controllerSettings(args: Pick<IngressNginxArgs, "hstsSeconds">):
     "annotations-risk-level": "High",
     hsts: "true",
     "hsts-include-subdomains": "false",
-    "hsts-max-age": String(args.hstsSeconds ?? 31536000),
+    "hsts-max-age": String(args.hstsSeconds ?? hstsSeconds.usual),
     "server-tokens": "false",
   };
 }
@@ -78,7 +77,7 @@ export class IngressNginx extends pulumi.ComponentResource {
     const problems = ingressNginxProblems(args);
     if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: `IngressNginx "${name}" cannot be made`, errors: problems });
     const parent = { parent: this };
-    const namespaceName = args.namespace ?? defaultNamespace;
+    const namespaceName = args.namespace ?? usual.ingressNamespace;
     /** Which Ingresses are this controller's: those of classes that name it. */
     const controllerClass = `k8s.io/${namespaceName}`;
     const clusterLabels = { ...labels, ...ownLabels() };
@@ -164,7 +163,7 @@ export class IngressNginx extends pulumi.ComponentResource {
     );
     const ingressClass = new k8s.networking.v1.IngressClass(
       `${name}-class`,
-      { metadata: { name: args.ingressClassName ?? "nginx", labels: { ...controllerLabels, ...ownLabels() } }, spec: { controller: controllerClass } },
+      { metadata: { name: args.ingressClassName ?? usual.ingressClass, labels: { ...controllerLabels, ...ownLabels() } }, spec: { controller: controllerClass } },
       parent,
     );
 
@@ -244,8 +243,8 @@ export class IngressNginx extends pulumi.ComponentResource {
           type: "NodePort",
           selector: controllerLabels,
           ports: [
-            { name: "http", port: 80, targetPort: "http", protocol: "TCP", appProtocol: "http", nodePort: args.httpNodePort ?? 80 },
-            { name: "https", port: 443, targetPort: "https", protocol: "TCP", appProtocol: "https", nodePort: args.httpsNodePort ?? 443 },
+            { name: "http", port: 80, targetPort: "http", protocol: "TCP", appProtocol: "http", nodePort: args.httpNodePort ?? httpNodePort.usual },
+            { name: "https", port: 443, targetPort: "https", protocol: "TCP", appProtocol: "https", nodePort: args.httpsNodePort ?? httpsNodePort.usual },
           ],
         },
       },

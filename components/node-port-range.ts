@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import * as path from "node:path";
 import * as command from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
+import { fits, hostKey as publicKey, portRange } from "../config/pieces";
 
 /** A control-plane node reached over SSH. */
 export interface SshNode {
@@ -118,16 +119,14 @@ ssh $node "$@" -p "$NODE_PORT" "$NODE_USER@$NODE_HOST" "$NODE_COMMAND"
 /** All mistakes in the arguments; empty where they are good. */
 export function nodePortRangeProblems(args: NodePortRangeArgs): { propertyPath: string; reason: string }[] {
   const problems: { propertyPath: string; reason: string }[] = [];
-  const match = /^([1-9]\d{0,4})-([1-9]\d{0,4})$/.exec(args.range);
-  if (!match || Number(match[1]) > Number(match[2]) || Number(match[2]) > 65535)
+  if (!fits(portRange, args.range))
     problems.push({ propertyPath: "range", reason: `found "${args.range}", expected MIN-MAX with 1 <= MIN <= MAX <= 65535, such as "80-32767"` });
   const { access } = args;
   if (access.nodes.length === 0) problems.push({ propertyPath: "access.nodes", reason: "found no node, expected every control-plane node of the cluster" });
   if (access.kind === "local" && access.nodes.length > 1)
     problems.push({ propertyPath: "access.nodes", reason: `found ${access.nodes.length} nodes, expected one: "local" reaches only the machine Pulumi runs on; use "ssh"` });
   const hostKey = (propertyPath: string, key: string) => {
-    // An RSA key does not work: the Command provider asks for SHA-1 signatures by it, which SSH servers have not given since OpenSSH 8.8.
-    if (!/^(ssh-ed25519|ecdsa-\S+|sk-\S+) [A-Za-z0-9+/]{16,}={0,2}( .*)?$/.test(key))
+    if (!fits(publicKey, key.split(" ").slice(0, 2).join(" ")))
       problems.push({ propertyPath, reason: `found "${key}", expected a public Ed25519 or ECDSA host key such as "ssh-ed25519 AAAA..." (ssh-keyscan prints it)` });
   };
   const names = new Set<string>();

@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
+import { misfit, nodeFolder, usual } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
 
 /** What of the storage an environment installs: the provisioner with a StorageClass, or the class alone. */
@@ -31,16 +32,6 @@ export function casConfig(basePath: string): string {
   ]);
 }
 
-/**
- * Mistakes in a base path. The provisioner refuses paths with fewer than two folders, since a helper pod works as root
- * in the parent folder.
- */
-export function basePathProblem(basePath: string): string | undefined {
-  if (!/^(\/[A-Za-z0-9._-]+){2,}$/.test(basePath)) return `"${basePath}" is no absolute path of at least two folders such as /var/openebs/local`;
-  if (basePath.split("/").some((part) => part === "." || part === "..")) return `"${basePath}" contains "." or ".."`;
-  return undefined;
-}
-
 const component = "localpv-provisioner";
 const namespaceName = "openebs";
 const labels = { "app.kubernetes.io/name": component, ...partOf };
@@ -58,7 +49,7 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
 
   constructor(name: string, args: OpenEbsStorageArgs, opts?: pulumi.ComponentResourceOptions) {
     super("build-platform:storage:OpenEbsStorage", name, {}, opts);
-    const problem = basePathProblem(args.basePath);
+    const problem = misfit(nodeFolder, args.basePath);
     if (problem) {
       throw new pulumi.InputPropertiesError({ message: `OpenEbsStorage "${name}" cannot be made`, errors: [{ propertyPath: "basePath", reason: problem }] });
     }
@@ -70,7 +61,7 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
       `${name}-class`,
       {
         metadata: {
-          name: args.storageClassName ?? "openebs-hostpath",
+          name: args.storageClassName ?? usual.storageClass,
           labels: { ...labels, ...ownLabels() },
           annotations: { "openebs.io/cas-type": "local", "cas.openebs.io/config": casConfig(args.basePath) },
         },

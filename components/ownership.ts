@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import * as pulumi from "@pulumi/pulumi";
+import { fits, labelValue } from "../config/pieces";
 
 /**
  * Which environment an object belongs to. Several live on one cluster, and what is the cluster's and not a namespace's says
@@ -17,8 +18,7 @@ export const nodePortsLabel = "build-platform/node-ports";
 
 /** A stack's name as a label's value: itself, or a hash where the syntax of labels does not allow it. */
 export function stackLabel(stack: string): string {
-  const fits = /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/.test(stack);
-  return fits ? stack : `stack-${createHash("sha256").update(stack).digest("hex").slice(0, 12)}`;
+  return fits(labelValue, stack) ? stack : `stack-${createHash("sha256").update(stack).digest("hex").slice(0, 12)}`;
 }
 
 /** The label of this stack's own objects. */

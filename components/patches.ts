@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import { isObject } from "../config/pieces";
 
 /**
  * Changes of single objects that no argument has: host aliases, an annotation, a further container. They are made before
@@ -18,7 +19,6 @@ const listKeys: Record<string, string[]> = {
   ports: ["containerPort", "port"], hostAliases: ["ip"], topologySpreadConstraints: ["topologyKey"],
 };
 
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
 const isLater = (value: unknown): boolean => pulumi.Output.isInstance(value) || value instanceof Promise;
 
 /** What a patch adds by itself: without the nulls and marks that only take away. */

@@ -1,6 +1,8 @@
 /**
  * Kubernetes quantities ("500m", "2Gi", "15G"), as the API server reads and writes them.
  * https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+ *
+ * Not left to the Kubernetes client's quantityToScalar: it throws on "1.5Gi", makes a float of "100m", and writes nothing back.
  */
 
 const binarySuffixes = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];

@@ -19,6 +19,8 @@ export interface About {
   required?: boolean;
   /** Stored encrypted, and never shown. */
   secret?: boolean;
+  /** What `npm run new-env` asks. */
+  ask?: string;
   /** What helps, where the usual command does not. */
   fix?: string;
   /** Of a list of texts: what is expected of it as a whole, since its single entries have no names. */

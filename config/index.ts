@@ -17,7 +17,8 @@ import type { Settings } from "./schema";
 
 export { controllerBuild } from "./builds";
 export type { Problem } from "./mistakes";
-export { rangeEnds, rangeProblem } from "./rules";
+export { rangeEnds } from "./pieces";
+export { rangeProblem } from "./rules";
 export type { ImageKey } from "./schema";
 
 /** Everything the stack is told, checked and complete: the keys of the schema, grouped as they are used, with what files say. */
@@ -201,7 +202,8 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const rights = Object.keys(settings.rights).length > 0 ? settings.rights : undefined;
   const further = pluginsOf(plugins, env, say);
   const built = builds(settings, login, rights, further);
-  for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agentTemplates(settings) })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
+  const agents = agentTemplates(settings);
+  for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   return {
@@ -213,7 +215,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say) } }),
     builds: built,
     controller: { ...controller, image },
-    agents: agentTemplates(settings),
+    agents,
     // Two environments that shared one folder could put artifacts into each other's builds.
     ...(agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } }),
     ingress: { ...ingress, ...((tlsSecret ?? clusterIssuer) && { tls: { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) } }) },

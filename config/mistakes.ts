@@ -130,6 +130,18 @@ export function visitKeys(value: unknown, visit: (key: Key, path: string, value:
   if (key.item && Array.isArray(inner)) inner.forEach((each, i) => visitKeys(each, visit, key.item, [...path, i]));
 }
 
+/** What `npm run new-env` asks for a key: the question, the usual answer, and what is expected instead of one that will not do. */
+export function questionOf(key: string): { question: string; usual?: string; wrong: (answer: string) => string | undefined } {
+  const path = read(key);
+  const { about } = keysAlong(path)[path.length];
+  const alone = (answer: string) => path.reduceRight<unknown>((inner, part) => ({ [part]: inner }), answer) as Record<string, unknown>;
+  return {
+    question: about.ask!,
+    ...(about.default !== undefined && { usual: String(about.default) }),
+    wrong: (answer) => readSettings(alone(answer)).problems.find((problem) => problem.key === key)?.expected,
+  };
+}
+
 /** Whether anything stands at a key. */
 export function isGiven(raw: Record<string, unknown>, key: string): boolean {
   const value = valueAt(raw, read(key));

@@ -44,7 +44,10 @@ const namePattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const longNamePattern = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 const sizePattern = /^\d+(\.\d+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)$/;
 const referencePattern = /^[a-z0-9.-]+(:\d+)?\/[a-z0-9._/-]+(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$/;
-const registryPattern = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?)(:\d{1,5})?$/;
+// Grammar of repository names: https://github.com/distribution/reference, "reference.go".
+const domainLabel = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?";
+const registryPattern = new RegExp(`^(?:${domainLabel}(?:\\.${domainLabel})*|\\[[0-9a-fA-F:]+\\])(:[0-9]{1,5})?$`);
+const pathComponent = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*";
 
 /** A name of at most 63 letters as Namespaces and Services have it. */
 export const name = (expected: string): Piece => ({ expected, pattern: namePattern });
@@ -54,8 +57,9 @@ export const domain: Piece = { expected: "the host name people will use, without
 export const host: Piece = { expected: "a host name or address", also: (text) => net.isIP(text) !== 0 || hostPattern.test(text) };
 /** A node or a StorageClass: a name, or several joined by dots. */
 export const domainOrName = (expected: string): Piece => ({ expected, also: (text) => domainPattern.test(text) || namePattern.test(text) });
-export const registry: Piece = { expected: "a registry that the nodes can pull from, as host or host:port", pattern: registryPattern, also: (text) => Number(registryPattern.exec(text)?.[3]?.slice(1) ?? 443) <= 65535 };
-export const imagePath: Piece = { expected: "a path of small letters and digits", pattern: /^[a-z0-9]+([._/-][a-z0-9]+)*$/ };
+export const registry: Piece = { expected: "a registry that the nodes can pull from, as host or host:port", pattern: registryPattern, also: (text) => Number(registryPattern.exec(text)?.[1]?.slice(1) ?? 443) <= 65535 };
+export const imagePath: Piece = { expected: "a path of small letters, digits and single . _ - inside parts divided by /, for example team/build-platform", pattern: new RegExp(`^${pathComponent}(?:/${pathComponent})*$`) };
+export const imageName: Piece = { expected: "an image name of at most 100 small letters and digits with single . _ - between them, for example maven-dind", pattern: new RegExp(`^(?=.{1,100}$)${pathComponent}$`) };
 export const imageReference: Piece = { expected: "a full image reference such as registry.example.com/path/name:tag", pattern: referencePattern };
 /** A sum of bytes as Kubernetes writes it, with its unit. */
 export const size: Piece = { expected: "a size with its unit, at least 100Mi, such as 20Gi", pattern: sizePattern, also: (text) => isQuantity(text) && quantityMillis(text) >= quantityMillis("100Mi") };
@@ -111,6 +115,20 @@ export const ingressReplicas: Range = { least: 1, most: 100, usual: 1 };
 export const hstsSeconds: Range = { least: 0, most: 63072000, usual: 31536000 };
 export const httpNodePort = port(80);
 export const httpsNodePort = port(443);
+
+/** Ends of a range such as "80-32767"; undefined for any other text. */
+export function rangeEnds(text: string): [low: number, high: number] | undefined {
+  const match = /^([1-9]\d{0,4})-([1-9]\d{0,4})$/.exec(text);
+  return match ? [Number(match[1]), Number(match[2])] : undefined;
+}
+
+export const portRange: Piece = {
+  expected: "a range within 1-65535, the lower end first, such as 80-32767",
+  also: (text) => {
+    const [low, high] = rangeEnds(text) ?? [1, 0];
+    return low <= high && high <= 65535;
+  },
+};
 
 /** Texts where the config gives none. */
 export const usual = {

@@ -3,7 +3,7 @@ import { quantityMillis } from "../components/quantity";
 import { ownMounts, ownSecretNames, secretFileName } from "../components/jenkins-master";
 import { roles } from "../components/jenkins-master/login";
 import { controllerBuild, ownBuilds } from "./builds";
-import { fits, imageReference, isObject, usual } from "./pieces";
+import { fits, imageReference, isObject, portRange, rangeEnds, usual } from "./pieces";
 import type { Settings } from "./schema";
 
 /** What holds between keys. Each rule is asked with the keys that are good by themselves; what is not has been reported. */
@@ -13,18 +13,11 @@ export type Say = (key: string, found: unknown, expected: string, fix?: string) 
 
 type Rule = (settings: Settings, say: Say, given: (key: string) => boolean) => void;
 
-/** Ends of a range such as "80-32767"; undefined for any other text. */
-export function rangeEnds(text: string): [low: number, high: number] | undefined {
-  const match = /^(\d{1,5})-(\d{1,5})$/.exec(text);
-  return match ? [Number(match[1]), Number(match[2])] : undefined;
-}
-
 /** What is wrong with a node-port range, or nothing. Both ports of the ingress must lie inside. */
 export function rangeProblem(text: string, [http, https]: [http: number, https: number] = [80, 443]): string | undefined {
   const ends = rangeEnds(text);
-  if (!ends) return "a range such as 80-32767";
+  if (!ends || !fits(portRange, text)) return portRange.expected;
   const [low, high] = ends;
-  if (low < 1 || high > 65535 || low > high) return "a range within 1-65535, the lower end first";
   if ([http, https].some((port) => port < low || port > high)) return `a range that holds ${http} and ${https}, where the ingress listens`;
   return undefined;
 }

@@ -54,7 +54,7 @@ const aFile: piece.Piece = { expected: "the path of a file" };
 
 const privateKey = (whose: string) => ({
   privateKey: text(`The private key for ${whose}, with --secret.`, { is: { ...aFile, expected: "a private key" }, example: "-----BEGIN OPENSSH PRIVATE KEY-----", secret: true }),
-  privateKeyFile: text("A file that holds it instead.", { is: aFile, example: "~/.ssh/id_ed25519" }),
+  privateKeyFile: text("A file that holds it instead.", { is: aFile, example: "~/.ssh/id_ed25519", ask: "Private SSH key" }),
 });
 const hostKey = (file: string) => ({
   hostKey: text("Its SSH host key, Ed25519 or ECDSA.", { is: { expected: "a host key" }, example: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID0FkgLfwsVeMvwmoBSaRh3QKEaRbUmKS+aOnOX/gLw5" }),
@@ -68,9 +68,9 @@ const userName = { expected: "a user name" };
 // The areas, in the order in which people meet them.
 
 const place = {
-  domain: text("Host name Jenkins answers on, without scheme or port.", { is: piece.domain, example: "jenkins.example.com", required: true }),
+  domain: text("Host name Jenkins answers on, without scheme or port.", { is: piece.domain, example: "jenkins.example.com", required: true, ask: "Host name people will use, such as jenkins.example.com" }),
   kubeContext: text("Context of the cluster in the kubeconfig, so that a stack never reaches the cluster that happens to be selected.", {
-    is: { expected: "the context of the cluster this stack belongs to" }, example: "kubernetes-admin@kubernetes", required: true, fix: "pulumi config set kubeContext <name>; kubectl config get-contexts lists them",
+    is: { expected: "the context of the cluster this stack belongs to" }, example: "kubernetes-admin@kubernetes", required: true, fix: "pulumi config set kubeContext <name>; kubectl config get-contexts lists them", ask: "Context of the cluster in the kubeconfig",
   }),
   kubeconfig: text("Path of the kubeconfig file.", { is: aFile, example: "~/.kube/config", defaultText: "$KUBECONFIG, or ~/.kube/config" }),
   namespace: text("Namespace of the controller; the agents' is the same with -agents behind it. Every environment on a cluster has its own.", {
@@ -83,7 +83,7 @@ const place = {
     httpNodePort: integer("Port of every node for HTTP.", piece.httpNodePort),
     httpsNodePort: integer("Port of every node for HTTPS.", piece.httpsNodePort),
     tlsSecret: text("Secret with the certificate for HTTPS, in the controller's namespace.", { is: piece.name("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "jenkins-tls", defaultText: "none, or jenkins-tls with clusterIssuer" }),
-    clusterIssuer: text("ClusterIssuer of cert-manager that makes and renews the certificate.", { is: piece.name("the name of a cert-manager ClusterIssuer"), example: "letsencrypt" }),
+    clusterIssuer: text("ClusterIssuer of cert-manager that makes and renews the certificate.", { is: piece.name("the name of a cert-manager ClusterIssuer"), example: "letsencrypt", ask: "cert-manager ClusterIssuer for HTTPS, - for none" }),
     annotations: texts("Further annotations of the Ingress.", { example: { "nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.0/24" } }),
     maxBodySize: text("Largest upload that the ingress lets through.", { is: piece.nginxSize, example: "64m", default: usual.maxBodySize }),
     hstsSeconds: integer("Seconds browsers are told to use HTTPS only.", piece.hstsSeconds),
@@ -92,7 +92,7 @@ const place = {
 };
 
 const storage = {
-  storageSize: text("Size of jenkins_home, with its unit. A hostpath volume does not enforce it.", { is: piece.size, example: "20Gi", default: "20Gi" }),
+  storageSize: text("Size of jenkins_home, with its unit. A hostpath volume does not enforce it.", { is: piece.size, example: "20Gi", default: "20Gi", ask: "Size of jenkins_home" }),
   storageBasePath: text("Folder on every node below which volumes are made.", { is: piece.nodeFolder, example: "/var/openebs/local", default: usual.basePath }),
   storageClass: text("StorageClass of jenkins_home. The stack makes it unless storageInstall is none.", { is: piece.domainOrName("the name of a StorageClass"), example: "openebs-hostpath", default: usual.storageClass }),
   storageInstall: choice(
@@ -109,7 +109,7 @@ const nodePorts = {
   reserveLocalPorts: flag("Whether the range is kept from the nodes' own outgoing connections (net.ipv4.ip_local_reserved_ports).", true),
   controlPlane: section("How the control-plane nodes are reached. Required unless nodePortRange is none.", {
     access: choice("By SSH, or locally where pulumi runs on the only one.", ["ssh", "local"], "ssh"),
-    user: text("SSH user, root or one who may sudo.", { is: { ...userName, pattern: /^[a-z_][a-z0-9_-]{0,31}$/ }, example: "deploy", defaultText: "root" }),
+    user: text("SSH user, root or one who may sudo.", { is: { ...userName, pattern: /^[a-z_][a-z0-9_-]{0,31}$/ }, example: "deploy", defaultText: "root", ask: "SSH user on the control-plane nodes" }),
     port: integer("Port of the nodes' SSH server.", piece.port(22)),
     ...privateKey("the nodes"),
     agentSocket: text("Socket of an SSH agent, instead of or beside the key.", { is: { expected: "the path of an SSH agent's socket", pattern: /^\// }, example: "/run/user/1000/ssh-agent.sock" }),
@@ -137,7 +137,7 @@ const imageText = (key: ImageKey) => {
 const images = {
   images: section("Full references that replace upstream images, for mirrors.", Object.fromEntries(imageKeys.map((key) => [key, imageText(key)])) as Record<ImageKey, ReturnType<typeof imageText>>),
   registry: section("Registry that built images are pushed to and nodes pull from.", {
-    host: text("The registry as host or host:port.", { is: piece.registry, example: "registry.example.com:5000", required: true }),
+    host: text("The registry as host or host:port.", { is: piece.registry, example: "registry.example.com:5000", required: true, ask: "Image registry that the nodes can pull from, host or host:port" }),
     prefix: text("Path between the registry's host and an image's name.", { is: piece.imagePath, example: "build-platform", default: "build-platform" }),
     insecure: flag("Plain HTTP, or a certificate that cannot be checked.", false),
     username: text("User for pushes and pulls.", { is: userName, example: "robot" }),

@@ -1,6 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import type * as pulumi from "@pulumi/pulumi";
+import { fits, imageName, imagePath, platform as platformPiece, registry as host } from "../../config/pieces";
 import { type AgentImagesArgs, builders, type ImageSpec } from "./args";
 import { contextEntries } from "./content";
 import { baseImages, declaredArgs } from "./dockerfile";
@@ -8,12 +9,6 @@ import { baseImages, declaredArgs } from "./dockerfile";
 /** Build arguments that every builder knows without an ARG instruction. */
 const predefinedArgs = new Set(["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].flatMap((n) => [n, n.toLowerCase()]));
 
-// Grammar of repository names: https://github.com/distribution/reference, "reference.go".
-const pathComponent = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*";
-const repositoryName = new RegExp(`^${pathComponent}$`);
-const repositoryPath = new RegExp(`^(?:${pathComponent}(?:/${pathComponent})*)?$`);
-const registryHost = /^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$/;
-const platformName = /^linux\/[a-z0-9]+(?:\/[a-z0-9]+)?$/;
 
 type Problem = pulumi.InputPropertyErrorDetails;
 
@@ -23,10 +18,10 @@ export function argProblems(args: AgentImagesArgs): Problem[] {
   const say = (propertyPath: string, reason: string): void => void problems.push({ propertyPath, reason });
   const { registry } = args;
 
-  if (!registryHost.test(registry.host)) {
+  if (!fits(host, registry.host)) {
     say("registry.host", `"${registry.host}" is no registry host; give host or host:port without scheme and path, for example registry.example.org or 10.0.0.5:5000`);
   }
-  if (!repositoryPath.test(registry.prefix)) {
+  if (registry.prefix !== "" && !fits(imagePath, registry.prefix)) {
     say("registry.prefix", `"${registry.prefix}" is no repository path; use lower-case letters, digits and single . _ - inside parts divided by /, for example team/build-platform`);
   }
   if ((registry.username === undefined) !== (registry.password === undefined)) {
@@ -34,7 +29,7 @@ export function argProblems(args: AgentImagesArgs): Problem[] {
   }
   if (!builders.includes(args.builder)) say("builder", `"${args.builder}" is unknown; use one of ${builders.join(", ")}`);
   for (const platform of args.platforms ?? []) {
-    if (!platformName.test(platform)) say("platforms", `"${platform}" is no platform; write it as linux/amd64 or linux/arm64`);
+    if (!fits(platformPiece, platform)) say("platforms", `"${platform}" is no platform; write it as linux/amd64 or linux/arm64`);
   }
   if (args.builder === "in-cluster" && args.inCluster === undefined) say("inCluster", "is missing; the builder in-cluster needs at least inCluster.image, a BuildKit image that the cluster can pull");
   if (args.builder === "in-cluster" && args.cache !== undefined && args.cache !== "registry") say("cache", `"${args.cache}" is of no use to the builder in-cluster, which keeps nothing between builds; use "registry", or leave it out`);
@@ -46,7 +41,7 @@ function imageProblems(name: string, spec: ImageSpec): Problem[] {
   const problems: Problem[] = [];
   const say = (field: string, reason: string): void => void problems.push({ propertyPath: `images.${name}${field}`, reason: `image ${name}: ${reason}` });
 
-  if (!repositoryName.test(name) || name.length > 100) {
+  if (!fits(imageName, name)) {
     say("", `"${name}" is no image name; use at most 100 lower-case letters and digits with single . _ - between them, for example maven-dind`);
   }
   if (!fs.statSync(spec.context, { throwIfNoEntry: false })?.isDirectory()) {

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { usual } from "../../config/pieces";
 import type { AddressArgs, JenkinsMasterArgs } from "./args";
 import { controllerLabels, labels, Place, transformed } from "./place";
 
@@ -11,7 +12,7 @@ export function jenkinsUrl(domain: string, tls: boolean, port?: number): string 
 /** Annotations that make ingress-nginx fit Jenkins; another controller ignores them. */
 export function ingressAnnotations(args: Pick<AddressArgs, "tls" | "maxBodySize" | "annotations">): Record<string, string> {
   return {
-    "nginx.ingress.kubernetes.io/proxy-body-size": args.maxBodySize ?? "64m",
+    "nginx.ingress.kubernetes.io/proxy-body-size": args.maxBodySize ?? usual.maxBodySize,
     // Console output is streamed; a long silence in a build must not cut it.
     "nginx.ingress.kubernetes.io/proxy-read-timeout": "600",
     "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { domain, fits, maxRamPercentage, size, within } from "../../config/pieces";
 import { isQuantity, Resources } from "../quantity";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
 import { cloudSettingsProblems, defaultsTemplate } from "./casc";
@@ -187,8 +188,8 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
   const check = (good: boolean, propertyPath: string, reason: string) => {
     if (!good) problems.push({ propertyPath, reason });
   };
-  check(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$/.test(address.domain), "address.domain", `"${address.domain}" is no host name such as jenkins.example.com`);
-  check(isQuantity(home.size) && /[A-Za-z]$/.test(home.size) && !home.size.endsWith("m"), "home.size", `"${home.size}" is no size with a unit such as 20Gi`);
+  check(fits(domain, address.domain), "address.domain", `"${address.domain}" is no host name such as jenkins.example.com`);
+  check(fits(size, home.size), "home.size", `"${home.size}" is no size with a unit such as 20Gi`);
   const quantities = (resources: Resources, path: string) => {
     for (const side of ["requests", "limits"] as const)
       for (const [what, value] of Object.entries(resources[side] ?? {}))
@@ -196,8 +197,8 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
   };
   quantities(controller.resources, "controller.resources");
   check(controller.resources.limits?.memory !== undefined, "controller.resources.limits.memory", "is missing; the JVM's heap is a share of it");
-  const percentage = controller.maxRamPercentage ?? 60;
-  check(percentage >= 10 && percentage <= 90, "controller.maxRamPercentage", `${percentage} is not between 10 and 90`);
+  const percentage = controller.maxRamPercentage ?? maxRamPercentage.usual;
+  check(within(maxRamPercentage, percentage), "controller.maxRamPercentage", `${percentage} is not between ${maxRamPercentage.least} and ${maxRamPercentage.most}`);
   const names = agents.templates.map((t) => t.name);
   check(names.length > 0, "agents.templates", "is empty; the controller itself builds nothing");
   agents.templates.forEach((template, i) => {

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { cacheGi } from "../../config/pieces";
 import { partOf } from "../ownership";
 import { agentUser } from "./agents";
 import type { AgentsArgs } from "./args";
@@ -32,7 +33,7 @@ export function makeCacheKeeper({ name, parent, there }: Place, { cache, setting
                 command: ["/bin/sh", "-c", cacheKeeperScript],
                 env: [
                   { name: "CACHE", value: "/cache" },
-                  { name: "MAX_KIB", value: String((cache.maxGi ?? 20) * 1024 * 1024) },
+                  { name: "MAX_KIB", value: String((cache.maxGi ?? cacheGi.usual) * 1024 * 1024) },
                   { name: "OWNER", value: String(agentUser) },
                 ],
                 resources: { requests: { cpu: "10m", memory: "32Mi" }, limits: { memory: "256Mi" } },

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { agentCap } from "../../config/pieces";
 import { pullSecretName } from "./accounts";
 import { jenkinsUrl } from "./address";
 import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
@@ -33,7 +34,7 @@ export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput 
     url: jenkinsUrl(address.domain, address.tls !== undefined, address.port),
     namespace: namespaces.controller,
     agentsNamespace: namespaces.agents,
-    containerCap: agents.cap ?? 10,
+    containerCap: agents.cap ?? agentCap.usual,
     templates: agents.templates.map((template, i) => ({ ...template, image: images[i] })),
     settings: agents.settings,
     ...(access.registryLogin && { pullSecret: pullSecretName }),

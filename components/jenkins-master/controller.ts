@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { maxRamPercentage, startupSeconds, terminationSeconds } from "../../config/pieces";
 import { canonicalQuantity, canonicalResources } from "../quantity";
 import type { BeforeStart, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
@@ -105,7 +106,7 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
   return {
     serviceAccountName: refs.account,
     enableServiceLinks: false,
-    terminationGracePeriodSeconds: controller.terminationSeconds ?? 90,
+    terminationGracePeriodSeconds: controller.terminationSeconds ?? terminationSeconds.usual,
     ...(controller.priorityClassName && { priorityClassName: controller.priorityClassName }),
     ...(controller.nodeSelector && Object.keys(controller.nodeSelector).length > 0 && { nodeSelector: controller.nodeSelector }),
     ...(controller.tolerations && controller.tolerations.length > 0 && { tolerations: controller.tolerations }),
@@ -126,7 +127,7 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
         env: [
           { name: "CASC_JENKINS_CONFIG", value: live.mountPath },
           { name: "SECRETS", value: "/run/secrets/jenkins" },
-          { name: "JAVA_OPTS", value: javaOptions(controller.maxRamPercentage ?? 60, controller.javaOpts) },
+          { name: "JAVA_OPTS", value: javaOptions(controller.maxRamPercentage ?? maxRamPercentage.usual, controller.javaOpts) },
           // The unpacked war is no data: it stays out of the home and so out of backups.
           { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
           { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
@@ -144,7 +145,7 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
         resources: canonicalResources(controller.resources),
         // What a controller that does not start said last is shown with its state.
         terminationMessagePolicy: "FallbackToLogsOnError",
-        startupProbe: { ...probe, periodSeconds: 2, failureThreshold: Math.ceil((controller.startupSeconds ?? 600) / 2) },
+        startupProbe: { ...probe, periodSeconds: 2, failureThreshold: Math.ceil((controller.startupSeconds ?? startupSeconds.usual) / 2) },
         livenessProbe: { ...probe, failureThreshold: 6 },
         readinessProbe: { ...probe, failureThreshold: 3 },
         securityContext: confined,

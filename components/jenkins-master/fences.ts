@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { usual } from "../../config/pieces";
 import type { JenkinsMasterArgs } from "./args";
 import { controllerLabels, labels, Place } from "./place";
 
@@ -41,7 +42,7 @@ export function makeNetworkPolicies({ name, parent, here, there }: Place, { addr
         podSelector: { matchLabels: controllerLabels },
         policyTypes: ["Ingress"],
         ingress: [
-          { from: [from(address.ingressNamespace ?? "ingress-nginx")], ports: tcp(8080) },
+          { from: [from(address.ingressNamespace ?? usual.ingressNamespace)], ports: tcp(8080) },
           { from: [{ ...from(there), podSelector: { matchLabels: agentLabels } }], ports: tcp(8080, 50000) },
           ...(monitoring?.prometheusNamespace ? [{ from: [from(monitoring.prometheusNamespace)], ports: tcp(8080) }] : []),
         ],

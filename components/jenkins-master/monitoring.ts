@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { usual } from "../../config/pieces";
 import type { JenkinsMasterArgs, MonitoringArgs } from "./args";
 import { dashboard } from "./dashboard";
 import { labels, Place } from "./place";
@@ -23,7 +24,7 @@ export function makeMonitoring({ name, parent, here, there }: Place, { monitorin
     );
   }
   if (monitoring.dashboard) {
-    const place = { namespace: here, agentsNamespace: there, ingressNamespace: address.ingressNamespace ?? "ingress-nginx" };
+    const place = { namespace: here, agentsNamespace: there, ingressNamespace: address.ingressNamespace ?? usual.ingressNamespace };
     new k8s.core.v1.ConfigMap(
       `${name}-dashboard`,
       {

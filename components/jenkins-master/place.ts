@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { usual } from "../../config/pieces";
 import { ownLabels, partOf } from "../ownership";
 import { AgentTemplate, agentsPodSecurity } from "./agents";
 import type { JenkinsMasterArgs } from "./args";
@@ -38,7 +39,7 @@ export function after<T>([name, args, opts]: Registration<T>, others: pulumi.Res
 
 /** Names of both namespaces. */
 export function namespacesOf(args: Pick<JenkinsMasterArgs, "namespace" | "agentsNamespace">): { controller: string; agents: string } {
-  const controller = args.namespace ?? "jenkins";
+  const controller = args.namespace ?? usual.namespace;
   return { controller, agents: args.agentsNamespace ?? `${controller}-agents` };
 }
 

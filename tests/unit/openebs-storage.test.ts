@@ -1,6 +1,7 @@
 import * as fc from "fast-check";
 import { parse } from "yaml";
-import { basePathProblem, casConfig, OpenEbsStorage, OpenEbsStorageArgs } from "../../components/openebs-storage";
+import { misfit, nodeFolder } from "../../config/pieces";
+import { casConfig, OpenEbsStorage, OpenEbsStorageArgs } from "../../components/openebs-storage";
 import { all, objects, registered, settled, the, useMocks, valueOf } from "./mocks";
 
 const args: OpenEbsStorageArgs = { basePath: "/var/openebs/local", provisionerImage: "registry.test/provisioner:1", helperImage: "registry.test/helper:1" };
@@ -103,7 +104,7 @@ test("any path of two plain folders or more is accepted, and comes back from the
   fc.assert(
     fc.property(fc.array(folder, { minLength: 2, maxLength: 6 }), (folders) => {
       const basePath = `/${folders.join("/")}`;
-      expect(basePathProblem(basePath)).toBeUndefined();
+      expect(misfit(nodeFolder, basePath)).toBeUndefined();
       expect(parse(casConfig(basePath))[1].value).toBe(basePath);
     }),
   );
