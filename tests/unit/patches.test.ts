@@ -1,8 +1,12 @@
 import * as fc from "fast-check";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { parse } from "yaml";
+import { renderStack } from "../../cli/offline";
+import { root } from "../../cli/repository";
 import { applyPatches, patched } from "../../components/patches";
-import { settled, the, useMocks, valueOf } from "./mocks";
+import { parseConfig } from "../../config";
+import { environment, settled, stackConfig, the, useMocks, valueOf } from "./mocks";
 
 const pod = {
   containers: [{ name: "jenkins", image: "j", env: [{ name: "A", value: "1" }, { name: "B", value: "2" }], args: ["x", "y"] }, { name: "reload", image: "r" }],
@@ -74,5 +78,38 @@ describe("objects of the stack", () => {
     expect(the("ConfigMap", "two").inputs.data).not.toHaveProperty("x");
     expect(the("Namespace", "n").inputs.metadata).not.toHaveProperty("annotations");
     expect(await missed()).toEqual([{ index: 2, seen: ["a", "b"] }, { index: 4, seen: [] }]);
+  });
+});
+
+describe("the stack config's patches", () => {
+  const patches = [
+    { target: { kind: "Deployment", name: "jenkins", namespace: "jenkins" }, patch: { spec: { template: { spec: { hostAliases: [{ ip: "192.0.2.1", hostnames: ["git.example.com"] }] } } } } },
+    { target: { kind: "Pod", name: "maven" }, patch: { spec: { dnsPolicy: "None" } } },
+  ];
+
+  test("reach the stack's objects and the agents' pods", async () => {
+    const resources = await renderStack("prod", root, { patches });
+    const deployment = resources.find(({ type, name }) => type.endsWith(":Deployment") && name.startsWith("jenkins"));
+    expect(deployment?.props.spec.template.spec).toMatchObject({ hostAliases: [{ ip: "192.0.2.1", hostnames: ["git.example.com"] }], serviceAccountName: "jenkins" });
+    const casc = parse(resources.find(({ props }) => props.metadata?.name === "jenkins-casc")!.props.data["jenkins.yaml"]);
+    const templates = casc.jenkins.clouds[0].kubernetes.templates as { name: string; yaml: string }[];
+    const policies = templates.map(({ name, yaml }) => [name, parse(yaml).spec.dnsPolicy]);
+    expect(policies).toContainEqual(["maven", "None"]);
+    expect(policies).toContainEqual(["gradle", undefined]);
+  }, 120_000);
+
+  test("that change nothing are refused with what there is", async () => {
+    await expect(renderStack("prod", root, { patches: [{ ...patches[0], target: { kind: "Deployment", name: "jenkinss" } }] })).rejects.toThrow(
+      /patches\[0\]\.target\n\s+found\s+Deployment jenkinss\n\s+expected\s+an object that the stack makes; of kind Deployment these: .*\bjenkins\b/,
+    );
+  }, 120_000);
+
+  test.each([
+    ["nothing", { target: { kind: "Deployment" }, patch: {} }, ["patches[0].patch"]],
+    ["no kind", { target: {}, patch: { a: 1 } }, ["patches[0].target.kind"]],
+    ["a name", { target: { kind: "Deployment" }, patch: { metadata: { name: "x" } } }, ["patches[0].patch.metadata.name"]],
+    ["agents that there are not", { target: { kind: "Pod", name: "go" }, patch: { a: 1 } }, ["patches[0].target.name"]],
+  ])("of %s are refused before that", (_, patch, keys) => {
+    expect(parseConfig({ ...stackConfig("prod"), patches: [patch] }, environment).problems.map(({ key }) => key)).toEqual(keys);
   });
 });
