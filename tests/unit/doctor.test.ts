@@ -169,6 +169,6 @@ describe("its arguments", () => {
   });
 
   test.each([[["prod", "dev"], 'what is "dev"?'], [["--bogus"], "--bogus"], [["nosuch"], "there is no Pulumi.nosuch.yaml"]])("%p are refused", (args, said) => {
-    expect(doctor(...args)).toMatchObject({ status: 1, stderr: expect.stringContaining(said) });
+    expect(doctor(...args)).toMatchObject({ status: 2, stderr: expect.stringContaining(said) });
   });
 });
