@@ -13,14 +13,15 @@ test.each<[string, Record<string, string>, Record<string, string>, string[]]>([
   expect(removedKeys(before, after)).toEqual(expected);
 });
 
-const documents = fc.dictionary(fc.stringMatching(/^[a-z]{1,3}\.yaml$/), fc.dictionary(fc.constantFrom("jenkins", "unclassified"), fc.dictionary(fc.stringMatching(/^[a-z]{1,2}$/), fc.oneof(fc.integer(), fc.array(fc.integer())))).map((each) => stringify(each)));
+const documents = fc.dictionary(fc.stringMatching(/^[a-z]{1,3}\.yaml$/), fc.dictionary(fc.constantFrom("jenkins", "unclassified"), fc.dictionary(fc.stringMatching(/^[a-z]{1,2}$/), fc.oneof(fc.integer(), fc.array(fc.integer())), { maxKeys: 5 })).map((each) => stringify(each)), { maxKeys: 5 });
 
 test("nothing is gone from documents that stay or grow", () => {
   fc.assert(fc.property(documents, documents, (some, more) => {
     const grown = { ...Object.fromEntries(Object.entries(more).map(([file, text]) => [`more-${file}`, text])), ...some };
     expect(removedKeys(some, some)).toEqual([]);
     expect(removedKeys(some, grown)).toEqual([]);
-    expect(removedKeys(grown, some).every((key) => !removedKeys(some, {}).includes(key))).toBe(true);
+    const kept = removedKeys(some, {});
+    expect(removedKeys(grown, some).filter((key) => kept.includes(key))).toEqual([]);
   }));
 });
 
