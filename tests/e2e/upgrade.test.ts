@@ -1,3 +1,7 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { CACHE, REGISTRY } from "../../sandbox/paths";
+import { run } from "../../sandbox/shell";
 import { releases } from "../../tools/releases";
 import { atCommit } from "../../cli/repository";
 import { adminAuth, createJob, deleteJob, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, kubectl, kubectlJson, pulumi, request, STACK, startBuild, up } from "./sandbox";
@@ -9,6 +13,23 @@ import { adminAuth, createJob, deleteJob, ensurePlatform, finishedBuild, jenkins
 jest.setTimeout(900_000);
 
 const [, former] = releases();
+
+/**
+ * The former version in a folder gets the stand-in for Jenkins that it was made with: later ones refuse what later Jenkins refuse,
+ * the former version's own document among it.
+ */
+async function giveItsOwnJenkins(folder: string): Promise<void> {
+  const build = `const { buildImages, pushImages } = require("./sandbox/images/index");
+    buildImages({ cacheDir: ${JSON.stringify(CACHE)}, only: ["jenkins"], binaries: "", log: console.error })
+      .then((images) => pushImages(images.filter(({ name }) => name === "jenkins").map((image) => ({ ...image, tag: "${former.version}" })), "${REGISTRY}"))
+      .catch((error) => { console.error(error.message); process.exitCode = 1; });`;
+  await run(process.execPath, ["--require", require.resolve("tsx/cjs"), "-e", build], { cwd: folder });
+  const file = path.join(folder, `Pulumi.${STACK}.yaml`);
+  const given = fs.readFileSync(file, "utf8");
+  const changed = given.replace(/(jenkins\/jenkins):\S+/, `$1:${former.version}`);
+  expect(changed).not.toBe(given);
+  fs.writeFileSync(file, changed);
+}
 
 /** Objects that hold what nobody can make again, by kind and name. */
 const stateful = [
@@ -65,6 +86,7 @@ describe(`from ${former.version} to this version`, () => {
     await pulumi(["stack", "select", "--create", STACK]);
     await pulumi(["destroy", "--stack", STACK, "--yes", "--skip-preview"]);
     await atCommit(former.commit!, async (folder) => {
+      await giveItsOwnJenkins(folder);
       await pulumi(["up", "--stack", STACK, "--yes", "--skip-preview"], { cwd: folder });
     });
     await jenkinsAnswers();
