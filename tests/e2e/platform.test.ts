@@ -236,9 +236,14 @@ describe("the platform on a live cluster", () => {
       expect(build.result).toBe("SUCCESS");
       expect(build.builtOn).toBe(agent);
     } finally {
+      // What a document no longer sets, Jenkins keeps: it is set back before the document goes.
+      await apply(`jenkins:\n  systemMessage: ${JSON.stringify(former)}\n`);
+      await waitFor("the former message", 150, async () => (await description()) === former);
+      const applied = async () => (await log()).split("the changed configuration is in force").length;
+      const then = await applied();
       await apply(null);
       await deleteJob(job);
-      await waitFor("the former configuration to be in force again", 150, async () => (await description()) === former);
+      await waitFor("the document to be gone", 150, async () => (await applied()) > then);
       await waitFor("the agent's pod to be gone", 120, async () => (await agentPods()).length === 0);
     }
   });
