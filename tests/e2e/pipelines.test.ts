@@ -3,7 +3,7 @@ import * as path from "node:path";
 import { parse } from "yaml";
 import { REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
-import { ENV, ensurePlatform, jenkins, jenkinsVersion, kubectlJson, ownCloud, pulumi, STACK } from "./sandbox";
+import { ENV, ensurePlatform, jenkins, jenkinsVersion, kubectlJson, onReal, onStandIn, ownCloud, pulumi, realJenkins, STACK } from "./sandbox";
 
 /** The Jenkinsfiles of docs/pipelines.md, each by `npm run smoke -- --pipeline`, where Jenkins has pipelines; the sandbox's stand-in has none. */
 
@@ -22,7 +22,6 @@ interface Pod {
 const files = fs.readdirSync(path.join(REPO, "docs/pipelines")).sort();
 const smoke = (...args: string[]) => run("npm", ["run", "-s", "smoke", "--", STACK, ...args], { cwd: REPO, env: ENV, allowFailure: true });
 const agentPods = async () => (await kubectlJson<{ items: Pod[] }>(["-n", "jenkins-agents", "get", "pods", "-l", "jenkins=agent"])).items;
-let real: boolean;
 /** An image that the nodes can pull, with a shell. */
 let image: string;
 
@@ -39,23 +38,21 @@ async function runs(file: string, seen?: (pod: Pod) => boolean): Promise<Pod | u
 
 beforeAll(async () => {
   await ensurePlatform();
-  real = (await jenkinsVersion()) !== undefined;
+  expect([realJenkins, (await jenkinsVersion()) !== undefined]).toEqual([realJenkins, realJenkins]);
   image = (JSON.parse((await pulumi(["stack", "output", "--stack", STACK, "--json"])).stdout) as { agentImages: Record<string, string> }).agentImages["maven-dind"];
 });
 
-test("a Jenkins without pipelines says so before a job is made", async () => {
-  if (real) return;
+onStandIn("a Jenkins without pipelines says so before a job is made", async () => {
   const { code, stdout, stderr } = await smoke("--pipeline");
   expect([code, stderr]).toEqual([1, expect.stringContaining("the plugin workflow-job is not active")]);
   expect(stdout).not.toContain("make job");
 });
 
-test.each(files.filter((file) => !file.endsWith("pod.Jenkinsfile")))("%s", async (file) => {
-  if (real) await runs(file);
+onReal.each(files.filter((file) => !file.endsWith("pod.Jenkinsfile")))("%s", async (file) => {
+  await runs(file);
 });
 
-test("a pod of one's own has the mirror's agent, our account without its token, and our security context", async () => {
-  if (!real) return;
+onReal("a pod of one's own has the mirror's agent, our account without its token, and our security context", async () => {
   const pod = await runs("own-pod.Jenkinsfile", ({ spec }) => spec.containers.some(({ name }) => name === "tool"));
   const agent = pod!.spec.containers.find(({ name }) => name === "jnlp")!;
   expect(pod!.spec).toMatchObject({ serviceAccountName: "jenkins-agent", automountServiceAccountToken: false, securityContext: { runAsUser: 1000, runAsNonRoot: true } });
@@ -65,8 +62,7 @@ test("a pod of one's own has the mirror's agent, our account without its token, 
   expect(agent.securityContext).toMatchObject({ allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } });
 });
 
-test("a pod that inherits from a template has all of it, and what it adds", async () => {
-  if (!real) return;
+onReal("a pod that inherits from a template has all of it, and what it adds", async () => {
   const pod = await runs("inherited-pod.Jenkinsfile", ({ spec }) => spec.containers.some(({ env = [] }) => env.some(({ name }) => name === "MAVEN_ARGS")));
   const agent = pod!.spec.containers.find(({ name }) => name === "jnlp")!;
   expect(agent.image).toBe(image);
