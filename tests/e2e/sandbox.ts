@@ -24,8 +24,6 @@ export const DOMAIN = process.env.E2E_DOMAIN ?? "jenkins.sandbox.test";
 export const STACK = process.env.E2E_STACK ?? "sandbox";
 /** Whether the platform's Jenkins is the real one, as E2E_JENKINS=real says, or the sandbox's stand-in. */
 export const realJenkins = process.env.E2E_JENKINS === "real";
-/** Tests of what only the one or the other can do. Elsewhere they are counted as skipped. */
-export const [onReal, onStandIn] = realJenkins ? [test, test.skip] : [test.skip, test];
 /** The file that kubeadm was given on the first node. */
 export const KUBEADM_CONFIG = process.env.E2E_KUBEADM_CONFIG ?? "/etc/kubeadm.yaml";
 
