@@ -88,7 +88,7 @@ export function stackConfig(project: string, name: string, answers: Answers): Re
   return Object.fromEntries(Object.entries(config).map(([key, value]) => [`${project}:${key}`, value]));
 }
 
-/** What config.ts finds wrong with a stack file's config, the defaults of Pulumi.yaml filled in. */
+/** What config/ finds wrong with a stack file's config, the defaults of Pulumi.yaml filled in. */
 export function configProblems(project: string, defaults: Record<string, { default?: unknown }>, config: Record<string, unknown>): Problem[] {
   const raw: Record<string, unknown> = Object.fromEntries(Object.entries(defaults).map(([key, schema]) => [key, schema.default]));
   for (const [key, value] of Object.entries(config)) raw[key.slice(project.length + 1)] = value;

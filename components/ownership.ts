@@ -4,7 +4,7 @@ import { fits, labelValue } from "../config/pieces";
 
 /**
  * Which environment an object belongs to. Several live on one cluster, and what is the cluster's and not a namespace's says
- * by a label whose it is, so that neighbours.ts can tell before anything is made.
+ * by a label whose it is, so that checks/neighbours.ts can tell before anything is made.
  */
 
 /** Label that every object of the platform bears, whatever the environment. */

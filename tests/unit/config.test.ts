@@ -59,7 +59,7 @@ describe("the schema in Pulumi.yaml", () => {
     }
   });
 
-  test("declares exactly the keys that config.ts reads", () => {
+  test("declares exactly the keys that config/ reads", () => {
     const { problems } = parseConfig({ ...minimal, noSuchKey: "x" }, environment);
     expect(problems.map((p) => p.key)).toEqual(["noSuchKey"]);
     expect(problems[0].expected).toBe(`one of ${Object.keys(schema()).sort().join(", ")}`);

@@ -31,7 +31,7 @@ const options = () => [
   "--node", "cp-1=192.0.2.1", "--node", "cp-2=192.0.2.2", "--host-key", `cp-1=${hostKey} root@cp-1`, "--host-key", `cp-2=${hostKey}`, "--key", key,
 ];
 
-test("writes a stack file that config.ts and the editors' schema accept", () => {
+test("writes a stack file that config/ and the editors' schema accept", () => {
   const ended = run(["staging", ...options(), "--yes"]);
   expect(ended.stderr).toBe("");
   expect(ended.status).toBe(0);
