@@ -54,10 +54,30 @@ export function patched(value: unknown, patch: unknown, field = ""): unknown {
   return result;
 }
 
+/** Whether a patch is for an object; known later where the object's namespace is. */
+function isFor({ kind, name, namespace }: Patch["target"], ofKind: string, metadata: { name?: pulumi.Input<string>; namespace?: pulumi.Input<string> } = {}): boolean | pulumi.Output<boolean> {
+  if (kind !== ofKind || (name !== undefined && name !== metadata.name)) return false;
+  if (namespace === undefined) return true;
+  const fits = (found: string | undefined) => found === undefined || found === namespace;
+  return isLater(metadata.namespace) ? pulumi.output(metadata.namespace).apply(fits) : fits(metadata.namespace as string | undefined);
+}
+
+/** An object's arguments with the patches for it. Pure; without any for it the same arguments. */
+export function patchedObject<T extends object>(patches: Patch[], kind: string, args: T): T {
+  const metadata = (args as { metadata?: Record<string, string> }).metadata;
+  return patches.reduce<T>((before, { target, patch }) => {
+    const hit = isFor(target, kind, metadata);
+    if (hit === false) return before;
+    const after = patched(before, patch) as T;
+    if (hit === true) return after;
+    return { ...before, ...Object.fromEntries(Object.keys(patch).map((field) => [field, hit.apply((is) => (is ? after : before)[field as keyof T])])) };
+  }, args);
+}
+
 /** The value of an input, or undefined while a preview does not know it. */
-async function known(input: pulumi.Input<string> | undefined): Promise<string | undefined> {
+async function known<T>(input: pulumi.Input<T>): Promise<T | undefined> {
   // The SDK declares both for itself alone; without the first, a value that is not known would be waited for for ever.
-  const output = pulumi.output(input) as unknown as { isKnown: Promise<boolean>; promise(): Promise<string | undefined> };
+  const output = pulumi.output(input) as unknown as { isKnown: Promise<boolean>; promise(): Promise<T | undefined> };
   return (await output.isKnown) ? output.promise() : undefined;
 }
 
@@ -78,22 +98,10 @@ export function applyPatches(patches: Patch[]): () => Promise<{ index: number; s
     if (!type.startsWith("kubernetes:")) return undefined;
     const kind = type.split(":").pop()!;
     if (!objects.some(({ target }) => target.kind === kind)) return undefined;
-    const { name, namespace } = (props.metadata ?? {}) as { name?: pulumi.Input<string>; namespace?: pulumi.Input<string> };
-    const object = { kind, name: typeof name === "string" ? name : "", hit: patches.map(() => Promise.resolve(false)) };
-    seen.push(object);
-    let changed = props as Record<string, unknown>;
-    for (const { target, patch, index } of objects) {
-      if (target.kind !== kind || (target.name !== undefined && target.name !== name)) continue;
-      const elsewhere = (found: string | undefined) => target.namespace !== undefined && found !== undefined && found !== target.namespace;
-      object.hit[index] = known(namespace).then((found) => !elsewhere(found));
-      if (target.namespace === undefined || !isLater(namespace)) {
-        if (!elsewhere(namespace as string | undefined)) changed = patched(changed, patch) as Record<string, unknown>;
-        continue;
-      }
-      const before = changed;
-      changed = { ...before, ...Object.fromEntries(Object.entries(patched(before, patch) as Record<string, unknown>).flatMap(([field, after]) => (field in patch ? [[field, pulumi.output(namespace).apply((found) => (elsewhere(found as string) ? before[field] : after))]] : []))) };
-    }
-    return { props: changed, opts };
+    const name = (props.metadata as { name?: unknown } | undefined)?.name;
+    // A preview that does not know the namespace takes it for the right one.
+    seen.push({ kind, name: typeof name === "string" ? name : "", hit: patches.map(async ({ target }) => (await known(isFor(target, kind, props.metadata))) ?? true) });
+    return { props: patchedObject(objects, kind, props), opts };
   });
 
   return async () => {

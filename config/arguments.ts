@@ -105,6 +105,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
     configuration: { fragments: cascFragments, secretFiles, ...(documents && { live: documents }) },
     monitoring: { ...(prometheusNamespace && { prometheusNamespace }), serviceMonitor, serviceMonitorLabels, dashboard },
     ...(rehearsal.enabled && { rehearsal: { ...config.cluster, ...rehearsal } }),
+    patches: config.patches,
     namespace: config.namespaces.jenkins,
     agentsNamespace: config.namespaces.agents,
     ...(config.nodePorts && { namespaceLabels: { [nodePortsLabel]: "owner" } }),

@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { domain, fits, maxRamPercentage, size, within } from "../../config/pieces";
+import type { Patch } from "../patches";
 import { isQuantity, Resources } from "../quantity";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
 import { cloudSettingsProblems, defaultsTemplate } from "./casc";
@@ -167,6 +168,8 @@ export interface JenkinsMasterArgs {
   monitoring?: MonitoringArgs;
   /** How a change is tried before it reaches the running controller. Default: it is not. */
   rehearsal?: RehearsalArgs;
+  /** What the program changes of all objects with applyPatches, so that what is tried and what a backup boots have it, too. Default none. */
+  patches?: Patch[];
   /** Namespace of the controller. Default `jenkins`. */
   namespace?: string;
   /** Namespace of the agents. Default: the controller's with `-agents` behind it. */

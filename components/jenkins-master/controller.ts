@@ -77,6 +77,16 @@ export function afterFirst(pod: PodSpec, first: BeforeStart): PodSpec {
   return { ...pod, initContainers: [first.container, ...((pod.initContainers ?? []) as Container[])], volumes: [...volumes, ...first.volumes.filter(({ name }) => !volumes.some((volume) => volume.name === name))] };
 }
 
+/** The pod of a Deployment made with afterFirst, last changes included, as it is without what runs first. */
+export function withoutFirst({ spec }: k8s.apps.v1.DeploymentArgs, pod: PodSpec, first?: BeforeStart): pulumi.Output<k8s.types.output.core.v1.PodSpec> {
+  const own = (pod.volumes as k8s.types.input.core.v1.Volume[]).map(({ name }) => name);
+  const further = (first?.volumes ?? []).map(({ name }) => name).filter((name) => !own.includes(name));
+  return pulumi.output(spec!).apply(({ template }) => {
+    const whole = template.spec as k8s.types.output.core.v1.PodSpec;
+    return { ...whole, initContainers: (whole.initContainers ?? []).filter(({ name }) => name !== first?.container.name), volumes: (whole.volumes ?? []).filter(({ name }) => !further.includes(name)) };
+  });
+}
+
 /** The controller's pod, held to Pod Security level `restricted`. */
 export function controllerPod({ controller, configuration: { secretFiles = [] } = {} }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
   const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };

@@ -1,16 +1,17 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { patchedObject } from "../patches";
 import { makeAccounts } from "./accounts";
 import { jenkinsUrl, makeIngress, makeServices } from "./address";
 import { JenkinsMasterArgs, jenkinsMasterProblems } from "./args";
 import { makeCacheKeeper } from "./cache-keeper";
 import { configurationObject } from "./configuration";
-import { controllerObject, controllerPod, makeHome } from "./controller";
+import { controllerObject, controllerPod, makeHome, withoutFirst } from "./controller";
 import { makeDisruptionBudgets, makeNetworkPolicies } from "./fences";
 import { makeMonitoring } from "./monitoring";
 import { after, makeNamespaces } from "./place";
 import { makeRehearsal } from "./rehearsal";
-import { makeSecrets, secretContents } from "./secrets";
+import { secretContents, secretObjects } from "./secrets";
 
 export { controllerRules } from "./accounts";
 export { ingressAnnotations, jenkinsUrl } from "./address";
@@ -59,8 +60,12 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     const pod = controllerPod(args, { account, secrets, claim });
     const controller = controllerObject(place, args, pod);
     // Whatever a running controller would notice comes after what has been tried.
-    const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { controller: controller[1], beforeStart: args.controller.beforeStart, documents: documents[1], secrets })] : [];
-    const content = [...makeSecrets({ ...place, parent: { ...place.parent, dependsOn: rehearsed } }, secrets), new k8s.core.v1.ConfigMap(...after(documents, rehearsed))];
+    const patched = <T extends object>(kind: string, object: T) => patchedObject(args.patches ?? [], kind, object);
+    // What runs before each start fills a home: neither an empty one nor a restored copy has it.
+    this.controllerPod = withoutFirst(patched("Deployment", controller[1]), pod, args.controller.beforeStart);
+    const ownSecrets = secretObjects(place, secrets);
+    const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { pod: this.controllerPod, documents: patched("ConfigMap", documents[1]), secrets: ownSecrets.map(([, object]) => patched("Secret", object)) })] : [];
+    const content = [...ownSecrets.map((secret) => new k8s.core.v1.Secret(...after(secret, rehearsed))), new k8s.core.v1.ConfigMap(...after(documents, rehearsed))];
     // Agents need the role; a controller that starts without it logs errors until it has it.
     new k8s.apps.v1.Deployment(...after(controller, [binding, ...content, ...rehearsed]));
     makeDisruptionBudgets(place);
@@ -76,7 +81,6 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     this.namespace = place.here;
     this.agentsNamespace = place.there;
     this.homeClaim = claim;
-    this.controllerPod = pulumi.output(pod) as pulumi.Output<k8s.types.output.core.v1.PodSpec>;
     const { url, adminUser, passwordCommand, namespace, agentsNamespace, homeClaim } = this;
     this.registerOutputs({ url, adminUser, passwordCommand, namespace, agentsNamespace, homeClaim, agentService: services.agent });
   }

@@ -6,10 +6,9 @@ import * as pulumi from "@pulumi/pulumi";
 import { quietHook } from "../boot";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
-import type { BeforeStart } from "./args";
 import { configMapName } from "./configuration";
 import { controllerLabels, Place } from "./place";
-import type { MountedSecret, Secrets } from "./secrets";
+import { base64 } from "./secrets";
 
 /** How a changed controller is tried before the running one is touched. */
 export interface RehearsalArgs {
@@ -172,24 +171,18 @@ export function rehearsalReasons({ pod, configMaps }: Pick<Candidate, "pod" | "c
 export function makeRehearsal(
   { name, parent, here }: Place,
   args: RehearsalArgs,
-  candidate: { controller: k8s.apps.v1.DeploymentArgs; beforeStart?: BeforeStart; documents: k8s.core.v1.ConfigMapArgs; secrets: Secrets },
+  candidate: { pod: pulumi.Input<k8s.types.output.core.v1.PodSpec>; documents: k8s.core.v1.ConfigMapArgs; secrets: k8s.core.v1.SecretArgs[] },
 ): pulumi.Resource {
   const { kubeconfig, context, timeoutSeconds } = args;
-  const { controller, beforeStart, documents, secrets } = candidate;
-  const own = Object.values(secrets).filter((secret: MountedSecret) => secret.data !== undefined);
-  const whole = pulumi
-    .all([here, controller.spec, beforeStart?.container.name, documents.data, pulumi.all(own.map(({ data }) => data!))])
-    .apply(([namespace, spec, first, data, secretData]): Candidate => {
+  const whole = pulumi.all([here, candidate.pod, candidate.documents.data, pulumi.all(candidate.secrets)]).apply(
+    ([namespace, pod, data, secrets]): Candidate => ({
+      namespace,
       // Resolved, a pod is the JSON that the API server takes.
-      const pod = spec!.template.spec as unknown as V1PodSpec;
-      return {
-        namespace,
-        // What runs before each start fills a home; this one stays empty.
-        pod: { ...pod, initContainers: pod.initContainers?.filter((container) => container.name !== first) },
-        configMaps: { [configMapName]: data ?? {} },
-        secrets: Object.fromEntries(own.map((secret, i) => [secret.name, secretData[i] as Record<string, string>])),
-      };
-    });
+      pod: pod as unknown as V1PodSpec,
+      configMaps: { [configMapName]: data ?? {} },
+      secrets: Object.fromEntries(secrets.map(({ metadata, data: own, stringData }) => [metadata!.name!, { ...own, ...Object.fromEntries(Object.entries(stringData ?? {}).map(([key, text]) => [key, base64(text)])) }])),
+    }),
+  );
   const input = whole.apply((each): RehearsalInput => ({ ...(kubeconfig && { kubeconfig }), context, timeoutSeconds, namespace: each.namespace, objects: rehearsalObjects(each, args) }));
   const reasons = pulumi.unsecret(whole.apply(rehearsalReasons));
   const patience = `${timeoutSeconds + 120}s`;

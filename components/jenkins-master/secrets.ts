@@ -3,7 +3,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import type { AccessArgs } from "./args";
 import { Login, loginSecretName, loginSecrets } from "./login";
-import { labels, Place } from "./place";
+import { labels, Place, Registration } from "./place";
 
 /** Secret that holds the administrator's name and password under the keys admin-user and admin-password. */
 export const adminSecretName = "jenkins-admin";
@@ -28,12 +28,12 @@ export function secretContents(place: Place, args: AccessArgs): Secrets {
   return { admin: adminSecret(place, args), ...(login && { login }) };
 }
 
-/** The Secrets that are the platform's own. */
-export function makeSecrets({ name, parent, here }: Place, { admin, login }: Secrets): pulumi.Resource[] {
+/** What the Secrets that are the platform's own are made from. */
+export function secretObjects({ name, parent, here }: Place, { admin, login }: Secrets): Registration<k8s.core.v1.SecretArgs>[] {
   // As data, not stringData: the API server keeps only data, and a refresh would find the other changed.
-  const make = (part: string, secret: MountedSecret | undefined) =>
-    secret?.data ? [new k8s.core.v1.Secret(`${name}-${part}`, { metadata: { name: secret.name, namespace: here, labels }, data: secret.data }, parent)] : [];
-  return [...make("admin", admin), ...make("login", login)];
+  const object = (part: string, secret: MountedSecret | undefined): Registration<k8s.core.v1.SecretArgs>[] =>
+    secret?.data ? [[`${name}-${part}`, { metadata: { name: secret.name, namespace: here, labels }, data: secret.data }, parent]] : [];
+  return [...object("admin", admin), ...object("login", login)];
 }
 
 function adminSecret({ name, parent }: Place, args: AccessArgs): MountedSecret {

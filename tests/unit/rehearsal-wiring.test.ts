@@ -1,6 +1,6 @@
 import { JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems } from "../../components/jenkins-master";
 import type { RehearsalInput } from "../../components/jenkins-master/rehearsal";
-import { all, registered, settled, the, useMocks } from "./mocks";
+import { all, registered, settled, the, useMocks, valueOf } from "./mocks";
 
 jest.setTimeout(60_000);
 
@@ -31,8 +31,9 @@ async function make(further: Partial<JenkinsMasterArgs> = {}) {
     return name === "jenkins-admin-password" ? password : "";
   });
   before = [];
-  new JenkinsMaster("jenkins", { ...args, ...further });
+  const jenkins = new JenkinsMaster("jenkins", { ...args, ...further });
   await settled();
+  return jenkins;
 }
 /** A pulumi secret's value as mocks see it. */
 const revealed = (value: { value: string }) => value.value;
@@ -98,4 +99,24 @@ test("off: no such resource, and the same objects as with it", async () => {
 
 test("its resources are looked at before anything is made", () => {
   expect(jenkinsMasterProblems({ ...args, rehearsal: { ...rehearsal, resources: { limits: { memory: "lots" } } } })).toEqual([{ propertyPath: "rehearsal.resources.limits.memory", reason: expect.stringContaining("lots") }]);
+});
+
+test("patches of the stack are tried as the controller gets them, and a backup boots them", async () => {
+  const patches = [
+    { target: { kind: "Deployment", name: "jenkins", namespace: "jenkins" }, patch: { spec: { template: { spec: { hostname: "patched", containers: [{ name: "jenkins", env: [{ name: "FURTHER", value: "1" }] }] } } } } },
+    { target: { kind: "ConfigMap", name: "jenkins-casc" }, patch: { data: { "late.yaml": "jenkins: {}" } } },
+    { target: { kind: "Secret", name: "jenkins-admin" }, patch: { data: { more: "eA==" }, stringData: { "admin-user": "root" } } },
+    { target: { kind: "Deployment", name: "jenkins", namespace: "elsewhere" }, patch: { spec: { template: { spec: { hostname: "wrong" } } } } },
+  ];
+  await make();
+  const unpatched = the("Command", "jenkins-rehearsal").inputs.environment.POD;
+  const jenkins = await make({ patches, controller: { ...args.controller, beforeStart: { container: { name: "restore", image: "restic:1" }, volumes: [{ name: "repository", emptyDir: {} }] } } });
+  const { objects } = input();
+  expect(objects.job.spec!.template.spec).toMatchObject({ hostname: "patched", containers: [{ env: expect.arrayContaining([{ name: "FURTHER", value: "1" }]) }] });
+  expect(objects.configMaps[0].data).toHaveProperty(["late.yaml"]);
+  expect(objects.secrets[0].data).toMatchObject({ more: "eA==", "admin-user": Buffer.from("root").toString("base64"), "admin-password": expect.any(String) });
+  expect(the("Command", "jenkins-rehearsal").inputs.environment.POD).not.toBe(unpatched);
+  const booted = await valueOf(jenkins.controllerPod);
+  expect(booted.containers[0].env).toContainEqual({ name: "FURTHER", value: "1" });
+  expect(JSON.stringify(booted)).not.toMatch(/restic:1|"repository"/);
 });
