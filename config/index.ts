@@ -3,7 +3,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
-import { secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
+import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { cloudSettingsProblems, type CascInput } from "../components/jenkins-master/casc";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
@@ -170,15 +170,15 @@ function backupOf({ ssh, ...backup }: NonNullable<Settings["backup"]>): BackupCo
 }
 
 /** The documents of a folder and its subfolders, by path; each mistake in them with its file and key, and what only Jenkins can judge. */
-function readFragments(folder: string, env: Environment, say: Say, warn: (line: string) => void, taken: Omit<CascInput, "fragments" | "url" | "templates" | "settings">): Record<string, string> {
+function readFragments(folder: string, env: Environment, say: Say, warn: (line: string) => void, taken: Omit<CascInput, "fragments" | "templates" | "settings">): Record<string, string> {
   if (folder === "" || !env.listFolder) return {};
   const at = expanded(folder, env);
   const list = env.listFolder;
   try {
     const fragments = readCascFolder((below) => list(path.join(at, below)), (file) => env.readFile(path.join(at, file)));
     if (Object.keys(fragments).length === 0) say("cascFolder", folder, "a folder with files that end in .yaml");
-    // Which keys the platform's own document sets does not depend on these; the component, which knows the address, compares it.
-    const own = { url: "", templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
+    // Which keys the platform's own document sets does not depend on these.
+    const own = { templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
     for (const { file, problem, severity } of fragmentProblems({ ...own, ...taken, fragments })) {
       if (severity === "error") say("cascFolder", `${file}: ${problem}`, "documents that Jenkins takes", `edit ${path.join(folder, file)}`);
       else warn(`cascFolder: ${path.join(folder, file)} ${problem}`);
@@ -204,6 +204,8 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const built = builds(settings, login, rights, further);
   const agents = agentTemplates(settings);
   for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
+  const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
+  const address = { ...ingress, ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   return {
@@ -218,7 +220,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     agents,
     // Two environments that shared one folder could put artifacts into each other's builds.
     ...(agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } }),
-    ingress: { ...ingress, ...((tlsSecret ?? clusterIssuer) && { tls: { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) } }) },
+    ingress: address,
     admin: {
       user: settings.adminUser,
       ...(adminPassword && { password: pulumi.secret(adminPassword) }),
@@ -228,6 +230,8 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     ...(login && { login }),
     ...(rights && { rights }),
     cascFragments: readFragments(settings.cascFolder, env, say, warn, {
+      // Without a domain, which has been reported, there is no address to compare with.
+      url: domain === "" ? "" : jenkinsUrl(domain, tls !== undefined, publicPort(address)),
       login, rights, namespace, agentsNamespace: `${namespace}-agents`, containerCap: agentCap, env: Object.keys(controller.env), envFrom: controller.envFrom,
       plugins: bakedIn(built, ownBuilds(images)),
       secretNames: secretNames({ secretFiles, ...(adminExistingSecret && { adminExistingSecret }) }),

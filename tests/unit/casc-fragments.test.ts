@@ -69,6 +69,14 @@ describe("what Jenkins takes is taken", () => {
   });
 });
 
+test("an address is the same with and without its final slash, as Jenkins adds it", () => {
+  const location = (url: string) => ({ fragments: { "a.yaml": `unclassified: { location: { url: "${url}" } }` } });
+  expect(fragmentProblems({ ...input, ...location("http://jenkins.example.com") })).toEqual([]);
+  expect(cascConfig({ ...input, ...location("http://jenkins.example.com") })).toMatchObject({ unclassified: { location: {} } });
+  expect(cascConfig({ ...input, ...location("http://jenkins.example.com") })).not.toHaveProperty("unclassified.location.url");
+  starts(fragmentProblems({ ...input, ...location("http://jenkins.example.com/x") }), ["error a.yaml: sets what the platform sets itself: unclassified.location.url"]);
+});
+
 describe("what Jenkins refuses, or takes for something else", () => {
   test("keys that the platform sets otherwise are one message with what to do", () => {
     const found = problems("clash");

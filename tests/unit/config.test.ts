@@ -160,6 +160,7 @@ describe("mistakes", () => {
     ["an agent without image", { agents: [{ name: "a" }] }, ["agents[0].image"]],
     ["an agent of an unknown build", { agents: [{ name: "a", image: "python" }] }, ["agents[0].image"]],
     ["two agents of one name", { agents: [{ name: "a", image: "maven-dind" }, { name: "a", image: "maven-dind" }] }, ["agents[1].name"]],
+    ["an agent of the name that all pods start from", { agents: [{ name: "pod-defaults", image: "maven-dind" }] }, ["agents[0].name"]],
     ["a slip in an agent's key", { agents: [{ name: "a", image: "maven-dind", idelMinutes: 3 }] }, ["agents[0].idelMinutes"]],
     ["an unknown docker mode", { agents: [{ name: "a", image: "maven-dind", docker: "podman" }] }, ["agents[0].docker"]],
     ["an unknown cache", { agents: [{ name: "a", image: "maven-dind", caches: ["npm"] }] }, ["agents[0].caches"]],
@@ -555,6 +556,18 @@ describe("the site's own configuration as code", () => {
       ["cascFolder", "a.yaml: sets what the platform sets itself: jenkins.numExecu", "edit ~/jcasc/a.yaml"],
       ["cascFolder", "b.yml: has a mistake at jenkins.clouds[0].kubernetes.nam: no", "edit ~/jcasc/b.yml"],
     ]);
+  });
+
+  test.each<[string, Record<string, unknown>, string[]]>([
+    ["http://jenkins.example.com/", {}, []],
+    ["http://jenkins.example.com", {}, []],
+    ["https://jenkins.example.com:8443", { ingress: { tlsSecret: "tls", httpsNodePort: 8443 }, nodePortRange: "80-32767" }, []],
+    ["https://jenkins.example.com/", {}, ["cascFolder"]],
+    ["http://elsewhere.example.com/", {}, ["cascFolder"]],
+    ["http://elsewhere.example.com/", { domain: "" }, ["domain"]],
+  ])("may say the address %s only if it is the platform's own (%j)", (url, further, keys) => {
+    const document = `unclassified: { location: { url: "${url}" } }`;
+    expect(keysOf({ cascFolder: "~/jcasc", ...further }, { ...env, listFolder: () => ["a.yaml"], readFile: (file) => (file.includes("jcasc") ? document : privateKey) })).toEqual(keys);
   });
 
   test("is missed where the folder is empty or not there", () => {
