@@ -10,7 +10,7 @@ import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
-import { isGiven, mistakeAt, readSettings, visitKeys, type Problem } from "./mistakes";
+import { holdsSecret, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
 import { fits, hostKey, plugin, privateKey, usual } from "./pieces";
 import { rules, type Say } from "./rules";
 import type { Settings } from "./schema";
@@ -252,13 +252,19 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
   visitKeys(raw, ({ about }, key) => {
     if (about.secret && isGiven(raw, key) && !env.isSecret(key.split(/[.[]/)[0])) say(key, "a value in plain text", "an encrypted value");
   });
+  // What is encrypted where nothing is kept secret would stand in plain text in the cluster and in the state.
+  const exposed = Object.keys(raw).filter((key) => Object.hasOwn(root.keys!, key) && !holdsSecret(root.keys![key]) && isGiven(raw, key) && env.isSecret(key));
   const { settings, problems: single } = readSettings(raw);
   problems.push(...single);
   visitKeys(settings, ({ about }, key, value) => {
     if (about.required && (value === undefined || value === "") && !single.some((problem) => problem.key === key)) say(key, undefined, about.expected!);
   });
   for (const rule of rules) rule(settings, say, (key) => isGiven(raw, key));
-  return { config: resolve(settings, env, say, (line) => void warnings.push(line)), problems, warnings };
+  const config = resolve(settings, env, say, (line) => void warnings.push(line));
+  // Of such a key nothing else is said: it would be shown.
+  const rest = problems.filter(({ key }) => !exposed.includes(key.split(/[.[]/)[0]));
+  const refused = exposed.map((key) => mistakeAt(key, "an encrypted value", "plain text: what this key holds stands unencrypted in the cluster", "give secrets by secretFiles or controller.envFrom, and set the key without --secret"));
+  return { config, problems: [...refused, ...rest], warnings };
 }
 
 /** All mistakes as one text for people. */

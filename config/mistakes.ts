@@ -38,7 +38,8 @@ function keysAlong(path: Path): Key[] {
   return keys;
 }
 
-const holdsSecret = (key: Key): boolean => key.about.secret === true || Object.values(key.keys ?? {}).some(holdsSecret) || (key.item !== undefined && holdsSecret(key.item));
+/** Whether a key, or anything inside it, is one that is stored encrypted. */
+export const holdsSecret = (key: Key): boolean => key.about.secret === true || Object.values(key.keys ?? {}).some(holdsSecret) || (key.item !== undefined && holdsSecret(key.item));
 
 /** A command's argument as a shell takes it. */
 const quoted = (text: string): string => (/^[\w./:@=,+~-]+$/.test(text) ? text : `'${text}'`);

@@ -19,6 +19,9 @@ const minimal = {
   registry: { host: "registry.example.com:5000" },
 };
 
+/** As where every key that holds secrets is stored encrypted. */
+const encrypted = { ...environment, isSecret: (key: string) => ["adminPassword", "backup", "controlPlane", "login", "registry"].includes(key) };
+
 const parse = (further: Record<string, unknown> = {}, env = environment) => parseConfig({ ...minimal, ...further }, env);
 const problemsOf = (further: Record<string, unknown>, env = environment): Problem[] => parse(further, env).problems;
 const keysOf = (further: Record<string, unknown>, env = environment): string[] => problemsOf(further, env).map((p) => p.key);
@@ -390,8 +393,6 @@ describe("a second environment on a cluster", () => {
 });
 
 describe("secrets", () => {
-  const encrypted = { ...environment, isSecret: () => true };
-
   test("in plain text are refused, and never shown", () => {
     const further = { adminPassword: "plain-admin-password", registry: { host: "r.example.com", username: "u", password: "plain-registry-password" }, controlPlane: { privateKey, nodes: [node] } };
     const problems = problemsOf(further);
@@ -413,6 +414,24 @@ describe("secrets", () => {
     expect(explain(problems, "dev")).not.toContain("s3cr3t");
   });
 
+  test.each<[string, unknown]>([
+    ["controller", { env: { TOKEN: "s3cr3t" } }],
+    ["controller", { javaOpts: "-Dtoken=s3cr3t" }],
+    ["controller", { env: { TOKEN: ["s3cr3t"] } }],
+    ["agents", [{ name: "a", image: "maven-dind", env: { TOKEN: "s3cr3t" } }]],
+    ["agents", JSON.stringify([{ name: "s3cr3t!", image: "maven-dind" }])],
+    ["patches", [{ target: { kind: "Deployment" }, patch: { metadata: { annotations: { token: "s3cr3t" } } } }]],
+    ["ingress", { annotations: { token: "s3cr3t" } }],
+  ])("under %s, which keeps none, are refused and not shown (%j)", (key, value) => {
+    const problems = problemsOf({ [key]: value }, { ...environment, isSecret: (each) => each === key });
+    expect(problems).toMatchObject([{ key, found: "an encrypted value", fix: expect.stringContaining("secretFiles or controller.envFrom") }]);
+    expect(explain(problems, "dev")).not.toContain("s3cr3t");
+  });
+
+  test("that are encrypted without a value are no mistake", () => {
+    expect(problemsOf({ patches: "", controller: {} }, { ...environment, isSecret: (key) => ["patches", "controller"].includes(key) })).toEqual([]);
+  });
+
   test("that are too short are not shown either", () => {
     const problems = problemsOf({ adminPassword: "short" }, encrypted);
     expect(problems.map((p) => p.key)).toEqual(["adminPassword"]);
@@ -427,8 +446,6 @@ describe("secrets", () => {
 
 describe("backup", () => {
   const backup = { repository: "s3:https://s3.example.com/jenkins", password: "p", keysRepository: "/backup/keys", keysPassword: "q" };
-  const encrypted = { ...environment, isSecret: () => true };
-
   test("is complete or refused", () => {
     expect(parse({ backup }, encrypted)).toMatchObject({ problems: [], config: { backup: { repository: backup.repository, schedule: "", keep: { last: 3, daily: 7, weekly: 4, monthly: 6 } } } });
     expect(keysOf({ backup: { repository: "jenkins" } }, encrypted)).toEqual(["backup.repository", "backup.password", "backup.keysRepository", "backup.keysPassword"]);
@@ -442,7 +459,6 @@ describe("backup", () => {
 });
 
 describe("login and rights", () => {
-  const encrypted = { ...environment, isSecret: () => true };
   const oidc = { wellKnownUrl: "https://sso.example.com/.well-known/openid-configuration", clientId: "jenkins", clientSecret: "c1ient-s3cret" };
   const ldap = { server: "ldaps://ldap.example.com", rootDN: "dc=example,dc=com", managerDN: "cn=jenkins,dc=example,dc=com", managerPassword: "m4nager-s3cret" };
   const rights = { admin: { groups: ["authenticated"] } };
