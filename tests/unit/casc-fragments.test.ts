@@ -124,6 +124,14 @@ describe("roots and symbols go with plugins", () => {
     expect(problems("plugins", { plugins: undefined }).map(({ severity }) => severity)).toEqual(["warning", "warning", "warning"]);
   });
 
+  test("one that another may bring along is a word of warning: what further plugins need is not known here", () => {
+    starts(problems("plugins", { plugins: ["pipeline-job-extras:1.0", "slack:795"] }), [
+      "warning site.yaml: holds the root jobs, which the plugin job-dsl brings: one of controller.plugins must need it, or add job-dsl:<version> to them",
+      "warning site.yaml: holds jenkins.authorizationStrategy.roleBased, which the plugin role-strategy brings",
+    ]);
+    expect(problems("plugins", { plugins: ["prometheus", "matrix-auth"] }).map(({ severity }) => severity)).toEqual(["error", "error", "error"]);
+  });
+
   test("those of login and rights are there with them, and only then", () => {
     const fragments = { "a.yaml": "jenkins: { authorizationStrategy: { globalMatrix: { entries: [] } } }" };
     starts(fragmentProblems({ ...input, fragments }), ["error a.yaml: holds jenkins.authorizationStrategy.globalMatrix, which the plugin matrix-auth brings"]);
@@ -131,7 +139,7 @@ describe("roots and symbols go with plugins", () => {
   });
 
   test("a root that nobody knows is left to Jenkins to judge", () => {
-    starts(problems("further", { plugins: ["aws-credentials"] }), ["error site.yaml: holds the root groovy, which the plugin configuration-as-code-groovy brings", "warning site.yaml: holds the root houseRoot, which nothing recorded here knows"]);
+    starts(problems("further", { plugins: ["aws-credentials"] }), ["warning site.yaml: holds the root groovy, which the plugin configuration-as-code-groovy brings", "warning site.yaml: holds the root houseRoot, which nothing recorded here knows"]);
   });
 });
 
