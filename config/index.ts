@@ -10,7 +10,7 @@ import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
-import { holdsSecret, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
+import { fixOf, holdsSecret, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
 import { fits, hostKey, plugin, privateKey, usual } from "./pieces";
 import { rules, type Say } from "./rules";
 import type { Settings } from "./schema";
@@ -250,7 +250,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
   const problems: Problem[] = [];
   const say: Say = (...told) => void problems.push(mistakeAt(...told));
   visitKeys(raw, ({ about }, key) => {
-    if (about.secret && isGiven(raw, key) && !env.isSecret(key.split(/[.[]/)[0])) say(key, "a value in plain text", "an encrypted value");
+    if (about.secret && isGiven(raw, key) && !env.isSecret(key.split(/[.[]/)[0])) say(key, "a value in plain text", "an encrypted value", fixOf(key));
   });
   // What is encrypted where nothing is kept secret would stand in plain text in the cluster and in the state.
   const exposed = Object.keys(raw).filter((key) => Object.hasOwn(root.keys!, key) && !holdsSecret(root.keys![key]) && isGiven(raw, key) && env.isSecret(key));

@@ -24,7 +24,7 @@ export function rangeProblem(text: string, [http, https]: [http: number, https: 
 }
 
 const ingressPortsDiffer: Rule = ({ ingress }, say) => {
-  if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort");
+  if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort", "choose another for one of the two");
 };
 
 const namespaceIsJenkinsAlone: Rule = ({ namespace, ingress }, say) => {

@@ -198,6 +198,20 @@ describe("mistakes", () => {
     expect(keysOf(further)).toEqual(keys);
   });
 
+  test.each<[string, Record<string, unknown>, string | undefined]>([
+    ["a name that is taken", { agents: [{ name: "maven", image: "maven-dind" }, { name: "maven", image: "maven-dind" }] }, undefined],
+    ["a limit below the request", { agents: [{ name: "a", image: "maven-dind", resources: { requests: { cpu: "9" }, limits: { cpu: "1" } } }] }, "raise it, or lower requests.cpu"],
+    ["a key of the cloud that is not the site's", { cloud: { name: "mine" } }, undefined],
+    ["an image that nobody knows", { agents: [{ name: "a", image: "python" }] }, undefined],
+    ["a patch of an agent that is not there", { patches: [{ target: { kind: "Pod", name: "nobody" }, patch: { spec: {} } }] }, undefined],
+    ["one port for both schemes", { ingress: { httpNodePort: 443 }, nodePortRange: "1-32767" }, "choose another for one of the two"],
+    ["a value of the wrong shape", { storageSize: "15" }, "pulumi config set storageSize 20Gi"],
+    ["nothing where something belongs", { registry: { host: "r.example.com", username: "u" } }, "pulumi config set --secret --path 'registry.password' <value>"],
+    ["a secret in plain text", { adminPassword: "long-enough-password" }, "pulumi config set --secret adminPassword <value>"],
+  ])("%s gets no fix that would not mend it", (_, further, fix) => {
+    expect(problemsOf(further).map((problem) => problem.fix)).toEqual([fix]);
+  });
+
   test("a slip of the pen gets the key that was meant", () => {
     expect(problemsOf({ storagesize: "20Gi" })[0].fix).toBe("rename it to storageSize");
     expect(problemsOf({ somethingElse: "x" })[0].fix).toBe("remove it from the stack's file");
