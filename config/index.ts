@@ -75,11 +75,11 @@ export const publicPort = ({ tls, httpNodePort, httpsNodePort }: Pick<PlatformCo
 /** Files that keys name, with the home directory where they say so. */
 const expanded = (name: string, env: Environment): string => (name === "~" || name.startsWith("~/") ? path.join(env.homeDirectory, name.slice(1)) : name);
 
-function fileAt(key: string, name: string, env: Environment, say: Say): string | undefined {
+function fileAt(key: string, name: string, env: Environment, say: Say, other?: { expected: string; fix: string }): string | undefined {
   try {
     return env.readFile(expanded(name, env));
   } catch (error) {
-    say(key, name, "a file that can be read", `${(error as Error).message}; correct the path or its permissions`);
+    say(key, name, other?.expected ?? "a file that can be read", `${other ? `${other.fix}; as a file: ` : ""}${(error as Error).message}; correct the path or its permissions`);
     return undefined;
   }
 }
@@ -123,7 +123,9 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
   const plugins = entries.flatMap((entry, i) => {
     if (fits(plugin, entry)) return [entry];
     const key = `controller.plugins[${i}]`;
-    const lines = (fileAt(key, entry, env, say) ?? "").split("\n").map((line) => line.replace(/#.*/, "").trim()).filter((line) => line !== "");
+    // What looks like no path is most often a plugin without its version.
+    const other = entry.includes("/") ? undefined : { expected: "a plugin with its version such as slack:1.0, or a file that can be read", fix: "as a plugin: add its version" };
+    const lines = (fileAt(key, entry, env, say, other) ?? "").split("\n").map((line) => line.replace(/#.*/, "").trim()).filter((line) => line !== "");
     const wrong = lines.find((line) => !fits(plugin, line));
     if (wrong !== undefined) say(key, wrong, plugin.expected, `edit ${entry}`);
     return lines;

@@ -289,7 +289,8 @@ describe("further plugins of the controller", () => {
 
   test("without a version, or twice, are refused", () => {
     const missing = { ...environment, readFile: (file: string) => { if (file === "job-dsl") throw new Error("ENOENT"); return privateKey; } };
-    expect(plugins(["job-dsl"], missing).problems.map(({ key }) => key)).toEqual(["controller.plugins[0]"]);
+    expect(plugins(["job-dsl"], missing).problems).toMatchObject([{ key: "controller.plugins[0]", found: "job-dsl", expected: "a plugin with its version such as slack:1.0, or a file that can be read", fix: "as a plugin: add its version; as a file: ENOENT; correct the path or its permissions" }]);
+    expect(plugins(["lists/job-dsl"], { ...missing, readFile: (file) => (file.includes("job-dsl") ? missing.readFile("job-dsl") : privateKey) }).problems).toMatchObject([{ expected: "a file that can be read" }]);
     expect(plugins(["git:1", "git:2"]).problems.map(({ key }) => key)).toEqual(["controller.plugins"]);
     expect(plugins({ git: "1" }).problems.map(({ key }) => key)).toEqual(["controller.plugins"]);
   });
