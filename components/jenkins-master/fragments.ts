@@ -97,7 +97,11 @@ function cloudsProblems(document: Keys): string[] {
   });
 }
 
-const shown = (value: unknown): string => (isMapping(value) || Array.isArray(value) ? JSON.stringify(value) : String(value));
+/** A value in a message: enough of it to be recognized. */
+function shown(value: unknown): string {
+  const text = isMapping(value) || Array.isArray(value) ? JSON.stringify(value) : String(value);
+  return text.length > 100 ? `${text.slice(0, 100)}...` : text;
+}
 
 /** What Jenkins would make of the site's documents beside the platform's own: each mistake with its file and key. */
 export function fragmentProblems(input: CascInput): FragmentProblem[] {

@@ -87,6 +87,12 @@ describe("what Jenkins refuses, or takes for something else", () => {
     expect(found[1].problem).toMatch(/unclassified\.location\.url to https:\/\/elsewhere.*Take these keys out/);
   });
 
+  test("of a long value enough is shown to recognize it", () => {
+    const [{ problem }, ...others] = fragmentProblems({ ...input, fragments: { "a.yaml": `jenkins: { clouds: { ${"k".repeat(500)}: 1 } }` } }).filter((each) => each.problem.startsWith("sets what"));
+    expect(others).toEqual([]);
+    expect(problem).toMatch(/jenkins\.clouds to \{"k{98}\.\.\. \(the platform's is \[\{"kubernetes":.{85}\.\.\.\)\. Take/);
+  });
+
   test("two documents of the site's own must not set one key, not even to one value", () => {
     const fragments = { "a.yaml": "jenkins: { systemMessage: x }", "b.yaml": "jenkins: { systemMessage: x }" };
     starts(fragmentProblems({ ...input, fragments }), ["error b.yaml: sets jenkins.systemMessage, which a.yaml sets as well"]);
