@@ -143,7 +143,7 @@ export class Check {
         const name = spelled(key, named);
         if (name !== undefined) return [name, this.value(item, named[name], join(at, key), owner)];
         const names = Object.keys(named);
-        this.find(join(at, key), kind, owner, open ? "not recorded" : `not known; known are ${names.join(", ")}`, open ? [] : names, key);
+        this.find(join(at, key), kind, owner, open ? "not recorded" : names.length > 0 ? `not known; known are ${names.join(", ")}` : "not known; it has no settings", open ? [] : names, key);
         return [key, item];
       }),
     );

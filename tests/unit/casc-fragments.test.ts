@@ -81,7 +81,7 @@ describe("what Jenkins refuses, or takes for something else", () => {
   test("keys that the platform sets otherwise are one message with what to do", () => {
     const found = problems("clash");
     starts(found, [
-      "error site.yaml: has a mistake at jenkins.crumbIssuer.standard.excludeClientIPFromCrumb: not known",
+      "error site.yaml: has a mistake at jenkins.crumbIssuer.standard.excludeClientIPFromCrumb: not known; it has no settings",
       "error site.yaml: sets what the platform sets itself: jenkins.numExecutors to 2 (the platform's is 0), jenkins.mode to NORMAL (the platform's is EXCLUSIVE), jenkins.slaveAgentPort to 50001",
     ]);
     expect(found[1].problem).toMatch(/unclassified\.location\.url to https:\/\/elsewhere.*Take these keys out/);
