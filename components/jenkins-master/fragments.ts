@@ -1,6 +1,7 @@
 /** The site's own JCasC documents (`cascFolder`): which files count, and what Jenkins would make of them. */
+import type { YAMLError } from "yaml";
 import { cascConfig, cascFile, type CascInput } from "./casc";
-import { Check, cloudProblems, type Finding, isObject, type Keys, say as spoken } from "./casc-schema";
+import { Check, cloudProblems, type Finding, isObject, type Keys, say as spoken, yamlProblem } from "./casc-schema";
 import { contracts } from "./contracts";
 import { conflicts, isDocument, isForeign, isMapping, readDocument, said } from "./documents";
 import { loginPlugins } from "./login";
@@ -122,7 +123,7 @@ export function fragmentProblems(input: CascInput): FragmentProblem[] {
     try {
       document = readDocument(text);
     } catch (error) {
-      add(`is no YAML: ${(error as Error).message.split("\n")[0]}`);
+      add(yamlProblem(error as YAMLError, "Jenkins takes one: make a file of each"));
       continue;
     }
     if (!isMapping(document)) {

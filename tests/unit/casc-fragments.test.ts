@@ -111,6 +111,15 @@ describe("what Jenkins refuses, or takes for something else", () => {
     ]);
   });
 
+  test("several documents in one text, and what is no YAML", () => {
+    const of = (text: string) => lines(fragmentProblems({ ...input, fragments: { "a.yaml": text } }));
+    expect(of("jenkins: {}\n---\nunclassified: {}\n")).toEqual(["error a.yaml: holds several YAML documents, parted by ---, and Jenkins takes one: make a file of each"]);
+    expect(of("jenkins: {")).toEqual([expect.stringMatching(/^error a\.yaml: is no YAML: .*line 1/)]);
+    const pod = (text: string) => of(`jenkins: { clouds: [{ kubernetes: { name: mine, templates: [{ name: t, yaml: ${JSON.stringify(text)} }] } }] }`);
+    expect(pod("kind: Pod\n---\nkind: Pod\n")).toEqual([expect.stringMatching(/templates\[0\]\.yaml: holds several YAML documents, .* reads the first alone: leave one$/)]);
+    expect(pod("kind: {")).toEqual([expect.stringMatching(/templates\[0\]\.yaml: is no YAML: /)]);
+  });
+
   test("YAML aliases in a pod: no build would ever get it", () => {
     starts(problems("aliases"), ["error site.yaml: has a mistake at jenkins.clouds[0].kubernetes.templates[0].yaml: holds the YAML alias *r, which the kubernetes plugin's reader does not know"]);
   });
