@@ -3,14 +3,14 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
-import { secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
+import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { cloudSettingsProblems, type CascInput } from "../components/jenkins-master/casc";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
-import { isGiven, mistakeAt, readSettings, visitKeys, type Problem } from "./mistakes";
+import { fixOf, holdsSecret, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
 import { fits, hostKey, plugin, privateKey, usual } from "./pieces";
 import { rules, type Say } from "./rules";
 import type { Settings } from "./schema";
@@ -75,11 +75,11 @@ export const publicPort = ({ tls, httpNodePort, httpsNodePort }: Pick<PlatformCo
 /** Files that keys name, with the home directory where they say so. */
 const expanded = (name: string, env: Environment): string => (name === "~" || name.startsWith("~/") ? path.join(env.homeDirectory, name.slice(1)) : name);
 
-function fileAt(key: string, name: string, env: Environment, say: Say): string | undefined {
+function fileAt(key: string, name: string, env: Environment, say: Say, other?: { expected: string; fix: string }): string | undefined {
   try {
     return env.readFile(expanded(name, env));
   } catch (error) {
-    say(key, name, "a file that can be read", `${(error as Error).message}; correct the path or its permissions`);
+    say(key, name, other?.expected ?? "a file that can be read", `${other ? `${other.fix}; as a file: ` : ""}${(error as Error).message}; correct the path or its permissions`);
     return undefined;
   }
 }
@@ -123,7 +123,9 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
   const plugins = entries.flatMap((entry, i) => {
     if (fits(plugin, entry)) return [entry];
     const key = `controller.plugins[${i}]`;
-    const lines = (fileAt(key, entry, env, say) ?? "").split("\n").map((line) => line.replace(/#.*/, "").trim()).filter((line) => line !== "");
+    // What looks like no path is most often a plugin without its version.
+    const other = entry.includes("/") ? undefined : { expected: "a plugin with its version such as slack:1.0, or a file that can be read", fix: "as a plugin: add its version" };
+    const lines = (fileAt(key, entry, env, say, other) ?? "").split("\n").map((line) => line.replace(/#.*/, "").trim()).filter((line) => line !== "");
     const wrong = lines.find((line) => !fits(plugin, line));
     if (wrong !== undefined) say(key, wrong, plugin.expected, `edit ${entry}`);
     return lines;
@@ -170,15 +172,15 @@ function backupOf({ ssh, ...backup }: NonNullable<Settings["backup"]>): BackupCo
 }
 
 /** The documents of a folder and its subfolders, by path; each mistake in them with its file and key, and what only Jenkins can judge. */
-function readFragments(folder: string, env: Environment, say: Say, warn: (line: string) => void, taken: Omit<CascInput, "fragments" | "url" | "templates" | "settings">): Record<string, string> {
+function readFragments(folder: string, env: Environment, say: Say, warn: (line: string) => void, taken: Omit<CascInput, "fragments" | "templates" | "settings">): Record<string, string> {
   if (folder === "" || !env.listFolder) return {};
   const at = expanded(folder, env);
   const list = env.listFolder;
   try {
     const fragments = readCascFolder((below) => list(path.join(at, below)), (file) => env.readFile(path.join(at, file)));
     if (Object.keys(fragments).length === 0) say("cascFolder", folder, "a folder with files that end in .yaml");
-    // Which keys the platform's own document sets does not depend on these; the component, which knows the address, compares it.
-    const own = { url: "", templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
+    // Which keys the platform's own document sets does not depend on these.
+    const own = { templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
     for (const { file, problem, severity } of fragmentProblems({ ...own, ...taken, fragments })) {
       if (severity === "error") say("cascFolder", `${file}: ${problem}`, "documents that Jenkins takes", `edit ${path.join(folder, file)}`);
       else warn(`cascFolder: ${path.join(folder, file)} ${problem}`);
@@ -204,6 +206,8 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const built = builds(settings, login, rights, further);
   const agents = agentTemplates(settings);
   for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
+  const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
+  const address = { ...ingress, ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   return {
@@ -218,7 +222,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     agents,
     // Two environments that shared one folder could put artifacts into each other's builds.
     ...(agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } }),
-    ingress: { ...ingress, ...((tlsSecret ?? clusterIssuer) && { tls: { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) } }) },
+    ingress: address,
     admin: {
       user: settings.adminUser,
       ...(adminPassword && { password: pulumi.secret(adminPassword) }),
@@ -228,6 +232,8 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     ...(login && { login }),
     ...(rights && { rights }),
     cascFragments: readFragments(settings.cascFolder, env, say, warn, {
+      // Without a domain, which has been reported, there is no address to compare with.
+      url: domain === "" ? "" : jenkinsUrl(domain, tls !== undefined, publicPort(address)),
       login, rights, namespace, agentsNamespace: `${namespace}-agents`, containerCap: agentCap, env: Object.keys(controller.env), envFrom: controller.envFrom,
       plugins: bakedIn(built, ownBuilds(images)),
       secretNames: secretNames({ secretFiles, ...(adminExistingSecret && { adminExistingSecret }) }),
@@ -246,15 +252,21 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
   const problems: Problem[] = [];
   const say: Say = (...told) => void problems.push(mistakeAt(...told));
   visitKeys(raw, ({ about }, key) => {
-    if (about.secret && isGiven(raw, key) && !env.isSecret(key.split(/[.[]/)[0])) say(key, "a value in plain text", "an encrypted value");
+    if (about.secret && isGiven(raw, key) && !env.isSecret(key.split(/[.[]/)[0])) say(key, "a value in plain text", "an encrypted value", fixOf(key));
   });
+  // What is encrypted where nothing is kept secret would stand in plain text in the cluster and in the state.
+  const exposed = Object.keys(raw).filter((key) => Object.hasOwn(root.keys!, key) && !holdsSecret(root.keys![key]) && isGiven(raw, key) && env.isSecret(key));
   const { settings, problems: single } = readSettings(raw);
   problems.push(...single);
   visitKeys(settings, ({ about }, key, value) => {
     if (about.required && (value === undefined || value === "") && !single.some((problem) => problem.key === key)) say(key, undefined, about.expected!);
   });
   for (const rule of rules) rule(settings, say, (key) => isGiven(raw, key));
-  return { config: resolve(settings, env, say, (line) => void warnings.push(line)), problems, warnings };
+  const config = resolve(settings, env, say, (line) => void warnings.push(line));
+  // Of such a key nothing else is said: it would be shown.
+  const rest = problems.filter(({ key }) => !exposed.includes(key.split(/[.[]/)[0]));
+  const refused = exposed.map((key) => mistakeAt(key, "an encrypted value", "plain text: what this key holds stands unencrypted in the cluster", "give secrets by secretFiles or controller.envFrom, and set the key without --secret"));
+  return { config, problems: [...refused, ...rest], warnings };
 }
 
 /** All mistakes as one text for people. */

@@ -38,7 +38,8 @@ function keysAlong(path: Path): Key[] {
   return keys;
 }
 
-const holdsSecret = (key: Key): boolean => key.about.secret === true || Object.values(key.keys ?? {}).some(holdsSecret) || (key.item !== undefined && holdsSecret(key.item));
+/** Whether a key, or anything inside it, is one that is stored encrypted. */
+export const holdsSecret = (key: Key): boolean => key.about.secret === true || Object.values(key.keys ?? {}).some(holdsSecret) || (key.item !== undefined && holdsSecret(key.item));
 
 /** A command's argument as a shell takes it. */
 const quoted = (text: string): string => (/^[\w./:@=,+~-]+$/.test(text) ? text : `'${text}'`);
@@ -65,8 +66,15 @@ function mistake(path: Path, found: unknown, expected: string, fix?: string): Pr
   return { key, found: shown, expected, fix: fix ?? fixOf(key) };
 }
 
-/** A mistake by the name of its key, as rules and files have it. */
-export const mistakeAt = (key: string, found: unknown, expected: string, fix?: string): Problem => mistake(read(key), found, expected, fix);
+/**
+ * A mistake by the name of its key, as rules and files have it. Where something is there that is good by itself, the usual command
+ * with the schema's example would not mend it: then there is only the fix that the caller knows.
+ */
+export function mistakeAt(key: string, found: unknown, expected: string, fix?: string): Problem {
+  const problem = mistake(read(key), found, expected, fix);
+  if (fix === undefined && problem.found !== "nothing") delete problem.fix;
+  return problem;
+}
 
 /** A key that nobody knows: most often a slip of the pen. */
 function unknownKey(path: Path, name: string): Problem {
@@ -79,6 +87,8 @@ function unknownKey(path: Path, name: string): Problem {
 function problemsOf(issue: z.core.$ZodIssue, raw: unknown): Problem[] {
   if (issue.code === "unrecognized_keys") return issue.keys.map((name) => unknownKey(issue.path, name));
   if (issue.code === "invalid_key") return [mistake(issue.path, issue.path[issue.path.length - 1], issue.issues[0].message)];
+  // Refinements that compare keys bring their own; the schema's example is good by itself and may be as wrong beside the others.
+  if (issue.code === "custom" && issue.params?.fix) return [mistake(issue.path, valueAt(raw, issue.path), issue.message, String(issue.params.fix))];
   const list = keysAlong(issue.path).findIndex(({ about }) => about.entries !== undefined);
   const path = list < 0 ? issue.path : issue.path.slice(0, list);
   return [mistake(path, valueAt(raw, path), list < 0 ? issue.message : keysAlong(path)[list].about.entries!, typeof path[path.length - 1] === "number" ? `edit ${String(path[0])} in the stack's file` : undefined)];

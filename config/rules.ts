@@ -1,6 +1,7 @@
 import * as path from "node:path";
 import { quantityMillis } from "../components/quantity";
 import { ownMounts, ownSecretNames, secretFileName } from "../components/jenkins-master";
+import { defaultsTemplate } from "../components/jenkins-master/casc";
 import { roles } from "../components/jenkins-master/login";
 import { controllerBuild, ownBuilds } from "./builds";
 import { fits, imageReference, isObject, portRange, rangeEnds, usual } from "./pieces";
@@ -23,7 +24,7 @@ export function rangeProblem(text: string, [http, https]: [http: number, https: 
 }
 
 const ingressPortsDiffer: Rule = ({ ingress }, say) => {
-  if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort");
+  if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort", "choose another for one of the two");
 };
 
 const namespaceIsJenkinsAlone: Rule = ({ namespace, ingress }, say) => {
@@ -92,6 +93,7 @@ const upstreamArgsAreKnown: Rule = ({ agentImages, images }, say) => {
 const agentsAreSomeAndDiffer: Rule = ({ agents }, say) => {
   if (agents.length === 0) say("agents", undefined, "at least one agent template; the controller itself builds nothing", "remove the key to get the maven and gradle agents");
   agents.forEach(({ name }, i) => {
+    if (name === defaultsTemplate) say(`agents[${i}].name`, name, "another name: the template that all pods start from is called that", "rename it");
     if (name !== "" && agents.findIndex((other) => other.name === name) < i) say(`agents[${i}].name`, name, "a name no other agent has");
   });
 };

@@ -33,7 +33,7 @@ const resources = (meaning: string, usual: Resources) =>
           for (const what of ["cpu", "memory"] as const) {
             const [request, limit] = [requests[what], limits[what]];
             if (request !== undefined && limit !== undefined && quantityMillis(request) > quantityMillis(limit))
-              addIssue({ code: "custom", path: ["limits", what], message: `at least the ${request} of requests.${what}` });
+              addIssue({ code: "custom", path: ["limits", what], message: `at least the ${request} of requests.${what}`, params: { fix: `raise it, or lower requests.${what}` } });
           }
         })
         .prefault(usual),

@@ -2,7 +2,7 @@
  * Holds documents against what the real Jenkins was recorded to take (contracts/). The component checks a site's documents and its
  * own with it before anything is created, the sandbox's stand-in for Jenkins before it takes them.
  */
-import { parseDocument, visit } from "yaml";
+import { parseDocument, visit, type YAMLError } from "yaml";
 import { contracts, type Contracts } from "./contracts";
 
 /** A value of a YAML document. */
@@ -143,7 +143,7 @@ export class Check {
         const name = spelled(key, named);
         if (name !== undefined) return [name, this.value(item, named[name], join(at, key), owner)];
         const names = Object.keys(named);
-        this.find(join(at, key), kind, owner, open ? "not recorded" : `not known; known are ${names.join(", ")}`, open ? [] : names, key);
+        this.find(join(at, key), kind, owner, open ? "not recorded" : names.length > 0 ? `not known; known are ${names.join(", ")}` : "not known; it has no settings", open ? [] : names, key);
         return [key, item];
       }),
     );
@@ -153,10 +153,14 @@ export class Check {
 /** The kubernetes plugin's class of a cloud. */
 export const CLOUD = "org.csanchez.jenkins.plugins.kubernetes.KubernetesCloud";
 
+/** What is wrong with a text that is no YAML, or more than one document of it; the parser's own advice is for programs. */
+export const yamlProblem = ({ code, message }: Pick<YAMLError, "code" | "message">, reader: string): string =>
+  code === "MULTIPLE_DOCS" ? `holds several YAML documents, parted by ---, and ${reader}` : `is no YAML: ${message.split("\n")[0]}`;
+
 /** Mistakes in a pod of a template that configuration-as-code passes on unread: broken YAML, and aliases, which the plugin's own reader does not know. */
 export function podYamlProblems(text: string): string[] {
   const parsed = parseDocument(text);
-  if (parsed.errors.length > 0) return [parsed.errors[0].message.split("\n")[0]];
+  if (parsed.errors.length > 0) return [yamlProblem(parsed.errors[0], "the kubernetes plugin reads the first alone: leave one")];
   let alias: string | undefined;
   visit(parsed, { Alias: (_, node) => ((alias = node.source), visit.BREAK) });
   return alias === undefined ? [] : [`holds the YAML alias *${alias}, which the kubernetes plugin's reader does not know: it would never ask for such a pod, and builds would wait; write it out`];

@@ -40,8 +40,11 @@ function word(value: unknown): unknown {
   return key !== undefined && others.length === 0 && (settings === null || (isMapping(settings) && Object.keys(settings).length === 0)) ? key : value;
 }
 
+/** A scalar as Jenkins keeps it: it ends an address with a slash. */
+const kept = (value: unknown): string => String(word(value)).replace(/^https?:\/\/.*[^/]$/, "$&/");
+
 /** Whether two values that are no lists mean the same to Jenkins. */
-const same = (ours: unknown, theirs: unknown): boolean => !Array.isArray(ours) && !isMapping(word(ours)) && !isMapping(word(theirs)) && !Array.isArray(theirs) && String(word(ours)) === String(word(theirs));
+const same = (ours: unknown, theirs: unknown): boolean => !Array.isArray(ours) && !isMapping(word(ours)) && !isMapping(word(theirs)) && !Array.isArray(theirs) && kept(ours) === kept(theirs);
 
 /** Our document without the keys that one of the site's own sets to the same value: Jenkins refuses a key that two documents set, equal or not. */
 export function withoutEqual(ours: unknown, theirs: unknown): unknown {

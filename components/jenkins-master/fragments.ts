@@ -1,10 +1,11 @@
 /** The site's own JCasC documents (`cascFolder`): which files count, and what Jenkins would make of them. */
+import type { YAMLError } from "yaml";
 import { cascConfig, cascFile, type CascInput } from "./casc";
-import { Check, cloudProblems, type Finding, isObject, type Keys, say as spoken } from "./casc-schema";
+import { Check, cloudProblems, type Finding, isObject, type Keys, say as spoken, yamlProblem } from "./casc-schema";
 import { contracts } from "./contracts";
 import { conflicts, isDocument, isForeign, isMapping, readDocument, said } from "./documents";
 import { loginPlugins } from "./login";
-import { bakedPlugins, pluginOf, recordingFor } from "./plugins";
+import { bakedPlugins, bringsUnknown, pluginOf, recordingFor } from "./plugins";
 import { givenEnvironment, neededNames } from "./references";
 
 /**
@@ -41,8 +42,11 @@ function pathProblem(file: string): string | undefined {
   return undefined;
 }
 
-/** What a finding means for a document of the site's own: nothing where a plugin that is there may take it. */
-function judged(finding: Finding, baked: Set<string> | undefined): { problem: string; severity: "error" | "warning" } | undefined {
+/**
+ * What a finding means for a document of the site's own: nothing where a plugin that is there may take it.
+ * @param open whether further plugins are baked in: what they bring along is not known here
+ */
+function judged(finding: Finding, baked: Set<string> | undefined, open: boolean): { problem: string; severity: "error" | "warning" } | undefined {
   const { at, kind, owner, name, known } = finding;
   if ((kind !== "symbol" && kind !== "root") || name === undefined) return { problem: `has a mistake at ${spoken(finding)}`, severity: "error" };
   const plugin = pluginOf(owner, name);
@@ -50,6 +54,7 @@ function judged(finding: Finding, baked: Set<string> | undefined): { problem: st
   const where = kind === "root" ? `the root ${at}` : at;
   if (plugin !== undefined) {
     if (baked === undefined) return { problem: `holds ${where}, which the plugin ${plugin} brings: the controller's image must hold it`, severity: "warning" };
+    if (open) return { problem: `holds ${where}, which the plugin ${plugin} brings: one of controller.plugins must need it, or add ${plugin}:<version> to them`, severity: "warning" };
     return { problem: `holds ${where}, which the plugin ${plugin} brings, and it is not baked in: add ${plugin}:<version> to controller.plugins, or take this away`, severity: "error" };
   }
   if (owner.startsWith("org.csanchez.")) return { problem: `has a mistake at ${spoken(finding)}`, severity: "error" };
@@ -93,12 +98,17 @@ function cloudsProblems(document: Keys): string[] {
   });
 }
 
-const shown = (value: unknown): string => (isMapping(value) || Array.isArray(value) ? JSON.stringify(value) : String(value));
+/** A value in a message: enough of it to be recognized. */
+function shown(value: unknown): string {
+  const text = isMapping(value) || Array.isArray(value) ? JSON.stringify(value) : String(value);
+  return text.length > 100 ? `${text.slice(0, 100)}...` : text;
+}
 
 /** What Jenkins would make of the site's documents beside the platform's own: each mistake with its file and key. */
 export function fragmentProblems(input: CascInput): FragmentProblem[] {
   const problems: FragmentProblem[] = [];
   const baked = input.plugins && bakedPlugins([...input.plugins, ...loginPlugins(input.login, input.rights)]);
+  const open = bringsUnknown(input.plugins ?? []);
   const recording = baked ? recordingFor(baked) : contracts;
   const own = cascConfig({ ...input, cloud: undefined });
   const read: [string, unknown][] = [];
@@ -113,7 +123,7 @@ export function fragmentProblems(input: CascInput): FragmentProblem[] {
     try {
       document = readDocument(text);
     } catch (error) {
-      add(`is no YAML: ${(error as Error).message.split("\n")[0]}`);
+      add(yamlProblem(error as YAMLError, "Jenkins takes one: make a file of each"));
       continue;
     }
     if (!isMapping(document)) {
@@ -132,7 +142,7 @@ export function fragmentProblems(input: CascInput): FragmentProblem[] {
     const check = new Check(recording);
     const checked = check.document(document as Keys);
     for (const finding of check.findings) {
-      const verdict = judged(finding, baked);
+      const verdict = judged(finding, baked, open);
       if (verdict) add(verdict.problem, verdict.severity);
     }
     cloudsProblems(checked).forEach((problem) => add(`has a mistake at ${problem}`));

@@ -48,10 +48,16 @@ const coreSymbols: Record<string, string[]> = {
   security: ["apiToken", "contentSecurityPolicy", "copyartifact", "csp", "crumb", "downloadSettings", "queueItemAuthenticator", "remotingCLI", "updateSiteWarningsConfiguration"],
 };
 
+/** A plugin's name, of name or name:version. */
+const nameOf = (line: string): string => line.split(":")[0];
+
 /** Names of the plugins in the controller image: those of plugins.txt with what they need, and further ones. */
 export function bakedPlugins(further: string[]): Set<string> {
-  return new Set([...Object.keys(contracts.plugins).filter((name) => !optionalPlugins.includes(name)), ...further.map((line) => line.split(":")[0])]);
+  return new Set([...Object.keys(contracts.plugins).filter((name) => !optionalPlugins.includes(name)), ...further.map(nameOf)]);
 }
+
+/** Whether further plugins may bring along others that nobody here knows of: those of optional-plugins.txt are recorded with what they need. */
+export const bringsUnknown = (further: string[]): boolean => further.some((line) => !optionalPlugins.includes(nameOf(line)));
 
 /** The plugin that brings a root (`owner` "") or a symbol; "core" where Jenkins itself does, undefined where nobody knows. */
 export function pluginOf(owner: string, name: string): string | undefined {

@@ -69,14 +69,28 @@ describe("what Jenkins takes is taken", () => {
   });
 });
 
+test("an address is the same with and without its final slash, as Jenkins adds it", () => {
+  const location = (url: string) => ({ fragments: { "a.yaml": `unclassified: { location: { url: "${url}" } }` } });
+  expect(fragmentProblems({ ...input, ...location("http://jenkins.example.com") })).toEqual([]);
+  expect(cascConfig({ ...input, ...location("http://jenkins.example.com") })).toMatchObject({ unclassified: { location: {} } });
+  expect(cascConfig({ ...input, ...location("http://jenkins.example.com") })).not.toHaveProperty("unclassified.location.url");
+  starts(fragmentProblems({ ...input, ...location("http://jenkins.example.com/x") }), ["error a.yaml: sets what the platform sets itself: unclassified.location.url"]);
+});
+
 describe("what Jenkins refuses, or takes for something else", () => {
   test("keys that the platform sets otherwise are one message with what to do", () => {
     const found = problems("clash");
     starts(found, [
-      "error site.yaml: has a mistake at jenkins.crumbIssuer.standard.excludeClientIPFromCrumb: not known",
+      "error site.yaml: has a mistake at jenkins.crumbIssuer.standard.excludeClientIPFromCrumb: not known; it has no settings",
       "error site.yaml: sets what the platform sets itself: jenkins.numExecutors to 2 (the platform's is 0), jenkins.mode to NORMAL (the platform's is EXCLUSIVE), jenkins.slaveAgentPort to 50001",
     ]);
     expect(found[1].problem).toMatch(/unclassified\.location\.url to https:\/\/elsewhere.*Take these keys out/);
+  });
+
+  test("of a long value enough is shown to recognize it", () => {
+    const [{ problem }, ...others] = fragmentProblems({ ...input, fragments: { "a.yaml": `jenkins: { clouds: { ${"k".repeat(500)}: 1 } }` } }).filter((each) => each.problem.startsWith("sets what"));
+    expect(others).toEqual([]);
+    expect(problem).toMatch(/jenkins\.clouds to \{"k{98}\.\.\. \(the platform's is \[\{"kubernetes":.{85}\.\.\.\)\. Take/);
   });
 
   test("two documents of the site's own must not set one key, not even to one value", () => {
@@ -95,6 +109,15 @@ describe("what Jenkins refuses, or takes for something else", () => {
       'error site.yaml: has a mistake at jenkins.clouds[0].kubernetes.templates[0].hostNetwork: true or false is expected, found "maybe": Jenkins would take it as false',
       'error site.yaml: has a mistake at jenkins.clouds[0].kubernetes.jenkinsTunnel: "jenkins-agent.jenkins.svc" is not host:port',
     ]);
+  });
+
+  test("several documents in one text, and what is no YAML", () => {
+    const of = (text: string) => lines(fragmentProblems({ ...input, fragments: { "a.yaml": text } }));
+    expect(of("jenkins: {}\n---\nunclassified: {}\n")).toEqual(["error a.yaml: holds several YAML documents, parted by ---, and Jenkins takes one: make a file of each"]);
+    expect(of("jenkins: {")).toEqual([expect.stringMatching(/^error a\.yaml: is no YAML: .*line 1/)]);
+    const pod = (text: string) => of(`jenkins: { clouds: [{ kubernetes: { name: mine, templates: [{ name: t, yaml: ${JSON.stringify(text)} }] } }] }`);
+    expect(pod("kind: Pod\n---\nkind: Pod\n")).toEqual([expect.stringMatching(/templates\[0\]\.yaml: holds several YAML documents, .* reads the first alone: leave one$/)]);
+    expect(pod("kind: {")).toEqual([expect.stringMatching(/templates\[0\]\.yaml: is no YAML: /)]);
   });
 
   test("YAML aliases in a pod: no build would ever get it", () => {
@@ -116,6 +139,14 @@ describe("roots and symbols go with plugins", () => {
     expect(problems("plugins", { plugins: undefined }).map(({ severity }) => severity)).toEqual(["warning", "warning", "warning"]);
   });
 
+  test("one that another may bring along is a word of warning: what further plugins need is not known here", () => {
+    starts(problems("plugins", { plugins: ["pipeline-job-extras:1.0", "slack:795"] }), [
+      "warning site.yaml: holds the root jobs, which the plugin job-dsl brings: one of controller.plugins must need it, or add job-dsl:<version> to them",
+      "warning site.yaml: holds jenkins.authorizationStrategy.roleBased, which the plugin role-strategy brings",
+    ]);
+    expect(problems("plugins", { plugins: ["prometheus", "matrix-auth"] }).map(({ severity }) => severity)).toEqual(["error", "error", "error"]);
+  });
+
   test("those of login and rights are there with them, and only then", () => {
     const fragments = { "a.yaml": "jenkins: { authorizationStrategy: { globalMatrix: { entries: [] } } }" };
     starts(fragmentProblems({ ...input, fragments }), ["error a.yaml: holds jenkins.authorizationStrategy.globalMatrix, which the plugin matrix-auth brings"]);
@@ -123,7 +154,7 @@ describe("roots and symbols go with plugins", () => {
   });
 
   test("a root that nobody knows is left to Jenkins to judge", () => {
-    starts(problems("further", { plugins: ["aws-credentials"] }), ["error site.yaml: holds the root groovy, which the plugin configuration-as-code-groovy brings", "warning site.yaml: holds the root houseRoot, which nothing recorded here knows"]);
+    starts(problems("further", { plugins: ["aws-credentials"] }), ["warning site.yaml: holds the root groovy, which the plugin configuration-as-code-groovy brings", "warning site.yaml: holds the root houseRoot, which nothing recorded here knows"]);
   });
 });
 

@@ -19,6 +19,9 @@ const minimal = {
   registry: { host: "registry.example.com:5000" },
 };
 
+/** As where every key that holds secrets is stored encrypted. */
+const encrypted = { ...environment, isSecret: (key: string) => ["adminPassword", "backup", "controlPlane", "login", "registry"].includes(key) };
+
 const parse = (further: Record<string, unknown> = {}, env = environment) => parseConfig({ ...minimal, ...further }, env);
 const problemsOf = (further: Record<string, unknown>, env = environment): Problem[] => parse(further, env).problems;
 const keysOf = (further: Record<string, unknown>, env = environment): string[] => problemsOf(further, env).map((p) => p.key);
@@ -160,6 +163,7 @@ describe("mistakes", () => {
     ["an agent without image", { agents: [{ name: "a" }] }, ["agents[0].image"]],
     ["an agent of an unknown build", { agents: [{ name: "a", image: "python" }] }, ["agents[0].image"]],
     ["two agents of one name", { agents: [{ name: "a", image: "maven-dind" }, { name: "a", image: "maven-dind" }] }, ["agents[1].name"]],
+    ["an agent of the name that all pods start from", { agents: [{ name: "pod-defaults", image: "maven-dind" }] }, ["agents[0].name"]],
     ["a slip in an agent's key", { agents: [{ name: "a", image: "maven-dind", idelMinutes: 3 }] }, ["agents[0].idelMinutes"]],
     ["an unknown docker mode", { agents: [{ name: "a", image: "maven-dind", docker: "podman" }] }, ["agents[0].docker"]],
     ["an unknown cache", { agents: [{ name: "a", image: "maven-dind", caches: ["npm"] }] }, ["agents[0].caches"]],
@@ -192,6 +196,20 @@ describe("mistakes", () => {
     ["a dashboard of no Prometheus", { dashboard: true }, ["prometheusNamespace"]],
   ])("%s", (_, further, keys) => {
     expect(keysOf(further)).toEqual(keys);
+  });
+
+  test.each<[string, Record<string, unknown>, string | undefined]>([
+    ["a name that is taken", { agents: [{ name: "maven", image: "maven-dind" }, { name: "maven", image: "maven-dind" }] }, undefined],
+    ["a limit below the request", { agents: [{ name: "a", image: "maven-dind", resources: { requests: { cpu: "9" }, limits: { cpu: "1" } } }] }, "raise it, or lower requests.cpu"],
+    ["a key of the cloud that is not the site's", { cloud: { name: "mine" } }, undefined],
+    ["an image that nobody knows", { agents: [{ name: "a", image: "python" }] }, undefined],
+    ["a patch of an agent that is not there", { patches: [{ target: { kind: "Pod", name: "nobody" }, patch: { spec: {} } }] }, undefined],
+    ["one port for both schemes", { ingress: { httpNodePort: 443 }, nodePortRange: "1-32767" }, "choose another for one of the two"],
+    ["a value of the wrong shape", { storageSize: "15" }, "pulumi config set storageSize 20Gi"],
+    ["nothing where something belongs", { registry: { host: "r.example.com", username: "u" } }, "pulumi config set --secret --path 'registry.password' <value>"],
+    ["a secret in plain text", { adminPassword: "long-enough-password" }, "pulumi config set --secret adminPassword <value>"],
+  ])("%s gets no fix that would not mend it", (_, further, fix) => {
+    expect(problemsOf(further).map((problem) => problem.fix)).toEqual([fix]);
   });
 
   test("a slip of the pen gets the key that was meant", () => {
@@ -271,7 +289,8 @@ describe("further plugins of the controller", () => {
 
   test("without a version, or twice, are refused", () => {
     const missing = { ...environment, readFile: (file: string) => { if (file === "job-dsl") throw new Error("ENOENT"); return privateKey; } };
-    expect(plugins(["job-dsl"], missing).problems.map(({ key }) => key)).toEqual(["controller.plugins[0]"]);
+    expect(plugins(["job-dsl"], missing).problems).toMatchObject([{ key: "controller.plugins[0]", found: "job-dsl", expected: "a plugin with its version such as slack:1.0, or a file that can be read", fix: "as a plugin: add its version; as a file: ENOENT; correct the path or its permissions" }]);
+    expect(plugins(["lists/job-dsl"], { ...missing, readFile: (file) => (file.includes("job-dsl") ? missing.readFile("job-dsl") : privateKey) }).problems).toMatchObject([{ expected: "a file that can be read" }]);
     expect(plugins(["git:1", "git:2"]).problems.map(({ key }) => key)).toEqual(["controller.plugins"]);
     expect(plugins({ git: "1" }).problems.map(({ key }) => key)).toEqual(["controller.plugins"]);
   });
@@ -389,8 +408,6 @@ describe("a second environment on a cluster", () => {
 });
 
 describe("secrets", () => {
-  const encrypted = { ...environment, isSecret: () => true };
-
   test("in plain text are refused, and never shown", () => {
     const further = { adminPassword: "plain-admin-password", registry: { host: "r.example.com", username: "u", password: "plain-registry-password" }, controlPlane: { privateKey, nodes: [node] } };
     const problems = problemsOf(further);
@@ -412,6 +429,24 @@ describe("secrets", () => {
     expect(explain(problems, "dev")).not.toContain("s3cr3t");
   });
 
+  test.each<[string, unknown]>([
+    ["controller", { env: { TOKEN: "s3cr3t" } }],
+    ["controller", { javaOpts: "-Dtoken=s3cr3t" }],
+    ["controller", { env: { TOKEN: ["s3cr3t"] } }],
+    ["agents", [{ name: "a", image: "maven-dind", env: { TOKEN: "s3cr3t" } }]],
+    ["agents", JSON.stringify([{ name: "s3cr3t!", image: "maven-dind" }])],
+    ["patches", [{ target: { kind: "Deployment" }, patch: { metadata: { annotations: { token: "s3cr3t" } } } }]],
+    ["ingress", { annotations: { token: "s3cr3t" } }],
+  ])("under %s, which keeps none, are refused and not shown (%j)", (key, value) => {
+    const problems = problemsOf({ [key]: value }, { ...environment, isSecret: (each) => each === key });
+    expect(problems).toMatchObject([{ key, found: "an encrypted value", fix: expect.stringContaining("secretFiles or controller.envFrom") }]);
+    expect(explain(problems, "dev")).not.toContain("s3cr3t");
+  });
+
+  test("that are encrypted without a value are no mistake", () => {
+    expect(problemsOf({ patches: "", controller: {} }, { ...environment, isSecret: (key) => ["patches", "controller"].includes(key) })).toEqual([]);
+  });
+
   test("that are too short are not shown either", () => {
     const problems = problemsOf({ adminPassword: "short" }, encrypted);
     expect(problems.map((p) => p.key)).toEqual(["adminPassword"]);
@@ -426,8 +461,6 @@ describe("secrets", () => {
 
 describe("backup", () => {
   const backup = { repository: "s3:https://s3.example.com/jenkins", password: "p", keysRepository: "/backup/keys", keysPassword: "q" };
-  const encrypted = { ...environment, isSecret: () => true };
-
   test("is complete or refused", () => {
     expect(parse({ backup }, encrypted)).toMatchObject({ problems: [], config: { backup: { repository: backup.repository, schedule: "", keep: { last: 3, daily: 7, weekly: 4, monthly: 6 } } } });
     expect(keysOf({ backup: { repository: "jenkins" } }, encrypted)).toEqual(["backup.repository", "backup.password", "backup.keysRepository", "backup.keysPassword"]);
@@ -441,7 +474,6 @@ describe("backup", () => {
 });
 
 describe("login and rights", () => {
-  const encrypted = { ...environment, isSecret: () => true };
   const oidc = { wellKnownUrl: "https://sso.example.com/.well-known/openid-configuration", clientId: "jenkins", clientSecret: "c1ient-s3cret" };
   const ldap = { server: "ldaps://ldap.example.com", rootDN: "dc=example,dc=com", managerDN: "cn=jenkins,dc=example,dc=com", managerPassword: "m4nager-s3cret" };
   const rights = { admin: { groups: ["authenticated"] } };
@@ -555,6 +587,18 @@ describe("the site's own configuration as code", () => {
       ["cascFolder", "a.yaml: sets what the platform sets itself: jenkins.numExecu", "edit ~/jcasc/a.yaml"],
       ["cascFolder", "b.yml: has a mistake at jenkins.clouds[0].kubernetes.nam: no", "edit ~/jcasc/b.yml"],
     ]);
+  });
+
+  test.each<[string, Record<string, unknown>, string[]]>([
+    ["http://jenkins.example.com/", {}, []],
+    ["http://jenkins.example.com", {}, []],
+    ["https://jenkins.example.com:8443", { ingress: { tlsSecret: "tls", httpsNodePort: 8443 }, nodePortRange: "80-32767" }, []],
+    ["https://jenkins.example.com/", {}, ["cascFolder"]],
+    ["http://elsewhere.example.com/", {}, ["cascFolder"]],
+    ["http://elsewhere.example.com/", { domain: "" }, ["domain"]],
+  ])("may say the address %s only if it is the platform's own (%j)", (url, further, keys) => {
+    const document = `unclassified: { location: { url: "${url}" } }`;
+    expect(keysOf({ cascFolder: "~/jcasc", ...further }, { ...env, listFolder: () => ["a.yaml"], readFile: (file) => (file.includes("jcasc") ? document : privateKey) })).toEqual(keys);
   });
 
   test("is missed where the folder is empty or not there", () => {

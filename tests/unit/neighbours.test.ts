@@ -122,7 +122,7 @@ test("every control-plane node that serves is in the config; one that is down is
 
 test("a folder of backups is one environment's", () => {
   const backup = { repository: "/mnt/backup/", password: "p", keysRepository: "/mnt/keys", keysPassword: "q" };
-  const { config } = parseConfig({ ...stackConfig("sandbox"), ...beside, backup }, { ...environment, isSecret: () => true });
+  const { config } = parseConfig({ ...stackConfig("sandbox"), ...beside, backup }, { ...environment, isSecret: (key) => key === "backup" });
   const volumes = [{ ...object("jenkins-backup-repository", made("a")), spec: { hostPath: { path: "/mnt/backup" }, claimRef: { namespace: "jenkins" } } }];
   expect(neighbourProblems(config, "b", { ...cluster(first, "a"), volumes })).toEqual([expect.objectContaining({ key: "backup.repository", found: "/mnt/backup/, where namespace jenkins keeps its backups" })]);
   expect(neighbourProblems({ ...config, namespaces: first.namespaces }, "a", { ...empty, volumes })).not.toContainEqual(expect.objectContaining({ key: "backup.repository" }));
