@@ -110,8 +110,8 @@ export interface ClusterFacts {
   /** Size and StorageClass that the home's claim asks for, where there is one. */
   homeSize?: string;
   homeClass?: string;
-  /** Keys of the Secrets that the controller's pod needs, none for one that is not there; absent before the controller's first start. */
-  secrets?: Record<string, string[]>;
+  /** Keys of the Secrets that the controller's pod needs, null for one that is not there; absent before the controller's first start. */
+  secrets?: Record<string, string[] | null>;
   /** What other environments and others have in the cluster. */
   neighbours: Neighbourhood;
 }
@@ -198,10 +198,10 @@ export async function inspectCluster(
   ]);
   const running = wantedSecrets.length > 0 && (await found(`/apis/apps/v1/namespaces/${namespaces.jenkins}/deployments/jenkins`)) !== undefined;
   const secrets = await Promise.all(
-    (running ? wantedSecrets : []).map(async (name): Promise<[string, string[]][]> => {
+    (running ? wantedSecrets : []).map(async (name): Promise<[string, string[] | null][]> => {
       const answer = await get(`${here}/secrets/${name}`);
       if (!("body" in answer) || (answer.status !== 200 && answer.status !== 404)) return [];
-      return [[name, answer.status === 200 ? Object.keys((JSON.parse(answer.body) as { data?: object }).data ?? {}) : []]];
+      return [[name, answer.status === 200 ? Object.keys((JSON.parse(answer.body) as { data?: object }).data ?? {}) : null]];
     }),
   );
   const lastGoodBackup = backups?.data?.["last-good-backup"];
@@ -234,27 +234,28 @@ export function storageClassProblem(wanted: string, there: string | undefined): 
   };
 }
 
-type SecretUse = Pick<PlatformConfig, "namespaces" | "secretFiles" | "admin">;
+type SecretUse = Pick<PlatformConfig, "namespaces" | "secretFiles" | "admin" | "controller">;
 
-/** Secrets of others that the controller's pod mounts. */
-const mountedSecrets = ({ secretFiles, admin }: SecretUse): string[] => [...new Set([...secretFiles.map(({ secret }) => secret), ...(admin.existingSecret ? [admin.existingSecret] : [])])];
+/** Secrets of others that the controller's pod mounts, or takes its environment from. */
+const usedSecrets = ({ secretFiles, admin, controller }: SecretUse): string[] => [...new Set([...secretFiles.map(({ secret }) => secret), ...(admin.existingSecret ? [admin.existingSecret] : []), ...controller.envFrom])];
 
 /** What the controller's next pod would wait for: the one that runs ends before it starts, so that Jenkins would be away until somebody made it. */
-export function secretProblems({ namespaces, secretFiles, admin }: SecretUse, secrets: Record<string, string[]> = {}): Problem[] {
+export function secretProblems({ namespaces, secretFiles, admin, controller }: SecretUse, secrets: Record<string, string[] | null> = {}): Problem[] {
   const wanted = [
     ...secretFiles.map(({ secret, key }, i) => ({ at: `secretFiles[${i}]`, name: secret, keys: [key], parts: true })),
     ...(admin.existingSecret ? [{ at: "adminExistingSecret", name: admin.existingSecret, keys: ["admin-user", "admin-password"], parts: false }] : []),
+    ...controller.envFrom.map((name, i) => ({ at: `controller.envFrom[${i}]`, name, keys: [], parts: false })),
   ];
   return wanted.flatMap(({ at, name, keys, parts }) => {
     const there = secrets[name];
-    const missing = there === undefined ? [] : keys.filter((key) => !there.includes(key));
-    if (missing.length === 0) return [];
-    const gone = there.length === 0;
+    const gone = there === null;
+    const missing = there ? keys.filter((key) => !there.includes(key)) : [];
+    if (!gone && missing.length === 0) return [];
     return [{
       key: parts ? `${at}.${gone ? "secret" : "key"}` : at,
       found: gone ? `no Secret ${name} in namespace ${namespaces.jenkins}` : `Secret ${name} of namespace ${namespaces.jenkins} has no key ${missing.join(", ")}`,
-      expected: `a Secret with key ${keys.join(" and ")}: Jenkins would be away until there is one`,
-      fix: gone ? `kubectl -n ${namespaces.jenkins} create secret generic ${name} ${keys.map((key) => `--from-file=${key}=<file>`).join(" ")}` : `kubectl -n ${namespaces.jenkins} edit secret ${name}, or correct the key`,
+      expected: `a Secret${keys.length > 0 ? ` with key ${keys.join(" and ")}` : ""}: Jenkins would be away until there is one`,
+      fix: gone ? `kubectl -n ${namespaces.jenkins} create secret generic ${name} ${keys.length > 0 ? keys.map((key) => `--from-file=${key}=<file>`).join(" ") : "--from-literal=<NAME>=<value>"}` : `kubectl -n ${namespaces.jenkins} edit secret ${name}, or correct the key`,
     }];
   });
 }
@@ -270,7 +271,7 @@ export async function preflight(
   wait: Patience = patience,
 ): Promise<Omit<ClusterFacts, "neighbours"> & { problems: Problem[] }> {
   const [cluster, registry] = await Promise.all([
-    inspectCluster(config, environment, wait, mountedSecrets(config)),
+    inspectCluster(config, environment, wait, usedSecrets(config)),
     config.imageBuild.builder === "in-cluster" ? undefined : registryProblem(config.registry, wait),
   ]);
   const home = "key" in cluster ? [] : [storageSizeProblem(config.storage.size, cluster.homeSize), storageClassProblem(config.storage.className, cluster.homeClass)];

@@ -10,6 +10,7 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { RegisterResourceRequest } from "@pulumi/pulumi/proto/resource_pb";
 import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
+import { wordsOf } from "../components/refusal";
 import { secretPlaceholder, type Rendered } from "./offline";
 
 // 192.0.2.0/24 is set aside for examples (RFC 5737): it stands for the API server's addresses.
@@ -109,7 +110,14 @@ async function main([stack, project]: string[]): Promise<void> {
   process.stdout.write(JSON.stringify(resources.sort((a, b) => (order(a) < order(b) ? -1 : 1))));
 }
 
-main(process.argv.slice(2)).catch((error: Error) => {
-  process.stderr.write(`${error.message}\n`);
-  process.exitCode = 1;
-});
+const told = new Set<string>();
+/** The end of a program that refuses its config: the runtime rejects more than one promise with the same error, which is said once. */
+function refuse(error: Error): void {
+  const text = wordsOf(error);
+  if (told.has(text)) return;
+  told.add(text);
+  process.stderr.write(`${text}\n`, () => process.exit(1));
+}
+
+process.on("unhandledRejection", refuse);
+main(process.argv.slice(2)).catch(refuse);

@@ -84,7 +84,7 @@ export async function renderStack(stack: string, folder = root, over: Record<str
   child.stderr.on("data", (chunk) => (stderr += chunk));
   child.stdin.end(JSON.stringify(input));
   const code = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
-  if (code !== 0) throw new Error(`stack ${stack} cannot be rendered:\n${stderr.trim().slice(-4000)}`);
+  if (code !== 0) throw new Error(`stack ${stack} cannot be rendered:\n${stderr.trim()}`);
   return JSON.parse(stdout) as Rendered[];
 }
 

@@ -9,3 +9,9 @@ export function refusal(message: string): pulumi.RunError {
   error.stack = undefined;
   return error;
 }
+
+/** What is to be said of an error that ends the program: a refusal's words, with the reason of each argument; of anything else also where it arose. */
+export function wordsOf(error: Error): string {
+  if (pulumi.InputPropertiesError.isInstance(error)) return [error.message, ...(error.errors ?? []).map(({ propertyPath, reason }) => `  ${propertyPath}: ${reason}`)].join("\n");
+  return (pulumi.RunError.isInstance(error) ? undefined : (error as Error).stack) ?? (error as Error).message;
+}

@@ -91,7 +91,7 @@ export function judge({ log, pod, events }: Observation): Judgement {
 
 function secretTodo(message: string): string {
   return /secret/i.test(message)
-    ? "Create that Secret or key in the controller's namespace, or correct secretFiles, controller.envFrom or admin.existingSecret."
+    ? "Create that Secret or key in the controller's namespace, or correct secretFiles, controller.envFrom or adminExistingSecret."
     : "Compare it with what the stack's config says of the controller.";
 }
 

@@ -1,10 +1,12 @@
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { compare, dataRisks, dataSteps, previewProblem } from "../../cli/diff";
 import { objectPath, offlineConfig, renderStack, resourceText, type Rendered } from "../../cli/offline";
 import { root } from "../../cli/repository";
+import { refusal, wordsOf } from "../../components/refusal";
 
 /** The program is loaded and run in a process of its own. */
 jest.setTimeout(300_000);
@@ -164,12 +166,21 @@ describe("rendering the real program", () => {
     expect(rendered.find((resource) => objectPath(resource) === "jenkins/PersistentVolumeClaim/jenkins-home")?.protect).toBe(true);
   });
 
-  test("a refused config says so in the program's words", async () => {
-    stack("broken", { domain: "not a host", storageSize: "20" });
-    const refused = renderStack("broken", folder);
-    await expect(refused).rejects.toThrow(/stack broken cannot be rendered/);
-    await expect(refused).rejects.toThrow(/domain[\s\S]*storageSize/);
+  test("a refused config says so in the program's words: once, from the first mistake to the last, and nothing else", async () => {
+    const agents = Array.from({ length: 40 }, (_, i) => ({ name: `No Name ${i}`, image: "maven" }));
+    stack("broken", { domain: "not a host", agents, storageSize: "20" });
+    const said = await renderStack("broken", folder).then(() => "rendered", (error: Error) => error.message);
+    expect(said).toMatch(/^stack broken cannot be rendered:\nStack broken cannot be brought up as configured; nothing was changed\. To mend:\n/);
+    expect(said.length).toBeGreaterThan(4000);
+    for (const key of ["domain", "storageSize", "agents[0].name", "agents[39].name"]) expect(said.split("\n").filter((line) => line === `  ${key}`)).toHaveLength(1);
+    expect(said.split("\n").slice(2).filter((line) => !/^ {2}\S+$|^ {4}(found|expected|fix) /.test(line))).toEqual([]);
   });
+
+  test.each<[string, Error, RegExp]>([
+    ["a refusal is its words alone", refusal("domain is wrong"), /^domain is wrong$/],
+    ["arguments that are refused are named", new pulumi.InputPropertiesError({ message: "cannot be made", errors: [{ propertyPath: "home.size", reason: "is none" }] }), /^cannot be made\n {2}home\.size: is none$/],
+    ["a mistake of the program says where it arose", new TypeError("x is not a function"), /^TypeError: x is not a function\n +at /],
+  ])("%s", (_, error, words) => expect(wordsOf(error)).toMatch(words));
 
   test("a stack without a file is answered with those that have one", async () => {
     await expect(renderStack("nosuch", folder)).rejects.toThrow(/there is no Pulumi\.nosuch\.yaml; stacks with a file: .*prod/);

@@ -204,17 +204,21 @@ describe("together", () => {
     const there = (url: string, running: boolean): [number, object?] => {
       if (url.endsWith("/deployments/jenkins")) return running ? [200, {}] : [404];
       if (url.endsWith("/secrets/gh")) return [200, { data: { token: "x" } }];
+      // A Secret without a key is there all the same, and may be one for the environment.
+      if (url.endsWith("/secrets/empty")) return [200, {}];
       if (url.endsWith("/secrets/vault")) return [200, { data: { "admin-user": "x" } }];
       return url.endsWith("/secrets/hidden") ? [403] : healthy(url);
     };
     const look = async (running: boolean) => {
       const host = await serve((url) => there(url, running));
-      return (await preflight({ ...configOf(host, host, "in-cluster"), secretFiles: files, admin: { user: "admin", passwordVersion: 1, existingSecret: "vault" } }, "unit", {}, impatient)).problems;
+      const config = configOf(host, host, "in-cluster");
+      return (await preflight({ ...config, controller: { ...config.controller, envFrom: ["gh", "empty", "absent", "hidden"] }, secretFiles: files, admin: { user: "admin", passwordVersion: 1, existingSecret: "vault" } }, "unit", {}, impatient)).problems;
     };
     expect(await look(true)).toEqual([
       expect.objectContaining({ key: "secretFiles[1].key", found: "Secret gh of namespace jenkins has no key tokn" }),
       expect.objectContaining({ key: "secretFiles[2].secret", found: "no Secret gone in namespace jenkins", fix: expect.stringContaining("kubectl -n jenkins create secret generic gone --from-file=x=<file>") }),
       expect.objectContaining({ key: "adminExistingSecret", found: "Secret vault of namespace jenkins has no key admin-password" }),
+      { key: "controller.envFrom[2]", found: "no Secret absent in namespace jenkins", expected: "a Secret: Jenkins would be away until there is one", fix: "kubectl -n jenkins create secret generic absent --from-literal=<NAME>=<value>" },
     ]);
     expect(await look(false)).toEqual([]);
   });

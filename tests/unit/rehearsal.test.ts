@@ -2,6 +2,8 @@ import * as fc from "fast-check";
 import type { CoreV1Event, V1Pod } from "@kubernetes/client-node";
 import { Candidate, rehearsalLabels, rehearsalObjects, rehearsalReasons } from "../../components/jenkins-master/rehearsal";
 import { controllerLabels } from "../../components/jenkins-master/place";
+import type { Key } from "../../config/fields";
+import { root as configKeys } from "../../config/mistakes";
 import { jenkinsProblems, judge, Judgement } from "../../scripts/rehearsal/judge";
 
 const args = { timeoutSeconds: 600, resources: { requests: { cpu: "100m", memory: "512Mi" } } };
@@ -212,7 +214,10 @@ describe("the judgement", () => {
   ])("%s", (_, judgement, state, words) => {
     expect(judgement.state).toBe(state);
     expect(problem(judgement)!.words.join("\n")).toMatch(words);
-    expect(problem(judgement)!.todo).not.toBe("");
+    const { todo } = problem(judgement)!;
+    expect(todo).not.toBe("");
+    // What looks like a key of the stack's config is one.
+    for (const key of todo.match(/\b[a-z]+(?:[A-Z.][A-Za-z]+)+/g) ?? []) expect([key, key.split(".").reduce<Key | undefined>((outer, name) => outer?.keys?.[name], configKeys)]).toEqual([key, expect.anything()]);
   });
   test("a mount that failed is forgotten once something else has happened", () => {
     const at = (second: number, each: CoreV1Event) => ({ ...each, lastTimestamp: new Date(second * 1000) }) as CoreV1Event;
