@@ -1,6 +1,6 @@
 import * as path from "node:path";
 import { quantityMillis } from "../components/quantity";
-import { ownMounts, ownSecretNames, secretFileName } from "../components/jenkins-master";
+import { ownMounts, ownSecretNames, ownVariables, secretFileName } from "../components/jenkins-master";
 import { defaultsTemplate } from "../components/jenkins-master/casc";
 import { roles } from "../components/jenkins-master/login";
 import { controllerBuild, ownBuilds } from "./builds";
@@ -145,6 +145,11 @@ const pluginsAreBuiltIn: Rule = ({ controller: { image, plugins } }, say) => {
   if (image !== undefined && plugins.length > 0) say("controller.plugins", plugins, "nothing beside controller.image, into which the stack bakes nothing", "remove one of them");
 };
 
+const ownVariablesAreLeftAlone: Rule = ({ controller: { env } }, say) => {
+  for (const name of Object.keys(env).filter((each) => ownVariables.includes(each)))
+    say(`controller.env.${name}`, env[name], "another variable: the platform sets this one itself", name === "JAVA_OPTS" ? "move what is in it to controller.javaOpts" : "remove it; what no key can change, patches can");
+};
+
 const onePassword: Rule = ({ adminPassword, adminExistingSecret, adminPasswordVersion, adminUser }, say) => {
   if (adminPassword && adminExistingSecret) say("adminExistingSecret", adminExistingSecret, "nothing beside adminPassword", "pulumi config rm adminPassword");
   if (adminPasswordVersion !== 1 && (adminPassword || adminExistingSecret))
@@ -218,5 +223,5 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
   registryLoginIsWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
-  heapHasRoom, pluginsAreBuiltIn, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, patchesChangeSomething,
+  heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, patchesChangeSomething,
 ];

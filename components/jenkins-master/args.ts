@@ -6,6 +6,7 @@ import { isQuantity, Resources } from "../quantity";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
 import { cloudSettingsProblems, defaultsTemplate } from "./casc";
 import { cascInput, SecretFile } from "./configuration";
+import { ownVariables } from "./controller";
 import { fragmentProblems } from "./fragments";
 import { Login, Rights } from "./login";
 import type { Transform } from "./place";
@@ -202,6 +203,7 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
   check(controller.resources.limits?.memory !== undefined, "controller.resources.limits.memory", "is missing; the JVM's heap is a share of it");
   const percentage = controller.maxRamPercentage ?? maxRamPercentage.usual;
   check(within(maxRamPercentage, percentage), "controller.maxRamPercentage", `${percentage} is not between ${maxRamPercentage.least} and ${maxRamPercentage.most}`);
+  for (const variable of Object.keys(controller.env ?? {})) check(!ownVariables.includes(variable), `controller.env.${variable}`, "is set by the component itself");
   const names = agents.templates.map((t) => t.name);
   check(names.length > 0, "agents.templates", "is empty; the controller itself builds nothing");
   agents.templates.forEach((template, i) => {

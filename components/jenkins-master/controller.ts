@@ -2,7 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { maxRamPercentage, startupSeconds, terminationSeconds } from "../../config/pieces";
 import { canonicalQuantity, canonicalResources } from "../quantity";
-import type { BeforeStart, HomeArgs, JenkinsMasterArgs } from "./args";
+import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
 import { scrapeAnnotations } from "./monitoring";
 import { controllerLabels, labels, Place, Registration, transformed } from "./place";
@@ -87,6 +87,28 @@ export function withoutFirst({ spec }: k8s.apps.v1.DeploymentArgs, pod: PodSpec,
   });
 }
 
+// Random, the pod's own, and known to nobody who may not read pods of this namespace.
+const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
+
+/** The environment that the platform gives Jenkins. */
+function ownEnvironment(controller: Pick<ControllerArgs, "maxRamPercentage" | "javaOpts">): k8s.types.input.core.v1.EnvVar[] {
+  return [
+    { name: "CASC_JENKINS_CONFIG", value: liveConfiguration },
+    { name: "SECRETS", value: "/run/secrets/jenkins" },
+    { name: "JAVA_OPTS", value: javaOptions(controller.maxRamPercentage ?? maxRamPercentage.usual, controller.javaOpts) },
+    // The unpacked war is no data: it stays out of the home and so out of backups.
+    { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
+    { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
+    reloadToken,
+    // The home's plugins follow the image, in both directions.
+    { name: "PLUGINS_FORCE_UPGRADE", value: "true" },
+    { name: "TRY_UPGRADE_IF_NO_MARKER", value: "true" },
+  ];
+}
+
+/** Names of its variables; `controller.env` has others, since the list would have these twice. */
+export const ownVariables = ownEnvironment({}).map(({ name }) => name);
+
 /** The controller's pod, held to Pod Security level `restricted`. */
 export function controllerPod({ controller, configuration: { secretFiles = [] } = {} }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
   const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
@@ -107,8 +129,6 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
     { name: "FOLDERS", value: sources.map((mount) => mount.mountPath).join(" ") },
     { name: "STATE", value: reloadState },
   ];
-  // Random, the pod's own, and known to nobody who may not read pods of this namespace.
-  const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
   const furtherSecrets = [
     ...(refs.secrets.login ? [{ secret: { name: refs.secrets.login.name } }] : []),
     ...secretFiles.map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: secretFileName({ secret, key }) }] } })),
@@ -135,16 +155,7 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
         name: "jenkins",
         image: controller.image,
         env: [
-          { name: "CASC_JENKINS_CONFIG", value: live.mountPath },
-          { name: "SECRETS", value: "/run/secrets/jenkins" },
-          { name: "JAVA_OPTS", value: javaOptions(controller.maxRamPercentage ?? maxRamPercentage.usual, controller.javaOpts) },
-          // The unpacked war is no data: it stays out of the home and so out of backups.
-          { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
-          { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
-          reloadToken,
-          // The home's plugins follow the image, in both directions.
-          { name: "PLUGINS_FORCE_UPGRADE", value: "true" },
-          { name: "TRY_UPGRADE_IF_NO_MARKER", value: "true" },
+          ...ownEnvironment(controller),
           ...Object.entries(controller.env ?? {}).map(([name, value]) => ({ name, value })),
         ],
         ...(controller.envFrom?.length && { envFrom: controller.envFrom.map((name) => ({ secretRef: { name } })) }),

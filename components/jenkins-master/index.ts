@@ -18,7 +18,7 @@ export { ingressAnnotations, jenkinsUrl } from "./address";
 export { AgentTemplate, AgentVolume, CachedTool, DockerMode, ownMounts, Toleration } from "./agents";
 export * from "./args";
 export { ownSecretNames, SecretFile, secretFileName, secretNames } from "./configuration";
-export { afterFirst, javaOptions } from "./controller";
+export { afterFirst, javaOptions, ownVariables } from "./controller";
 export { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, Role, roles } from "./login";
 export { cascKey } from "./reload";
 export { adminSecretName } from "./secrets";

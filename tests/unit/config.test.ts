@@ -3,6 +3,7 @@ import * as path from "node:path";
 import * as fc from "fast-check";
 import * as pulumi from "@pulumi/pulumi";
 import { explain, parseConfig, PlatformConfig, Problem, rangeProblem } from "../../config";
+import { ownVariables } from "../../components/jenkins-master";
 import { type Key } from "../../config/fields";
 import { readSettings, root } from "../../config/mistakes";
 import { cron, fits } from "../../config/pieces";
@@ -304,6 +305,21 @@ test("builds without a label run on agents of the first template, or of those th
   const unlabelled = (agents: Record<string, unknown>[]) => parse({ agents: agents.map((agent, i) => ({ name: `a${i}`, image: "maven-dind", ...agent })) }).config.agents.map((agent) => agent.unlabelled);
   expect(unlabelled([{}, {}])).toEqual([true, false]);
   expect(unlabelled([{ unlabelled: false }, { unlabelled: true }])).toEqual([false, true]);
+});
+
+describe("further environment of the controller", () => {
+  test("has none of the platform's own variables", () => {
+    const problems = problemsOf({ controller: { env: { JAVA_OPTS: "-Xmx1g", CASC_RELOAD_TOKEN: "x", MAIL_HOST: "smtp.example.com" } } });
+    expect(problems).toEqual([
+      expect.objectContaining({ key: "controller.env.JAVA_OPTS", fix: "move what is in it to controller.javaOpts" }),
+      expect.objectContaining({ key: "controller.env.CASC_RELOAD_TOKEN" }),
+    ]);
+  });
+
+  test("leaves each variable of the pod as the platform sets it", () => {
+    expect(ownVariables).toEqual(expect.arrayContaining(["CASC_JENKINS_CONFIG", "SECRETS", "JAVA_OPTS", "JENKINS_OPTS", "CASC_RELOAD_TOKEN"]));
+    expect(keysOf({ controller: { env: Object.fromEntries(ownVariables.map((name) => [name, "x"])) } })).toEqual(ownVariables.map((name) => `controller.env.${name}`));
+  });
 });
 
 describe("control-plane access", () => {
