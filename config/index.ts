@@ -126,9 +126,8 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
     // What looks like no path is most often a plugin without its version.
     const other = entry.includes("/") ? undefined : { expected: "a plugin with its version such as slack:1.0, or a file that can be read", fix: "as a plugin: add its version" };
     const lines = (fileAt(key, entry, env, say, other) ?? "").split("\n").map((line) => line.replace(/#.*/, "").trim()).filter((line) => line !== "");
-    const wrong = lines.find((line) => !fits(plugin, line));
-    if (wrong !== undefined) say(key, wrong, plugin.expected, `edit ${entry}`);
-    return lines;
+    for (const line of lines) if (!fits(plugin, line)) say(key, line, plugin.expected, `edit ${entry}`);
+    return lines.filter((line) => fits(plugin, line));
   });
   const names = plugins.map((each) => each.split(":")[0]);
   const twice = names.find((name, i) => names.indexOf(name) < i);

@@ -284,7 +284,9 @@ describe("further plugins of the controller", () => {
   test("may stand in a file", () => {
     const env = { ...environment, readFile: (file: string) => (file === "/home/someone/plugins.txt" ? "# ours\njob-dsl:1.93\n\ngit:5.10.1 # newer\n" : privateKey) };
     expect(plugins("~/plugins.txt", env)).toMatchObject({ problems: [], config: { builds: { controller: { args: { FURTHER_PLUGINS: "job-dsl:1.93 git:5.10.1" } } } } });
-    expect(plugins("~/plugins.txt", { ...env, readFile: () => "job-dsl\n" }).problems).toContainEqual(expect.objectContaining({ key: "controller.plugins[0]", found: "job-dsl", fix: "edit ~/plugins.txt" }));
+    expect(plugins("~/plugins.txt", { ...env, readFile: (file) => (file === "/home/someone/plugins.txt" ? "job-dsl\ngit:5.10.1\nslack latest\n" : privateKey) }).problems).toEqual(
+      ["job-dsl", "slack latest"].map((found) => ({ key: "controller.plugins[0]", found, expected: "a plugin with its version such as git:5.10.1", fix: "edit ~/plugins.txt" })),
+    );
   });
 
   test("without a version, or twice, are refused", () => {
