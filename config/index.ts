@@ -5,6 +5,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
 import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { cloudSettingsProblems, type CascInput } from "../components/jenkins-master/casc";
+import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
@@ -177,7 +178,8 @@ function readFragments(folder: string, env: Environment, say: Say, warn: (line: 
   const list = env.listFolder;
   try {
     const fragments = readCascFolder((below) => list(path.join(at, below)), (file) => env.readFile(path.join(at, file)));
-    if (Object.keys(fragments).length === 0) say("cascFolder", folder, "a folder with files that end in .yaml");
+    // Scripts alone do nothing: a document has to name them.
+    if (!Object.keys(fragments).some(isDocument)) say("cascFolder", folder, "a folder with files that end in .yaml or .yml");
     // Which keys the platform's own document sets does not depend on these.
     const own = { templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
     for (const { file, problem, severity } of fragmentProblems({ ...own, ...taken, fragments })) {

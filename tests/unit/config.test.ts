@@ -605,6 +605,9 @@ describe("the site's own configuration as code", () => {
 
   test("is missed where the folder is empty or not there", () => {
     expect(keysOf({ cascFolder: "elsewhere" }, env)).toEqual(["cascFolder"]);
+    const holding = (...names: string[]) => keysOf({ cascFolder: "~/jcasc" }, { ...env, listFolder: () => names });
+    expect(holding("seed.groovy")).toEqual(["cascFolder"]);
+    expect(holding("seed.groovy", "a.YML")).toEqual([]);
     expect(problemsOf({ cascFolder: "gone" }, { ...env, listFolder: () => { throw new Error("ENOENT"); } })[0].fix).toContain("ENOENT");
     expect(keysOf({ secretFiles: [{ secret: "A B" }] }, env)).toEqual(["secretFiles[0].secret", "secretFiles[0].key"]);
     expect(keysOf({ serviceMonitor: true })).toEqual(["prometheusNamespace"]);
