@@ -5,6 +5,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
 import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { cloudSettingsProblems, type CascInput } from "../components/jenkins-master/casc";
+import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
@@ -126,9 +127,8 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
     // What looks like no path is most often a plugin without its version.
     const other = entry.includes("/") ? undefined : { expected: "a plugin with its version such as slack:1.0, or a file that can be read", fix: "as a plugin: add its version" };
     const lines = (fileAt(key, entry, env, say, other) ?? "").split("\n").map((line) => line.replace(/#.*/, "").trim()).filter((line) => line !== "");
-    const wrong = lines.find((line) => !fits(plugin, line));
-    if (wrong !== undefined) say(key, wrong, plugin.expected, `edit ${entry}`);
-    return lines;
+    for (const line of lines) if (!fits(plugin, line)) say(key, line, plugin.expected, `edit ${entry}`);
+    return lines.filter((line) => fits(plugin, line));
   });
   const names = plugins.map((each) => each.split(":")[0]);
   const twice = names.find((name, i) => names.indexOf(name) < i);
@@ -178,7 +178,8 @@ function readFragments(folder: string, env: Environment, say: Say, warn: (line: 
   const list = env.listFolder;
   try {
     const fragments = readCascFolder((below) => list(path.join(at, below)), (file) => env.readFile(path.join(at, file)));
-    if (Object.keys(fragments).length === 0) say("cascFolder", folder, "a folder with files that end in .yaml");
+    // Scripts alone do nothing: a document has to name them.
+    if (!Object.keys(fragments).some(isDocument)) say("cascFolder", folder, "a folder with files that end in .yaml or .yml");
     // Which keys the platform's own document sets does not depend on these.
     const own = { templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
     for (const { file, problem, severity } of fragmentProblems({ ...own, ...taken, fragments })) {

@@ -285,7 +285,9 @@ describe("further plugins of the controller", () => {
   test("may stand in a file", () => {
     const env = { ...environment, readFile: (file: string) => (file === "/home/someone/plugins.txt" ? "# ours\njob-dsl:1.93\n\ngit:5.10.1 # newer\n" : privateKey) };
     expect(plugins("~/plugins.txt", env)).toMatchObject({ problems: [], config: { builds: { controller: { args: { FURTHER_PLUGINS: "job-dsl:1.93 git:5.10.1" } } } } });
-    expect(plugins("~/plugins.txt", { ...env, readFile: () => "job-dsl\n" }).problems).toContainEqual(expect.objectContaining({ key: "controller.plugins[0]", found: "job-dsl", fix: "edit ~/plugins.txt" }));
+    expect(plugins("~/plugins.txt", { ...env, readFile: (file) => (file === "/home/someone/plugins.txt" ? "job-dsl\ngit:5.10.1\nslack latest\n" : privateKey) }).problems).toEqual(
+      ["job-dsl", "slack latest"].map((found) => ({ key: "controller.plugins[0]", found, expected: "a plugin with its version such as git:5.10.1", fix: "edit ~/plugins.txt" })),
+    );
   });
 
   test("without a version, or twice, are refused", () => {
@@ -619,6 +621,9 @@ describe("the site's own configuration as code", () => {
 
   test("is missed where the folder is empty or not there", () => {
     expect(keysOf({ cascFolder: "elsewhere" }, env)).toEqual(["cascFolder"]);
+    const holding = (...names: string[]) => keysOf({ cascFolder: "~/jcasc" }, { ...env, listFolder: () => names });
+    expect(holding("seed.groovy")).toEqual(["cascFolder"]);
+    expect(holding("seed.groovy", "a.YML")).toEqual([]);
     expect(problemsOf({ cascFolder: "gone" }, { ...env, listFolder: () => { throw new Error("ENOENT"); } })[0].fix).toContain("ENOENT");
     expect(keysOf({ secretFiles: [{ secret: "A B" }] }, env)).toEqual(["secretFiles[0].secret", "secretFiles[0].key"]);
     expect(keysOf({ serviceMonitor: true })).toEqual(["prometheusNamespace"]);
