@@ -62,9 +62,10 @@ export function offlineConfig(project: string, declared: Record<string, unknown>
  * The resources that the program in `folder` registers for a stack. Nothing is asked of a cluster, registry or node, and
  * nothing is changed.
  * @param over config that takes the place of the file's
+ * @param warn is told what the program warns of
  * @throws with the program's own words where it refuses the config
  */
-export async function renderStack(stack: string, folder = root, over: Record<string, unknown> = {}): Promise<Rendered[]> {
+export async function renderStack(stack: string, folder = root, over: Record<string, unknown> = {}, warn = (text: string) => void process.stderr.write(`${text}\n`)): Promise<Rendered[]> {
   const read = (file: string) => parse(fs.readFileSync(path.join(folder, file), "utf8"));
   const file = `Pulumi.${stack}.yaml`;
   if (!fs.existsSync(path.join(folder, file))) {
@@ -73,7 +74,7 @@ export async function renderStack(stack: string, folder = root, over: Record<str
   }
   const project = read("Pulumi.yaml");
   const input = offlineConfig(project.name, project.config ?? {}, { ...read(file)?.config, ...over });
-  const child = spawn(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(__dirname, "offline-program.ts"), stack, project.name], {
+  const child = spawn(process.execPath, ["--no-warnings", "--require", require.resolve("tsx/cjs"), path.join(__dirname, "offline-program.ts"), stack, project.name], {
     cwd: folder,
     // Without $KUBECONFIG, passphrase or access token the program cannot get at anything even by accident.
     env: { PATH: process.env.PATH, HOME: process.env.HOME, TMPDIR: process.env.TMPDIR },
@@ -84,7 +85,9 @@ export async function renderStack(stack: string, folder = root, over: Record<str
   child.stderr.on("data", (chunk) => (stderr += chunk));
   child.stdin.end(JSON.stringify(input));
   const code = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
-  if (code !== 0) throw new Error(`stack ${stack} cannot be rendered:\n${stderr.trim()}`);
+  const said = stderr.trim().replace(/^warning: \[runtime\] /gm, "warning: ");
+  if (code !== 0) throw new Error(`stack ${stack} cannot be rendered:\n${said}`);
+  if (said !== "") warn(said);
   return JSON.parse(stdout) as Rendered[];
 }
 

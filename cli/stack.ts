@@ -11,6 +11,8 @@ export interface Stack {
   name: string;
   config: PlatformConfig;
   problems: Problem[];
+  /** What only Jenkins can judge, and what people may want to know. */
+  warnings: string[];
   /** The private key for the control-plane nodes and their jump host, where config holds or names one. */
   keys: { node?: string; proxy?: string };
   /** kubectl with the stack's own kubeconfig and context; its standard output. */
@@ -50,7 +52,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   for (const [key, value] of Object.entries(given)) {
     if (!key.includes(":") || key.startsWith(`${project.name}:`)) raw[key.slice(key.indexOf(":") + 1)] = value;
   }
-  const { config, problems } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: namesIn, homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
+  const { config, problems, warnings } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: namesIn, homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
 
   interface Login { privateKey?: string; privateKeyFile?: string }
   const controlPlane = (raw.controlPlane ?? {}) as Login & { proxy?: Login };
@@ -60,7 +62,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   };
   const kubectlArgs = [...(config.cluster.kubeconfig ? ["--kubeconfig", config.cluster.kubeconfig] : []), "--context", config.cluster.context, "--request-timeout=15s"];
   return {
-    name, config, problems, kubectlArgs,
+    name, config, problems, warnings, kubectlArgs,
     keys: { node: keyOf(controlPlane), proxy: keyOf(controlPlane.proxy ?? {}) },
     kubectl: (...args) => run("kubectl", [...kubectlArgs, ...args]),
   };

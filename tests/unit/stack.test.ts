@@ -15,6 +15,9 @@ test("a folder that config names is looked into, as the program does", async () 
   const problems = async () => (await readStack("a")).problems.filter(({ key }) => key === "cascFolder").map(({ found }) => found);
   file(path.join(project, "casc"));
   expect(await problems()).toEqual([expect.stringContaining("a.yaml: ")]);
+  fs.writeFileSync(path.join(project, "casc", "a.yaml"), "unclassified: { frobnicator: { x: 1 } }\n");
+  expect(await problems()).toEqual([]);
+  expect((await readStack("a")).warnings).toEqual([expect.stringContaining("frobnicator")]);
   file(path.join(project, "gone"));
   expect(await problems()).toEqual([path.join(project, "gone")]);
 });
