@@ -2,10 +2,10 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import { isObject } from "../config/pieces";
 import type { PolicyResource } from "../policy/rules";
-import { root } from "./repository";
+import { readYaml, root } from "./repository";
 
 /** A stack's objects without cluster, registry or passphrase: what `render`, `diff`, the docs and the policy's tests look at. */
 
@@ -66,7 +66,8 @@ export function offlineConfig(project: string, declared: Record<string, unknown>
  * @throws with the program's own words where it refuses the config
  */
 export async function renderStack(stack: string, folder = root, over: Record<string, unknown> = {}, warn = (text: string) => void process.stderr.write(`${text}\n`)): Promise<Rendered[]> {
-  const read = (file: string) => parse(fs.readFileSync(path.join(folder, file), "utf8"));
+  // `any`: of a stack file nothing is known before the program reads it.
+  const read = (name: string) => readYaml(path.join(folder, name)) as any;
   const file = `Pulumi.${stack}.yaml`;
   if (!fs.existsSync(path.join(folder, file))) {
     const known = fs.readdirSync(folder).flatMap((name) => /^Pulumi\.(.+)\.yaml$/.exec(name)?.[1] ?? []);

@@ -1,9 +1,8 @@
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { parse } from "yaml";
 import { namesIn, parseConfig, type PlatformConfig, type Problem } from "../config";
-import { root, run } from "./repository";
+import { readYaml, root, run } from "./repository";
 import { UsageError } from "./terminal";
 
 /** A stack's config and the means to look at its cluster, for commands that run beside Pulumi. */
@@ -35,9 +34,9 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   if (name === "") throw new UsageError(`which stack? None is selected. ${choice}`);
   const file = path.join(root, `Pulumi.${name}.yaml`);
   if (!fs.existsSync(file)) throw new UsageError(`there is no Pulumi.${name}.yaml. ${choice} \`npm run new-env ${name}\` makes one.`);
-  const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
+  const project = readYaml(path.join(root, "Pulumi.yaml")) as { name: string; config: Record<string, { default?: unknown }> };
   const text = fs.readFileSync(file, "utf8");
-  let given: Record<string, unknown> = parse(text)?.config ?? {};
+  let given: Record<string, unknown> = (readYaml(file) as { config?: Record<string, unknown> } | null)?.config ?? {};
   const secret = new Set<string>();
   if (/^\s*secure:|\{\s*secure:/m.test(text)) {
     // Decrypted in memory only; the CLI prints to this process and to nobody else.
