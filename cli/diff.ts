@@ -131,7 +131,8 @@ async function main(args: string[]): Promise<void> {
     atCommit(commitOf(ref), async (folder) => {
       // A stack that is new has nothing before it.
       if (!fs.existsSync(path.join(folder, `Pulumi.${stack}.yaml`)) && fs.existsSync(path.join(root, `Pulumi.${stack}.yaml`))) return [];
-      return renderStack(stack, folder);
+      // What a former version warned of is past.
+      return renderStack(stack, folder, {}, () => undefined);
     });
   const [before, after] = await Promise.all([at(base), head === undefined ? renderStack(stack) : at(head)]);
   const text = await compare(before, after, [base, head ?? "files as they are"], process.stdout.isTTY);

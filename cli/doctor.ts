@@ -281,8 +281,9 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
 
 /** Every check; those that cannot be made say why. */
 export async function examine(stack: Stack): Promise<Line[]> {
-  if (stack.problems.length > 0) return stack.problems.map(({ key, found, expected, fix }) => line("fail", "stack config", key, `${found}; expected ${expected}`, fix));
-  const { config } = stack;
+  const { config, problems, warnings } = stack;
+  const doubts = warnings.map((text) => line("warn", "stack config", stack.name, text));
+  if (problems.length > 0) return [...doubts, ...problems.map(({ key, found, expected, fix }) => line("fail", "stack config", key, `${found}; expected ${expected}`, fix))];
   const ports = ingressPorts(config);
   const script = visitScript(config.storage.basePath, config.registry, ports);
   const access = config.nodePorts?.access;
@@ -291,7 +292,7 @@ export async function examine(stack: Stack): Promise<Line[]> {
     cluster(stack).catch((error: Error) => [line("fail", "cluster", config.cluster.context, error.message.trim().split("\n").pop() ?? "", "start the cluster, or correct kubeContext and kubeconfig; kubectl must be on PATH")]),
     ...(access ? access.nodes.map((node) => visit(stack, access, node, script)) : []),
   ]);
-  return [...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports))];
+  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports))];
 }
 
 const signs: Record<State, string> = { ok: "ok", warn: "WARN", fail: "FAIL" };

@@ -2,10 +2,10 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import { isObject } from "../config/pieces";
 import type { PolicyResource } from "../policy/rules";
-import { root } from "./repository";
+import { readYaml, root } from "./repository";
 
 /** A stack's objects without cluster, registry or passphrase: what `render`, `diff`, the docs and the policy's tests look at. */
 
@@ -62,10 +62,12 @@ export function offlineConfig(project: string, declared: Record<string, unknown>
  * The resources that the program in `folder` registers for a stack. Nothing is asked of a cluster, registry or node, and
  * nothing is changed.
  * @param over config that takes the place of the file's
+ * @param warn is told what the program warns of
  * @throws with the program's own words where it refuses the config
  */
-export async function renderStack(stack: string, folder = root, over: Record<string, unknown> = {}): Promise<Rendered[]> {
-  const read = (file: string) => parse(fs.readFileSync(path.join(folder, file), "utf8"));
+export async function renderStack(stack: string, folder = root, over: Record<string, unknown> = {}, warn = (text: string) => void process.stderr.write(`${text}\n`)): Promise<Rendered[]> {
+  // `any`: of a stack file nothing is known before the program reads it.
+  const read = (name: string) => readYaml(path.join(folder, name)) as any;
   const file = `Pulumi.${stack}.yaml`;
   if (!fs.existsSync(path.join(folder, file))) {
     const known = fs.readdirSync(folder).flatMap((name) => /^Pulumi\.(.+)\.yaml$/.exec(name)?.[1] ?? []);
@@ -73,7 +75,7 @@ export async function renderStack(stack: string, folder = root, over: Record<str
   }
   const project = read("Pulumi.yaml");
   const input = offlineConfig(project.name, project.config ?? {}, { ...read(file)?.config, ...over });
-  const child = spawn(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(__dirname, "offline-program.ts"), stack, project.name], {
+  const child = spawn(process.execPath, ["--no-warnings", "--require", require.resolve("tsx/cjs"), path.join(__dirname, "offline-program.ts"), stack, project.name], {
     cwd: folder,
     // Without $KUBECONFIG, passphrase or access token the program cannot get at anything even by accident.
     env: { PATH: process.env.PATH, HOME: process.env.HOME, TMPDIR: process.env.TMPDIR },
@@ -84,7 +86,9 @@ export async function renderStack(stack: string, folder = root, over: Record<str
   child.stderr.on("data", (chunk) => (stderr += chunk));
   child.stdin.end(JSON.stringify(input));
   const code = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
-  if (code !== 0) throw new Error(`stack ${stack} cannot be rendered:\n${stderr.trim()}`);
+  const said = stderr.trim().replace(/^warning: \[runtime\] /gm, "warning: ");
+  if (code !== 0) throw new Error(`stack ${stack} cannot be rendered:\n${said}`);
+  if (said !== "") warn(said);
   return JSON.parse(stdout) as Rendered[];
 }
 

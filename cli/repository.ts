@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import { parse } from "yaml";
 
 /** This repository and its history, and the programs that commands run. */
 
@@ -35,6 +36,15 @@ export function run(program: string, args: string[], options: { cwd?: string; en
     child.on("error", (error) => reject(new Error(`${program} could not be started: ${error.message}`)));
     child.on("close", (code) => ((options.codes ?? [0]).includes(code ?? -1) ? resolve(stdout) : reject(new Error(stderr.trim() || `${program} ended with exit code ${code}`))));
   });
+}
+
+/** What a YAML file of people's hands holds. @throws naming the file where it is none */
+export function readYaml(file: string): unknown {
+  try {
+    return parse(fs.readFileSync(file, "utf8"));
+  } catch (error) {
+    throw new Error(`${path.basename(file)} cannot be read: ${(error as Error).message.trim()}`);
+  }
 }
 
 const git = (args: string[]): Promise<string> => run("git", args);

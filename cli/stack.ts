@@ -1,9 +1,8 @@
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { parse } from "yaml";
 import { namesIn, parseConfig, type PlatformConfig, type Problem } from "../config";
-import { root, run } from "./repository";
+import { readYaml, root, run } from "./repository";
 import { UsageError } from "./terminal";
 
 /** A stack's config and the means to look at its cluster, for commands that run beside Pulumi. */
@@ -11,6 +10,8 @@ export interface Stack {
   name: string;
   config: PlatformConfig;
   problems: Problem[];
+  /** What only Jenkins can judge, and what people may want to know. */
+  warnings: string[];
   /** The private key for the control-plane nodes and their jump host, where config holds or names one. */
   keys: { node?: string; proxy?: string };
   /** kubectl with the stack's own kubeconfig and context; its standard output. */
@@ -33,9 +34,9 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   if (name === "") throw new UsageError(`which stack? None is selected. ${choice}`);
   const file = path.join(root, `Pulumi.${name}.yaml`);
   if (!fs.existsSync(file)) throw new UsageError(`there is no Pulumi.${name}.yaml. ${choice} \`npm run new-env ${name}\` makes one.`);
-  const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
+  const project = readYaml(path.join(root, "Pulumi.yaml")) as { name: string; config: Record<string, { default?: unknown }> };
   const text = fs.readFileSync(file, "utf8");
-  let given: Record<string, unknown> = parse(text)?.config ?? {};
+  let given: Record<string, unknown> = (readYaml(file) as { config?: Record<string, unknown> } | null)?.config ?? {};
   const secret = new Set<string>();
   if (/^\s*secure:|\{\s*secure:/m.test(text)) {
     // Decrypted in memory only; the CLI prints to this process and to nobody else.
@@ -50,7 +51,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   for (const [key, value] of Object.entries(given)) {
     if (!key.includes(":") || key.startsWith(`${project.name}:`)) raw[key.slice(key.indexOf(":") + 1)] = value;
   }
-  const { config, problems } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: namesIn, homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
+  const { config, problems, warnings } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: namesIn, homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
 
   interface Login { privateKey?: string; privateKeyFile?: string }
   const controlPlane = (raw.controlPlane ?? {}) as Login & { proxy?: Login };
@@ -60,7 +61,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   };
   const kubectlArgs = [...(config.cluster.kubeconfig ? ["--kubeconfig", config.cluster.kubeconfig] : []), "--context", config.cluster.context, "--request-timeout=15s"];
   return {
-    name, config, problems, kubectlArgs,
+    name, config, problems, warnings, kubectlArgs,
     keys: { node: keyOf(controlPlane), proxy: keyOf(controlPlane.proxy ?? {}) },
     kubectl: (...args) => run("kubectl", [...kubectlArgs, ...args]),
   };

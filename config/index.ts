@@ -294,7 +294,7 @@ export function loadConfig(): PlatformConfig {
     homeDirectory: os.homedir(),
     isSecret: (key) => isConfigSecret(prefix + key),
   });
-  if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));
   warnings.forEach((line) => void pulumi.log.warn(line));
+  if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));
   return config;
 }

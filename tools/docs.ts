@@ -4,6 +4,7 @@ import { parse, stringify } from "yaml";
 import * as z from "zod";
 import { renderStack } from "../cli/offline";
 import { root } from "../cli/repository";
+import { readWords, runCommand } from "../cli/terminal";
 import { about, keyOf, type About, type Key } from "../config/fields";
 import { areas, schema } from "../config/schema";
 import { architecture } from "./architecture";
@@ -13,6 +14,11 @@ import { architecture } from "./architecture";
  * config's schema the `config:` block of Pulumi.yaml, the JSON schema that editors check stack files against, and the tables
  * of keys in README.md and docs/config.md.
  */
+
+const HELP = `npm run docs    writes the generated parts of README.md, Pulumi.yaml and docs/
+
+Exit code 0: written. 1: it could not be. 2: bad arguments.
+`;
 
 export const schemaFile = "docs/config.schema.json";
 /** First line of a stack file, from which editors know the schema. */
@@ -189,7 +195,8 @@ export async function generated(): Promise<Record<string, string>> {
 }
 
 if (require.main === module) {
-  void generated().then((files) => {
-    for (const [file, text] of Object.entries(files)) fs.writeFileSync(path.join(root, file), text);
+  void runCommand("docs", HELP, async (args) => {
+    readWords(args, {}, 0);
+    for (const [file, text] of Object.entries(await generated())) fs.writeFileSync(path.join(root, file), text);
   });
 }

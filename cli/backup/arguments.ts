@@ -4,6 +4,8 @@ export interface Options {
   command: "backup" | "list" | "diff" | "verify" | "restore" | "confirm" | "rollback" | "status";
   /** Stack whose file says where it is: kubeconfig, context and namespace. */
   stack?: string;
+  /** Whether a stack says where it is: the named one, or the selected one where nothing else was said. */
+  ofStack: boolean;
   kubeconfig?: string;
   context?: string;
   /** Namespace of the controller. Default jenkins. */
@@ -31,7 +33,7 @@ npm run restore                             go on with a restore that was interr
 npm run restore -- --status                 how far it is
 npm run restore -- --confirm                accept it: the former volume is deleted
 npm run restore -- --rollback               undo it: back to the former volume
-Options: --stack NAME (where its file says), or --to CONTEXT|NAMESPACE, --context C, --namespace N (default jenkins); --node NAME, --size 20Gi, --yes (no question)
+Options: --stack NAME (where its file says; without any of these the selected stack), or --to CONTEXT|NAMESPACE, --context C, --namespace N (default jenkins); --node NAME, --size 20Gi, --yes (no question)
 `;
 
 /**
@@ -46,7 +48,7 @@ export function parseArguments([command, ...rest]: string[], contexts: string[])
     snapshot: text, job: text, folder: text, node: text, size: text, stack: text, context: text, namespace: text, to: text, "accept-shrink": flag, yes: flag, confirm: flag, rollback: flag, status: flag,
   });
   const { "accept-shrink": acceptShrink = false, yes = false, confirm, rollback, status, to, ...given } = values;
-  const options: Options = { command: "list", namespace: "jenkins", ...given, acceptShrink, yes };
+  const options: Options = { command: "list", namespace: "jenkins", ...given, ofStack: given.stack !== undefined || (to ?? given.context ?? given.namespace) === undefined, acceptShrink, yes };
   if (to !== undefined) options[contexts.includes(to) ? "context" : "namespace"] = to;
   const [mode, second] = Object.entries({ confirm, rollback, status }).flatMap(([name, wanted]) => (wanted ? [name as Options["command"]] : []));
   if (second !== undefined) throw new UsageError(`--${mode} and --${second} cannot be given together`);

@@ -18,7 +18,8 @@ async function main(args: string[]): Promise<void> {
   const contexts = args.some((word) => /^--to(=|$)/.test(word)) ? (await run("kubectl", ["config", "get-contexts", "-o", "name"])).out.split("\n").filter(Boolean) : [];
   const options = parseArguments(args, contexts);
   Object.assign(where, { context: options.context, namespace: options.namespace });
-  if (options.stack !== undefined) {
+  // The cluster that kubectl happens to have selected is nobody's choice.
+  if (options.ofStack) {
     const { config: { cluster, namespaces } } = await readStack(options.stack);
     Object.assign(where, cluster, { namespace: namespaces.jenkins });
   }

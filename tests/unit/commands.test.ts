@@ -32,7 +32,7 @@ test("every script of npm that operators type is a command", () => {
 /** One script for each file: some are one command under several names. */
 const files = commands.filter(([, script], i) => commands.findIndex(([, other]) => other.split(" ")[1] === script.split(" ")[1]) === i);
 
-test.each(files)("npm run %s has help, and refuses an option that it does not know", async (name, script) => {
+test.each([...files, ["docs", scripts.docs]])("npm run %s has help, and refuses an option that it does not know", async (name, script) => {
   const [help, wrong] = await Promise.all([command(script, "--help"), command(script, "--no-such-option")]);
   expect(help).toMatchObject({ code: 0, err: "" });
   expect(help.out).toMatch(new RegExp(`^npm run ${name}( |$)`, "m"));

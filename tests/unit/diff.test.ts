@@ -176,6 +176,18 @@ describe("rendering the real program", () => {
     expect(said.split("\n").slice(2).filter((line) => !/^ {2}\S+$|^ {4}(found|expected|fix) /.test(line))).toEqual([]);
   });
 
+  test("what the program warns of is told, also beside mistakes", async () => {
+    const cascFolder = path.join(folder, "doubtful");
+    fs.mkdirSync(cascFolder);
+    fs.writeFileSync(path.join(cascFolder, "a.yaml"), "unclassified: { frobnicator: { x: 1 } }\n");
+    const warned: string[] = [];
+    stack("doubtful", { cascFolder });
+    expect((await renderStack("doubtful", folder, {}, (text) => void warned.push(text))).length).toBeGreaterThan(10);
+    expect(warned).toEqual([expect.stringMatching(/^warning: cascFolder: .*a\.yaml holds .*frobnicator.*$/)]);
+    stack("doubtful", { cascFolder, domain: "not a host" });
+    await expect(renderStack("doubtful", folder)).rejects.toThrow(/^stack doubtful cannot be rendered:\nwarning: cascFolder: .*frobnicator.*\nStack doubtful cannot[^]*domain/);
+  });
+
   test.each<[string, Error, RegExp]>([
     ["a refusal is its words alone", refusal("domain is wrong"), /^domain is wrong$/],
     ["arguments that are refused are named", new pulumi.InputPropertiesError({ message: "cannot be made", errors: [{ propertyPath: "home.size", reason: "is none" }] }), /^cannot be made\n {2}home\.size: is none$/],

@@ -145,9 +145,17 @@ test.each([["buildah", "fail"], ["in-cluster", undefined]])("with builder %s, a 
   const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
   await new Promise((resolve) => server.close(resolve));
   const { config } = parseConfig({ ...stackConfig("sandbox"), nodePortRange: "none", controlPlane: {}, registry: { host, insecure: true }, imageBuild: { builder } }, environment);
-  const stack = { name: "b", config, problems: [], keys: {}, kubectlArgs: [], kubectl: async () => Promise.reject(new Error("no cluster here")) } satisfies Stack;
+  const stack = { name: "b", config, problems: [], warnings: [], keys: {}, kubectlArgs: [], kubectl: async () => Promise.reject(new Error("no cluster here")) } satisfies Stack;
   const found = (await examine(stack)).filter(({ check }) => check === `registry ${host}`);
   expect(found).toEqual(state ? [expect.objectContaining({ state, where: "this machine", found: expect.stringContaining("ECONNREFUSED"), fix: expect.stringContaining("start the registry") })] : []);
+});
+
+test("what is only a doubt about the config is a line as well, beside mistakes", async () => {
+  const { config } = parseConfig(stackConfig("sandbox"), environment);
+  const problems = [{ key: "domain", found: "x", expected: "a host name", fix: "mend it" }];
+  const stack = { name: "b", config, problems, warnings: ["a.yaml: unknown here"], keys: {}, kubectlArgs: [], kubectl: async () => Promise.reject(new Error("no cluster here")) } satisfies Stack;
+  expect((await examine(stack)).map(({ state, check, found }) => [state, check, found])).toEqual([["warn", "stack config", "a.yaml: unknown here"], ["fail", "stack config", "x; expected a host name"]]);
+  expect(await examine({ ...stack, problems: [], config: { ...config, cluster: { context: "nowhere" }, imageBuild: { ...config.imageBuild, builder: "in-cluster" }, nodePorts: undefined } })).toContainEqual(expect.objectContaining({ state: "warn", found: "a.yaml: unknown here" }));
 });
 
 test("the table shows what to mend last, with the fix and totals", () => {

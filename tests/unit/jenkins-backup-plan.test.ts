@@ -22,6 +22,11 @@ describe("command line", () => {
     expect(parse("backup", "--stack", "prod")).toMatchObject({ stack: "prod" });
     for (const further of [["--namespace", "other"], ["--context", "dev"], ["--to", "dev"]]) expect(() => parse("backup", "--stack", "prod", ...further)).toThrow(/--stack says where/);
   });
+  test("where nothing is said, the selected stack says where it is, and not the context that kubectl has selected", () => {
+    expect(parse("backup", "--stack", "prod").ofStack).toBe(true);
+    expect(parse("restore", "--snapshot", "latest")).toMatchObject({ ofStack: true });
+    for (const place of ["--to", "--context", "--namespace"]) expect(parse("restore", "--snapshot", "latest", place, "dev")).toMatchObject({ ofStack: false });
+  });
   test.each([
     ["restore", "latest"],
     ["restore", "--snapshot"],

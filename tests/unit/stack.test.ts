@@ -1,11 +1,21 @@
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import { renderStack } from "../../cli/offline";
 import { readStack } from "../../cli/stack";
 
 const project = fs.mkdtempSync(path.join(os.tmpdir(), "stack-"));
 jest.mock("../../cli/repository", () => ({ ...jest.requireActual<object>("../../cli/repository"), get root() { return project; } }));
 afterAll(() => fs.rmSync(project, { recursive: true }));
+
+test("a stack file that is no YAML is named", async () => {
+  fs.copyFileSync(path.resolve(__dirname, "../../Pulumi.yaml"), path.join(project, "Pulumi.yaml"));
+  fs.writeFileSync(path.join(project, "Pulumi.torn.yaml"), "config: { a: [\n");
+  await expect(readStack("torn")).rejects.toThrow(/^Pulumi\.torn\.yaml cannot be read: .*line \d/s);
+  await expect(renderStack("torn", project)).rejects.toThrow(/^Pulumi\.torn\.yaml cannot be read: /);
+  fs.writeFileSync(path.join(project, "Pulumi.empty.yaml"), "");
+  expect((await readStack("empty")).problems.map(({ key }) => key)).toContain("domain");
+});
 
 test("a folder that config names is looked into, as the program does", async () => {
   fs.copyFileSync(path.resolve(__dirname, "../../Pulumi.yaml"), path.join(project, "Pulumi.yaml"));
@@ -15,6 +25,9 @@ test("a folder that config names is looked into, as the program does", async () 
   const problems = async () => (await readStack("a")).problems.filter(({ key }) => key === "cascFolder").map(({ found }) => found);
   file(path.join(project, "casc"));
   expect(await problems()).toEqual([expect.stringContaining("a.yaml: ")]);
+  fs.writeFileSync(path.join(project, "casc", "a.yaml"), "unclassified: { frobnicator: { x: 1 } }\n");
+  expect(await problems()).toEqual([]);
+  expect((await readStack("a")).warnings).toEqual([expect.stringContaining("frobnicator")]);
   file(path.join(project, "gone"));
   expect(await problems()).toEqual([path.join(project, "gone")]);
 });
