@@ -1,6 +1,6 @@
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
-import { quietHook } from "../boot";
+import { homeSecurity, quietHook } from "../boot";
 import type { JenkinsBackupArgs, ResticArgs } from "./args";
 import { names, saverLabels } from "./names";
 import { resticContainer, resticVolumes } from "./restic";
@@ -18,14 +18,7 @@ function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume
     automountServiceAccountToken: false,
     enableServiceLinks: false,
     terminationGracePeriodSeconds: 10,
-    securityContext: {
-      runAsUser: 1000,
-      runAsGroup: 1000,
-      runAsNonRoot: true,
-      fsGroup: 1000,
-      fsGroupChangePolicy: "OnRootMismatch",
-      seccompProfile: { type: "RuntimeDefault" },
-    },
+    securityContext: homeSecurity,
     containers: [],
     volumes: resticVolumes(args),
   };

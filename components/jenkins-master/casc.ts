@@ -1,7 +1,8 @@
 import { stringify } from "yaml";
+import { isObject } from "../../config/pieces";
 import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, podDefaults } from "./agents";
 import { Check, CLOUD, cloudProblems, type Keys } from "./casc-schema";
-import { isForeign, isMapping, readable, said, withoutEqual } from "./documents";
+import { isForeign, readable, said, withoutEqual } from "./documents";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
@@ -97,8 +98,8 @@ export function cloudSettingsProblems({ cloud = {}, templates }: Pick<CascInput,
     ...["name", "namespace", "jenkinsUrl", "serverUrl"].filter((key) => key in cloud).map((path) => ({ path, problem: "is the platform's own to set; take it away" })),
     ...check.findings.map(({ at, problem }) => ({ path: at, problem })),
     ...cloudProblems(checked, "", taken).map((line) => ({ path: line.slice(0, line.indexOf(": ")), problem: line.slice(line.indexOf(": ") + 2) })),
-    ...list("templates").flatMap((template, i) => (isMapping(template) && taken.includes(template.name as string) ? [{ path: `templates[${i}].name`, problem: `"${String(template.name)}" is the name of a template of the platform's own; rename it` }] : [])),
-    ...list("podLabels").flatMap((label, i) => (isMapping(label) && label.key === "jenkins" ? [{ path: `podLabels[${i}].key`, problem: "the label jenkins is the platform's own; rename it" }] : [])),
+    ...list("templates").flatMap((template, i) => (isObject(template) && taken.includes(template.name as string) ? [{ path: `templates[${i}].name`, problem: `"${String(template.name)}" is the name of a template of the platform's own; rename it` }] : [])),
+    ...list("podLabels").flatMap((label, i) => (isObject(label) && label.key === "jenkins" ? [{ path: `podLabels[${i}].key`, problem: "the label jenkins is the platform's own; rename it" }] : [])),
   ];
 }
 
@@ -123,7 +124,7 @@ function kubernetesCloud(input: CascInput): object {
     defaultsProviderTemplate: defaultsTemplate,
     ...further,
     podLabels: [{ key: "jenkins", value: "agent" }, ...listOf(podLabels)],
-    garbageCollection: { namespaces: input.agentsNamespace, timeout: 300, ...(isMapping(garbageCollection) && garbageCollection) },
+    garbageCollection: { namespaces: input.agentsNamespace, timeout: 300, ...(isObject(garbageCollection) && garbageCollection) },
     templates: [...input.templates.map((template) => podTemplate(template, input)), ...listOf(templates), defaultsPodTemplate(input)],
   };
 }

@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { maxRamPercentage, startupSeconds, terminationSeconds } from "../../config/pieces";
+import { homeSecurity } from "../boot";
 import { canonicalQuantity, canonicalResources } from "../quantity";
 import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
@@ -140,15 +141,7 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
     ...(controller.priorityClassName && { priorityClassName: controller.priorityClassName }),
     ...(controller.nodeSelector && Object.keys(controller.nodeSelector).length > 0 && { nodeSelector: controller.nodeSelector }),
     ...(controller.tolerations && controller.tolerations.length > 0 && { tolerations: controller.tolerations }),
-    securityContext: {
-      runAsUser: 1000,
-      runAsGroup: 1000,
-      runAsNonRoot: true,
-      fsGroup: 1000,
-      // A home of many files is not walked at every start.
-      fsGroupChangePolicy: "OnRootMismatch",
-      seccompProfile: { type: "RuntimeDefault" },
-    },
+    securityContext: homeSecurity,
     initContainers: [{ name: "configuration", command: ["/bin/bash", "-c", configurationScript], env: places, ...configurator }],
     containers: [
       {

@@ -3,7 +3,7 @@ import type { YAMLError } from "yaml";
 import { cascConfig, cascFile, type CascInput } from "./casc";
 import { Check, cloudProblems, type Finding, isObject, type Keys, say as spoken, yamlProblem } from "./casc-schema";
 import { contracts } from "./contracts";
-import { conflicts, isDocument, isForeign, isMapping, readDocument, said } from "./documents";
+import { conflicts, isDocument, isForeign, readDocument, said } from "./documents";
 import { loginPlugins } from "./login";
 import { bakedPlugins, bringsUnknown, pluginOf, recordingFor } from "./plugins";
 import { givenEnvironment, neededNames } from "./references";
@@ -66,7 +66,7 @@ function judged(finding: Finding, baked: Set<string> | undefined, open: boolean)
 function texts(value: unknown, at = ""): [at: string, text: string][] {
   if (typeof value === "string") return [[at, value]];
   if (Array.isArray(value)) return value.flatMap((item, i) => texts(item, `${at}[${i}]`));
-  if (!isMapping(value)) return [];
+  if (!isObject(value)) return [];
   return Object.entries(value).flatMap(([key, item]) => (at === "" && key.startsWith("x-") ? [] : texts(item, at === "" ? key : `${at}.${key}`)));
 }
 
@@ -100,7 +100,7 @@ function cloudsProblems(document: Keys): string[] {
 
 /** A value in a message: enough of it to be recognized. */
 function shown(value: unknown): string {
-  const text = isMapping(value) || Array.isArray(value) ? JSON.stringify(value) : String(value);
+  const text = isObject(value) || Array.isArray(value) ? JSON.stringify(value) : String(value);
   return text.length > 100 ? `${text.slice(0, 100)}...` : text;
 }
 
@@ -126,11 +126,11 @@ export function fragmentProblems(input: CascInput): FragmentProblem[] {
       add(yamlProblem(error as YAMLError, "Jenkins takes one: make a file of each"));
       continue;
     }
-    if (!isMapping(document)) {
+    if (!isObject(document)) {
       add("holds no mapping with roots such as jenkins or unclassified");
       continue;
     }
-    const inJenkins = isMapping(document.jenkins) ? document.jenkins : {};
+    const inJenkins = isObject(document.jenkins) ? document.jenkins : {};
     if (input.login && inJenkins.securityRealm !== undefined) add("sets jenkins.securityRealm, which the stack config's login sets as well");
     if (input.rights && inJenkins.authorizationStrategy !== undefined) add("sets jenkins.authorizationStrategy, which the stack config's rights set as well");
     if (!input.login && isForeign(inJenkins.securityRealm)) {
