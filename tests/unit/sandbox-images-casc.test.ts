@@ -152,6 +152,7 @@ describe("jenkins-plugin-cli's stand-in", () => {
     expect(cli("git:5.10.1", "fresh:2.0", "job-dsl:1.93").status).toBe(0);
     expect(recorded(path.join(folder, "plugins"))).toEqual([["fresh", "2.0"], ["git", "5.10.1"], ["job-dsl", "1.93"]]);
     expect(loaded([["job-dsl", "1.93"]])).toContainEqual({ shortName: "job-dsl", version: "1.93", active: true, enabled: true });
+    expect(loaded([["workflow-job", "1"]])).toContainEqual({ shortName: "workflow-job", version: "1", active: false, enabled: true });
   });
 
   test.each([

@@ -35,9 +35,12 @@ export function pluginsThatFail(plugins: [string, string][]): string[] {
   return plugins.flatMap(([name, version]) => (name in needNewerCore ? [`Failed Loading plugin ${name} v${version} (${name})\njava.io.IOException: Failed to load: ${name} (${name} ${version})\n - Jenkins (${needNewerCore[name]}) or higher required`] : []));
 }
 
+/** Hudson runs no pipelines: their plugins are installed, and not active. */
+const canRun = (name: string) => !/^(workflow|pipeline)-/.test(name);
+
 /** The plugins that are loaded, as Jenkins' API lists them: those recorded in the image and what they need. */
 export function loaded(plugins: [string, string][]): { shortName: string; version: string; active: boolean; enabled: boolean }[] {
   const needed = Object.entries(contracts.plugins).filter(([name]) => !optionalPlugins.includes(name));
   const all = new Map([...needed, ...plugins].filter(([name]) => !(name in needNewerCore)));
-  return [...all].sort(([a], [b]) => (a < b ? -1 : 1)).map(([shortName, version]) => ({ shortName, version, active: true, enabled: true }));
+  return [...all].sort(([a], [b]) => (a < b ? -1 : 1)).map(([shortName, version]) => ({ shortName, version, active: canRun(shortName), enabled: true }));
 }
