@@ -1,12 +1,13 @@
 /** Records what the Jenkins of a running platform takes and answers, for the tests and stand-ins to be held against. */
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { parseAllDocuments, stringify } from "yaml";
+import { parse, parseAllDocuments, stringify } from "yaml";
 import { adminAuth, Jenkins, withJenkins } from "../cli/jenkins";
 import { root } from "../cli/repository";
 import { readStack, type Stack } from "../cli/stack";
 import { readWords, runCommand, UsageError } from "../cli/terminal";
 import { contracts, formatContracts, type Contracts } from "../components/jenkins-master/contracts";
+import { isObject } from "../config/pieces";
 import upstream from "../images/upstream.json";
 import { parsePins, type Pin } from "./plugin-updates";
 
@@ -17,12 +18,15 @@ pods, and writes components/jenkins-master/contracts/casc.json and tests/fixture
 platform with every plugin of optional-plugins.txt baked in; nothing secret is written. Needs a user that administers: as for npm run smoke.
 
   --pods SECONDS   how long to look for agent pods; run npm run smoke for each label meanwhile. Default 0: those that are there
+  --fresh PORT     records nothing of a stack, but what a new Jenkins has, of one that answers without login on this port of this machine:
+                   the controller's image on an empty home, with JAVA_OPTS=-Djenkins.install.runSetupWizard=false
   --help           this text
 
 Exit: 0 written, 2 it could not be asked.
 `;
 
 const cascFile = path.join(root, "components/jenkins-master/contracts/casc.json");
+const freshFile = path.join(root, "components/jenkins-master/contracts/fresh.json");
 const fixtures = path.join(root, "tests/fixtures/contracts");
 
 /** A node of the JSON schema that configuration-as-code writes. */
@@ -94,6 +98,8 @@ export function pins(): { jenkinsTag: string; plugins: Pin[] } {
   return { jenkinsTag: upstream.jenkins.tag, plugins: [...read("plugins.txt"), ...read("optional-plugins.txt")] };
 }
 
+const today = () => new Date().toISOString().slice(0, 10);
+
 /** What the API server fills in, and what is another at each start: no part of what the plugin sends. */
 const filledIn = ["creationTimestamp", "uid", "resourceVersion", "generation", "managedFields", "status", "terminationMessagePath", "terminationMessagePolicy", "dnsPolicy", "schedulerName", "terminationGracePeriodSeconds", "nodeName", "priority", "preemptionPolicy", "imagePullPolicy", "serviceAccount"];
 const secretEnvironment = ["JENKINS_SECRET", "JENKINS_AGENT_NAME", "JENKINS_NAME"];
@@ -150,12 +156,11 @@ async function record(stack: Stack, seconds: number): Promise<void> {
     return { schema, version, plugins: Object.fromEntries(plugins.filter(({ active }) => active).map((each) => [each.shortName, each.version]).sort()), answers: { wrongToken: { status: wrong.status }, good: await reload(uid) } };
   });
   if (found.version === "") throw new Error("what answers is no Jenkins: it does not say its version");
-  const now = new Date().toISOString().slice(0, 10);
   const { jenkinsTag, plugins: pinned } = pins();
   const others = differing({ jenkins: found.version, plugins: found.plugins }, jenkinsTag, pinned);
   const recording: Contracts = {
     jenkins: found.version,
-    recorded: now,
+    recorded: today(),
     plugins: found.plugins,
     otherThanPinned: Object.fromEntries(others.map(({ name }) => [name, contracts.otherThanPinned[name] ?? ""])),
     notRecorded: [],
@@ -167,7 +172,7 @@ async function record(stack: Stack, seconds: number): Promise<void> {
 
   const answersFile = path.join(fixtures, "answers.json");
   const before = JSON.parse(fs.readFileSync(answersFile, "utf8")) as { reloadByToken: Record<string, Recorded> };
-  const after = { ...before, recorded: { jenkins: found.version, "configuration-as-code": found.plugins["configuration-as-code"], on: now }, reloadByToken: { ...before.reloadByToken, ...found.answers } };
+  const after = { ...before, recorded: { jenkins: found.version, "configuration-as-code": found.plugins["configuration-as-code"], on: today() }, reloadByToken: { ...before.reloadByToken, ...found.answers } };
   fs.writeFileSync(answersFile, `${JSON.stringify(after, undefined, 2)}\n`);
   say(`${path.relative(root, answersFile)}: reload with the token ${found.answers.good.status}, with a wrong one ${found.answers.wrongToken.status}; the others are asked by hand`);
 
@@ -185,9 +190,26 @@ async function record(stack: Stack, seconds: number): Promise<void> {
   say(`${path.relative(root, podsFile)}: pods of ${[...pods.keys()].join(", ") || "no template"}${unseen.length > 0 ? `; none was there of ${unseen.join(", ")}: --pods 300, and npm run smoke -- ${stack.name} --label ... meanwhile` : ""}`);
 }
 
+/** The single values of an export, by their paths. */
+export function singleValues(value: unknown, path: string[] = []): [string, string | number | boolean][] {
+  if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") return [[path.join("."), value]];
+  return isObject(value) ? Object.entries(value).flatMap(([key, inner]) => singleValues(inner, [...path, key])) : [];
+}
+
+async function recordFresh(port: number): Promise<void> {
+  const version = (await fetch(`http://127.0.0.1:${port}/login`)).headers.get("x-jenkins") ?? "";
+  const values = singleValues(parse(await new Jenkins({ port }, "").post("/configuration-as-code/export"))).filter(([key]) => /^(appearance|jenkins|security|unclassified)\./.test(key));
+  fs.writeFileSync(freshFile, `${JSON.stringify({ jenkins: version, recorded: today(), values: Object.fromEntries(values) }, undefined, 2)}\n`);
+  process.stdout.write(`${path.relative(root, freshFile)}: Jenkins ${version}, ${values.length} values\n`);
+}
+
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = readWords(args, { pods: { type: "string", default: "0" } }, 1);
+  const { values, positionals } = readWords(args, { pods: { type: "string", default: "0" }, fresh: { type: "string" } }, 1);
   if (!/^\d+$/.test(values.pods)) throw new UsageError(`--pods is ${values.pods}; expected whole seconds, such as 300`);
+  if (values.fresh !== undefined) {
+    if (!/^\d+$/.test(values.fresh)) throw new UsageError(`--fresh is ${values.fresh}; expected a port, such as 8080`);
+    return recordFresh(Number(values.fresh));
+  }
   await record(await readStack(positionals[0]), Number(values.pods));
 }
 

@@ -8,7 +8,7 @@ import { cascFile, CascInput, renderCasc } from "./casc";
 import { secretKeys } from "./login";
 import { labels, namespacesOf, Place, Registration, transformed } from "./place";
 import { cascKey } from "./reload";
-import { removedKeys, removedWarning } from "./removed";
+import { type Removed, removed, setBackFile } from "./removed";
 
 /** One key of a Secret, readable for JCasC under the name `<secret>-<key>`. */
 export interface SecretFile {
@@ -58,8 +58,8 @@ export function configurationObject({ name, parent, here }: Place, args: Jenkins
   const live = args.configuration?.live;
   // Which keys there are does not hang on the images, which a preview does not know.
   const own = renderCasc(cascInput(args, args.agents.templates.map(() => "image")));
-  const warning = live && removedWarning(removedKeys(live, { ...fragments, [cascFile]: own }));
+  const { document, warning }: Removed = live ? removed(live, { ...fragments, [cascFile]: own }) : {};
   if (warning) void pulumi.log.warn(warning, parent.parent);
-  const content = { metadata: { name: configMapName, namespace: here, labels }, data: { ...fragments, [cascFile]: casc } };
+  const content = { metadata: { name: configMapName, namespace: here, labels }, data: { ...(document && { [setBackFile]: document }), ...fragments, [cascFile]: casc } };
   return transformed<k8s.core.v1.ConfigMapArgs>(args.transform?.configMap, `${name}-casc`, content, parent);
 }

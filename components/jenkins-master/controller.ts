@@ -20,8 +20,11 @@ export interface ControllerRefs {
   claim: pulumi.Input<string>;
 }
 
-/** The controller's JVM options: the heap follows the container's memory limit. */
-export function javaOptions(maxRamPercentage: number, further?: string): string {
+/**
+ * The controller's JVM options: the heap follows the container's memory limit.
+ * @param agentImage what the kubernetes plugin puts into pods that bring no agent of their own and inherit none, in place of Docker Hub's
+ */
+export function javaOptions(maxRamPercentage: number, further?: string, agentImage?: string): string {
   return [
     "-Djenkins.install.runSetupWizard=false",
     `-XX:MaxRAMPercentage=${maxRamPercentage.toFixed(1)}`,
@@ -31,6 +34,7 @@ export function javaOptions(maxRamPercentage: number, further?: string): string 
     // A controller out of memory limps on half dead; its container is restarted at once instead.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
+    ...(agentImage ? [`-Dorg.csanchez.jenkins.plugins.kubernetes.pipeline.PodTemplateStepExecution.defaultImage=${agentImage}`] : []),
     ...(further ? [further] : []),
   ].join(" ");
 }
@@ -92,11 +96,11 @@ export function withoutFirst({ spec }: k8s.apps.v1.DeploymentArgs, pod: PodSpec,
 const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
 
 /** The environment that the platform gives Jenkins. */
-function ownEnvironment(controller: Pick<ControllerArgs, "maxRamPercentage" | "javaOpts">): k8s.types.input.core.v1.EnvVar[] {
+function ownEnvironment({ maxRamPercentage: heap = maxRamPercentage.usual, javaOpts }: Pick<ControllerArgs, "maxRamPercentage" | "javaOpts">, agentImage?: string): k8s.types.input.core.v1.EnvVar[] {
   return [
     { name: "CASC_JENKINS_CONFIG", value: liveConfiguration },
     { name: "SECRETS", value: "/run/secrets/jenkins" },
-    { name: "JAVA_OPTS", value: javaOptions(controller.maxRamPercentage ?? maxRamPercentage.usual, controller.javaOpts) },
+    { name: "JAVA_OPTS", value: javaOptions(heap, javaOpts, agentImage) },
     // The unpacked war is no data: it stays out of the home and so out of backups.
     { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
     { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
@@ -111,7 +115,7 @@ function ownEnvironment(controller: Pick<ControllerArgs, "maxRamPercentage" | "j
 export const ownVariables = ownEnvironment({}).map(({ name }) => name);
 
 /** The controller's pod, held to Pod Security level `restricted`. */
-export function controllerPod({ controller, configuration: { secretFiles = [] } = {} }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
+export function controllerPod({ agents, controller, configuration: { secretFiles = [] } = {} }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
   const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
   const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
   const secretsMount = { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true };
@@ -148,7 +152,8 @@ export function controllerPod({ controller, configuration: { secretFiles = [] } 
         name: "jenkins",
         image: controller.image,
         env: [
-          ...ownEnvironment(controller),
+          // A site's own registry for it (jnlpregistry) goes before the plugin's name, not before a whole reference.
+          ...ownEnvironment(controller, agents.cloud?.jnlpregistry ? undefined : agents.settings.agentImage),
           ...Object.entries(controller.env ?? {}).map(([name, value]) => ({ name, value })),
         ],
         ...(controller.envFrom?.length && { envFrom: controller.envFrom.map((name) => ({ secretRef: { name } })) }),

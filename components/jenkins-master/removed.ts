@@ -1,4 +1,7 @@
-import { parse } from "yaml";
+import { Document, parse } from "yaml";
+import { contracts } from "./contracts";
+import fresh from "./contracts/fresh.json";
+import { optionalPlugins, pluginOf } from "./plugins";
 
 /**
  * Paths of the values that documents set. Below `jenkins` each key is one value, and elsewhere each key of a plugin's or
@@ -27,8 +30,45 @@ export function removedKeys(before: Record<string, string>, after: Record<string
   return [...new Set(setKeys(before))].filter((key) => !kept.some((other) => within(other, key) || within(key, other))).sort();
 }
 
-/** What people should know of keys taken away; undefined where there are none. */
-export function removedWarning(keys: string[]): string | undefined {
-  if (keys.length === 0) return undefined;
-  return `no longer set by any document: ${keys.join(", ")}. Jenkins has saved the values and keeps them, over a restart as well: set what it shall be instead, or change it in Jenkins under Manage Jenkins.`;
+/** Name of the document that sets back what no other document says any more. */
+export const setBackFile = "jenkins.set-back.yaml";
+
+/** Lists that documents own as a whole, so that an empty one takes away nothing that people made in Jenkins itself. */
+const ownedLists = /^(unclassified\.|jenkins\.(globalNodeProperties|disabledAdministrativeMonitors)$)/;
+
+/** What a Jenkins on an empty home has for a key; undefined where that is not known, nobody's to take away, or of a plugin that may have gone with it. */
+function freshValue(key: string): unknown {
+  const [root, ...rest] = key.split(".");
+  if (!/^(appearance|jenkins|security|unclassified)$/.test(root) || optionalPlugins.includes(pluginOf(root, rest[0]) ?? "")) return undefined;
+  if (Object.hasOwn(fresh.values, key)) return (fresh.values as Record<string, unknown>)[key];
+  const attributes = contracts.roots[root];
+  const owner = typeof attributes === "string" ? attributes : attributes[rest.shift() ?? ""];
+  const type = rest.length === 1 ? contracts.attributes[owner]?.[rest[0]] : undefined;
+  if (type === "string") return "";
+  return type?.startsWith("list of ") && ownedLists.test(key) ? [] : undefined;
+}
+
+/** What becomes of keys that no document sets any more: Jenkins has saved their values, and would keep them over reloads and restarts. */
+export interface Removed {
+  /** A document with the values of an empty home, where these are known; undefined where none is. */
+  document?: string;
+  /** What people should know; undefined where no key went just now. */
+  warning?: string;
+}
+
+/** @param before the documents in force, with what was set back earlier: that stays */
+export function removed(before: Record<string, string>, after: Record<string, string>): Removed {
+  const keys = removedKeys(before, after).map((key) => ({ key, value: freshValue(key) }));
+  const back = keys.filter(({ value }) => value !== undefined);
+  const { [setBackFile]: _, ...others } = before;
+  const told = removedKeys(others, after);
+  const named = (all: typeof keys, text: (each: (typeof keys)[0]) => string) => all.filter(({ key }) => told.includes(key)).map(text).join(", ");
+  const [setBack, kept] = [named(back, ({ key, value }) => `${key} ${JSON.stringify(value)}`), named(keys.filter(({ value }) => value === undefined), ({ key }) => key)];
+  const warning = [
+    ...(setBack ? [`set back to what a new Jenkins has: ${setBack}`] : []),
+    ...(kept ? [`kept in Jenkins, which has saved the values, over a restart as well: ${kept}; set what it shall be instead, or change it under Manage Jenkins`] : []),
+  ].join(". ");
+  const document = new Document({});
+  back.forEach(({ key, value }) => document.setIn(key.split("."), value));
+  return { ...(back.length > 0 && { document: document.toString({ lineWidth: 0 }) }), ...(warning && { warning: `no longer set by any document, ${warning}` }) };
 }

@@ -53,6 +53,9 @@ async function touched() {
 /** Everything that a rehearsal makes. */
 const left = () => kubectl(["-n", "jenkins", "get", "jobs,pods,configmaps,secrets,networkpolicies", "-l", "app.kubernetes.io/component=rehearsal", "-o", "name"]);
 
+/** The system message; null where there is none. */
+const message = async () => (JSON.parse(await jenkins("GET", "/api/json?tree=description")) as { description?: string | null }).description || null;
+
 /** Asks for the login page every 200 ms until stopped. */
 function watchLogin() {
   const missed: string[] = [];
@@ -124,6 +127,18 @@ test("a change that Jenkins takes: preview says that it would be rehearsed and w
   expect(await left()).toBe("");
   const second = await run("preview", "--expect-no-changes");
   expect(second).toMatchObject({ code: 0 });
+  await waitFor("the message to be in force", 180, async () => (await message()) === "rehearsed");
+});
+
+test("a key that no document sets any more is set back, said once, and stays so", async () => {
+  config(document("jenkins:\n  systemMessage: rehearsed\n"));
+  await run("up");
+  config(() => undefined);
+  expect((await run("up")).said).toMatch(/no longer set by any document, set back to what a new Jenkins has: jenkins\.systemMessage ""/);
+  await waitFor("the message to be gone", 180, async () => (await message()) === null);
+  const second = await run("preview", "--expect-no-changes");
+  expect(second).toMatchObject({ code: 0 });
+  expect(second.said).not.toMatch(/no longer set/);
 });
 
 test("off: there is no such resource", async () => {

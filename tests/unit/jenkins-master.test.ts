@@ -182,6 +182,16 @@ describe("the controller", () => {
     expect(javaOptions(60, "-Dhudson.slaves.NodeProvisioner.initialDelay=5000")).toMatch(/initialDelay=0 .*initialDelay=5000$/);
   });
 
+  test("pods that bring no agent take the mirror's, unless the cloud names a registry for the plugin's", async () => {
+    const withAgent = { settings: { ...settings, agentImage: "mirror.test/jenkins/inbound-agent:1" } };
+    const property = "-Dorg.csanchez.jenkins.plugins.kubernetes.pipeline.PodTemplateStepExecution.defaultImage=";
+    await make({ agents: withAgent });
+    expect(env(container()).JAVA_OPTS).toContain(`${property}mirror.test/jenkins/inbound-agent:1`);
+    await useMocks();
+    await make({ agents: { ...withAgent, cloud: { jnlpregistry: "mirror.test" } } });
+    expect(env(container()).JAVA_OPTS).not.toContain(property);
+  });
+
   test("both Services reach it by the container's port names", async () => {
     await make();
     const ports = container().ports.map((p: Json) => [p.name, p.containerPort]);
@@ -205,7 +215,7 @@ describe("the controller", () => {
     expect(await template({ controller: { maxRamPercentage: 50 } })).not.toBe(first);
   });
 
-  test("warns of keys that are no longer set, and says nothing where none is gone", async () => {
+  test("sets back and tells of keys that are no longer set, and says nothing where none is gone", async () => {
     const warn = jest.spyOn(pulumi.log, "warn").mockResolvedValue();
     await make();
     const data = the("ConfigMap").inputs.data;
@@ -213,8 +223,9 @@ describe("the controller", () => {
       await useMocks();
       await make({ configuration: { live } });
       expect(warn).toHaveBeenCalledTimes(times);
+      expect(Object.keys(the("ConfigMap").inputs.data)).toHaveLength(Object.keys(data).length + times);
     }
-    expect(warn).toHaveBeenCalledWith(expect.stringContaining(": jenkins.systemMessage."), expect.anything());
+    expect(warn).toHaveBeenCalledWith(expect.stringContaining(': jenkins.systemMessage ""'), expect.anything());
     warn.mockRestore();
   });
 

@@ -1,6 +1,8 @@
 import * as fc from "fast-check";
-import { stringify } from "yaml";
-import { removedKeys, removedWarning } from "../../components/jenkins-master/removed";
+import { parse, stringify } from "yaml";
+import fresh from "../../components/jenkins-master/contracts/fresh.json";
+import { removed, removedKeys, setBackFile } from "../../components/jenkins-master/removed";
+import upstream from "../../images/upstream.json";
 
 test.each<[string, Record<string, string>, Record<string, string>, string[]]>([
   ["a scalar", { "a.yaml": "jenkins: { systemMessage: x, quietPeriod: 1 }" }, { "a.yaml": "jenkins: { quietPeriod: 2 }" }, ["jenkins.systemMessage"]],
@@ -25,7 +27,30 @@ test("nothing is gone from documents that stay or grow", () => {
   }));
 });
 
-test("is said once, with what to do, and not at all where nothing is gone", () => {
-  expect(removedWarning(["jenkins.systemMessage"])).toMatch(/^no longer set by any document: jenkins\.systemMessage\. .*keeps them.*set what it shall be/);
-  expect(removedWarning([])).toBeUndefined();
+describe("what nobody sets any more", () => {
+  const before = { "site.yaml": "jenkins: { systemMessage: x, quietPeriod: 60, globalNodeProperties: [1], views: [1] }\nunclassified: { location: { adminAddress: a@b.c } }\ntool: { git: { installations: [] } }" };
+  const { document = "", warning } = removed(before, {});
+
+  test("is set back where a new Jenkins' value is known, and nothing is that people may have filled in Jenkins", () => {
+    expect(parse(document)).toEqual({ jenkins: { systemMessage: "", quietPeriod: 5, globalNodeProperties: [] }, unclassified: { location: { adminAddress: "address not configured yet <nobody@nowhere>" } } });
+  });
+  test("is said once, each key with what becomes of it", () => {
+    expect(warning).toMatch(/^no longer set by any document, set back to what a new Jenkins has: jenkins\.globalNodeProperties \[\], jenkins\.quietPeriod 5, jenkins\.systemMessage "", .*kept in Jenkins.*: jenkins\.views, tool\.git\.installations; set what/);
+    expect(removed({ [setBackFile]: document }, {})).toEqual({ document });
+  });
+  test("stays set back until a document says it again, and further keys come to it", () => {
+    const next = removed({ [setBackFile]: document, "more.yaml": "jenkins: { scmCheckoutRetryCount: 3 }" }, { "site.yaml": "jenkins: { quietPeriod: 1 }" });
+    expect((parse(next.document!) as { jenkins: object }).jenkins).toEqual({ systemMessage: "", globalNodeProperties: [], scmCheckoutRetryCount: 0 });
+    expect(next.warning).toBe("no longer set by any document, set back to what a new Jenkins has: jenkins.scmCheckoutRetryCount 0");
+  });
+  test("is left alone where its plugin may have gone with it", () => {
+    expect(removed({ "a.yaml": "unclassified: { prometheusConfiguration: { path: x } }" }, {}).document).toBeUndefined();
+  });
+  test("nothing: no document and no word", () => {
+    expect(removed(before, before)).toEqual({});
+  });
+});
+
+test("a new Jenkins' values are recorded with the pinned version", () => {
+  expect([fresh.jenkins, "npm run contracts -- --fresh PORT records them anew"]).toEqual([upstream.jenkins.tag.replace(/-.*/, ""), expect.anything()]);
 });
