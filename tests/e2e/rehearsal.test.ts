@@ -23,6 +23,7 @@ function config(change: (config: Config) => void): void {
   fs.writeFileSync(file, stringify(document));
 }
 const controller = (further: Config) => (config: Config) => void (config.controller = { ...(config.controller as Config), ...further });
+const patch = (container: Config) => (config: Config) => void (config.patches = [{ target: { kind: "Deployment", name: "jenkins" }, patch: { spec: { template: { spec: { containers: [{ name: "jenkins", ...container }] } } } } }]);
 /** The site's own document. */
 const document = (text: string) => (config: Config) => {
   fs.mkdirSync(path.join(folder, "casc"), { recursive: true });
@@ -88,13 +89,14 @@ afterAll(async () => {
   fs.rmSync(folder, { recursive: true, force: true });
 });
 
-test.each<[string, (config: Config) => void, RegExp]>([
+test.each<[string, (config: Config) => void, reason: RegExp, where?: RegExp]>([
   ["a key that Jenkins does not know", document("unclassified:\n  noSuchThing:\n    a: 1\n"), /noSuchThing/],
   ["a root whose plugin is not there", document("noSuchPlugin:\n  url: https://example.com\n"), /noSuchPlugin/],
-  ["a Secret that is not there", controller({ envFrom: ["no-such-secret"] }), /no-such-secret/],
+  ["a Secret that is not there", controller({ envFrom: ["no-such-secret"] }), /no-such-secret/, /nothing was changed/],
+  ["a Secret of a patch that is not there", patch({ envFrom: [{ secretRef: { name: "no-such-secret" } }] }), /no-such-secret/],
   ["an image that is not there", controller({ image: `10.88.0.1:5000/build-platform/none@sha256:${"0".repeat(64)}` }), /build-platform\/none/],
   ["an option that Java does not know", controller({ javaOpts: "-XX:+NoSuchOption" }), /NoSuchOption/],
-])("%s: up fails with the reason, and nobody notices", async (_, change, reason) => {
+])("%s: up fails with the reason, and nobody notices", async (_, change, reason, where = /The running one was not touched/) => {
   config(change);
   const before = await touched();
   expect(before.building).toBe(true);
@@ -104,7 +106,7 @@ test.each<[string, (config: Config) => void, RegExp]>([
   const { missed, asked } = await stop();
   expect(code).not.toBe(0);
   expect(said).toMatch(reason);
-  expect(said).toMatch(/The running one was not touched/);
+  expect(said).toMatch(where);
   expect(Date.now() - started).toBeLessThan(300_000);
   expect(missed).toEqual([]);
   expect(asked).toBeGreaterThan(10);
