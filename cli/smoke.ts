@@ -147,6 +147,17 @@ const poll = <T>(answer: Promise<T>): Promise<T | undefined> =>
     return undefined;
   });
 
+/** Takes something away that Jenkins may still be writing to: a deletion that fails half way is tried again for half a minute. */
+async function gone(take: () => Promise<unknown>): Promise<void> {
+  const end = Date.now() + 30_000;
+  for (;;) {
+    const error: unknown = await take().then(() => undefined, (reason: unknown) => reason);
+    if (error === undefined || (error instanceof JenkinsError && error.status === 404)) return;
+    if (!(error instanceof JenkinsError && error.status >= 500) || Date.now() > end) throw error;
+    await pause();
+  }
+}
+
 /** Says each step and how long it took. */
 async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
   const started = Date.now();
@@ -278,7 +289,7 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
       // A build that waits or runs must not stay behind without its job.
       if ("pipeline" in work && failure !== undefined) await jenkins.post(`${build}/stop`).catch(() => undefined);
       for (const { id } of inQueue(await jenkins.json<Queue>("/queue/api/json"))) await jenkins.post(`/queue/cancelItem?id=${id}`).catch(() => undefined);
-      await jenkins.post(`/job/${job}/doDelete`);
+      await gone(() => jenkins.post(`/job/${job}/doDelete`));
     }).catch((error: Error) => {
       // What went wrong first matters more; that the job is still there has been said above.
       failure ??= new Error(`job ${job} is still there: ${error.message}`);

@@ -15,11 +15,13 @@ const work: Work = { pipeline: "x.Jenkinsfile", script: "echo 'hello'", paramete
 let plugins: { shortName: string; active: boolean }[];
 let result: string | null;
 let asked: string[];
+/** Answers that a deletion gets before it is done. */
+let busy: number[];
 let made: string;
 let server: http.Server;
 
 beforeEach(async () => {
-  [plugins, result, asked, made] = [[{ shortName: "workflow-job", active: true }], "SUCCESS", [], ""];
+  [plugins, result, asked, made, busy] = [[{ shortName: "workflow-job", active: true }], "SUCCESS", [], "", []];
   server = http.createServer((req, res) => {
     const { pathname } = new URL(req.url!, "http://x");
     const what = `${req.method} ${pathname.replace(/smoke-\w+/, "JOB")}`;
@@ -32,6 +34,7 @@ beforeEach(async () => {
     if (what === "GET /job/JOB/1/api/json") return json({ building: result === null, result });
     if (what === "GET /job/JOB/1/consoleText") return void res.end("hello\nFinished\n");
     if (what === "POST /createItem") made = new URL(req.url!, "http://x").searchParams.get("name")!;
+    if (what === "POST /job/JOB/doDelete" && busy.length > 0) res.statusCode = busy.shift()!;
     res.end("{}");
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -54,6 +57,15 @@ const run = (timeout: number) => smoke(stack, work, timeout, new AbortController
 test("a good one is made, built with its parameters, and taken away", async () => {
   await run(20);
   expect(asked.filter((what) => what.startsWith("POST"))).toEqual(["POST /createItem", "POST /job/JOB/buildWithParameters", "POST /job/JOB/doDelete"]);
+});
+
+test.each([
+  ["half way, as a build's files are still written, is tried again", [500, 404], 2, /^$/],
+  ["for want of rights is not", [403, 403], 2, /job smoke-\w+ is still there: .*403/], // Twice: with the crumb it has, and with a new one.
+])("a deletion that fails %s", async (_, answers, times, reason) => {
+  busy = answers;
+  expect(await run(20).then(() => "", (error: Error) => error.message)).toMatch(reason);
+  expect(asked.filter((what) => what.endsWith("doDelete"))).toHaveLength(times);
 });
 
 test("a failed one is said with its last lines, stopped and taken away", async () => {
