@@ -50,7 +50,8 @@ const sameKeys = (a: object, b: object): boolean => Object.keys(a).length === Ob
 export function parseSchema(schema: SchemaNode): Pick<Contracts, "roots" | "symbols" | "attributes"> {
   const definitions = schema.definitions ?? {};
   const found: Pick<Contracts, "roots" | "symbols" | "attributes"> = { roots: {}, symbols: {}, attributes: {} };
-  const sorted = (of: Record<string, SchemaNode>, type: (key: string, node: SchemaNode) => string) => Object.fromEntries(Object.keys(of).sort().map((key) => [key, type(key, of[key])]));
+  // What has no name cannot be asked for.
+  const sorted = (of: Record<string, SchemaNode>, type: (key: string, node: SchemaNode) => string) => Object.fromEntries(Object.keys(of).filter(Boolean).sort().map((key) => [key, type(key, of[key])]));
 
   /** The class of an inline node: the definition with the same attributes. */
   const classOf = (node: SchemaNode): string | undefined => {
@@ -71,7 +72,7 @@ export function parseSchema(schema: SchemaNode): Pick<Contracts, "roots" | "symb
     }
     const name = target(node);
     if (name !== undefined) return name in definitions ? name : "object";
-    if (node.enum) return [...node.enum].sort().join("|");
+    if (node.enum && node.enum.length > 1) return [...node.enum].sort().join("|");
     return node.type === "string" || node.type === "integer" || node.type === "boolean" ? node.type : (classOf(node) ?? "object");
   };
   for (const [name, node] of Object.entries(definitions)) {
@@ -79,9 +80,21 @@ export function parseSchema(schema: SchemaNode): Pick<Contracts, "roots" | "symb
     else found.attributes[name] = sorted(node.properties ?? {}, (_, each) => typeOf(each));
   }
   // Below a root the schema lists also what lies deeper: more than may stand there, and nothing less.
-  for (const [name, node] of Object.entries(schema.properties ?? {})) found.roots[name] = sorted(node.properties ?? {}, (_, each) => typeOf(each));
+  for (const [name, node] of Object.entries(schema.properties ?? {})) found.roots[name] = Object.keys(node.properties ?? {}).length > 0 ? sorted(node.properties!, (_, each) => typeOf(each)) : { "*": "object" };
   if ("jenkins" in found.roots && "jenkins.model.Jenkins" in found.attributes) found.roots.jenkins = "jenkins.model.Jenkins";
   return found;
+}
+
+/** Said with each recording that has such lists. */
+const listsAreFormer = "What lists hold: the schema says it of few; the others as they were read from the sources once, \"list of object\" where not known.";
+
+/** The attributes, with the former recording's word on what lists hold: the schema names no class there, and several have the same attributes. */
+export function withFormerLists(attributes: Contracts["attributes"], former: Contracts["attributes"], symbols: Contracts["symbols"]): Contracts["attributes"] {
+  const known = (type: string | undefined) => type?.startsWith("list of ") && [attributes, symbols].some((each) => Object.hasOwn(each, type.slice("list of ".length)));
+  return Object.fromEntries(Object.entries(attributes).map(([owner, own]) => [owner, Object.fromEntries(Object.entries(own).map(([key, type]) => {
+    const before = former[owner]?.[key];
+    return [key, type.startsWith("list of ") && before !== undefined && (known(before) || before === "list of string") ? before : type];
+  }))]));
 }
 
 /** Pins whose version is not the recorded one, each as name, pinned and recorded version. */
@@ -101,7 +114,7 @@ export function pins(): { jenkinsTag: string; plugins: Pin[] } {
 const today = () => new Date().toISOString().slice(0, 10);
 
 /** What the API server fills in, and what is another at each start: no part of what the plugin sends. */
-const filledIn = ["creationTimestamp", "uid", "resourceVersion", "generation", "managedFields", "status", "terminationMessagePath", "terminationMessagePolicy", "dnsPolicy", "schedulerName", "terminationGracePeriodSeconds", "nodeName", "priority", "preemptionPolicy", "imagePullPolicy", "serviceAccount"];
+const filledIn = ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "uid", "resourceVersion", "generation", "managedFields", "status", "terminationMessagePath", "terminationMessagePolicy", "dnsPolicy", "schedulerName", "terminationGracePeriodSeconds", "nodeName", "priority", "preemptionPolicy", "imagePullPolicy", "serviceAccount"];
 const secretEnvironment = ["JENKINS_SECRET", "JENKINS_AGENT_NAME", "JENKINS_NAME"];
 
 /** A pod as the plugin sent it, without names, secrets and what the API server adds. */
@@ -163,8 +176,9 @@ async function record(stack: Stack, seconds: number): Promise<void> {
     recorded: today(),
     plugins: found.plugins,
     otherThanPinned: Object.fromEntries(others.map(({ name }) => [name, contracts.otherThanPinned[name] ?? ""])),
-    notRecorded: [],
+    notRecorded: [listsAreFormer],
     ...found.schema,
+    attributes: withFormerLists(found.schema.attributes, contracts.attributes, found.schema.symbols),
   };
   fs.writeFileSync(cascFile, formatContracts(recording));
   say(`${path.relative(root, cascFile)}: Jenkins ${found.version}, ${Object.keys(found.plugins).length} plugins, ${Object.keys(recording.attributes).length} classes`);

@@ -12,7 +12,7 @@ import { bakedPlugins, optionalPlugins, recordingFor } from "../../components/je
 import { BrokenDocument, findDocuments, readSettings } from "../../sandbox/images/jenkins/adapter/casc";
 import { oops, reloadByPage, reloadByToken, type FrontOptions } from "../../sandbox/images/jenkins/adapter/front";
 import { controllerLabel, renderPod, type Pod } from "../../sandbox/images/jenkins/adapter/pod";
-import { bare, differing, parseSchema, pins, withPods, type SchemaNode } from "../../tools/contracts";
+import { bare, differing, parseSchema, pins, withFormerLists, withPods, type SchemaNode } from "../../tools/contracts";
 
 const fixtures = path.join(__dirname, "../fixtures/contracts");
 const casc = path.join(__dirname, "../../components/jenkins-master/contracts/casc.json");
@@ -249,6 +249,12 @@ describe("npm run contracts", () => {
         "a.Kube": { name: "string", on: "boolean" }, "a.Other": {}, "a.Label": { key: "string", value: "string" }, "a.Location": { url: "string" },
       },
     });
+  });
+
+  test("keeps what lists were known to hold where the schema does not say it, and takes its word elsewhere", () => {
+    const former = { "a.B": { clouds: "list of a.Cloud", names: "list of string", gone: "list of a.Gone", scope: "string" } };
+    const schema = { "a.B": { clouds: "list of object", names: "list of object", gone: "list of object", more: "list of a.B", scope: "A|B" } };
+    expect(withFormerLists(schema, former, { "a.Cloud": {} })).toEqual({ "a.B": { clouds: "list of a.Cloud", names: "list of string", gone: "list of object", more: "list of a.B", scope: "A|B" } });
   });
 
   test("writes no secret, no name that is another each time, and not what the API server fills in", () => {

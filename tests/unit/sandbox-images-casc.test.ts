@@ -72,7 +72,7 @@ describe("settings from a JCasC document", () => {
   slaveAgentPort: 50000
   securityRealm: {local: {allowsSignup: false, users: [{id: "\${admin-user}", name: Administrator, password: "\${admin-password}"}]}}
   authorizationStrategy: {loggedInUsersCanDoAnything: {allowAnonymousRead: false}}
-unclassified: {location: {url: "http://x/"}, mailer: {a: 1}}
+unclassified: {location: {url: "http://x/"}, mailer: {smtpHost: mail.example.com}}
 `,
       { "admin-user": "admin", "admin-password": "[s]" },
     );
