@@ -79,8 +79,14 @@ export function parseSchema(schema: SchemaNode): Pick<Contracts, "roots" | "symb
     if (isPoint(node)) found.symbols[name] = sorted(node.properties ?? {}, (_, each) => target(each) ?? "object");
     else found.attributes[name] = sorted(node.properties ?? {}, (_, each) => typeOf(each));
   }
-  // Below a root the schema lists also what lies deeper: more than may stand there, and nothing less.
-  for (const [name, node] of Object.entries(schema.properties ?? {})) found.roots[name] = Object.keys(node.properties ?? {}).length > 0 ? sorted(node.properties!, (_, each) => typeOf(each)) : { "*": "object" };
+  // Below a root the schema lists also what lies deeper, in the place of a descriptor of the same name: such an entry says that the name is known, and no more.
+  const deeper = new Set([...Object.keys(found.symbols), ...Object.values(found.symbols).flatMap((entries) => Object.values(entries))]);
+  const ofRoot = (node: SchemaNode): string => {
+    const type = typeOf(node);
+    const descriptor = `${type}$DescriptorImpl`;
+    return descriptor in found.attributes ? descriptor : deeper.has(type) ? "object" : type;
+  };
+  for (const [name, node] of Object.entries(schema.properties ?? {})) found.roots[name] = Object.keys(node.properties ?? {}).length > 0 ? sorted(node.properties!, (_, each) => ofRoot(each)) : { "*": "object" };
   if ("jenkins" in found.roots && "jenkins.model.Jenkins" in found.attributes) found.roots.jenkins = "jenkins.model.Jenkins";
   return found;
 }
@@ -204,15 +210,13 @@ async function record(stack: Stack, seconds: number): Promise<void> {
   say(`${path.relative(root, podsFile)}: pods of ${[...pods.keys()].join(", ") || "no template"}${unseen.length > 0 ? `; none was there of ${unseen.join(", ")}: --pods 300, and npm run smoke -- ${stack.name} --label ... meanwhile` : ""}`);
 }
 
-/** The single values of an export, by their paths. */
-export function singleValues(value: unknown, path: string[] = []): [string, string | number | boolean][] {
-  if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") return [[path.join("."), value]];
-  return isObject(value) ? Object.entries(value).flatMap(([key, inner]) => singleValues(inner, [...path, key])) : [];
-}
+/** The values of an export by their paths, a list as a whole. */
+export const exportedValues = (value: unknown, path: string[] = []): [string, unknown][] =>
+  isObject(value) ? Object.entries(value).flatMap(([key, inner]) => exportedValues(inner, [...path, key])) : [[path.join("."), value]];
 
 async function recordFresh(port: number): Promise<void> {
   const version = (await fetch(`http://127.0.0.1:${port}/login`)).headers.get("x-jenkins") ?? "";
-  const values = singleValues(parse(await new Jenkins({ port }, "").post("/configuration-as-code/export"))).filter(([key]) => /^(appearance|jenkins|security|unclassified)\./.test(key));
+  const values = exportedValues(parse(await new Jenkins({ port }, "").post("/configuration-as-code/export"))).filter(([key]) => /^(appearance|jenkins|security|tool|unclassified)\./.test(key));
   fs.writeFileSync(freshFile, `${JSON.stringify({ jenkins: version, recorded: today(), values: Object.fromEntries(values) }, undefined, 2)}\n`);
   process.stdout.write(`${path.relative(root, freshFile)}: Jenkins ${version}, ${values.length} values\n`);
 }

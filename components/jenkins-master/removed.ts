@@ -40,7 +40,8 @@ const ownedLists = /^(unclassified\.|jenkins\.(globalNodeProperties|disabledAdmi
 function freshValue(key: string): unknown {
   const [root, ...rest] = key.split(".");
   if (!/^(appearance|jenkins|security|unclassified)$/.test(root) || optionalPlugins.includes(pluginOf(root, rest[0]) ?? "")) return undefined;
-  if (Object.hasOwn(fresh.values, key)) return (fresh.values as Record<string, unknown>)[key];
+  const value = (fresh.values as Record<string, unknown>)[key];
+  if (value !== undefined && !Array.isArray(value)) return value;
   const attributes = contracts.roots[root];
   const owner = typeof attributes === "string" ? attributes : attributes[rest.shift() ?? ""];
   const type = rest.length === 1 ? contracts.attributes[owner]?.[rest[0]] : undefined;

@@ -2,11 +2,13 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as fc from "fast-check";
-import { parse, parseAllDocuments } from "yaml";
+import { Document, parse, parseAllDocuments } from "yaml";
 import { agentPod, type AgentTemplate } from "../../components/jenkins-master/agents";
 import { cascConfig, renderCasc, type CascInput } from "../../components/jenkins-master/casc";
 import { Check, cloudProblems, isObject, type Keys, type Value } from "../../components/jenkins-master/casc-schema";
 import { contracts, formatContracts } from "../../components/jenkins-master/contracts";
+import fresh from "../../components/jenkins-master/contracts/fresh.json";
+import { fragmentProblems } from "../../components/jenkins-master/fragments";
 import type { Login, Rights } from "../../components/jenkins-master/login";
 import { bakedPlugins, optionalPlugins, recordingFor } from "../../components/jenkins-master/plugins";
 import { BrokenDocument, findDocuments, readSettings } from "../../sandbox/images/jenkins/adapter/casc";
@@ -36,6 +38,15 @@ describe("the recording", () => {
       { name: "git", pinned: "5.10.2", recorded: "5.10.1" },
       { name: "new", pinned: "1", recorded: "none" },
     ]);
+  });
+
+  test("what a new Jenkins exports of itself is no mistake, but for plugins that are not baked in and what the platform sets", () => {
+    const document = new Document({});
+    for (const [key, value] of Object.entries(fresh.values)) if (!/^jenkins\.(mode|numExecutors|slaveAgentPort)$/.test(key)) document.setIn(key.split("."), value);
+    const input = { url: "http://x/", namespace: "jenkins", agentsNamespace: "agents", containerCap: 1, templates: [], settings: { agentImage: "a", dindImage: "d", buildkitImage: "b", insecureRegistries: [], cachePath: "/c" }, plugins: optionalPlugins };
+    const errors = fragmentProblems({ ...input, fragments: { "export.yaml": document.toString() } }).filter(({ severity, problem }) => severity === "error" && !problem.includes("is not baked in"));
+    expect(errors.map(({ problem }) => problem)).toEqual([]);
+    expect(document.toString().split("\n").length).toBeGreaterThan(80);
   });
 
   test("names only classes that it holds", () => {
