@@ -62,6 +62,18 @@ function isFor({ kind, name, namespace }: Patch["target"], ofKind: string, metad
   return isLater(metadata.namespace) ? pulumi.output(metadata.namespace).apply(fits) : fits(metadata.namespace as string | undefined);
 }
 
+/** Whether two values are one to Kubernetes, which takes an empty list for none. What is known only later is taken for another. */
+function same(one: unknown, other: unknown): boolean {
+  if (one === other) return true;
+  if (isLater(one) || isLater(other)) return false;
+  const [list, otherList] = [one ?? [], other ?? []];
+  if (Array.isArray(list) && Array.isArray(otherList)) return list.length === otherList.length && list.every((item, i) => same(item, otherList[i]));
+  return isObject(one) && isObject(other) && Object.keys({ ...one, ...other }).every((key) => same(one[key], other[key]));
+}
+
+/** Whether a patch changes anything of a value; taken for granted where that is known only later. */
+export const changes = (value: unknown, patch: unknown): boolean => !same(value, patched(value, patch));
+
 /** An object's arguments with the patches for it. Pure; without any for it the same arguments. */
 export function patchedObject<T extends object>(patches: Patch[], kind: string, args: T): T {
   const metadata = (args as { metadata?: Record<string, string> }).metadata;
@@ -86,11 +98,11 @@ async function known<T>(input: pulumi.Input<T>): Promise<T | undefined> {
  * are no objects of the stack.
  *
  * Done in this process, and not by the engine's own transforms: those are not asked where a stack is rendered without an engine.
- * @returns which patches, by their place in the list, change nothing so far, with what objects of their kind there are
+ * @returns which patches, by their place in the list, change nothing so far, with what objects of their kind there are and which they leave as they are
  */
-export function applyPatches(patches: Patch[]): () => Promise<{ index: number; seen: string[] }[]> {
-  /** Every object of a patched kind, and which patches it has. */
-  const seen: { kind: string; name: string; hit: Promise<boolean>[] }[] = [];
+export function applyPatches(patches: Patch[]): () => Promise<{ index: number; seen: string[]; left: string[] }[]> {
+  /** Every object of a patched kind as it is without patches, and which patches it has. */
+  const seen: { kind: string; name: string; props: unknown; hit: Promise<boolean>[] }[] = [];
   const objects = patches.map((each, index) => ({ ...each, index })).filter(({ target }) => target.kind !== "Pod");
   if (objects.length === 0) return async () => [];
 
@@ -100,12 +112,22 @@ export function applyPatches(patches: Patch[]): () => Promise<{ index: number; s
     if (!objects.some(({ target }) => target.kind === kind)) return undefined;
     const name = (props.metadata as { name?: unknown } | undefined)?.name;
     // A preview that does not know the namespace takes it for the right one.
-    seen.push({ kind, name: typeof name === "string" ? name : "", hit: patches.map(async ({ target }) => (await known(isFor(target, kind, props.metadata))) ?? true) });
+    seen.push({ kind, name: typeof name === "string" ? name : "", props, hit: objects.map(async ({ target }) => (await known(isFor(target, kind, props.metadata))) ?? true) });
     return { props: patchedObject(objects, kind, props), opts };
   });
 
   return async () => {
-    const missed = await Promise.all(objects.map(async ({ index, target }) => ((await Promise.all(seen.map(({ hit }) => hit[index]))).some(Boolean) ? undefined : { index, seen: seen.filter(({ kind }) => kind === target.kind).map(({ name }) => name) })));
-    return missed.filter((each) => each !== undefined);
+    const told = objects.map(({ index, target }) => ({ index, seen: seen.filter(({ kind }) => kind === target.kind).map(({ name }) => name), left: [] as string[], changed: false }));
+    for (const { name, props, hit } of seen) {
+      const hits = await Promise.all(hit);
+      let before = props;
+      objects.forEach(({ patch }, i) => {
+        if (!hits[i]) return;
+        if (changes(before, patch)) told[i].changed = true;
+        else told[i].left.push(name);
+        before = patched(before, patch);
+      });
+    }
+    return told.filter(({ changed }) => !changed).map(({ index, seen: names, left }) => ({ index, seen: names, left }));
   };
 }

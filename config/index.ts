@@ -4,14 +4,16 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
 import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
+import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
+import { changes } from "../components/patches";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
-import { fixOf, holdsSecret, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
+import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
 import { fits, hostKey, plugin, privateKey, usual } from "./pieces";
 import { rules, type Say } from "./rules";
 import type { Settings } from "./schema";
@@ -136,7 +138,7 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
   return plugins;
 }
 
-function agentTemplates({ agents, patches }: Settings): AgentTemplate[] {
+function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches">): AgentTemplate[] {
   const patchesOf = (name: string) => patches.filter(({ target }) => target.kind === "Pod" && (target.name ?? name) === name).map(({ patch }) => patch);
   return agents.map((agent, i) => ({
     ...agent,
@@ -152,6 +154,24 @@ function agentTemplates({ agents, patches }: Settings): AgentTemplate[] {
       readOnly: readOnly ?? claim === undefined,
     })),
   }));
+}
+
+/** What all agent pods share. */
+export const agentSettings = ({ images, registry, agentCache }: Pick<PlatformConfig, "images" | "registry" | "agentCache">): AgentSettings => ({
+  agentImage: images.inboundAgent,
+  dindImage: images.dockerDind,
+  buildkitImage: images.buildkit,
+  insecureRegistries: registry.insecure ? [registry.host] : [],
+  ...(agentCache && { cachePath: agentCache.path }),
+});
+
+/** Patches of the agents' pods that change none of them, each made after those before it. */
+function agentPatchProblems({ agents, patches }: Settings, shared: AgentSettings, say: Say): void {
+  patches.forEach(({ target, patch }, i) => {
+    if (target.kind !== "Pod" || Object.keys(patch).length === 0) return;
+    const hit = agentTemplates({ agents, patches: patches.slice(0, i) }).filter(({ name }) => (target.name ?? name) === name);
+    if (hit.length > 0 && !hit.some((template) => changes(agentPod(template, shared), patch))) say(`patches[${i}].patch`, ...idlePatch("Pod", hit.map(({ name }) => name)));
+  });
 }
 
 function loginOf({ oidc, ldap }: Settings["login"]): Login | undefined {
@@ -211,6 +231,9 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const address = { ...ingress, ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
+  // Two environments that shared one folder could put artifacts into each other's builds.
+  const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
+  agentPatchProblems(settings, agentSettings({ images, registry, ...cache }), say);
   return {
     domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
@@ -221,8 +244,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     builds: built,
     controller: { ...controller, image },
     agents,
-    // Two environments that shared one folder could put artifacts into each other's builds.
-    ...(agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } }),
+    ...cache,
     ingress: address,
     admin: {
       user: settings.adminUser,

@@ -77,7 +77,32 @@ describe("objects of the stack", () => {
     expect(the("ConfigMap", "two").inputs).toMatchObject({ metadata: { annotations: { all: "yes" } }, data: { own: "0" } });
     expect(the("ConfigMap", "two").inputs.data).not.toHaveProperty("x");
     expect(the("Namespace", "n").inputs.metadata).not.toHaveProperty("annotations");
-    expect(await missed()).toEqual([{ index: 2, seen: ["a", "b"] }, { index: 4, seen: [] }]);
+    expect(await missed()).toEqual([{ index: 2, seen: ["a", "b"], left: [] }, { index: 4, seen: [], left: [] }]);
+  });
+
+  test.each<[string, Record<string, unknown>, boolean]>([
+    ["an entry that is not there, taken away", { spec: { containers: [{ name: "nosuch", $patch: "delete" }], tolerations: [{ key: "none", $patch: "delete" }] } }, false],
+    ["a value that is so already", { spec: { dnsPolicy: "ClusterFirst", containers: [{ name: "reload", image: "r" }] } }, false],
+    ["a key that is not there, taken away", { spec: { nodeName: null } }, false],
+    ["what the patch before it did", { metadata: { labels: { first: "yes" } } }, false],
+    ["one value of several", { spec: { dnsPolicy: "ClusterFirst", containers: [{ name: "reload", image: "other" }] } }, true],
+    ["a key taken away", { spec: { dnsPolicy: null } }, true],
+    ["the order of a list that is replaced", { spec: { containers: [{ name: "jenkins", args: ["y", "x"] }] } }, true],
+    ["what is known only later", { spec: { nodeSelector: { disk: "ssd" } } }, true],
+  ])("a patch that hits and changes nothing is told: %s", async (_, patch, changed) => {
+    await useMocks();
+    let missed: ReturnType<typeof applyPatches> = async () => [];
+    await pulumi.runtime.runInPulumiStack(async () => {
+      missed = applyPatches([
+        { target: { kind: "Pod" }, patch: {} },
+        { target: { kind: "ReplicationController", namespace: "here" }, patch: { metadata: { labels: { first: "yes" } } } },
+        { target: { kind: "ReplicationController", name: "a", namespace: "here" }, patch },
+      ]);
+      const namespace = new k8s.core.v1.Namespace("n", { metadata: { name: "here" } });
+      new k8s.core.v1.ReplicationController("one", { metadata: { name: "a", namespace: namespace.metadata.name }, spec: { ...pod, nodeSelector: pulumi.output({ disk: "ssd" }) } as object });
+    });
+    await settled();
+    expect(await missed()).toEqual(changed ? [] : [{ index: 2, seen: ["a"], left: ["a"] }]);
   });
 });
 
@@ -104,10 +129,16 @@ describe("the stack config's patches", () => {
     );
   }, 120_000);
 
+  test("that hit an object and leave it as it is are refused with its name", async () => {
+    const nosuch = { spec: { template: { spec: { containers: [{ name: "nosuch", $patch: "delete" }] } } } };
+    await expect(renderStack("prod", root, { patches: [patches[0], { ...patches[0], patch: nosuch }] })).rejects.toThrow(/patches\[1\]\.patch\n\s+found\s+nothing that Deployment jenkins has not already\n/);
+  }, 120_000);
+
   test.each([
     ["nothing", { target: { kind: "Deployment" }, patch: {} }, ["patches[0].patch"]],
     ["no kind", { target: {}, patch: { a: 1 } }, ["patches[0].target.kind"]],
     ["a name", { target: { kind: "Deployment" }, patch: { metadata: { name: "x" } } }, ["patches[0].patch.metadata.name"]],
+    ["agents that are so already", { target: { kind: "Pod" }, patch: { spec: { restartPolicy: "Never", containers: [{ name: "nosuch", $patch: "delete" }] } } }, ["patches[0].patch"]],
     ["agents that there are not", { target: { kind: "Pod", name: "go" }, patch: { a: 1 } }, ["patches[0].target.name"]],
   ])("of %s are refused before that", (_, patch, keys) => {
     expect(parseConfig({ ...stackConfig("prod"), patches: [patch] }, environment).problems.map(({ key }) => key)).toEqual(keys);
