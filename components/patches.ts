@@ -63,7 +63,7 @@ function isFor({ kind, name, namespace }: Patch["target"], ofKind: string, metad
 }
 
 /** Whether two values are one to Kubernetes, which takes an empty list for none. What is known only later is taken for another. */
-function same(one: unknown, other: unknown): boolean {
+export function same(one: unknown, other: unknown): boolean {
   if (one === other) return true;
   if (isLater(one) || isLater(other)) return false;
   const [list, otherList] = [one ?? [], other ?? []];

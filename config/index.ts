@@ -4,13 +4,14 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
 import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
+import { pullSecretName } from "../components/jenkins-master/accounts";
 import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
-import { cloudSettingsProblems, type CascInput } from "../components/jenkins-master/casc";
+import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
-import { changes } from "../components/patches";
+import { changes, type Patch } from "../components/patches";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
@@ -138,14 +139,17 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
   return plugins;
 }
 
+/** The patches of the pod of a template. The defaults, which reach pods of pipelines as well, are patched by their name alone. */
+const podPatches = (patches: Patch[], template: string): Patch["patch"][] =>
+  patches.filter(({ target }) => target.kind === "Pod" && (target.name === template || (target.name === undefined && template !== defaultsTemplate))).map(({ patch }) => patch);
+
 function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches">): AgentTemplate[] {
-  const patchesOf = (name: string) => patches.filter(({ target }) => target.kind === "Pod" && (target.name ?? name) === name).map(({ patch }) => patch);
   return agents.map((agent, i) => ({
     ...agent,
     label: agent.label ?? agent.name,
     // A build without label would else wait for ever: the controller takes none.
     unlabelled: agent.unlabelled ?? i === 0,
-    ...(patchesOf(agent.name).length > 0 && { patches: patchesOf(agent.name) }),
+    ...(podPatches(patches, agent.name).length > 0 && { patches: podPatches(patches, agent.name) }),
     volumes: agent.volumes.map(({ configMap, secret, claim, mountPath, key, readOnly }) => ({
       kind: claim !== undefined ? "claim" : secret !== undefined ? "secret" : "configMap",
       name: claim ?? secret ?? configMap ?? "",
@@ -157,20 +161,25 @@ function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches"
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, agentCache }: Pick<PlatformConfig, "images" | "registry" | "agentCache">): AgentSettings => ({
+export const agentSettings = ({ images, registry, agentCache, patches }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "patches">): AgentSettings => ({
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
   insecureRegistries: registry.insecure ? [registry.host] : [],
   ...(agentCache && { cachePath: agentCache.path }),
+  ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
 });
 
 /** Patches of the agents' pods that change none of them, each made after those before it. */
-function agentPatchProblems({ agents, patches }: Settings, shared: AgentSettings, say: Say): void {
-  patches.forEach(({ target, patch }, i) => {
+function agentPatchProblems(config: Parameters<typeof agentSettings>[0] & Pick<Settings, "agents">, say: Say): void {
+  const { username, password } = config.registry;
+  config.patches.forEach(({ target, patch }, i) => {
     if (target.kind !== "Pod" || Object.keys(patch).length === 0) return;
-    const hit = agentTemplates({ agents, patches: patches.slice(0, i) }).filter(({ name }) => (target.name ?? name) === name);
-    if (hit.length > 0 && !hit.some((template) => changes(agentPod(template, shared), patch))) say(`patches[${i}].patch`, ...idlePatch("Pod", hit.map(({ name }) => name)));
+    const earlier = { ...config, patches: config.patches.slice(0, i) };
+    const [settings, templates] = [agentSettings(earlier), agentTemplates(earlier)];
+    const pods: Record<string, object> = { ...Object.fromEntries(templates.map((template) => [template.name, agentPod(template, settings)])), [defaultsTemplate]: defaultsPod({ settings, templates, ...(username && password && { pullSecret: pullSecretName }) }) };
+    const hit = Object.keys(pods).filter((name) => podPatches([config.patches[i]], name).length > 0);
+    if (hit.length > 0 && !hit.some((name) => changes(pods[name], patch))) say(`patches[${i}].patch`, ...idlePatch("Pod", hit));
   });
 }
 
@@ -233,7 +242,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
-  agentPatchProblems(settings, agentSettings({ images, registry, ...cache }), say);
+  agentPatchProblems({ agents: settings.agents, images, registry, patches, ...cache }, say);
   return {
     domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),

@@ -123,6 +123,28 @@ describe("the stack config's patches", () => {
     expect(policies).toContainEqual(["gradle", undefined]);
   }, 120_000);
 
+  const cloudWith = async (...given: object[]) => {
+    const casc = (await renderStack("prod", root, { patches: given })).find(({ props }) => props.metadata?.name === "jenkins-casc")!;
+    const templates = parse(casc.props.data["jenkins.yaml"]).jenkins.clouds[0].kubernetes.templates as { name: string; yaml: string; yamlMergeStrategy: string }[];
+    return Object.fromEntries(templates.map(({ name, yaml, yamlMergeStrategy }) => [name, { spec: parse(yaml).spec, yamlMergeStrategy }]));
+  };
+
+  test("reach the defaults of all pods by their name, and by no other", async () => {
+    const hostAliases = [{ ip: "192.0.2.1", hostnames: ["git.example.com"] }];
+    const cloud = await cloudWith({ target: { kind: "Pod", name: "pod-defaults" }, patch: { spec: { hostAliases } } }, { target: { kind: "Pod" }, patch: { spec: { nodeSelector: { disk: "ssd" } } } });
+    expect(cloud["pod-defaults"]).toMatchObject({ spec: { hostAliases }, yamlMergeStrategy: "merge" });
+    expect(cloud["pod-defaults"].spec).not.toHaveProperty("nodeSelector");
+    expect(cloud.maven).toMatchObject({ spec: { nodeSelector: { disk: "ssd" } }, yamlMergeStrategy: "merge" });
+    expect(cloud.maven.spec).not.toHaveProperty("hostAliases");
+  }, 120_000);
+
+  test("of an agent's pod hold in Jenkins: where the plugin's merge would pass them over, the template is not merged", async () => {
+    const cloud = await cloudWith({ target: { kind: "Pod", name: "maven" }, patch: { spec: { dnsPolicy: "None" } } }, { target: { kind: "Pod", name: "gradle" }, patch: { spec: { containers: [{ name: "jnlp", tty: true }, { name: "further", image: "i", stdin: true }] } } });
+    expect(cloud).toMatchObject({ maven: { yamlMergeStrategy: "override" }, gradle: { yamlMergeStrategy: "merge" } });
+    const { gradle } = await cloudWith({ target: { kind: "Pod", name: "gradle" }, patch: { spec: { containers: [{ name: "jnlp", lifecycle: { preStop: { sleep: { seconds: 1 } } } }] } } });
+    expect(gradle.yamlMergeStrategy).toBe("override");
+  }, 120_000);
+
   test("that change nothing are refused with what there is", async () => {
     await expect(renderStack("prod", root, { patches: [{ ...patches[0], target: { kind: "Deployment", name: "jenkinss" } }] })).rejects.toThrow(
       /patches\[0\]\.target\n\s+found\s+Deployment jenkinss\n\s+expected\s+an object that the stack makes; of kind Deployment these: .*\bjenkins\b/,
@@ -139,6 +161,7 @@ describe("the stack config's patches", () => {
     ["no kind", { target: {}, patch: { a: 1 } }, ["patches[0].target.kind"]],
     ["a name", { target: { kind: "Deployment" }, patch: { metadata: { name: "x" } } }, ["patches[0].patch.metadata.name"]],
     ["agents that are so already", { target: { kind: "Pod" }, patch: { spec: { restartPolicy: "Never", containers: [{ name: "nosuch", $patch: "delete" }] } } }, ["patches[0].patch"]],
+    ["defaults of pods that are so already", { target: { kind: "Pod", name: "pod-defaults" }, patch: { spec: { restartPolicy: "Never" } } }, ["patches[0].patch"]],
     ["agents that there are not", { target: { kind: "Pod", name: "go" }, patch: { a: 1 } }, ["patches[0].target.name"]],
   ])("of %s are refused before that", (_, patch, keys) => {
     expect(parseConfig({ ...stackConfig("prod"), patches: [patch] }, environment).problems.map(({ key }) => key)).toEqual(keys);
