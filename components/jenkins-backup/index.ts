@@ -5,6 +5,7 @@
 //   restic.ts  restic's container: its secrets, volumes and scripts; how an empty home starts from a snapshot
 //   pods.ts    the pod that saves the home, and the one that proves a snapshot
 import { createHash } from "node:crypto";
+import type { V1PodSpec } from "@kubernetes/client-node";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels } from "../ownership";
@@ -127,7 +128,7 @@ export class JenkinsBackup extends pulumi.ComponentResource {
       );
     const controllerPod = pulumi.output(args.controllerPod as PodSpec);
     cronJob(names.backup, args.schedule, saverLabels, saverPod(args, controllerPod.apply((pod) => pod.containers[0].image as string)));
-    cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as PodSpec)));
+    cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as unknown as V1PodSpec)));
 
     this.schedule = pulumi.output(args.schedule || "by hand");
     this.registerOutputs({ schedule: this.schedule });
