@@ -19,7 +19,7 @@ const listKeys: Record<string, string[]> = {
   ports: ["containerPort", "port"], hostAliases: ["ip"], topologySpreadConstraints: ["topologyKey"],
 };
 
-const isLater = (value: unknown): boolean => pulumi.Output.isInstance(value) || value instanceof Promise;
+export const isLater = (value: unknown): boolean => pulumi.Output.isInstance(value) || value instanceof Promise;
 
 /** What a patch adds by itself: without the nulls and marks that only take away. */
 function added(patch: unknown, field: string): unknown {
