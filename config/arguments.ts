@@ -6,6 +6,7 @@ import { startFrom } from "../components/jenkins-backup";
 import type { JenkinsMasterArgs, RegistryLogin } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { nodePortsLabel } from "../components/ownership";
+import type { Missed } from "../components/patches";
 import { agentSettings, publicPort, type PlatformConfig, type Problem } from ".";
 import { idlePatch, mistakeAt } from "./mistakes";
 
@@ -107,7 +108,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
 }
 
 /** Patches that change no object, as mistakes for people. */
-export const patchProblems = ({ patches }: PlatformConfig, missed: { index: number; seen: string[]; left: string[] }[]): Problem[] =>
+export const patchProblems = ({ patches }: PlatformConfig, missed: Missed[]): Problem[] =>
   missed.map(({ index, seen, left }) => {
     const { kind, name, namespace } = patches[index].target;
     if (left.length > 0) return mistakeAt(`patches[${index}].patch`, ...idlePatch(kind, left));

@@ -4,9 +4,9 @@ import * as pulumi from "@pulumi/pulumi";
 import { parse } from "yaml";
 import { renderStack } from "../../cli/offline";
 import { root } from "../../cli/repository";
-import { applyPatches, patched } from "../../components/patches";
+import { applyPatches, type Missed, type Patch, patched } from "../../components/patches";
 import { parseConfig } from "../../config";
-import { environment, settled, stackConfig, the, useMocks, valueOf } from "./mocks";
+import { environment, registered, settled, stackConfig, the, useMocks, valueOf } from "./mocks";
 
 const pod = {
   containers: [{ name: "jenkins", image: "j", env: [{ name: "A", value: "1" }, { name: "B", value: "2" }], args: ["x", "y"] }, { name: "reload", image: "r" }],
@@ -55,29 +55,54 @@ describe("a patch", () => {
 });
 
 describe("objects of the stack", () => {
-  test("come with the patches of their kind, name and namespace; a patch that none has is told", async () => {
+  /** What of the patches is told of the objects that `program` makes. */
+  async function told(patches: Patch[], program: () => void): Promise<Missed[]> {
     await useMocks();
-    let missed: ReturnType<typeof applyPatches> = async () => [];
+    let found: Missed[] = [];
+    const judge = { now: async () => {} };
     await pulumi.runtime.runInPulumiStack(async () => {
-      missed = applyPatches([
+      judge.now = applyPatches(patches, (missed) => {
+        found = missed;
+        return new Error("refused");
+      });
+      program();
+    });
+    await settled();
+    expect(registered.filter(({ type }) => type.startsWith("kubernetes:"))).toEqual([]);
+    await judge.now().catch((error: Error) => expect(error.message).toBe("refused"));
+    await settled();
+    return found;
+  }
+  const inNamespace = (name: string) => new k8s.core.v1.Namespace("n", { metadata: { name } }).metadata.name;
+
+  test("come with the patches of their kind, name and namespace; a namespace's that none has is told once it is known", async () => {
+    const missed = await told(
+      [
         { target: { kind: "ConfigMap", name: "a" }, patch: { data: { x: "1" } } },
         { target: { kind: "ConfigMap" }, patch: { metadata: { annotations: { all: "yes" } } } },
         { target: { kind: "ConfigMap", name: "a", namespace: "elsewhere" }, patch: { data: { y: "2" } } },
         { target: { kind: "ConfigMap", name: "a", namespace: "here" }, patch: { data: { z: "3" } } },
-        { target: { kind: "Deployment", name: "a" }, patch: { spec: {} } },
         { target: { kind: "Pod", name: "maven" }, patch: { spec: {} } },
-      ]);
-      const namespace = new k8s.core.v1.Namespace("n", { metadata: { name: "here" } });
-      new k8s.core.v1.ConfigMap("one", { metadata: { name: "a", namespace: namespace.metadata.name }, data: { own: "0" } });
-      new k8s.core.v1.ConfigMap("two", { metadata: { name: "b" }, data: { own: "0" } });
-    });
-    await settled();
+      ],
+      () => {
+        new k8s.core.v1.ConfigMap("one", { metadata: { name: "a", namespace: inNamespace("here") }, data: { own: "0" } });
+        new k8s.core.v1.ConfigMap("two", { metadata: { name: "b" }, data: { own: "0" } });
+      },
+    );
     expect(the("ConfigMap", "one").inputs).toMatchObject({ metadata: { annotations: { all: "yes" } }, data: { own: "0", x: "1", z: "3" } });
     expect(the("ConfigMap", "one").inputs.data).not.toHaveProperty("y");
     expect(the("ConfigMap", "two").inputs).toMatchObject({ metadata: { annotations: { all: "yes" } }, data: { own: "0" } });
     expect(the("ConfigMap", "two").inputs.data).not.toHaveProperty("x");
     expect(the("Namespace", "n").inputs.metadata).not.toHaveProperty("annotations");
-    expect(await missed()).toEqual([{ index: 2, seen: ["a", "b"], left: [] }, { index: 4, seen: [], left: [] }]);
+    expect(missed).toEqual([{ index: 2, seen: ["a", "b"], left: [] }]);
+  });
+
+  test("are not made at all where a patch is for none of them", async () => {
+    const missed = await told([{ target: { kind: "ConfigMap", name: "b" }, patch: { data: { x: "1" } } }, { target: { kind: "Deployment" }, patch: { spec: {} } }], () => {
+      new k8s.core.v1.ConfigMap("one", { metadata: { name: "a", namespace: inNamespace("here") } });
+    });
+    expect(missed).toEqual([{ index: 0, seen: ["a"], left: [] }, { index: 1, seen: [], left: [] }]);
+    expect(registered.filter(({ type }) => type.startsWith("kubernetes:"))).toEqual([]);
   });
 
   test.each<[string, Record<string, unknown>, boolean]>([
@@ -90,19 +115,15 @@ describe("objects of the stack", () => {
     ["the order of a list that is replaced", { spec: { containers: [{ name: "jenkins", args: ["y", "x"] }] } }, true],
     ["what is known only later", { spec: { nodeSelector: { disk: "ssd" } } }, true],
   ])("a patch that hits and changes nothing is told: %s", async (_, patch, changed) => {
-    await useMocks();
-    let missed: ReturnType<typeof applyPatches> = async () => [];
-    await pulumi.runtime.runInPulumiStack(async () => {
-      missed = applyPatches([
+    const missed = await told(
+      [
         { target: { kind: "Pod" }, patch: {} },
         { target: { kind: "ReplicationController", namespace: "here" }, patch: { metadata: { labels: { first: "yes" } } } },
         { target: { kind: "ReplicationController", name: "a", namespace: "here" }, patch },
-      ]);
-      const namespace = new k8s.core.v1.Namespace("n", { metadata: { name: "here" } });
-      new k8s.core.v1.ReplicationController("one", { metadata: { name: "a", namespace: namespace.metadata.name }, spec: { ...pod, nodeSelector: pulumi.output({ disk: "ssd" }) } as object });
-    });
-    await settled();
-    expect(await missed()).toEqual(changed ? [] : [{ index: 2, seen: ["a"], left: ["a"] }]);
+      ],
+      () => void new k8s.core.v1.ReplicationController("one", { metadata: { name: "a", namespace: inNamespace("here") }, spec: { ...pod, nodeSelector: pulumi.output({ disk: "ssd" }) } as object }),
+    );
+    expect(missed).toEqual(changed ? [] : [{ index: 2, seen: ["a"], left: ["a"] }]);
   });
 });
 
