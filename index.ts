@@ -22,7 +22,7 @@ export = async () => {
   // Asks registries for base images; what it does not find stops the run before anything is made.
   const prepared = await prepareImages(toBuild, config.registry);
 
-  const missedPatches = applyPatches(config.patches);
+  const judgePatches = applyPatches(config.patches, (missed) => refusal(explain(patchProblems(config, missed), pulumi.getStack())));
   const provider = new k8s.Provider("cluster", {
     ...config.cluster,
     // Changed settings reach the live object instead of replacing it under its users.
@@ -59,8 +59,7 @@ export = async () => {
       opts,
     );
 
-  const missed = patchProblems(config, await missedPatches());
-  if (missed.length > 0) throw refusal(explain(missed, pulumi.getStack()));
+  await judgePatches();
 
   return {
     jenkinsUrl: jenkins.url,

@@ -1,3 +1,5 @@
+import type { V1PodSpec } from "@kubernetes/client-node";
+
 /** What a Jenkins runs at its start that only shows whether it comes up: no build starts. Groovy without single quotes. */
 export const quietHook = "hudson.model.Hudson.instance.doQuietDown()";
 
@@ -11,3 +13,16 @@ export const homeSecurity = {
   fsGroupChangePolicy: "OnRootMismatch",
   seccompProfile: { type: "RuntimeDefault" },
 };
+
+/**
+ * What a pod that only boots the controller has from the controller's own: all of the pod's fields but its rights and its way before
+ * others, Jenkins' container, and what runs before it. What runs beside Jenkins for as long as it does has nothing to do there.
+ */
+export function bootParts({ containers, initContainers = [], volumes = [], priorityClassName: _, ...spec }: V1PodSpec) {
+  return {
+    spec: { ...spec, automountServiceAccountToken: false, restartPolicy: "Never" },
+    jenkins: containers.find(({ name }) => name === "jenkins")!,
+    before: initContainers.filter(({ restartPolicy }) => restartPolicy !== "Always"),
+    volumes,
+  };
+}

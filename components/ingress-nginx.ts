@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { hstsSeconds, httpNodePort, httpsNodePort, ingressReplicas, usual, within } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
 import { canonicalResources, Resources } from "./quantity";
+import { type Transform, transformed } from "./transform";
 
 export interface IngressNginxArgs {
   /** Image of the controller. */
@@ -23,6 +24,12 @@ export interface IngressNginxArgs {
   resources?: Resources;
   /** Login for the registry of the image. Default none. */
   imagePullSecret?: { dockerConfigJson: pulumi.Input<string> };
+  /** Last changes to the main objects, see components/transform.ts. */
+  transform?: {
+    deployment?: Transform<k8s.apps.v1.DeploymentArgs>;
+    service?: Transform<k8s.core.v1.ServiceArgs>;
+    configMap?: Transform<k8s.core.v1.ConfigMapArgs>;
+  };
 }
 
 const ports = { httpNodePort, httpsNodePort };
@@ -156,11 +163,12 @@ export class IngressNginx extends pulumi.ComponentResource {
       parent,
     );
 
-    const configMap = new k8s.core.v1.ConfigMap(
+    const configMap = new k8s.core.v1.ConfigMap(...transformed<k8s.core.v1.ConfigMapArgs>(
+      args.transform?.configMap,
       `${name}-settings`,
       { metadata: { name: controllerName, namespace: here, labels }, data: controllerSettings(args) },
       parent,
-    );
+    ));
     const ingressClass = new k8s.networking.v1.IngressClass(
       `${name}-class`,
       { metadata: { name: args.ingressClassName ?? usual.ingressClass, labels: { ...controllerLabels, ...ownLabels() } }, spec: { controller: controllerClass } },
@@ -168,7 +176,8 @@ export class IngressNginx extends pulumi.ComponentResource {
     );
 
     const probe = { httpGet: { path: "/healthz", port: 10254 }, timeoutSeconds: 5 };
-    new k8s.apps.v1.Deployment(
+    new k8s.apps.v1.Deployment(...transformed<k8s.apps.v1.DeploymentArgs>(
+      args.transform?.deployment,
       `${name}-controller`,
       {
         metadata: { name: controllerName, namespace: here, labels: controllerLabels },
@@ -233,9 +242,10 @@ export class IngressNginx extends pulumi.ComponentResource {
         },
       },
       { ...parent, dependsOn: [clusterBinding, binding] },
-    );
+    ));
 
-    const service = new k8s.core.v1.Service(
+    const service = new k8s.core.v1.Service(...transformed<k8s.core.v1.ServiceArgs>(
+      args.transform?.service,
       `${name}-service`,
       {
         metadata: { name: controllerName, namespace: here, labels: controllerLabels },
@@ -249,7 +259,7 @@ export class IngressNginx extends pulumi.ComponentResource {
         },
       },
       parent,
-    );
+    ));
 
     this.ingressClassName = ingressClass.metadata.name;
     this.namespace = here;

@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { misfit, nodeFolder, usual } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
+import { type Transform, transformed } from "./transform";
 
 /** What of the storage an environment installs: the provisioner with a StorageClass, or the class alone. */
 export type StorageInstall = "provisioner" | "class";
@@ -22,6 +23,11 @@ export interface OpenEbsStorageArgs {
   reclaimPolicy?: "Delete" | "Retain";
   /** Login for the registry of the images. Default none. */
   imagePullSecret?: { dockerConfigJson: pulumi.Input<string> };
+  /** Last changes to the main objects, see components/transform.ts. */
+  transform?: {
+    storageClass?: Transform<k8s.storage.v1.StorageClassArgs>;
+    deployment?: Transform<k8s.apps.v1.DeploymentArgs>;
+  };
 }
 
 /** The volume settings the provisioner reads from the StorageClass: a YAML list in an annotation. */
@@ -57,7 +63,8 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
 
     if ((args.install ?? "provisioner") === "provisioner") this.provisioner(name, args);
 
-    const storageClass = new k8s.storage.v1.StorageClass(
+    const storageClass = new k8s.storage.v1.StorageClass(...transformed<k8s.storage.v1.StorageClassArgs>(
+      args.transform?.storageClass,
       `${name}-class`,
       {
         metadata: {
@@ -71,7 +78,7 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
         volumeBindingMode: "WaitForFirstConsumer",
       },
       parent,
-    );
+    ));
 
     this.storageClassName = storageClass.metadata.name;
     this.registerOutputs({ storageClassName: this.storageClassName });
@@ -146,7 +153,8 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
       parent,
     );
 
-    new k8s.apps.v1.Deployment(
+    new k8s.apps.v1.Deployment(...transformed<k8s.apps.v1.DeploymentArgs>(
+      args.transform?.deployment,
       `${name}-provisioner`,
       {
         metadata: { name: component, namespace: namespace.metadata.name, labels },
@@ -184,6 +192,6 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
         },
       },
       { ...parent, dependsOn: [clusterBinding, binding] },
-    );
+    ));
   }
 }

@@ -19,7 +19,7 @@ const listKeys: Record<string, string[]> = {
   ports: ["containerPort", "port"], hostAliases: ["ip"], topologySpreadConstraints: ["topologyKey"],
 };
 
-const isLater = (value: unknown): boolean => pulumi.Output.isInstance(value) || value instanceof Promise;
+export const isLater = (value: unknown): boolean => pulumi.Output.isInstance(value) || value instanceof Promise;
 
 /** What a patch adds by itself: without the nulls and marks that only take away. */
 function added(patch: unknown, field: string): unknown {
@@ -62,6 +62,18 @@ function isFor({ kind, name, namespace }: Patch["target"], ofKind: string, metad
   return isLater(metadata.namespace) ? pulumi.output(metadata.namespace).apply(fits) : fits(metadata.namespace as string | undefined);
 }
 
+/** Whether two values are one to Kubernetes, which takes an empty list for none. What is known only later is taken for another. */
+export function same(one: unknown, other: unknown): boolean {
+  if (one === other) return true;
+  if (isLater(one) || isLater(other)) return false;
+  const [list, otherList] = [one ?? [], other ?? []];
+  if (Array.isArray(list) && Array.isArray(otherList)) return list.length === otherList.length && list.every((item, i) => same(item, otherList[i]));
+  return isObject(one) && isObject(other) && Object.keys({ ...one, ...other }).every((key) => same(one[key], other[key]));
+}
+
+/** Whether a patch changes anything of a value; taken for granted where that is known only later. */
+export const changes = (value: unknown, patch: unknown): boolean => !same(value, patched(value, patch));
+
 /** An object's arguments with the patches for it. Pure; without any for it the same arguments. */
 export function patchedObject<T extends object>(patches: Patch[], kind: string, args: T): T {
   const metadata = (args as { metadata?: Record<string, string> }).metadata;
@@ -81,31 +93,60 @@ async function known<T>(input: pulumi.Input<T>): Promise<T | undefined> {
   return (await output.isKnown) ? output.promise() : undefined;
 }
 
+/** A patch, by its place in the list, that changes nothing, with the objects of its kind that there are and those that it leaves as they are. */
+export interface Missed {
+  index: number;
+  seen: string[];
+  left: string[];
+}
+
 /**
  * Makes all objects that are registered from now on come with the patches for them. Patches of kind Pod are the agents', which
  * are no objects of the stack.
  *
  * Done in this process, and not by the engine's own transforms: those are not asked where a stack is rendered without an engine.
- * @returns which patches, by their place in the list, change nothing so far, with what objects of their kind there are
+ * @param refuse what ends the program where patches change nothing
+ * @returns to be called when all objects are registered. Until then none reaches the engine, so that nothing is made where it
+ * refuses; which of two namespaces a patch misses is known only when they are made.
  */
-export function applyPatches(patches: Patch[]): () => Promise<{ index: number; seen: string[] }[]> {
-  /** Every object of a patched kind, and which patches it has. */
-  const seen: { kind: string; name: string; hit: Promise<boolean>[] }[] = [];
+export function applyPatches(patches: Patch[], refuse: (missed: Missed[]) => Error): () => Promise<void> {
+  /** Every object of a patched kind as it is without patches, and which patches are for it. */
+  const seen: { kind: string; name: string; props: unknown; hits: ReturnType<typeof isFor>[] }[] = [];
   const objects = patches.map((each, index) => ({ ...each, index })).filter(({ target }) => target.kind !== "Pod");
-  if (objects.length === 0) return async () => [];
+  if (objects.length === 0) return async () => {};
 
+  /** Throws for patches that change nothing; whatever hangs on a hit that is not known counts as changed. */
+  const judge = (hits: (boolean | undefined)[][]): void => {
+    const told = objects.map(({ index, target }) => ({ index, seen: seen.filter(({ kind }) => kind === target.kind).map(({ name }) => name), left: [] as string[], changed: false }));
+    seen.forEach(({ name, props }, which) => {
+      let [before, sure] = [props, true];
+      objects.forEach(({ patch }, i) => {
+        const hit = hits[which][i];
+        if (hit === false) return;
+        sure &&= hit === true;
+        if (!sure || changes(before, patch)) told[i].changed = true;
+        else told[i].left.push(name);
+        before = patched(before, patch);
+      });
+    });
+    const missed = told.filter(({ changed }) => !changed).map(({ changed: _, ...each }) => each);
+    if (missed.length > 0) throw refuse(missed);
+  };
+
+  let go = () => {};
+  const judged = new Promise<void>((resolve) => (go = resolve));
   pulumi.runtime.registerStackTransformation(({ type, props, opts }) => {
-    if (!type.startsWith("kubernetes:")) return undefined;
+    const waiting = { ...opts, dependsOn: judged.then(() => opts.dependsOn ?? []) as Promise<pulumi.Resource[]> };
     const kind = type.split(":").pop()!;
-    if (!objects.some(({ target }) => target.kind === kind)) return undefined;
+    if (!type.startsWith("kubernetes:") || !objects.some(({ target }) => target.kind === kind)) return { props, opts: waiting };
     const name = (props.metadata as { name?: unknown } | undefined)?.name;
-    // A preview that does not know the namespace takes it for the right one.
-    seen.push({ kind, name: typeof name === "string" ? name : "", hit: patches.map(async ({ target }) => (await known(isFor(target, kind, props.metadata))) ?? true) });
-    return { props: patchedObject(objects, kind, props), opts };
+    seen.push({ kind, name: typeof name === "string" ? name : "", props, hits: objects.map(({ target }) => isFor(target, kind, props.metadata)) });
+    return { props: patchedObject(objects, kind, props), opts: waiting };
   });
 
   return async () => {
-    const missed = await Promise.all(objects.map(async ({ index, target }) => ((await Promise.all(seen.map(({ hit }) => hit[index]))).some(Boolean) ? undefined : { index, seen: seen.filter(({ kind }) => kind === target.kind).map(({ name }) => name) })));
-    return missed.filter((each) => each !== undefined);
+    judge(seen.map(({ hits }) => hits.map((hit) => (typeof hit === "boolean" ? hit : undefined))));
+    go();
+    judge(await Promise.all(seen.map(({ hits }) => Promise.all(hits.map((hit) => known(hit))))));
   };
 }

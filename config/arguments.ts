@@ -6,8 +6,9 @@ import { startFrom } from "../components/jenkins-backup";
 import type { JenkinsMasterArgs, RegistryLogin } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { nodePortsLabel } from "../components/ownership";
-import { publicPort, type PlatformConfig, type Problem } from ".";
-import { mistakeAt } from "./mistakes";
+import type { Missed } from "../components/patches";
+import { agentSettings, publicPort, type PlatformConfig, type Problem } from ".";
+import { idlePatch, mistakeAt } from "./mistakes";
 
 /** What each component is told, as far as the config knows it. */
 
@@ -68,7 +69,7 @@ export interface Made {
 }
 
 export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
-  const { domain, ingress, storage, controller, agents, agentCap, agentCache, cloud, images, registry, admin, login, rights, networkPolicies, backup, rehearsal } = config;
+  const { domain, ingress, storage, controller, agents, agentCap, agentCache, cloud, images, admin, login, rights, networkPolicies, backup, rehearsal } = config;
   const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses, documents } = made;
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
@@ -81,13 +82,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
     agents: {
       templates: agents.map((agent) => ({ ...agent, image: image(agent.image) })),
       cap: agentCap,
-      settings: {
-        agentImage: images.inboundAgent,
-        dindImage: images.dockerDind,
-        buildkitImage: images.buildkit,
-        insecureRegistries: registry.insecure ? [registry.host] : [],
-        ...(agentCache && { cachePath: agentCache.path }),
-      },
+      settings: agentSettings(config),
       cloud,
       ...(agentCache && { cache: { keeperImage: images.inboundAgent, maxGi: agentCache.maxGi } }),
     },
@@ -113,9 +108,10 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
 }
 
 /** Patches that change no object, as mistakes for people. */
-export const patchProblems = ({ patches }: PlatformConfig, missed: { index: number; seen: string[] }[]): Problem[] =>
-  missed.map(({ index, seen }) => {
+export const patchProblems = ({ patches }: PlatformConfig, missed: Missed[]): Problem[] =>
+  missed.map(({ index, seen, left }) => {
     const { kind, name, namespace } = patches[index].target;
+    if (left.length > 0) return mistakeAt(`patches[${index}].patch`, ...idlePatch(kind, left));
     const there = seen.length > 0 ? `an object that the stack makes; of kind ${kind} these: ${[...new Set(seen)].sort().join(", ")}` : "a kind of object that the stack makes";
     return mistakeAt(`patches[${index}].target`, [kind, name, namespace && `in namespace ${namespace}`].filter(Boolean).join(" "), there, "correct the target, or remove the patch");
   });

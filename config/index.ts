@@ -4,14 +4,17 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
 import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
-import { cloudSettingsProblems, type CascInput } from "../components/jenkins-master/casc";
+import { pullSecretName } from "../components/jenkins-master/accounts";
+import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
+import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess } from "../components/node-port-range";
+import { changes, type Patch } from "../components/patches";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
-import { fixOf, holdsSecret, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
+import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
 import { fits, hostKey, plugin, privateKey, usual } from "./pieces";
 import { rules, type Say } from "./rules";
 import type { Settings } from "./schema";
@@ -136,14 +139,17 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
   return plugins;
 }
 
-function agentTemplates({ agents, patches }: Settings): AgentTemplate[] {
-  const patchesOf = (name: string) => patches.filter(({ target }) => target.kind === "Pod" && (target.name ?? name) === name).map(({ patch }) => patch);
+/** The patches of the pod of a template. The defaults, which reach pods of pipelines as well, are patched by their name alone. */
+const podPatches = (patches: Patch[], template: string): Patch["patch"][] =>
+  patches.filter(({ target }) => target.kind === "Pod" && (target.name === template || (target.name === undefined && template !== defaultsTemplate))).map(({ patch }) => patch);
+
+function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches">): AgentTemplate[] {
   return agents.map((agent, i) => ({
     ...agent,
     label: agent.label ?? agent.name,
     // A build without label would else wait for ever: the controller takes none.
     unlabelled: agent.unlabelled ?? i === 0,
-    ...(patchesOf(agent.name).length > 0 && { patches: patchesOf(agent.name) }),
+    ...(podPatches(patches, agent.name).length > 0 && { patches: podPatches(patches, agent.name) }),
     volumes: agent.volumes.map(({ configMap, secret, claim, mountPath, key, readOnly }) => ({
       kind: claim !== undefined ? "claim" : secret !== undefined ? "secret" : "configMap",
       name: claim ?? secret ?? configMap ?? "",
@@ -152,6 +158,29 @@ function agentTemplates({ agents, patches }: Settings): AgentTemplate[] {
       readOnly: readOnly ?? claim === undefined,
     })),
   }));
+}
+
+/** What all agent pods share. */
+export const agentSettings = ({ images, registry, agentCache, patches }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "patches">): AgentSettings => ({
+  agentImage: images.inboundAgent,
+  dindImage: images.dockerDind,
+  buildkitImage: images.buildkit,
+  insecureRegistries: registry.insecure ? [registry.host] : [],
+  ...(agentCache && { cachePath: agentCache.path }),
+  ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
+});
+
+/** Patches of the agents' pods that change none of them, each made after those before it. */
+function agentPatchProblems(config: Parameters<typeof agentSettings>[0] & Pick<Settings, "agents">, say: Say): void {
+  const { username, password } = config.registry;
+  config.patches.forEach(({ target, patch }, i) => {
+    if (target.kind !== "Pod" || Object.keys(patch).length === 0) return;
+    const earlier = { ...config, patches: config.patches.slice(0, i) };
+    const [settings, templates] = [agentSettings(earlier), agentTemplates(earlier)];
+    const pods: Record<string, object> = { ...Object.fromEntries(templates.map((template) => [template.name, agentPod(template, settings)])), [defaultsTemplate]: defaultsPod({ settings, templates, ...(username && password && { pullSecret: pullSecretName }) }) };
+    const hit = Object.keys(pods).filter((name) => podPatches([config.patches[i]], name).length > 0);
+    if (hit.length > 0 && !hit.some((name) => changes(pods[name], patch))) say(`patches[${i}].patch`, ...idlePatch("Pod", hit));
+  });
 }
 
 function loginOf({ oidc, ldap }: Settings["login"]): Login | undefined {
@@ -211,6 +240,9 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const address = { ...ingress, ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
+  // Two environments that shared one folder could put artifacts into each other's builds.
+  const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
+  agentPatchProblems({ agents: settings.agents, images, registry, patches, ...cache }, say);
   return {
     domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
@@ -221,8 +253,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     builds: built,
     controller: { ...controller, image },
     agents,
-    // Two environments that shared one folder could put artifacts into each other's builds.
-    ...(agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } }),
+    ...cache,
     ingress: address,
     admin: {
       user: settings.adminUser,

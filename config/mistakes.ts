@@ -76,6 +76,13 @@ export function mistakeAt(key: string, found: unknown, expected: string, fix?: s
   return problem;
 }
 
+/** What is wrong with a patch that leaves every object that it is for as it is. */
+export const idlePatch = (kind: string, names: string[]): [found: string, expected: string, fix: string] => [
+  `nothing that ${kind} ${[...new Set(names)].sort().join(", ")} ${names.length > 1 ? "have" : "has"} not already`,
+  "a change of an object that target is for",
+  "correct it, such as the name in an entry of a list, or remove the patch",
+];
+
 /** A key that nobody knows: most often a slip of the pen. */
 function unknownKey(path: Path, name: string): Problem {
   const known = Object.keys(keysAlong(path)[path.length]?.keys ?? {});

@@ -206,7 +206,7 @@ const keysLieApart: Rule = ({ backup }, say) => {
 };
 
 const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given) => {
-  const names = agents.map(({ name }) => name);
+  const names = [...agents.map(({ name }) => name), defaultsTemplate];
   patches.forEach(({ target, patch }, i) => {
     const at = `patches[${i}]`;
     if (!given(`${at}.patch`)) say(`${at}.patch`, undefined, "what is to change, such as {spec: {template: {spec: {priorityClassName: high}}}}");

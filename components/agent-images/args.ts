@@ -1,4 +1,6 @@
+import type * as kubernetes from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
+import type { Transform } from "../transform";
 
 /** What builds the images: a local buildah, a local `docker buildx`, or a BuildKit pod in the cluster (needs kubectl only). */
 export type Builder = "buildah" | "buildx" | "in-cluster";
@@ -60,4 +62,8 @@ export interface AgentImagesArgs {
   deleteOnDestroy?: boolean;
   /** What the registry said just now, by image name, see `prepareImages`. An image that is missing is built again though its content is unchanged. Default: nothing is known. */
   found?: Record<string, ImageState>;
+  /** Last changes to the namespace of builder `in-cluster`, see components/transform.ts. */
+  transform?: {
+    namespace?: Transform<kubernetes.core.v1.NamespaceArgs>;
+  };
 }

@@ -2,6 +2,7 @@ import * as command from "@pulumi/command";
 import * as kubernetes from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels, partOf } from "../ownership";
+import { transformed } from "../transform";
 import type { AgentImagesArgs } from "./args";
 import { buildNamespace, checkedReference, imageEnvironment, script } from "./builds";
 import { imageContent } from "./content";
@@ -37,7 +38,7 @@ export class AgentImages extends pulumi.ComponentResource {
     const before: pulumi.Resource[] = [];
     if (args.builder === "in-cluster") {
       const labels = { "pod-security.kubernetes.io/enforce": "privileged", ...partOf, ...ownLabels() };
-      before.push(new kubernetes.core.v1.Namespace(`${name}-builds`, { metadata: { name: args.inCluster?.namespace ?? buildNamespace, labels } }, { parent: this }));
+      before.push(new kubernetes.core.v1.Namespace(...transformed<kubernetes.core.v1.NamespaceArgs>(args.transform?.namespace, `${name}-builds`, { metadata: { name: args.inCluster?.namespace ?? buildNamespace, labels } }, { parent: this })));
     }
     this.references = {};
     for (const [image, spec] of Object.entries(args.images)) {

@@ -1,6 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
 import type { Resources } from "../quantity";
+import type { Transform } from "../transform";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
 
@@ -51,10 +52,15 @@ export interface JenkinsBackupArgs {
   checkParts?: number;
   /** Requests and limits of restic. Default 100m/256Mi, at most one processor and 1Gi. */
   resources?: Resources;
+  /** Last changes to the CronJobs, see components/transform.ts. */
+  transform?: {
+    backup?: Transform<k8s.batch.v1.CronJobArgs>;
+    verify?: Transform<k8s.batch.v1.CronJobArgs>;
+  };
 }
 
 /** What restic's container needs to know. */
-export type ResticArgs = Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod">;
+export type ResticArgs = Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod" | "transform">;
 
 /**
  * The ssh command for an SFTP repository, for restic's option sftp.command; undefined for any other repository.

@@ -5,9 +5,11 @@
 //   restic.ts  restic's container: its secrets, volumes and scripts; how an empty home starts from a snapshot
 //   pods.ts    the pod that saves the home, and the one that proves a snapshot
 import { createHash } from "node:crypto";
+import type { V1PodSpec } from "@kubernetes/client-node";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels } from "../ownership";
+import { transformed } from "../transform";
 import { type JenkinsBackupArgs, jenkinsBackupProblems } from "./args";
 import { labels, names, saverLabels, verifierLabels } from "./names";
 import { saverPod, verifierPod } from "./pods";
@@ -102,7 +104,8 @@ export class JenkinsBackup extends pulumi.ComponentResource {
     });
 
     const cronJob = (objectName: string, schedule: string | undefined, podLabels: Record<string, string>, podSpec: pulumi.Input<PodSpec>) =>
-      new k8s.batch.v1.CronJob(
+      new k8s.batch.v1.CronJob(...transformed<k8s.batch.v1.CronJobArgs>(
+        args.transform?.[objectName === names.backup ? "backup" : "verify"],
         `${name}-${objectName === names.backup ? "job" : "verify-job"}`,
         {
           metadata: metadata(objectName),
@@ -124,10 +127,10 @@ export class JenkinsBackup extends pulumi.ComponentResource {
           },
         },
         { ...parent, dependsOn: [binding, secrets, environment, script, status, ...ssh, ...folders] },
-      );
+      ));
     const controllerPod = pulumi.output(args.controllerPod as PodSpec);
     cronJob(names.backup, args.schedule, saverLabels, saverPod(args, controllerPod.apply((pod) => pod.containers[0].image as string)));
-    cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as PodSpec)));
+    cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as unknown as V1PodSpec)));
 
     this.schedule = pulumi.output(args.schedule || "by hand");
     this.registerOutputs({ schedule: this.schedule });

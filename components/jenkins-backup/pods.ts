@@ -1,6 +1,7 @@
+import type { V1PodSpec } from "@kubernetes/client-node";
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
-import { homeSecurity, quietHook } from "../boot";
+import { bootParts, homeSecurity, quietHook } from "../boot";
 import type { JenkinsBackupArgs, ResticArgs } from "./args";
 import { names, saverLabels } from "./names";
 import { resticContainer, resticVolumes } from "./restic";
@@ -97,10 +98,9 @@ const verificationHook = [
  * container compares what it lists with what is on the disk. The copy starts nothing: it is in quiet mode, has no
  * queue, and the cluster's API does not know it.
  */
-export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerPod: PodSpec): PodSpec {
+export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerPod: V1PodSpec): PodSpec {
   const pod = basePod(args);
-  const [controller] = controllerPod.containers as Container[];
-  const controllerVolumes = (controllerPod.volumes ?? []) as Volume[];
+  const { spec, jenkins, before, volumes } = bootParts(controllerPod);
   const restic = resticContainer(args, [
     "/bin/sh",
     "-c",
@@ -122,17 +122,20 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
   ].join("\n");
   return {
     ...pod,
+    ...spec,
+    serviceAccountName: pod.serviceAccountName,
+    terminationGracePeriodSeconds: pod.terminationGracePeriodSeconds,
     initContainers: [
       { ...restic, volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home" }] },
-      ...((controllerPod.initContainers ?? []) as Container[]),
+      ...before,
       // A sidecar: it ends when the check has ended. A copy that does not boot is the check's finding, not a crash loop.
-      { ...controller, restartPolicy: "Always", startupProbe: undefined, livenessProbe: undefined, readinessProbe: undefined },
+      { ...jenkins, restartPolicy: "Always", startupProbe: undefined, livenessProbe: undefined, readinessProbe: undefined },
     ],
-    containers: [reportContainer(controller.image as pulumi.Input<string>, check, [{ name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true }])],
+    containers: [reportContainer(jenkins.image!, check, [{ name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true }])],
     volumes: [
-      ...pod.volumes.filter((volume) => !controllerVolumes.some(({ name }) => name === volume.name)),
+      ...pod.volumes.filter((volume) => !volumes.some(({ name }) => name === volume.name)),
       tokenVolume,
-      ...controllerVolumes.filter((volume) => volume.name !== "home"),
+      ...(volumes.filter(({ name }) => name !== "home") as Volume[]),
       { name: "home", emptyDir: {} },
     ],
   };

@@ -1,8 +1,9 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { usual } from "../../config/pieces";
+import { transformed } from "../transform";
 import type { AddressArgs, JenkinsMasterArgs } from "./args";
-import { controllerLabels, labels, Place, transformed } from "./place";
+import { controllerLabels, labels, Place } from "./place";
 
 /** The address people use. */
 export function jenkinsUrl(domain: string, tls: boolean, port?: number): string {

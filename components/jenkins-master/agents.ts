@@ -1,4 +1,4 @@
-import { patched } from "../patches";
+import { patched, same } from "../patches";
 import { canonicalResources, Resources } from "../quantity";
 import { gradleAgentScript } from "./cache";
 
@@ -81,7 +81,11 @@ export interface AgentSettings {
   insecureRegistries: string[];
   /** Folder on the nodes that holds the shared caches, or undefined for none. */
   cachePath?: string;
+  /** Merge patches over the pod that all pods start from, made last. Default none. */
+  defaultsPatches?: Record<string, unknown>[];
 }
+
+type Pod = Record<string, unknown>;
 
 /** Where the caches' folder appears in agents. */
 export const cacheMount = "/var/cache/build-platform";
@@ -248,8 +252,8 @@ const overNodes = {
  * template over this, it takes over nodeSelector, tolerations, volumes, containers by name, initContainers, accounts, pull secrets,
  * runAsUser and runAsGroup, hostNetwork, labels and annotations; of anything else, what is said here stays (PodTemplateUtils.combine).
  */
-export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret?: string): object {
-  return {
+export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret?: string): Pod {
+  const pod = {
     apiVersion: "v1",
     kind: "Pod",
     spec: {
@@ -268,6 +272,21 @@ export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret
       ],
     },
   };
+  return patchedPod(pod, settings.defaultsPatches);
+}
+
+const patchedPod = (pod: Pod, patches: Pod[] = []): Pod => patches.reduce((before, patch) => patched(before, patch) as Pod, pod);
+
+/** What the plugin's merge takes over from a pod, and from a container of a name that is there. */
+const mergedOfPod = ["nodeSelector", "serviceAccountName", "activeDeadlineSeconds", "hostNetwork", "containers", "initContainers", "volumes", "tolerations", "imagePullSecrets"];
+const mergedOfContainer = ["name", "image", "imagePullPolicy", "command", "args", "workingDir", "tty", "env", "envFrom", "resources", "volumeMounts"];
+
+/** Whether a pod comes out of the plugin's merge over another as it is: what the merge does not take over is the same in both. */
+export function outlivesMerge(pod: Pod, over: Pod): boolean {
+  const rest = (of: Pod, merged: string[]) => Object.fromEntries(Object.entries(of).filter(([key]) => !merged.includes(key)));
+  const [spec, below] = [pod.spec ?? {}, over.spec ?? {}] as (Pod & { containers?: Pod[] })[];
+  const pairs = (spec.containers ?? []).flatMap((own) => (below.containers ?? []).filter(({ name }) => name === own.name).map((other) => [own, other]));
+  return same(rest(spec, mergedOfPod), rest(below, mergedOfPod)) && pairs.every(([own, other]) => same(rest(own, mergedOfContainer), rest(other, mergedOfContainer)));
 }
 
 /**
@@ -275,7 +294,7 @@ export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret
  * args, whatever the template says, so that the image's own entry point connects with what Jenkins puts in the
  * environment.
  */
-export function agentPod(template: AgentTemplate, settings: AgentSettings): object {
+export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod {
   const caches = settings.cachePath === undefined ? [] : template.caches;
   const own: Record<string, string> = { ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)) };
   const { MAVEN_OPTS: maven } = template.env;
@@ -337,7 +356,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): obje
       ],
     },
   };
-  return (template.patches ?? []).reduce<object>((before, patch) => patched(before, patch) as object, pod);
+  return patchedPod(pod, template.patches);
 }
 
 /**

@@ -3,13 +3,13 @@ import * as pulumi from "@pulumi/pulumi";
 import { domain, fits, maxRamPercentage, size, within } from "../../config/pieces";
 import type { Patch } from "../patches";
 import { isQuantity, Resources } from "../quantity";
+import type { Transform } from "../transform";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
 import { cloudSettingsProblems, defaultsTemplate } from "./casc";
 import { cascInput, SecretFile } from "./configuration";
 import { ownVariables } from "./controller";
 import { fragmentProblems } from "./fragments";
 import { Login, Rights } from "./login";
-import type { Transform } from "./place";
 import type { RehearsalArgs } from "./rehearsal";
 
 /** How people reach Jenkins. */
@@ -177,7 +177,7 @@ export interface JenkinsMasterArgs {
   agentsNamespace?: string;
   /** Further labels of the controller's namespace. Default none. */
   namespaceLabels?: Record<string, string>;
-  /** Last changes to the main objects, for programs that use the component and need a field it has no argument for. */
+  /** Last changes to the main objects, see components/transform.ts. */
   transform?: {
     deployment?: Transform<k8s.apps.v1.DeploymentArgs>;
     ingress?: Transform<k8s.networking.v1.IngressArgs>;

@@ -1,6 +1,6 @@
 import { stringify } from "yaml";
 import { isObject } from "../../config/pieces";
-import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, podDefaults } from "./agents";
+import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, outlivesMerge, podDefaults } from "./agents";
 import { Check, CLOUD, cloudProblems, type Keys } from "./casc-schema";
 import { isForeign, readable, said, withoutEqual } from "./documents";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
@@ -50,10 +50,11 @@ const yamlText = (value: object): string => stringify(value, { lineWidth: 0, ali
 /** Whether a document of the site's own sets this key of `jenkins`. */
 const bringsKey = (input: CascInput, key: string): boolean => said(input.fragments, "jenkins", key).length > 0;
 
-/** Whether any pod is spread over the nodes: then all are that start from the defaults, for the plugin's merge keeps the first word on it. */
-const spreads = (templates: AgentTemplate[]): boolean => templates.some(({ spread }) => spread);
+/** The pod that all others start from. Where any is spread over the nodes, all are that start from it: the plugin's merge keeps the first word on it. */
+export const defaultsPod = ({ settings, templates, pullSecret }: Pick<CascInput, "settings" | "templates" | "pullSecret">): Record<string, unknown> => podDefaults(settings, templates.some(({ spread }) => spread), pullSecret);
 
 function podTemplate(template: AgentTemplate, { settings, templates }: CascInput): object {
+  const pod = agentPod(template, settings);
   return {
     // Without one the plugin makes a new one at each start and reload, and agents that run belong to no template any more.
     id: template.name,
@@ -69,20 +70,21 @@ function podTemplate(template: AgentTemplate, { settings, templates }: CascInput
     showRawYaml: false,
     workspaceVolume: { emptyDirWorkspaceVolume: { memory: false } },
     // What a template says is what a pipeline's pod inherits from it: with `override` the pod's own YAML would replace all of it.
-    yamlMergeStrategy: template.spread === spreads(templates) ? "merge" : "override",
-    yaml: escapeReferences(yamlText(agentPod(template, settings))),
+    // Patches of the defaults are for whoever inherits them, so that they alone make no template differ.
+    yamlMergeStrategy: outlivesMerge(pod, defaultsPod({ settings: { ...settings, defaultsPatches: [] }, templates })) ? "merge" : "override",
+    yaml: escapeReferences(yamlText(pod)),
   };
 }
 
 /** Has no cap, times or label of its own: every other template would inherit them. */
-function defaultsPodTemplate({ settings, templates, pullSecret }: CascInput): object {
+function defaultsPodTemplate(input: CascInput): object {
   return {
     id: defaultsTemplate,
     name: defaultsTemplate,
     nodeUsageMode: "EXCLUSIVE",
     yamlMergeStrategy: "merge",
     inheritYamlMergeStrategy: true,
-    yaml: escapeReferences(yamlText(podDefaults(settings, spreads(templates), pullSecret))),
+    yaml: escapeReferences(yamlText(defaultsPod(input))),
   };
 }
 

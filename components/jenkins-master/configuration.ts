@@ -1,12 +1,13 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { agentCap } from "../../config/pieces";
+import { Registration, transformed } from "../transform";
 import { pullSecretName } from "./accounts";
 import { jenkinsUrl } from "./address";
 import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
 import { cascFile, CascInput, renderCasc } from "./casc";
 import { secretKeys } from "./login";
-import { labels, namespacesOf, Place, Registration, transformed } from "./place";
+import { labels, namespacesOf, Place } from "./place";
 import { cascKey } from "./reload";
 import { type Removed, removed, setBackFile } from "./removed";
 

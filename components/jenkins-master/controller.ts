@@ -3,10 +3,11 @@ import * as pulumi from "@pulumi/pulumi";
 import { maxRamPercentage, startupSeconds, terminationSeconds } from "../../config/pieces";
 import { homeSecurity } from "../boot";
 import { canonicalQuantity, canonicalResources } from "../quantity";
+import { Registration, transformed } from "../transform";
 import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
 import { scrapeAnnotations } from "./monitoring";
-import { controllerLabels, labels, Place, Registration, transformed } from "./place";
+import { controllerLabels, labels, Place } from "./place";
 import { configReloadScript, configurationScript, liveConfiguration, reloadState } from "./reload";
 import type { Secrets } from "./secrets";
 

@@ -2,6 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { usual } from "../../config/pieces";
 import { ownLabels, partOf } from "../ownership";
+import type { Registration } from "../transform";
 import { AgentTemplate, agentsPodSecurity } from "./agents";
 import type { JenkinsMasterArgs } from "./args";
 
@@ -19,18 +20,6 @@ export interface Place {
 /** Labels of every object, and those by which the controller's pod is found. */
 export const labels = { "app.kubernetes.io/name": "jenkins", ...partOf };
 export const controllerLabels = { ...labels, "app.kubernetes.io/component": "controller" };
-
-/** A last change to an object's arguments before it is made. */
-export type Transform<T> = (args: T, opts: pulumi.CustomResourceOptions) => void;
-
-/** What a resource's constructor takes. */
-export type Registration<T> = [name: string, args: T, opts: pulumi.CustomResourceOptions];
-
-/** The arguments of a resource with the change made to them. */
-export function transformed<T>(transform: Transform<T> | undefined, name: string, args: T, opts: pulumi.CustomResourceOptions): Registration<T> {
-  transform?.(args, opts);
-  return [name, args, opts];
-}
 
 /** The same resource made after others. */
 export function after<T>([name, args, opts]: Registration<T>, others: pulumi.Resource[]): Registration<T> {

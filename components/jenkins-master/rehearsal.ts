@@ -3,7 +3,7 @@ import type { V1ConfigMap, V1Container, V1Job, V1NetworkPolicy, V1PodSpec, V1Res
 import * as command from "@pulumi/command";
 import type * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { quietHook } from "../boot";
+import { bootParts, quietHook } from "../boot";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
 import { configMapName } from "./configuration";
@@ -84,7 +84,7 @@ export function rehearsalObjects({ namespace, pod, configMaps, secrets }: Candid
     ...(volume.persistentVolumeClaim && { persistentVolumeClaim: undefined, emptyDir: {} }),
   });
 
-  const controller = pod.containers.find(({ name }) => name === "jenkins")!;
+  const { spec: own, jenkins: controller, before, volumes } = bootParts(pod);
   const jenkins: V1Container = {
     ...led(controller),
     resources: smaller(controller.resources ?? {}, resources),
@@ -95,21 +95,17 @@ export function rehearsalObjects({ namespace, pod, configMaps, secrets }: Candid
     // The image's own way into the home, so that the image's own hooks come along.
     volumeMounts: [...(controller.volumeMounts ?? []), { name: hooks, mountPath: "/usr/share/jenkins/ref/init.groovy.d/00-quiet.groovy", subPath: "00-quiet.groovy", readOnly: true }],
   };
-  // What runs beside Jenkins for as long as it does has nothing to do here.
-  const initContainers = (pod.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy !== "Always").map(led);
+  const initContainers = before.map(led);
   const mounted = new Set([jenkins, ...initContainers].flatMap(({ volumeMounts }) => (volumeMounts ?? []).map(({ name }) => name)));
-  const { priorityClassName: _, ...rest } = pod;
 
   const spec: V1PodSpec = {
-    ...rest,
-    automountServiceAccountToken: false,
-    restartPolicy: "Never",
+    ...own,
     terminationGracePeriodSeconds: 1,
     // Beside the controller if there is room: its node then has the image before the controller stops for it.
-    affinity: { podAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [{ weight: 100, podAffinityTerm: { topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: controllerLabels } } }] } },
-    ...(initContainers.length > 0 ? { initContainers } : { initContainers: undefined }),
+    affinity: { ...own.affinity, podAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [{ weight: 100, podAffinityTerm: { topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: controllerLabels } } }] } },
+    ...(initContainers.length > 0 && { initContainers }),
     containers: [jenkins],
-    volumes: [...(pod.volumes ?? []).filter(({ name }) => mounted.has(name)).map(ledVolume), { name: hooks, configMap: { name: hooks } }],
+    volumes: [...volumes.filter(({ name }) => mounted.has(name)).map(ledVolume), { name: hooks, configMap: { name: hooks } }],
   };
   return plain({
     job: {

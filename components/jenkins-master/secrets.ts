@@ -1,9 +1,10 @@
 import * as command from "@pulumi/command";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import type { Registration } from "../transform";
 import type { AccessArgs } from "./args";
 import { Login, loginSecretName, loginSecrets } from "./login";
-import { labels, Place, Registration } from "./place";
+import { labels, Place } from "./place";
 
 /** Secret that holds the administrator's name and password under the keys admin-user and admin-password. */
 export const adminSecretName = "jenkins-admin";

@@ -44,6 +44,16 @@ const containersOf = (pod: any): any[] => [...(pod.initContainers ?? []), ...pod
 
 beforeEach(() => useMocks());
 
+test("the verifier has what the controller's pod says of the whole pod, but neither its rights nor its priority", async () => {
+  const whole = { hostAliases: [{ ip: "192.0.2.1", hostnames: ["git.test"] }], dnsConfig: { nameservers: ["192.0.2.53"] }, nodeSelector: { disk: "ssd" }, tolerations: [{ key: "ci", operator: "Exists" }], affinity: { nodeAffinity: {} }, securityContext: { runAsUser: 1001 } };
+  const beside = { name: "beside", image: "i", restartPolicy: "Always" };
+  await make({ controllerPod: { ...controllerPod, ...whole, priorityClassName: "high", terminationGracePeriodSeconds: 90, automountServiceAccountToken: true, restartPolicy: "Always", initContainers: [beside], containers: [{ name: "first", image: "f" }, ...controllerPod.containers] } });
+  const pod = podOf(names.verify);
+  expect(pod).toMatchObject({ ...whole, serviceAccountName: names.backup, automountServiceAccountToken: false, restartPolicy: "Never", terminationGracePeriodSeconds: 10 });
+  expect(pod).not.toHaveProperty("priorityClassName");
+  expect(containersOf(pod).map(({ name }) => name)).toEqual(["restic", "jenkins", "report"]);
+});
+
 test("the saver mounts the home read-only, never twice at once, and reports after restic", async () => {
   await make({ schedule: "17 2 * * *" });
   const { spec } = the("CronJob", names.backup).inputs;
