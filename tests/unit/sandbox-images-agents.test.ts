@@ -129,8 +129,15 @@ spec:
   test("merging is idempotent", () => {
     fc.assert(fc.property(fc.uniqueArray(fc.stringMatching(/^[a-z]{1,4}$/), { maxLength: 4 }), (names) => {
       const spec = { containers: names.map((name) => ({ name, image: name, env: [{ name: "A", value: name }] })), volumes: names.map((name) => ({ name })) };
-      expect(combine(spec, spec)).toEqual(spec);
+      expect(combine({ spec }, { spec })).toEqual({ spec });
     }));
+  });
+
+  test("merging loses what the plugin's does: a pod's DNS, a container's life cycle; alone, a pod keeps all", () => {
+    const above = { spec: { dnsPolicy: "None", hostNetwork: true, securityContext: { runAsUser: 7, fsGroup: 7 }, containers: [{ name: "jnlp", lifecycle: {}, tty: true }, { name: "more", lifecycle: {} }] } };
+    const below = { spec: { securityContext: { runAsUser: 1, runAsNonRoot: true }, containers: [{ name: "jnlp", image: "a" }] } };
+    expect(combine(below, above)).toEqual({ spec: { hostNetwork: true, securityContext: { runAsUser: 7, runAsNonRoot: true }, containers: [{ name: "jnlp", image: "a", tty: true }, { name: "more", lifecycle: {} }] } });
+    expect(combine({}, above)).toEqual(above);
   });
 
   test("names and label values are ones that Kubernetes takes", () => {

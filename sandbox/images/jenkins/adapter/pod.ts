@@ -281,14 +281,31 @@ function finish(pod: Pod, cloud: Keys, template: Keys, agent: AgentIdentity): Po
 /** Lists of these names are joined by a key of their items; other lists are replaced. */
 const JOINED: Record<string, string> = { containers: "name", initContainers: "name", env: "name", volumes: "name", imagePullSecrets: "name", volumeMounts: "mountPath" };
 
-/** Lays one pod over another: the second wins, maps and the lists above are joined. */
+/** What the plugin's merge takes over from the pod above, from a container whose name is there already, and from their security contexts. */
+const OF_POD = ["nodeSelector", "serviceAccount", "serviceAccountName", "schedulerName", "activeDeadlineSeconds", "hostNetwork", "shareProcessNamespace", "containers", "initContainers", "volumes", "tolerations", "imagePullSecrets", "securityContext"];
+const OF_CONTAINER = ["name", "image", "imagePullPolicy", "command", "args", "workingDir", "tty", "env", "envFrom", "resources", "volumeMounts", "securityContext"];
+const OF_SECURITY = ["privileged", "runAsUser", "runAsGroup", "capabilities"];
+
+/** Lays one pod over another as the plugin's merge does: the second wins in what it takes over, anything else of it is lost. */
 export function combine(below: Pod, above: Pod): Pod {
+  if (Object.keys(below).length === 0) return above;
+  const taken = (of: Pod, keys: string[]): Pod => Object.fromEntries(Object.entries(of).filter(([key]) => keys.includes(key)).map(([key, value]) => [key, key === "securityContext" && isMap(value) ? taken(value, OF_SECURITY) : value]));
+  const [under, spec] = [below.spec ?? {}, taken((above.spec ?? {}) as Pod, OF_POD)] as Record<string, Pod[] | undefined>[];
+  for (const list of ["containers", "initContainers"]) {
+    const here = new Set((under[list] ?? []).map(({ name }) => name));
+    if (spec[list]) spec[list] = spec[list].map((each) => (here.has(each.name) ? taken(each, OF_CONTAINER) : each));
+  }
+  return lay(below, { ...(above.metadata ? { metadata: above.metadata } : {}), spec });
+}
+
+/** The second wins; maps and the lists above are joined. */
+function lay(below: Pod, above: Pod): Pod {
   const out: Pod = { ...below };
   for (const [key, value] of Object.entries(above)) {
     const old: unknown = below[key];
     if (key === "tolerations" && Array.isArray(old)) out[key] = [...old, ...(value as Pod[])];
-    else if (JOINED[key] && Array.isArray(old)) out[key] = byName(old as Pod[], value as Pod[], combine, JOINED[key]);
-    else if (isMap(old) && isMap(value)) out[key] = combine(old, value);
+    else if (JOINED[key] && Array.isArray(old)) out[key] = byName(old as Pod[], value as Pod[], lay, JOINED[key]);
+    else if (isMap(old) && isMap(value)) out[key] = lay(old, value);
     else if (value !== "" && value !== undefined && value !== null) out[key] = value;
   }
   return out;
