@@ -15,10 +15,10 @@ export const homeSecurity = {
 };
 
 /**
- * What a pod that only boots the controller has from the controller's own: all of the pod's fields but its rights and its way before
- * others, Jenkins' container, and what runs before it. What runs beside Jenkins for as long as it does has nothing to do there.
+ * What a pod that only boots the controller has from the controller's own: all of the pod's fields but its rights, its way before
+ * others and the node's network, Jenkins' container, and what runs before it. What runs beside Jenkins for as long as it does has nothing to do there.
  */
-export function bootParts({ containers, initContainers = [], volumes = [], priorityClassName: _, ...spec }: V1PodSpec) {
+export function bootParts({ containers, initContainers = [], volumes = [], priorityClassName: _, hostNetwork: __, ...spec }: V1PodSpec) {
   return {
     spec: { ...spec, automountServiceAccountToken: false, restartPolicy: "Never" },
     jenkins: containers.find(({ name }) => name === "jenkins")!,

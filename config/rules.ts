@@ -136,8 +136,9 @@ const tolerationsAreWhole: Rule = ({ agents, controller }, say, given) => {
     });
 };
 
-const heapHasRoom: Rule = ({ controller: { resources } }, say) => {
+const heapHasRoom: Rule = ({ controller: { resources } }, say, given) => {
   const memory = resources.limits.memory;
+  if (memory === undefined && given("controller.resources.limits.memory")) return; // What is wrong with it is said already.
   if (memory === undefined || quantityMillis(memory) < quantityMillis("512Mi")) say("controller.resources.limits.memory", memory, "at least 512Mi; the JVM's heap is a share of it");
 };
 

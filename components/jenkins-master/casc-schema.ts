@@ -43,6 +43,12 @@ function spelled(name: string, known: object): string | undefined {
 const article = (value: Value): string => (value === null ? "nothing" : Array.isArray(value) ? "a list" : typeof value === "object" ? "a map" : `"${String(value)}"`);
 const join = (at: string, key: string): string => (at === "" ? key : `${at}.${key}`);
 
+/** The symbol whose class a word names, whole or without the extension point's name: Jenkins takes both in a symbol's place. */
+function ofClass(word: string, known: Record<string, string>, point: string): string | undefined {
+  const simple = (name: string) => name.replace(/^.*[.$]/, "").toLowerCase();
+  return Object.keys(known).find((symbol) => [simple(known[symbol]), simple(known[symbol]).replace(new RegExp(`${simple(point)}$`), "")].includes(word.toLowerCase()));
+}
+
 /** Reads documents against one recording, and collects what is wrong with them. */
 export class Check {
   readonly findings: Finding[] = [];
@@ -123,7 +129,7 @@ export class Check {
       return value;
     }
     const [word] = Object.keys(given);
-    const name = spelled(word, known);
+    const name = spelled(word, known) ?? ofClass(word, known, type);
     if (name === undefined) {
       this.find(join(at, word), "symbol", type, `not known; known are ${Object.keys(known).join(", ")}`, Object.keys(known), word);
       return given;

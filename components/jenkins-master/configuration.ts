@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { agentCap } from "../../config/pieces";
+import { patchedObject } from "../patches";
 import { Registration, transformed } from "../transform";
 import { pullSecretName } from "./accounts";
 import { jenkinsUrl } from "./address";
@@ -59,7 +60,10 @@ export function configurationObject({ name, parent, here }: Place, args: Jenkins
   const live = args.configuration?.live;
   // Which keys there are does not hang on the images, which a preview does not know.
   const own = renderCasc(cascInput(args, args.agents.templates.map(() => "image")));
-  const { document, warning }: Removed = live ? removed(live, { ...fragments, [cascFile]: own }) : {};
+  // What patches and transforms bring stays in the cluster's as well.
+  const [, candidate] = transformed<k8s.core.v1.ConfigMapArgs>(args.transform?.configMap, `${name}-casc`, { metadata: { name: configMapName }, data: { ...fragments, [cascFile]: own } }, parent);
+  const next = patchedObject(args.patches ?? [], "ConfigMap", candidate).data as Record<string, string>;
+  const { document, warning }: Removed = live ? removed(live, next) : {};
   if (warning) void pulumi.log.warn(warning, parent.parent);
   const content = { metadata: { name: configMapName, namespace: here, labels }, data: { ...(document && { [setBackFile]: document }), ...fragments, [cascFile]: casc } };
   return transformed<k8s.core.v1.ConfigMapArgs>(args.transform?.configMap, `${name}-casc`, content, parent);

@@ -112,8 +112,8 @@ function ownEnvironment({ maxRamPercentage: heap = maxRamPercentage.usual, javaO
   ];
 }
 
-/** Names of its variables; `controller.env` has others, since the list would have these twice. */
-export const ownVariables = ownEnvironment({}).map(({ name }) => name);
+/** Names of its variables, and of those by which the image finds the home and what goes there; `controller.env` has others. */
+export const ownVariables = [...ownEnvironment({}).map(({ name }) => name), "JENKINS_HOME", "REF"];
 
 /** The controller's pod, held to Pod Security level `restricted`. */
 export function controllerPod({ agents, controller, configuration: { secretFiles = [] } = {} }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
@@ -154,7 +154,7 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
         image: controller.image,
         env: [
           // A site's own registry for it (jnlpregistry) goes before the plugin's name, not before a whole reference.
-          ...ownEnvironment(controller, agents.cloud?.jnlpregistry ? undefined : agents.settings.agentImage),
+          ...ownEnvironment(controller, Object.entries(agents.cloud ?? {}).some(([key, value]) => key.toLowerCase() === "jnlpregistry" && value) ? undefined : agents.settings.agentImage),
           ...Object.entries(controller.env ?? {}).map(([name, value]) => ({ name, value })),
         ],
         ...(controller.envFrom?.length && { envFrom: controller.envFrom.map((name) => ({ secretRef: { name } })) }),

@@ -7,6 +7,7 @@ import { conflicts, isDocument, isForeign, readDocument, said } from "./document
 import { loginPlugins } from "./login";
 import { bakedPlugins, bringsUnknown, pluginOf, recordingFor } from "./plugins";
 import { givenEnvironment, neededNames } from "./references";
+import { setBackFile } from "./removed";
 
 /**
  * The documents of a folder and of those below it, and the Groovy scripts beside them, by path with "/". Hidden names and other files
@@ -36,7 +37,7 @@ const mostBytes = 900_000;
 
 /** What is wrong with a file's path: it becomes a key of a ConfigMap, with "__" in the place of "/". */
 function pathProblem(file: string): string | undefined {
-  if (file === cascFile) return "is the name of the platform's own document; rename it";
+  if (file === cascFile || file === setBackFile) return "is the name of the platform's own document; rename it";
   if (file.includes("__")) return 'holds "__" in its name, which stands for the "/" of a subfolder in the ConfigMap; rename it';
   if (!/^[A-Za-z0-9][-A-Za-z0-9._]*(\/[A-Za-z0-9][-A-Za-z0-9._]*)*\.(ya?ml|groovy)$/i.test(file)) return "is no plain file name that ends in .yaml or .groovy; use letters, digits, dots and hyphens";
   return undefined;

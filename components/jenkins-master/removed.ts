@@ -1,7 +1,7 @@
 import { Document, parse } from "yaml";
 import { contracts } from "./contracts";
 import fresh from "./contracts/fresh.json";
-import { optionalPlugins, pluginOf } from "./plugins";
+import { bakedPlugins, pluginOf } from "./plugins";
 
 /**
  * Paths of the values that documents set. Below `jenkins` each key is one value, and elsewhere each key of a plugin's or
@@ -26,7 +26,8 @@ function setKeys(documents: Record<string, string>): string[] {
 /** Keys that the former documents set and the next ones do not, sorted. */
 export function removedKeys(before: Record<string, string>, after: Record<string, string>): string[] {
   const kept = setKeys(after);
-  const within = (inner: string, outer: string) => inner === outer || inner.startsWith(`${outer}.`);
+  // Jenkins does not mind the case of keys.
+  const within = (inner: string, outer: string) => `${inner}.`.toLowerCase().startsWith(`${outer}.`.toLowerCase());
   return [...new Set(setKeys(before))].filter((key) => !kept.some((other) => within(other, key) || within(key, other))).sort();
 }
 
@@ -36,13 +37,18 @@ export const setBackFile = "jenkins.set-back.yaml";
 /** Lists that documents own as a whole, so that an empty one takes away nothing that people made in Jenkins itself. */
 const ownedLists = /^(unclassified\.|jenkins\.(globalNodeProperties|disabledAdministrativeMonitors)$)/;
 
+/** The plugins that no config takes away. */
+const alwaysThere = bakedPlugins([]);
+
 /** What a Jenkins on an empty home has for a key; undefined where that is not known, nobody's to take away, or of a plugin that may have gone with it. */
 function freshValue(key: string): unknown {
   const [root, ...rest] = key.split(".");
-  if (!/^(appearance|jenkins|security|unclassified)$/.test(root) || optionalPlugins.includes(pluginOf(root, rest[0]) ?? "")) return undefined;
-  const value = (fresh.values as Record<string, unknown>)[key];
-  if (value !== undefined && !Array.isArray(value)) return value;
   const attributes = contracts.roots[root];
+  const plugin = pluginOf(root, rest[0]);
+  const stays = plugin === undefined ? typeof attributes === "string" || rest[0] in (attributes ?? {}) : plugin === "core" || alwaysThere.has(plugin);
+  if (!/^(appearance|jenkins|security|unclassified)$/.test(root) || !stays) return undefined;
+  const value = (fresh.values as Record<string, unknown>)[key];
+  if (value !== undefined && (!Array.isArray(value) || ownedLists.test(key))) return value;
   const owner = typeof attributes === "string" ? attributes : attributes[rest.shift() ?? ""];
   const type = rest.length === 1 ? contracts.attributes[owner]?.[rest[0]] : undefined;
   if (type === "string") return "";

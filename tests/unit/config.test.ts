@@ -179,7 +179,7 @@ describe("mistakes", () => {
     ["volumes at one place", { agents: [{ name: "a", image: "maven-dind", volumes: [{ claim: "a", mountPath: "/x" }, { secret: "b", mountPath: "/x/" }] }] }, ["agents[0].volumes[1].mountPath"]],
     ["a volume in place of the workspace", { agents: [{ name: "a", image: "maven-dind", volumes: [{ claim: "a", mountPath: "/home/jenkins/agent" }] }] }, ["agents[0].volumes[0].mountPath"]],
     ["a limit below the request", { agents: [{ name: "a", image: "maven-dind", resources: { requests: { memory: "2Gi" }, limits: { memory: "1Gi" } } }] }, ["agents[0].resources.limits.memory"]],
-    ["memory without unit", { controller: { resources: { limits: { memory: "2000" } } } }, ["controller.resources.limits.memory", "controller.resources.limits.memory"]],
+    ["memory without unit", { controller: { resources: { limits: { memory: "2000" } } } }, ["controller.resources.limits.memory"]],
     ["too little memory for a JVM", { controller: { resources: { limits: { memory: "256Mi" } } } }, ["controller.resources.limits.memory"]],
     ["a build outside the project", { agentImages: { go: { context: "../elsewhere" } } }, ["agentImages.go.context"]],
     ["a build argument of an unknown image", { agentImages: { go: { args: { BASE_IMAGE: "upstream:golang" } } } }, ["agentImages.go.args.BASE_IMAGE"]],

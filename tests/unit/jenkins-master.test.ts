@@ -188,7 +188,7 @@ describe("the controller", () => {
     await make({ agents: withAgent });
     expect(env(container()).JAVA_OPTS).toContain(`${property}mirror.test/jenkins/inbound-agent:1`);
     await useMocks();
-    await make({ agents: { ...withAgent, cloud: { jnlpregistry: "mirror.test" } } });
+    await make({ agents: { ...withAgent, cloud: { jnlpRegistry: "mirror.test" } } });
     expect(env(container()).JAVA_OPTS).not.toContain(property);
   });
 
@@ -226,6 +226,10 @@ describe("the controller", () => {
       expect(Object.keys(the("ConfigMap").inputs.data)).toHaveLength(Object.keys(data).length + times);
     }
     expect(warn).toHaveBeenCalledWith(expect.stringContaining(': jenkins.systemMessage ""'), expect.anything());
+    // What a transform brings is there because of it.
+    await useMocks();
+    await make({ configuration: { live: { ...data, "extra.yaml": "jenkins: { systemMessage: x }" } }, transform: { configMap: (content) => void (content.data = { ...(content.data as object), "extra.yaml": "jenkins: { systemMessage: x }" }) } });
+    expect(warn).toHaveBeenCalledTimes(1);
     warn.mockRestore();
   });
 
