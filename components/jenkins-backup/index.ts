@@ -129,7 +129,7 @@ export class JenkinsBackup extends pulumi.ComponentResource {
         { ...parent, dependsOn: [binding, secrets, environment, script, status, ...ssh, ...folders] },
       ));
     const controllerPod = pulumi.output(args.controllerPod as PodSpec);
-    cronJob(names.backup, args.schedule, saverLabels, saverPod(args, controllerPod.apply((pod) => pod.containers[0].image as string)));
+    cronJob(names.backup, args.schedule, saverLabels, saverPod(args, controllerPod.apply((pod) => (pod as unknown as V1PodSpec).containers.find((each) => each.name === "jenkins")!.image!)));
     cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as unknown as V1PodSpec)));
 
     this.schedule = pulumi.output(args.schedule || "by hand");

@@ -108,6 +108,8 @@ function shown(value: unknown): string {
 /** What Jenkins would make of the site's documents beside the platform's own: each mistake with its file and key. */
 export function fragmentProblems(input: CascInput): FragmentProblem[] {
   const problems: FragmentProblem[] = [];
+  // A document may ask Jenkins to log unknown attributes and go on.
+  const onlyWarns = said(input.fragments, "configuration-as-code", "unknown").includes("warn");
   const baked = input.plugins && bakedPlugins([...input.plugins, ...loginPlugins(input.login, input.rights)]);
   const open = bringsUnknown(input.plugins ?? []);
   const recording = baked ? recordingFor(baked) : contracts;
@@ -144,15 +146,15 @@ export function fragmentProblems(input: CascInput): FragmentProblem[] {
     const checked = check.document(document as Keys);
     for (const finding of check.findings) {
       const verdict = judged(finding, baked, open);
-      if (verdict) add(verdict.problem, verdict.severity);
+      if (verdict) add(verdict.problem, finding.kind === "attribute" && onlyWarns ? "warning" : verdict.severity);
     }
     cloudsProblems(checked).forEach((problem) => add(`has a mistake at ${problem}`));
     referenceProblems(document, input).forEach(({ problem, severity }) => add(problem, severity));
     const theirs = conflicts(own, document).filter(({ path }) => !(path === "unclassified.location.url" && input.url === ""));
     if (theirs.length > 0)
       add(`sets what the platform sets itself: ${theirs.map((each) => `${each.path} to ${shown(each.theirs)} (the platform's is ${shown(each.ours)})`).join(", ")}. Take these keys out of it; the address follows domain and ingress, the cloud's settings go into cloud`);
-    for (const [other, before] of read) for (const { path } of conflicts(before, document)) add(`sets ${path}, which ${other} sets as well: Jenkins refuses a key that two documents set, even to the same value`);
-    read.push([file, document]);
+    for (const [other, before] of read) for (const { path } of conflicts(before, checked)) add(`sets ${path}, which ${other} sets as well: Jenkins refuses a key that two documents set, even to the same value`);
+    read.push([file, checked]);
   }
   return problems;
 }

@@ -93,6 +93,23 @@ describe("what Jenkins refuses, or takes for something else", () => {
     expect(problem).toMatch(/jenkins\.clouds to \{"k{98}\.\.\. \(the platform's is \[\{"kubernetes":.{85}\.\.\.\)\. Take/);
   });
 
+  test("two spellings of a key are one", () => {
+    starts(fragmentProblems({ ...input, fragments: { "a.yaml": "jenkins: { systemMessage: x }", "b.yaml": "jenkins: { systemmessage: x }" } }), ["error b.yaml: sets jenkins.systemMessage, which a.yaml sets as well"]);
+  });
+
+  test("unknown attributes are only worth a word where a document has Jenkins go on", () => {
+    const document = "jenkins: { myViewsTabBar: standard }\n";
+    const lenient = "configuration-as-code: { unknown: warn }\n";
+    starts(fragmentProblems({ ...input, fragments: { "a.yaml": document } }), ["error a.yaml: has a mistake at jenkins.myViewsTabBar"]);
+    starts(fragmentProblems({ ...input, fragments: { "a.yaml": document + lenient } }), ["warning a.yaml: has a mistake at jenkins.myViewsTabBar"]);
+  });
+
+  test("a class' name, whole or without its extension point's, stands for its symbol", () => {
+    const cloud = (volume: string) => `jenkins: { clouds: [{ kubernetes: { name: other, templates: [{ name: a, workspaceVolume: { ${volume}: {} } }] } }] }`;
+    for (const volume of ["emptyDirWorkspaceVolume", "emptyDir", "dynamicPVC"]) expect(fragmentProblems({ ...input, fragments: { "a.yaml": cloud(volume) } })).toEqual([]);
+    starts(fragmentProblems({ ...input, fragments: { "a.yaml": cloud("noSuchDir") } }), ["error a.yaml: has a mistake at jenkins.clouds[0].kubernetes.templates[0].workspaceVolume.noSuchDir"]);
+  });
+
   test("two documents of the site's own must not set one key, not even to one value", () => {
     const fragments = { "a.yaml": "jenkins: { systemMessage: x }", "b.yaml": "jenkins: { systemMessage: x }" };
     starts(fragmentProblems({ ...input, fragments }), ["error b.yaml: sets jenkins.systemMessage, which a.yaml sets as well"]);
