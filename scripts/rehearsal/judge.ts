@@ -1,4 +1,5 @@
-import type { CoreV1Event, V1ContainerStatus, V1Pod } from "@kubernetes/client-node";
+import type { CoreV1Event, V1ContainerStatus, V1Pod, V1PodSpec, V1Secret } from "@kubernetes/client-node";
+import type { RehearsalInput } from "../../components/jenkins-master/rehearsal";
 
 /** Why a Jenkins does not come up: for people, in its own words, with what to do. */
 export interface Problem {
@@ -188,4 +189,22 @@ function unresolved(log: string): string[] {
 function milestone(log: string): string {
   const reached = log.match(/(Started initialization|Listed all plugins|Prepared all plugins|Started all plugins|Augmented all extensions|System config loaded|System config adapted|Loaded all jobs|Configuration for all jobs updated|Completed initialization)/g);
   return reached ? `Jenkins starts: ${reached.at(-1)!.toLowerCase()}` : "Jenkins starts";
+}
+
+/** Names of the Secrets of the site's own that the candidate's pod reads. */
+export function namedSecrets({ objects: { job, secrets } }: Pick<RehearsalInput, "objects">): string[] {
+  const { containers = [], initContainers = [], volumes = [] }: Partial<V1PodSpec> = job.spec?.template.spec ?? {};
+  const names = [
+    ...[...containers, ...initContainers].flatMap(({ envFrom = [], env = [] }) => [...envFrom.map(({ secretRef }) => secretRef?.name), ...env.map(({ valueFrom }) => valueFrom?.secretKeyRef?.name)]),
+    ...volumes.flatMap(({ secret, projected }) => [secret?.secretName, ...(projected?.sources ?? []).map((source) => source.secret?.name)]),
+  ];
+  const ours = secrets.map(({ metadata }) => metadata?.name);
+  return [...new Set(names)].filter((name) => name !== undefined).filter((name) => !ours.includes(name));
+}
+
+/** Takes the content of secrets out of what is said: Jenkins or a plugin may repeat it in a complaint, also one line of it. */
+export function discreet(secrets: Pick<V1Secret, "data">[]): (text: string) => string {
+  const texts = secrets.flatMap(({ data = {} }) => Object.values(data)).map((value) => Buffer.from(value, "base64").toString().trim());
+  const values = [...new Set(texts.flatMap((text) => [text, ...text.split(/\r?\n/).map((line) => line.trim())]))].filter((value) => value.length >= 6).sort((a, b) => b.length - a.length);
+  return (text) => values.reduce((left, value) => left.split(value).join("[secret]"), text);
 }

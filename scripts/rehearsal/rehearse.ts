@@ -4,9 +4,9 @@
  * Progress and Jenkins' own words go to standard error, never the content of a secret.
  * Exit code: 0 it came up, 1 it did not, 2 it could not be tried.
  */
-import { ApiException, BatchV1Api, CoreV1Api, KubeConfig, NetworkingV1Api, PatchStrategy, setHeaderOptions, type CoreV1Event, type V1Pod } from "@kubernetes/client-node";
+import { ApiException, BatchV1Api, CoreV1Api, KubeConfig, NetworkingV1Api, PatchStrategy, setHeaderOptions, type CoreV1Event, type V1Pod, type V1Secret } from "@kubernetes/client-node";
 import type { RehearsalInput } from "../../components/jenkins-master/rehearsal";
-import { containerToRead, judge, type Judgement, type Problem, tail } from "./judge";
+import { containerToRead, discreet, judge, type Judgement, namedSecrets, type Problem, tail } from "./judge";
 
 const seconds = (count: number) => new Promise((resolve) => setTimeout(resolve, count * 1000));
 
@@ -52,6 +52,13 @@ export class Stage {
     // A container that has not started has no log, which is an error.
     const log = pod && name ? await this.core.readNamespacedPodLog({ namespace, name, container: containerToRead(pod) }).catch(() => "") : "";
     return { log: typeof log === "string" ? log : "", ...(pod && { pod }), events };
+  }
+
+  /** Secrets of the site's own; one that is not there, or may not be read, is the rehearsal's to find. */
+  async contents(names: string[]): Promise<V1Secret[]> {
+    const { namespace } = this.input;
+    const found = await Promise.all(names.map((name) => this.core.readNamespacedSecret({ namespace, name }).catch(() => undefined)));
+    return found.filter((each) => each !== undefined);
   }
 
   /** Removes what this or a killed rehearsal left. */
@@ -135,12 +142,6 @@ function report(problems: Problem[], passed: number): string[] {
   ];
 }
 
-/** Takes the content of secrets out of what is said: Jenkins or a plugin may repeat it in a complaint. */
-export function discreet({ objects }: RehearsalInput): (text: string) => string {
-  const values = objects.secrets.flatMap(({ data = {} }) => Object.values(data)).map((value) => Buffer.from(value, "base64").toString().trim()).filter((value) => value.length >= 6);
-  return (text) => values.reduce((left, value) => left.split(value).join("[secret]"), text);
-}
-
 /** An error's own words: of the API server its message. */
 function reason(error: unknown): string {
   if (error instanceof ApiException) {
@@ -162,7 +163,7 @@ async function main(): Promise<number> {
   const chunks: Buffer[] = [];
   for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
   const input = JSON.parse(Buffer.concat(chunks).toString()) as RehearsalInput;
-  const hide = discreet(input);
+  let hide = discreet(input.objects.secrets);
   const say = (line: string) => process.stderr.write(`${hide(line)}\n`);
 
   const interrupted = new AbortController();
@@ -179,6 +180,7 @@ async function main(): Promise<number> {
   kubeconfig.setCurrentContext(input.context);
   const stage = new Stage(kubeconfig, input);
   try {
+    hide = discreet([...input.objects.secrets, ...(await stage.contents(namedSecrets(input)))]);
     const { good, lines } = await rehearse(stage, input, say, interrupted.signal);
     lines.forEach(say);
     return good ? 0 : 1;

@@ -4,7 +4,7 @@ import { Candidate, rehearsalLabels, rehearsalObjects, rehearsalReasons } from "
 import { controllerLabels } from "../../components/jenkins-master/place";
 import type { Key } from "../../config/fields";
 import { root as configKeys } from "../../config/mistakes";
-import { jenkinsProblems, judge, Judgement } from "../../scripts/rehearsal/judge";
+import { discreet, jenkinsProblems, judge, Judgement, namedSecrets } from "../../scripts/rehearsal/judge";
 
 const args = { timeoutSeconds: 600, resources: { requests: { cpu: "100m", memory: "512Mi" } } };
 const candidate: Candidate = {
@@ -236,5 +236,23 @@ describe("the judgement", () => {
     }
     // Starting, Jenkins answers 503.
     expect(problem(of(running(false), "", [event("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503")]))).toBeUndefined();
+  });
+});
+
+describe("what is said", () => {
+  const encoded = (text: string) => Buffer.from(text).toString("base64");
+  test("holds no secret, nor a line of one, the longest first; what is too short to be told apart stays", () => {
+    const hide = discreet([{ data: { key: encoded("-----BEGIN KEY-----\nMIIEowIBAAKC\n-----END KEY-----\n"), pin: encoded("1234") } }, { data: { whole: encoded("pass-word-long"), part: encoded("pass-word") } }, {}]);
+    expect(hide("bad key MIIEowIBAAKC, tried pass-word-long and pass-word with 1234")).toBe("bad key [secret], tried [secret] and [secret] with 1234");
+  });
+
+  test("is held against the site's own Secrets that the pod reads, and the candidate's", () => {
+    const pod = {
+      ...candidate.pod,
+      containers: [{ name: "jenkins", image: "controller:1", envFrom: [{ secretRef: { name: "tokens" } }], env: [{ name: "A", valueFrom: { secretKeyRef: { name: "single", key: "k" } } }], volumeMounts: [{ name: "site", mountPath: "/a" }, { name: "joined", mountPath: "/b" }] }],
+      volumes: [...(candidate.pod.volumes ?? []), { name: "site", secret: { secretName: "sso" } }, { name: "joined", projected: { sources: [{ secret: { name: "smtp" } }, { secret: { name: "jenkins-admin" } }] } }],
+    };
+    const names = namedSecrets({ objects: rehearsalObjects({ ...candidate, pod, secrets: { "jenkins-admin": { "admin-password": encoded("x") } } }, args) });
+    expect(names.sort()).toEqual(["single", "smtp", "sso", "tokens"]);
   });
 });
