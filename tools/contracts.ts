@@ -156,6 +156,12 @@ interface Recorded {
   body?: string;
 }
 
+async function versionAt(port: number): Promise<string> {
+  const version = (await fetch(`http://127.0.0.1:${port}/login`)).headers.get("x-jenkins");
+  if (!version) throw new Error("what answers is no Jenkins: it does not say its version");
+  return version;
+}
+
 async function record(stack: Stack, seconds: number): Promise<void> {
   const auth = await adminAuth(stack);
   const say = (line: string) => process.stdout.write(`${line}\n`);
@@ -164,7 +170,7 @@ async function record(stack: Stack, seconds: number): Promise<void> {
     const client = new Jenkins({ port }, auth);
     const schema = parseSchema(await client.json<SchemaNode>("/configuration-as-code/schema"));
     const { plugins } = await client.json<{ plugins: { shortName: string; version: string; active: boolean }[] }>("/pluginManager/api/json?depth=1");
-    const version = (await fetch(`http://127.0.0.1:${port}/login`)).headers.get("x-jenkins") ?? "";
+    const version = await versionAt(port);
     const [uid] = (await stack.kubectl("-n", jenkins, "get", "pod", "-l", "app.kubernetes.io/component=controller", "-o", "jsonpath={.items[*].metadata.uid}")).split(" ");
     const reload = async (token: string): Promise<Recorded> => {
       const answer = await fetch(`http://127.0.0.1:${port}/reload-configuration-as-code/?casc-reload-token=${token}`, { method: "POST" });
@@ -174,7 +180,6 @@ async function record(stack: Stack, seconds: number): Promise<void> {
     const wrong = await reload("not-the-token");
     return { schema, version, plugins: Object.fromEntries(plugins.filter(({ active }) => active).map((each) => [each.shortName, each.version]).sort()), answers: { wrongToken: { status: wrong.status }, good: await reload(uid) } };
   });
-  if (found.version === "") throw new Error("what answers is no Jenkins: it does not say its version");
   const { jenkinsTag, plugins: pinned } = pins();
   const others = differing({ jenkins: found.version, plugins: found.plugins }, jenkinsTag, pinned);
   const recording: Contracts = {
@@ -215,7 +220,7 @@ export const exportedValues = (value: unknown, path: string[] = []): [string, un
   isObject(value) ? Object.entries(value).flatMap(([key, inner]) => exportedValues(inner, [...path, key])) : [[path.join("."), value]];
 
 async function recordFresh(port: number): Promise<void> {
-  const version = (await fetch(`http://127.0.0.1:${port}/login`)).headers.get("x-jenkins") ?? "";
+  const version = await versionAt(port);
   const values = exportedValues(parse(await new Jenkins({ port }, "").post("/configuration-as-code/export"))).filter(([key]) => /^(appearance|jenkins|security|tool|unclassified)\./.test(key));
   fs.writeFileSync(freshFile, `${JSON.stringify({ jenkins: version, recorded: today(), values: Object.fromEntries(values) }, undefined, 2)}\n`);
   process.stdout.write(`${path.relative(root, freshFile)}: Jenkins ${version}, ${values.length} values\n`);
@@ -225,6 +230,7 @@ async function main(args: string[]): Promise<void> {
   const { values, positionals } = readWords(args, { pods: { type: "string", default: "0" }, fresh: { type: "string" } }, 1);
   if (!/^\d+$/.test(values.pods)) throw new UsageError(`--pods is ${values.pods}; expected whole seconds, such as 300`);
   if (values.fresh !== undefined) {
+    if (positionals.length > 0) throw new UsageError(`--fresh asks no stack; found ${positionals[0]}`);
     if (!/^\d+$/.test(values.fresh)) throw new UsageError(`--fresh is ${values.fresh}; expected a port, such as 8080`);
     return recordFresh(Number(values.fresh));
   }

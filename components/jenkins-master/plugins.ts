@@ -43,7 +43,7 @@ const coreSymbols: Record<string, string[]> = {
   unclassified: [
     "administrativeMonitorsConfiguration", "artifactManager", "buildDiscarders", "buildStepOperation", "cloudGlobalConfig", "defaultFolderConfiguration", "defaultView", "enrichedSummaryConfig", "envVarsFilter",
     "fingerprints", "globalComputerRetentionCheckInterval", "location", "masterBuild", "mavenGlobalConfig", "myView", "nodeProperties", "plugin", "pollSCM", "projectNamingStrategy", "quietPeriod", "resourceRoot",
-    "scmGit", "scmRetryCount", "shell", "timestamper", "usageStatistics", "viewsTabBar",
+    "scmGit", "scmRetryCount", "shell", "usageStatistics", "viewsTabBar",
   ],
   security: ["apiToken", "contentSecurityPolicy", "copyartifact", "csp", "crumb", "downloadSettings", "queueItemAuthenticator", "remotingCLI", "updateSiteWarningsConfiguration"],
 };

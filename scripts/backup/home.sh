@@ -30,7 +30,7 @@ Environment
   WORK_DIR        scratch folder and restic's cache, default /tmp
   RESULT_FILE     where `backup` leaves its result as JSON, default WORK_DIR/result.json
   EXCLUDES_FILE   one pattern a line, relative to HOME_DIR
-  KEEP_LAST KEEP_DAILY KEEP_WEEKLY KEEP_MONTHLY retention, defaults 3 7 4 6
+  KEEP_LAST KEEP_DAILY KEEP_WEEKLY KEEP_MONTHLY retention; at least one is set
   CHECK_PARTS     each backup reads 1/CHECK_PARTS of the repository's data back, another part each day; default 14
   UPLOAD_LIMIT    KiB/s, default 0 (none)
   STATUS_DIR      folder of the last result; where it names a snapshot, a missing repository is an error
@@ -236,8 +236,8 @@ retain() {
 }
 
 forget() {
-  home_restic forget --quiet --host "$HOST" --tag "$1" --group-by host --keep-last "${KEEP_LAST:-3}" --keep-daily "${KEEP_DAILY:-7}" \
-    --keep-weekly "${KEEP_WEEKLY:-4}" --keep-monthly "${KEEP_MONTHLY:-6}" --prune >/dev/null 2>"$WORK_DIR/forget.err"
+  home_restic forget --quiet --host "$HOST" --tag "$1" --group-by host ${KEEP_LAST:+--keep-last "$KEEP_LAST"} ${KEEP_DAILY:+--keep-daily "$KEEP_DAILY"} \
+    ${KEEP_WEEKLY:+--keep-weekly "$KEEP_WEEKLY"} ${KEEP_MONTHLY:+--keep-monthly "$KEEP_MONTHLY"} --prune >/dev/null 2>"$WORK_DIR/forget.err"
 }
 
 # Runs at the end, however that comes. A snapshot that did not pass is taken out of "latest" and of retention.
