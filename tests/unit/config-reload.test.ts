@@ -34,7 +34,14 @@ function mount(text: string, further: Record<string, string> = {}): void {
 function live(): Record<string, string> {
   const entries = fs.readdirSync(path.join(folder, "live"), { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory());
   expect(entries.filter((entry) => !entry.isFile() || entry.name.startsWith("."))).toEqual([]);
-  return Object.fromEntries(entries.map((entry) => [path.relative(path.join(folder, "live"), path.join(entry.parentPath, entry.name)), fs.readFileSync(path.join(entry.parentPath, entry.name), "utf8")]));
+  const files = entries.map((entry) => path.join(entry.parentPath, entry.name));
+  try {
+    return Object.fromEntries(files.map((file) => [path.relative(path.join(folder, "live"), file), fs.readFileSync(file, "utf8")]));
+  } catch (error) {
+    // The script has just put another set in this one's place.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return live();
+    throw error;
+  }
 }
 
 const environment = (port = 0) => ({
