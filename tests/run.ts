@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { installPackages } from "../sandbox/cluster/packages";
 
 /**
@@ -11,6 +12,13 @@ import { installPackages } from "../sandbox/cluster/packages";
 const REPO = path.resolve(__dirname, "..");
 const only = process.argv[2];
 const totals = { passed: 0, failed: 0, skipped: 0 };
+/** Titles of what failed, each with the start of its message: said once more at the end, for a long output is often cut short. */
+const failures: string[] = [];
+
+/** jest's report, as far as it is read here. */
+interface Report extends Record<"numPassedTests" | "numFailedTests" | "numRuntimeErrorTestSuites" | "numPendingTests" | "numTodoTests" | "numTotalTests", number> {
+  testResults: { name: string; message: string; assertionResults: { status: string; fullName: string; failureMessages: string[] }[] }[];
+}
 
 function check(title: string, command: string, args: string[]): void {
   process.stderr.write(`\n== ${title}\n`);
@@ -18,7 +26,10 @@ function check(title: string, command: string, args: string[]): void {
   const ended = spawnSync(command, args, { cwd: REPO, stdio: ["ignore", "inherit", "inherit"] });
   const ok = ended.status === 0;
   if (ok) totals.passed++;
-  else totals.failed++;
+  else {
+    totals.failed++;
+    failures.push(title);
+  }
   process.stderr.write(`== ${title}: ${ok ? "passed" : `failed (${ended.error?.message ?? `exit code ${ended.status}`})`} in ${((Date.now() - started) / 1000).toFixed(0)} s\n`);
 }
 
@@ -28,11 +39,16 @@ function jest(project: string, ...args: string[]): void {
   const ended = spawnSync("npx", ["jest", "--selectProjects", project, "--json", `--outputFile=${report}`, ...args], { cwd: REPO, stdio: ["ignore", "ignore", "inherit"] });
   const before = totals.failed;
   if (fs.existsSync(report)) {
-    const result = JSON.parse(fs.readFileSync(report, "utf8"));
+    const result = JSON.parse(fs.readFileSync(report, "utf8")) as Report;
     totals.passed += result.numPassedTests;
     totals.failed += result.numFailedTests + result.numRuntimeErrorTestSuites;
     totals.skipped += result.numPendingTests + result.numTodoTests;
     fs.rmSync(path.dirname(report), { recursive: true });
+    for (const { name, message, assertionResults } of result.testResults) {
+      const failed = assertionResults.filter(({ status }) => status === "failed");
+      const said = failed.length > 0 ? failed.map(({ fullName, failureMessages }) => `${fullName}\n${stripVTControlCharacters(failureMessages.join("\n"))}`) : result.numRuntimeErrorTestSuites > 0 && assertionResults.length === 0 ? [stripVTControlCharacters(message)] : [];
+      failures.push(...said.map((text) => `${path.relative(REPO, name)}: ${text.split("\n").slice(0, 12).join("\n    ")}`));
+    }
     // A project that ran no test has proven nothing.
     if (result.numTotalTests === 0) totals.failed++;
   }
@@ -40,6 +56,7 @@ function jest(project: string, ...args: string[]): void {
 }
 
 function finish(): never {
+  if (failures.length > 0) process.stdout.write(`\nFailed:\n${failures.map((failure) => `- ${failure}\n`).join("")}`);
   const skipped = totals.skipped > 0 ? `, ${totals.skipped} skipped` : "";
   process.stdout.write(`\n${totals.passed} passed, ${totals.failed} failed${skipped}\n`);
   process.exit(totals.failed === 0 ? 0 : 1);

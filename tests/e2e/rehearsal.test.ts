@@ -54,6 +54,9 @@ async function touched() {
 /** Everything that a rehearsal makes. */
 const left = () => kubectl(["-n", "jenkins", "get", "jobs,pods,configmaps,secrets,networkpolicies", "-l", "app.kubernetes.io/component=rehearsal", "-o", "name"]);
 
+/** Waits for the end of all that: its pod may take the grace period that every pod has. */
+const gone = () => waitFor("the rehearsal to be gone", 60, async () => (await left()) === "");
+
 /** The system message; null where there is none. */
 const message = async () => (JSON.parse(await jenkins("GET", "/api/json?tree=description")) as { description?: string | null }).description || null;
 
@@ -111,7 +114,7 @@ test.each<[string, (config: Config) => void, reason: RegExp, where?: RegExp]>([
   expect(missed).toEqual([]);
   expect(asked).toBeGreaterThan(10);
   expect(await touched()).toEqual(before);
-  await waitFor("the rehearsal to be gone", 30, async () => (await left()) === "");
+  await gone();
 });
 
 test("a change that Jenkins takes: preview says that it would be rehearsed and why, up does it, and a second one does nothing", async () => {
@@ -126,7 +129,7 @@ test("a change that Jenkins takes: preview says that it would be rehearsed and w
   expect(first.said).toMatch(/jenkins-rehearsal/);
   expect(missed).toEqual([]);
   expect((await touched()).building).toBe(true);
-  expect(await left()).toBe("");
+  await gone();
   const second = await run("preview", "--expect-no-changes");
   expect(second).toMatchObject({ code: 0 });
   await waitFor("the message to be in force", 180, async () => (await message()) === "rehearsed");
