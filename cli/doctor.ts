@@ -8,6 +8,7 @@ import type { ControlPlaneAccess } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../checks/neighbours";
+import { versionRemark } from "../checks/kubernetes";
 import { registryProblem } from "../checks/preflight";
 import { run } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -32,15 +33,10 @@ export interface Line {
 
 const line = (state: State, check: string, where: string, found: string, fix = ""): Line => ({ state, check, where, found, fix });
 
-/** Kubernetes minor versions that ingress-nginx v1.15.1 is tested with (its README's table); the platform needs nothing else of them. */
-const supported = { least: 31, most: 35 };
-
-/** The server's version, "v1.34.3". */
+/** The server's version, "v1.37.2". */
 export function judgeVersion(version: string): Line {
-  const minor = Number(/^v1\.(\d+)/.exec(version)?.[1] ?? NaN);
-  if (minor >= supported.least && minor <= supported.most) return line("ok", "Kubernetes version", "cluster", version);
-  if (minor > supported.most) return line("warn", "Kubernetes version", "cluster", version, `newer than 1.${supported.most}, the last that ingress-nginx v1.15.1 was tested with; try it on a test cluster first`);
-  return line("fail", "Kubernetes version", "cluster", version, `upgrade to 1.${supported.least} or later with kubeadm upgrade`);
+  const remark = versionRemark(version);
+  return line(remark === "" ? "ok" : "warn", "Kubernetes version", "cluster", version, remark);
 }
 
 export interface NodeFacts {

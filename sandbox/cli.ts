@@ -1,28 +1,32 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { buildBinaries, pinnedVersion } from "./cluster/binaries";
-import { importImages, initCluster, joinCluster, kubectl, waitReady } from "./cluster/kubeadm";
+import { newestMinor, supportedMinors, supportedText, type SupportedMinor } from "../checks/kubernetes";
+import { buildBinaries, kubernetesVersion } from "./cluster/binaries";
+import { importImages, initCluster, joinCluster, kubectl, upgradeNode, waitReady } from "./cluster/kubeadm";
 import { networkDown, networkUp } from "./cluster/network";
 import { addressOf, existingNodes, initOf, inNode, nodeNamed, removeNode, routePods, startNode, stopNode, traces, type Node } from "./cluster/nodes";
 import { CLUSTER_PACKAGES, installPackages } from "./cluster/packages";
 import { enforcePolicies, releasePolicies } from "./cluster/policies";
 import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry";
-import { buildSystemImages } from "./cluster/system-images";
+import { buildSystemImages, pauseOf } from "./cluster/system-images";
 import { environment } from "./environment";
-import { CACHE, KUBECONFIG, PLUGINS, REGISTRY, STATE, TOOLS } from "./paths";
+import { CACHE, KUBECONFIG, PLUGINS, REGISTRY, RELEASE, STATE, TOOLS } from "./paths";
 import { action, run } from "./shell";
 
 const FIRST = nodeNamed("control-plane-1");
 
 const HELP = `sandbox: a real throwaway kubeadm cluster on this machine, with all that the stack needs beside it
 
-  up [--without-images]           start everything; running it again changes nothing
+  up [--without-images] [--kubernetes MINOR]
+                                  start everything, with Kubernetes ${supportedText} (${newestMinor} where none is named);
+                                  running it again changes nothing
   down                            remove everything but the cache, whatever state it is in
   status                          what runs
   add-node [NAME]                 join a machine: worker-N (default) or control-plane-N
   remove-node NAME                drain a machine, take it out of the cluster and remove it
   stop-node NAME | start-node NAME   cut a machine's power, and boot it again with the disk it had
   exec NAME -- COMMAND...         run a command on a machine
+  upgrade MINOR                   upgrade every machine to the next release with kubeadm's own commands, one after the other
   enforce-policies [off]          have NetworkPolicies enforced, or no more; the sandbox's network plugin knows none
   load-image REFERENCE|ARCHIVE    put an image (docker-archive file or buildah image) into the local registry
   kubeconfig                      print the path of the administrator's kubeconfig
@@ -37,6 +41,8 @@ async function layOutTools(binaries: Record<string, string>): Promise<void> {
   fs.mkdirSync(bin, { recursive: true });
   const wanted: [string, string][] = [
     ...["kubelet", "kubeadm", "kubectl"].map((name): [string, string] => ["kubernetes", name]),
+    ...["containerd", "containerd-shim-runc-v2", "ctr"].map((name): [string, string] => ["containerd", name]),
+    ["runc", "runc"],
     ["etcd", "etcdctl"],
     ["pulumi", "pulumi"],
   ];
@@ -50,21 +56,34 @@ async function layOutTools(binaries: Record<string, string>): Promise<void> {
   }
 }
 
-async function up(withImages: boolean): Promise<void> {
+/** The release of Kubernetes that the sandbox on this machine runs; undefined where there is none. */
+const running = (): SupportedMinor | undefined => (fs.existsSync(RELEASE) ? (fs.readFileSync(RELEASE, "utf8") as SupportedMinor) : undefined);
+
+/** The release that is asked for: the running one where none is named. */
+function release(asked: string | undefined): SupportedMinor {
+  const minor = supportedMinors.find((each) => each === (asked ?? running() ?? newestMinor));
+  if (!minor) throw new Error(`--kubernetes ${asked ?? ""}: expected one of ${supportedMinors.join(", ")}`);
+  if (minor !== (running() ?? minor)) throw new Error(`the sandbox runs Kubernetes ${running()}: take it down first (npm run sandbox -- down)`);
+  return minor;
+}
+
+async function up(withImages: boolean, minor: SupportedMinor): Promise<void> {
   const started = Date.now();
   const elapsed = () => `${((Date.now() - started) / 1000).toFixed(0)} s`;
   if (process.getuid?.() !== 0) throw new Error("the sandbox makes namespaces, mounts and a bridge: run it as root");
   const { buildImages, DEBIAN_PACKAGES, pushImages } = await import("./images/index");
   const { bundlePlugins } = await import("./plugins/bundle");
   await action("install the Debian packages that are missing", () => installPackages([...CLUSTER_PACKAGES, ...DEBIAN_PACKAGES]));
-  const binaries = await buildBinaries();
+  const binaries = await buildBinaries(minor);
+  fs.mkdirSync(STATE, { recursive: true, mode: 0o711 });
+  fs.writeFileSync(RELEASE, minor);
   await action("lay out the node's programs", () => layOutTools(binaries));
-  const archives = await action("make kubeadm's images", () => buildSystemImages(binaries));
+  const archives = await action("make kubeadm's images", () => buildSystemImages(binaries, kubernetesVersion(minor)));
   await action("network", networkUp);
-  await action(`registry on ${REGISTRY}`, startRegistry);
-  await action(`boot ${FIRST.name} on ${addressOf(FIRST)}`, () => startNode(FIRST, TOOLS));
-  await action("load kubeadm's images", () => importImages(FIRST, archives));
-  await action("kubeadm init", () => initCluster(FIRST, pinnedVersion("kubernetes", "k8s.io/kubernetes")));
+  await action(`registry on ${REGISTRY}`, () => startRegistry(binaries.registry));
+  await action(`boot ${FIRST.name} on ${addressOf(FIRST)}`, () => startNode(FIRST, TOOLS, pauseOf(archives)));
+  await action("load kubeadm's images", () => importImages(FIRST, TOOLS, archives));
+  await action("kubeadm init", () => initCluster(FIRST, kubernetesVersion(minor)));
   await routePods(existingNodes());
   await action("node Ready", () => waitReady(FIRST, TOOLS));
   process.stderr.write(`   node Ready ${elapsed()} after the start\n`);
@@ -74,7 +93,7 @@ async function up(withImages: boolean): Promise<void> {
   });
   if (withImages) {
     const images = await action("images that cannot be pulled here", () =>
-      buildImages({ cacheDir: CACHE, binaries: binaries["ingress-nginx"], log: (line) => process.stderr.write(`   ${line}\n`) }));
+      buildImages({ cacheDir: CACHE, binaries, log: (line) => process.stderr.write(`   ${line}\n`) }));
     await action(`push them to ${REGISTRY}`, () => pushImages(images, REGISTRY));
   }
   await action("cluster DNS", () => kubectl(TOOLS, ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"]));
@@ -103,12 +122,27 @@ async function addNode(name: string | undefined): Promise<void> {
   let free = 1;
   while (taken.has(`worker-${free}`)) free++;
   const node = nodeNamed(name ?? `worker-${free}`);
-  const archives = (await buildSystemImages(await buildBinaries())).filter((image) => node.role === "control-plane" || image.everyNode);
-  await action(`boot ${node.name} on ${addressOf(node)}`, () => startNode(node, TOOLS));
-  await action("load its images", () => importImages(node, archives));
+  const minor = release(undefined);
+  const archives = (await buildSystemImages(await buildBinaries(minor), kubernetesVersion(minor))).filter((image) => node.role === "control-plane" || image.everyNode);
+  await action(`boot ${node.name} on ${addressOf(node)}`, () => startNode(node, TOOLS, pauseOf(archives)));
+  await action("load its images", () => importImages(node, TOOLS, archives));
   await routePods(existingNodes());
   await action("kubeadm join", () => joinCluster(FIRST, node));
   await action(`${node.name} Ready`, () => waitReady(node, TOOLS));
+}
+
+async function upgrade(asked: string | undefined): Promise<void> {
+  const minor = supportedMinors.find((each) => each === asked);
+  const next = supportedMinors[supportedMinors.indexOf(running()!) + 1];
+  if (!minor || minor !== next) throw new Error(`upgrade ${asked ?? ""}: the sandbox runs ${running() ?? "nothing"}, expected the release that follows: ${next ?? "there is none"}`);
+  const version = kubernetesVersion(minor);
+  const binaries = await buildBinaries(minor);
+  const archives = await buildSystemImages(binaries, version);
+  for (const node of existingNodes()) {
+    await action(`load the images of ${version} on ${node.name}`, () => importImages(node, TOOLS, archives.filter(({ everyNode }) => everyNode || node.role === "control-plane")));
+    await action(`kubeadm upgrade of ${node.name}`, () => upgradeNode(node, node.name === FIRST.name, TOOLS, binaries.kubernetes, version));
+  }
+  fs.writeFileSync(RELEASE, minor);
 }
 
 async function takeOut(node: Node): Promise<void> {
@@ -133,7 +167,7 @@ async function loadImage(source: string): Promise<void> {
 async function main([command, ...args]: string[]): Promise<void> {
   switch (command) {
     case "up":
-      return up(!args.includes("--without-images"));
+      return up(!args.includes("--without-images"), release(args.includes("--kubernetes") ? (args[args.indexOf("--kubernetes") + 1] ?? "") : undefined));
     case "down":
       return down();
     case "status":
@@ -142,6 +176,8 @@ async function main([command, ...args]: string[]): Promise<void> {
       return addNode(args[0]);
     case "remove-node":
       return takeOut(nodeNamed(args[0]));
+    case "upgrade":
+      return upgrade(args[0]);
     case "stop-node":
       return stopNode(nodeNamed(args[0]));
     case "start-node":

@@ -10,6 +10,8 @@ export const CACHE = process.env.BUILD_PLATFORM_CACHE ?? path.join(os.homedir(),
 export const REPO = path.resolve(__dirname, "..");
 export const KUBECONFIG = path.join(STATE, "kubeconfig");
 export const PLUGINS = path.join(STATE, "plugins");
+/** Names the minor version of Kubernetes that runs. */
+export const RELEASE = path.join(STATE, "kubernetes");
 /** Laid over /usr of every node; its bin/ also holds the operator's pulumi and kubectl. */
 export const TOOLS = path.join(STATE, "tools");
 export const SSH_KEY = path.join(STATE, "ssh", "id_ed25519");
@@ -21,6 +23,8 @@ export const NETWORK = {
   subnet: "10.88.0.0/24",
   pods: "10.244.0.0/16",
   services: "10.96.0.0/12",
+  /** Less than Ethernet's 1500, as on every network that wraps packets (Flannel's and Calico's VXLAN have 1450). */
+  podMtu: 1400,
 } as const;
 
 /** `host:port` of the local image registry as nodes, pods and the operator's machine reach it. */

@@ -1,8 +1,10 @@
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { newestMinor, type SupportedMinor } from "../../checks/kubernetes";
 import { CACHE, REPO } from "../paths";
 import { action, run } from "../shell";
+import { installPackages } from "./packages";
 
 const GO = path.join(REPO, "sandbox", "go");
 
@@ -11,12 +13,25 @@ interface Tool {
   name: string;
   /** Binary name -> Go package. */
   packages: Record<string, string>;
+  /** The file of pins where the folder holds several releases; its sums lie beside it. */
+  modfile?: string;
   ldflags?: (version: (module: string) => string) => string[];
+  /** For a program that is partly C: build tags, and the Debian packages that compiling it takes. */
+  cgo?: { tags: string; packages: string[] };
 }
 
 const KUBE_PROGRAMS = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl", "kubeadm"];
 
-const TOOLS: Tool[] = [
+const registry: Tool = { name: "registry", packages: { registry: "github.com/distribution/distribution/v3/cmd/registry" } };
+
+/** Pins of a release of Kubernetes; the newest one's are go.mod. */
+const kubernetesPins = (minor: SupportedMinor): string => (minor === newestMinor ? "go.mod" : `${minor}.mod`);
+
+/** The exact version of Kubernetes that the sandbox has of a minor, "v1.37.2". */
+export const kubernetesVersion = (minor: SupportedMinor): string => pinnedVersion("kubernetes", "k8s.io/kubernetes", kubernetesPins(minor));
+
+/** What a sandbox is made of. */
+const toolsOf = (minor: SupportedMinor): Tool[] => [
   { name: "pause", packages: { pause: "." } },
   {
     name: "pulumi",
@@ -25,6 +40,7 @@ const TOOLS: Tool[] = [
   },
   {
     name: "kubernetes",
+    modfile: kubernetesPins(minor),
     packages: Object.fromEntries(KUBE_PROGRAMS.map((program) => [program, `k8s.io/kubernetes/cmd/${program}`])),
     ldflags: (version) => {
       const gitVersion = version("k8s.io/kubernetes");
@@ -33,13 +49,24 @@ const TOOLS: Tool[] = [
       return Object.entries(values).map(([key, value]) => `-X k8s.io/component-base/version.${key}=${value}`);
     },
   },
-  { name: "etcd", packages: { etcd: "go.etcd.io/etcd/server/v3", etcdctl: "go.etcd.io/etcd/etcdctl/v3" } },
+  // kubeadm took etcd 3.6 up to Kubernetes 1.36 (cmd/kubeadm/app/constants of each).
+  { name: "etcd", modfile: minor === newestMinor ? "go.mod" : "3.6.mod", packages: { etcd: "go.etcd.io/etcd/server/v3", etcdctl: "go.etcd.io/etcd/etcdctl/v3" } },
   { name: "coredns", packages: { coredns: "." } },
+  {
+    name: "containerd",
+    packages: Object.fromEntries(["containerd", "containerd-shim-runc-v2", "ctr"].map((program) => [program, `github.com/containerd/containerd/v2/cmd/${program}`])),
+    ldflags: (version) => [`-X github.com/containerd/containerd/v2/version.Version=${version("github.com/containerd/containerd/v2")}`],
+  },
+  // Without libseccomp it refuses each pod whose profile is RuntimeDefault.
+  { name: "runc", packages: { runc: "github.com/opencontainers/runc" }, cgo: { tags: "seccomp", packages: ["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"] } },
+  registry,
   { name: "ingress-nginx", packages: { "nginx-ingress-controller": "k8s.io/ingress-nginx/cmd/nginx" } },
+  { name: "restic", packages: { restic: "github.com/restic/restic/cmd/restic" } },
 ];
 
 /** Tools that only tests use: nothing of the sandbox waits for them, and `up` does not build them. */
 const TEST_TOOLS = {
+  registry,
   buildkit: {
     name: "buildkit",
     packages: {
@@ -57,27 +84,28 @@ const TEST_TOOLS = {
   },
 } satisfies Record<string, Tool>;
 
-/** The version of `module` that sandbox/go/TOOL/go.mod requires. */
-export function pinnedVersion(tool: string, module: string): string {
-  const text = fs.readFileSync(path.join(GO, tool, "go.mod"), "utf8");
+/** The version of `module` that sandbox/go/TOOL/go.mod, or another file of pins there, requires. */
+export function pinnedVersion(tool: string, module: string, modfile = "go.mod"): string {
+  const text = fs.readFileSync(path.join(GO, tool, modfile), "utf8");
   const match = text.match(new RegExp(`^(?:require)?\\s*${module.replace(/[.]/g, "\\.")} (v\\S+)`, "m"));
-  if (!match) throw new Error(`sandbox/go/${tool}/go.mod does not require ${module}`);
+  if (!match) throw new Error(`sandbox/go/${tool}/${modfile} does not require ${module}`);
   return match[1];
 }
 
 /** Hash of everything that decides what a folder of sandbox/go builds. */
-function pinsOf(tool: Tool): string {
-  const hash = createHash("sha256").update(JSON.stringify(tool.packages));
-  for (const file of fs.readdirSync(path.join(GO, tool.name)).sort()) {
-    hash.update(file).update(fs.readFileSync(path.join(GO, tool.name, file)));
+function pinsOf({ name, packages, modfile = "go.mod", cgo }: Tool): string {
+  const hash = createHash("sha256").update(JSON.stringify(packages)).update(JSON.stringify(cgo) ?? "");
+  const pins = [modfile, modfile.replace(/mod$/, "sum")];
+  for (const file of fs.readdirSync(path.join(GO, name)).sort().filter((each) => !/\.(mod|sum)$/.test(each) || pins.includes(each))) {
+    hash.update(file).update(fs.readFileSync(path.join(GO, name, file)));
   }
   return hash.digest("hex").slice(0, 16);
 }
 
-/** Builds what the cache lacks and returns the folder of each tool's binaries by the tool's name. */
-export async function buildBinaries(): Promise<Record<string, string>> {
+/** Builds what the cache lacks for a release of Kubernetes and returns the folder of each tool's binaries by the tool's name. */
+export async function buildBinaries(minor: SupportedMinor): Promise<Record<string, string>> {
   const folders: Record<string, string> = {};
-  for (const tool of TOOLS) folders[tool.name] = await buildTool(tool);
+  for (const tool of toolsOf(minor)) folders[tool.name] = await buildTool(tool);
   return folders;
 }
 
@@ -91,15 +119,17 @@ async function buildTool(tool: Tool): Promise<string> {
     const partial = `${folder}.part`;
     fs.rmSync(partial, { recursive: true, force: true });
     fs.mkdirSync(partial, { recursive: true });
-    const ldflags = ["-s", "-w", ...(tool.ldflags?.((module) => pinnedVersion(tool.name, module)) ?? [])].join(" ");
-    const env = { ...process.env, CGO_ENABLED: "0", GOFLAGS: "-mod=readonly -trimpath -buildvcs=false", GOTOOLCHAIN: "local" };
+    const ldflags = ["-s", "-w", ...(tool.ldflags?.((module) => pinnedVersion(tool.name, module, tool.modfile)) ?? [])].join(" ");
+    if (tool.cgo) await installPackages(tool.cgo.packages);
+    const flags = ["build", `-modfile=${tool.modfile ?? "go.mod"}`, "-tags", tool.cgo?.tags ?? "", "-ldflags", ldflags];
+    const env = { ...process.env, CGO_ENABLED: tool.cgo ? "1" : "0", GOFLAGS: "-mod=readonly -trimpath -buildvcs=false", GOTOOLCHAIN: "local" };
     const cwd = path.join(GO, tool.name);
     const named = Object.entries(tool.packages);
     if (named.length > 2) {
       // One invocation shares the compile of common packages; Go names each binary after its package.
-      await run("go", ["build", "-ldflags", ldflags, "-o", `${partial}/`, ...named.map(([, pkg]) => pkg)], { cwd, env });
+      await run("go", [...flags, "-o", `${partial}/`, ...named.map(([, pkg]) => pkg)], { cwd, env });
     } else {
-      for (const [binary, pkg] of named) await run("go", ["build", "-ldflags", ldflags, "-o", path.join(partial, binary), pkg], { cwd, env });
+      for (const [binary, pkg] of named) await run("go", [...flags, "-o", path.join(partial, binary), pkg], { cwd, env });
     }
     fs.renameSync(partial, folder);
   });

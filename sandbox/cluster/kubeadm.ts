@@ -78,11 +78,12 @@ export function kubectl(tools: string, args: string[], input?: string) {
 }
 
 /** Loads image archives into a node's containerd; those it has already are not read again. */
-export async function importImages(node: Node, archives: { archive: string; reference: string }[]): Promise<void> {
+export async function importImages(node: Node, tools: string, archives: { archive: string; reference: string }[]): Promise<void> {
   const socket = `/proc/${initOf(node)}/root/run/containerd/containerd.sock`;
-  const known = new Set((await run("ctr", ["-a", socket, "-n", "k8s.io", "images", "ls", "-q"])).stdout.split("\n"));
+  const ctr = path.join(tools, "bin", "ctr");
+  const known = new Set((await run(ctr, ["-a", socket, "-n", "k8s.io", "images", "ls", "-q"])).stdout.split("\n"));
   for (const { archive } of archives.filter(({ reference }) => !known.has(reference))) {
-    await run("ctr", ["-a", socket, "-n", "k8s.io", "images", "import", archive]);
+    await run(ctr, ["-a", socket, "-n", "k8s.io", "images", "import", archive]);
   }
 }
 
@@ -128,4 +129,31 @@ export async function waitReady(node: Node, tools: string): Promise<void> {
     const status = await kubectl(tools, ["get", "node", node.name, "-o", 'jsonpath={.status.conditions[?(@.type=="Ready")].status}']);
     return status.stdout === "True";
   });
+}
+
+/** Puts programs of another release on a node, as its distribution's packages would: the old file serves whoever runs it. */
+function installPrograms(node: Node, binaries: string, programs: string[]): void {
+  const bin = `/proc/${initOf(node)}/root/usr/bin`;
+  for (const program of programs) {
+    fs.copyFileSync(path.join(binaries, program), path.join(bin, `${program}.new`));
+    fs.renameSync(path.join(bin, `${program}.new`), path.join(bin, program));
+  }
+}
+
+/**
+ * `kubeadm upgrade` of one node in the documented order: kubeadm, the control plane (or the node's settings), drain, kubelet,
+ * uncordon. `binaries` are the new release's programs; its images are on the node.
+ */
+export async function upgradeNode(node: Node, first: boolean, tools: string, binaries: string, kubernetesVersion: string): Promise<void> {
+  installPrograms(node, binaries, ["kubeadm"]);
+  // What kubeadm looks at before is the host's kernel and disk, as at init.
+  await inNode(node, ["kubeadm", "upgrade", ...(first ? ["apply", kubernetesVersion, "--yes"] : ["node"]), "--ignore-preflight-errors=all"]);
+  await kubectl(tools, ["drain", node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=300s"]);
+  installPrograms(node, binaries, ["kubelet", "kubectl"]);
+  await inNode(node, ["pkill", "-x", "kubelet"]); // started again at once, as by systemd
+  await waitFor(`kubelet ${kubernetesVersion} on ${node.name}`, 180, async () => {
+    const { stdout } = await kubectl(tools, ["get", "node", node.name, "-o", 'jsonpath={.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}']);
+    return stdout === `${kubernetesVersion} True`;
+  });
+  await kubectl(tools, ["uncordon", node.name]);
 }

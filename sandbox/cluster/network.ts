@@ -66,6 +66,10 @@ export async function joinNetwork(namespace: string, index: number, address: str
   await inNode("link", "set", "lo", "up");
   await inNode("link", "set", "eth0", "up");
   await inNode("route", "replace", "default", "via", NETWORK.gateway);
+  // Many a network loses the word that a packet was too large for a pod's: whoever counts on it hangs here as it does there.
+  const tooLarge = ["OUTPUT", "-p", "icmp", "--icmp-type", "fragmentation-needed", "-j", "DROP"];
+  const rule = (operation: string) => run("nsenter", [`--net=/run/netns/${namespace}`, "iptables", "-w", operation, ...tooLarge], { allowFailure: true });
+  if ((await rule("-C")).code !== 0) await rule("-A");
   const sysctls = ["net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1"];
   for (const sysctl of sysctls) await run("nsenter", [`--net=/run/netns/${namespace}`, "sysctl", "-q", "-w", sysctl]);
 }

@@ -86,8 +86,29 @@ function removeCgroup(folder: string): void {
   fs.rmdirSync(folder);
 }
 
+/** containerd's own settings on a node. */
+const containerdConfig = (pause: string): string => [
+  "version = 3",
+  "oom_score = 0",
+  "[plugins.'io.containerd.cri.v1.images'.pinned_images]",
+  `  sandbox = "${pause}"`,
+  "[plugins.'io.containerd.cri.v1.images'.registry]",
+  '  config_path = "/etc/containerd/certs.d"',
+  "[plugins.'io.containerd.cri.v1.runtime']",
+  "  disable_apparmor = true",
+  "  restrict_oom_score_adj = true",
+  "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]",
+  '  runtime_type = "io.containerd.runc.v2"',
+  "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]",
+  "  SystemdCgroup = false",
+  "[plugins.'io.containerd.cri.v1.runtime'.cni]",
+  '  bin_dirs = ["/usr/lib/cni"]',
+  '  conf_dir = "/etc/cni/net.d"',
+  "",
+].join("\n");
+
 /** Writes the files a machine's owner would have put on it before kubeadm: runtime, CNI, sshd, host name. */
-function writeNodeFiles(node: Node): void {
+function writeNodeFiles(node: Node, pause: string): void {
   const etc = path.join(folderOf(node), "etc");
   const write = (file: string, text: string, mode = 0o644) => {
     const target = path.join(etc, file);
@@ -98,31 +119,14 @@ function writeNodeFiles(node: Node): void {
   write("hosts", `127.0.0.1 localhost\n${addressOf(node)} ${node.name}\n`);
   write("machine-id", `${randomBytes(16).toString("hex")}\n`);
   write("crictl.yaml", "runtime-endpoint: unix:///run/containerd/containerd.sock\n");
-  write("containerd/sandbox.toml", [
-    "version = 2",
-    "oom_score = 0",
-    '[plugins."io.containerd.grpc.v1.cri"]',
-    '  sandbox_image = "registry.k8s.io/pause:3.10.1"',
-    "  disable_apparmor = true",
-    "  restrict_oom_score_adj = true",
-    '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]',
-    '  runtime_type = "io.containerd.runc.v2"',
-    '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]',
-    "  SystemdCgroup = false",
-    '[plugins."io.containerd.grpc.v1.cri".cni]',
-    '  bin_dir = "/usr/lib/cni"',
-    '  conf_dir = "/etc/cni/net.d"',
-    '[plugins."io.containerd.grpc.v1.cri".registry]',
-    '  config_path = "/etc/containerd/certs.d"',
-    "",
-  ].join("\n"));
+  write("containerd/sandbox.toml", containerdConfig(pause));
   write(`containerd/certs.d/${REGISTRY}/hosts.toml`, `server = "http://${REGISTRY}"\n[host."http://${REGISTRY}"]\n  capabilities = ["pull", "resolve"]\n`);
   const cni = {
     cniVersion: "0.4.0",
     name: "sandbox",
     plugins: [
       {
-        type: "bridge", bridge: "cni0", isGateway: true, ipMasq: true, hairpinMode: true,
+        type: "bridge", bridge: "cni0", isGateway: true, ipMasq: true, hairpinMode: true, mtu: NETWORK.podMtu,
         ipam: { type: "host-local", ranges: [[{ subnet: podSubnetOf(node) }]], routes: [{ dst: "0.0.0.0/0" }] },
       },
       { type: "portmap", capabilities: { portMappings: true } },
@@ -174,11 +178,11 @@ export function initOf(node: Pick<Node, "name">): number | undefined {
   }
 }
 
-/** Boots a node: from nothing, or again with the disk it had. `tools` is a folder with bin/ of Kubernetes programs. */
-export async function startNode(node: Node, tools: string): Promise<void> {
+/** Boots a node: from nothing, with the `pause` image that kubeadm wants, or again with the disk it had. `tools` is a folder with bin/ of Kubernetes programs. */
+export async function startNode(node: Node, tools: string, pause = ""): Promise<void> {
   if (initOf(node) !== undefined) return;
   await makeKeys(node);
-  if (!fs.existsSync(path.join(folderOf(node), "etc"))) writeNodeFiles(node);
+  if (!fs.existsSync(path.join(folderOf(node), "etc"))) writeNodeFiles(node, pause);
   makeCgroups(node);
   await joinNetwork(namespaceOf(node), node.index, addressOf(node));
   const script = path.join(__dirname, "node-init.sh");

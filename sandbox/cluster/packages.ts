@@ -1,10 +1,10 @@
 import * as fs from "node:fs";
 import { run } from "../shell";
 
-/** Debian packages that nodes (which see the host's /usr) and the registry need. */
+/** Debian packages that nodes need, which see the host's /usr. */
 export const CLUSTER_PACKAGES = [
-  "ca-certificates", "conntrack", "containerd", "containernetworking-plugins", "docker-registry", "ethtool", "iproute2",
-  "ipset", "iptables", "kmod", "mount", "openssh-client", "openssh-server", "procps", "runc", "socat", "tini", "util-linux",
+  "ca-certificates", "conntrack", "containernetworking-plugins", "ethtool", "iproute2", "ipset", "iptables", "kmod", "mount",
+  "nftables", "openssh-client", "openssh-server", "procps", "socat", "tini", "util-linux",
 ];
 
 /** Installs the Debian packages that are missing; their services are not started. */

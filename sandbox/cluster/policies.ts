@@ -82,7 +82,7 @@ async function removeRules(node: Node): Promise<void> {
 /** Has NetworkPolicies enforced on every node there is, the bridge CNI plugin itself knowing none. Running it again changes nothing. */
 export async function enforcePolicies(): Promise<void> {
   const image = await toolImage(name, await buildTestTool("network-policies"));
-  for (const node of runningNodes()) await importImages(node, [image]);
+  for (const node of runningNodes()) await importImages(node, TOOLS, [image]);
   await kubectl(TOOLS, ["apply", "-f", "-"], JSON.stringify({ apiVersion: "v1", kind: "List", items: objects(image.reference) }));
   await kubectl(TOOLS, ["-n", "kube-system", "rollout", "status", `daemonset/${name}`, "--timeout=300s"]);
   for (const node of runningNodes()) {

@@ -11,7 +11,7 @@ function registryProcesses(): number[] {
   return fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
     try {
       const argv = fs.readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      return argv[0].endsWith("docker-registry") && argv.includes(CONFIG);
+      return path.basename(argv[0]) === "registry" && argv.includes(CONFIG);
     } catch {
       return false; // ended meanwhile
     }
@@ -23,8 +23,8 @@ export async function registryAnswers(): Promise<boolean> {
   return fetch(`http://${REGISTRY}/v2/`, { signal: AbortSignal.timeout(2000) }).then((answer) => answer.ok, () => false);
 }
 
-/** Starts the local registry, open to the sandbox's network only. Packaged settings ask for a password; these do not. */
-export async function startRegistry(): Promise<void> {
+/** Starts the local registry, open to the sandbox's network only, from the folder of its program. */
+export async function startRegistry(binaries: string): Promise<void> {
   if (registryProcesses().length > 0 && (await registryAnswers())) return;
   await stopRegistry();
   fs.mkdirSync(path.join(FOLDER, "data"), { recursive: true });
@@ -37,7 +37,7 @@ export async function startRegistry(): Promise<void> {
     `http: {addr: "${REGISTRY}"}`,
     "",
   ].join("\n"));
-  startDetached("registry", "docker-registry", ["serve", CONFIG]);
+  startDetached("registry", path.join(binaries, "registry"), ["serve", CONFIG]);
   await waitFor(`the registry on ${REGISTRY} (see ${STATE}/logs/registry.log)`, 15, registryAnswers);
 }
 

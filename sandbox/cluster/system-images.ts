@@ -4,7 +4,6 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { CACHE } from "../paths";
 import { run } from "../shell";
-import { pinnedVersion } from "./binaries";
 
 interface SystemImage {
   /** Binary that becomes /NAME in the image, from the folder of a tool of sandbox/go. */
@@ -33,7 +32,7 @@ export function systemImages(kubeadmList: string[]): SystemImage[] {
     { ...kube("kube-proxy"), binary: "kube-proxy", everyNode: true, programs: ["iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore", "conntrack", "ipset", "nft"] },
     { binary: "etcd", tool: "etcd", reference: named("etcd"), everyNode: false },
     { binary: "coredns", tool: "coredns", reference: named("coredns"), entrypoint: ["/coredns"], everyNode: true },
-    { binary: "pause", tool: "pause", reference: "registry.k8s.io/pause:3.10.1", entrypoint: ["/pause"], everyNode: true },
+    { binary: "pause", tool: "pause", reference: named("pause"), entrypoint: ["/pause"], everyNode: true },
   ];
 }
 
@@ -94,16 +93,19 @@ async function archiveOf(image: SystemImage, binaries: string): Promise<string> 
   return archive;
 }
 
+/** The pause image among them. */
+export const pauseOf = (archives: SystemArchive[]): string => archives.find(({ reference }) => reference.includes("/pause:"))!.reference;
+
 /** An image that holds one program of a folder of sandbox/go and starts it. */
 export async function toolImage(binary: string, binaries: string): Promise<Pick<SystemArchive, "archive" | "reference">> {
   const reference = `localhost/${binary}:sandbox`;
   return { archive: await archiveOf({ binary, tool: "", reference, entrypoint: [`/${binary}`], everyNode: false }, binaries), reference };
 }
 
-/** Makes the image archives that the cache lacks and returns them all. `binaries` is buildBinaries' result. */
-export async function buildSystemImages(binaries: Record<string, string>): Promise<SystemArchive[]> {
+/** Makes the image archives that the cache lacks and returns them all. `binaries` is buildBinaries' result for that release. */
+export async function buildSystemImages(binaries: Record<string, string>, kubernetesVersion: string): Promise<SystemArchive[]> {
   const kubeadm = path.join(binaries.kubernetes, "kubeadm");
-  const listed = await run(kubeadm, ["config", "images", "list", "--kubernetes-version", pinnedVersion("kubernetes", "k8s.io/kubernetes")]);
+  const listed = await run(kubeadm, ["config", "images", "list", "--kubernetes-version", kubernetesVersion]);
   const archives: SystemArchive[] = [];
   for (const image of systemImages(listed.stdout.split("\n").filter(Boolean)))
     archives.push({ archive: await archiveOf(image, binaries[image.tool]), reference: image.reference, everyNode: image.everyNode });

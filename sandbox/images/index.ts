@@ -41,8 +41,8 @@ export interface BuildOptions {
   log: (line: string) => void;
   /** Build only these (folder names) and what they are built on. */
   only?: string[];
-  /** Folder that holds the `nginx-ingress-controller` binary. */
-  binaries: string;
+  /** Folders of the programs that are built from Go modules, by tool. */
+  binaries: Record<string, string>;
 }
 
 interface Recipe {
@@ -88,10 +88,10 @@ const RECIPES: Record<string, Recipe> = {
   gradle: { on: ["jdk"], upstream: "gradle" },
   dind: { on: ["base"], upstream: "dockerDind" },
   "docker-cli": { on: ["base"], upstream: "dockerCli" },
-  "ingress-nginx": { on: ["base"], upstream: "ingressNginx", inputs: (o) => [fs.readFileSync(controllerBinary(o))], prepare: async (context, o) => fs.copyFileSync(controllerBinary(o), path.join(context, "nginx-ingress-controller")) },
+  "ingress-nginx": { on: ["base"], upstream: "ingressNginx", ...program("ingress-nginx", "nginx-ingress-controller") },
   "openebs-provisioner": { on: [], upstream: "openebsProvisioner", prepare: goBinary("provisioner-localpv") },
   "openebs-linux-utils": { on: ["base"], upstream: "openebsLinuxUtils" },
-  restic: { on: ["base"], upstream: "restic" },
+  restic: { on: ["base"], upstream: "restic", ...program("restic", "restic") },
 };
 
 /**
@@ -237,10 +237,10 @@ async function bundleAdapter(context: string): Promise<void> {
   fs.writeFileSync(path.join(context, "known-plugins"), knownPlugins(pinFiles.map((file) => fs.readFileSync(file, "utf8"))));
 }
 
-function controllerBinary(o: BuildOptions): string {
-  const file = path.join(o.binaries, "nginx-ingress-controller");
-  if (!fs.existsSync(file)) throw new Error(`${file} is missing: build sandbox/go/ingress-nginx first`);
-  return file;
+/** For an image that holds a program which ../cluster/binaries.ts has built. */
+function program(tool: string, binary: string): Required<Pick<Recipe, "inputs" | "prepare">> {
+  const file = (o: BuildOptions) => path.join(o.binaries[tool], binary);
+  return { inputs: (o) => [fs.readFileSync(file(o))], prepare: async (context, o) => fs.copyFileSync(file(o), path.join(context, binary)) };
 }
 
 function goBinary(output: string): NonNullable<Recipe["prepare"]> {

@@ -3,13 +3,14 @@ import * as fs from "node:fs";
 import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
+import { buildTestTool } from "../../sandbox/cluster/binaries";
 import { REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result, type RunOptions } from "../../sandbox/shell";
 import { ENV } from "./sandbox";
 
 export const script = path.join(REPO, "scripts/images/build-image.sh");
 
-/** Debian's real registry on loopback, with data that a test may take away. */
+/** The real registry on loopback, with data that a test may take away. */
 export class Registry {
   host = "";
   private process?: ChildProcess;
@@ -28,8 +29,9 @@ export class Registry {
     const auth = password ? `auth: {htpasswd: {realm: test, path: ${path.join(this.home, "htpasswd")}}}\n` : "";
     const config = path.join(this.home, "config.yml");
     fs.writeFileSync(config, `version: 0.1\nlog: {level: error}\nstorage:\n  filesystem: {rootdirectory: ${path.join(this.home, "data")}}\n  delete: {enabled: true}\nhttp: {addr: "${this.host}"}\n${auth}`);
+    const program = await buildTestTool("registry");
     const log = fs.openSync(this.log, "a");
-    this.process = spawn("docker-registry", ["serve", config], { stdio: ["ignore", log, log] });
+    this.process = spawn(path.join(program, "registry"), ["serve", config], { stdio: ["ignore", log, log] });
     fs.closeSync(log);
     await waitFor("the test's registry", 30, () => fetch(`http://${this.host}/v2/`).then((answer) => answer.status === 200 || answer.status === 401, () => false));
   }

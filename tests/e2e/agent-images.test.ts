@@ -16,7 +16,7 @@ let folder: string;
 let registry: Registry;
 let bed: Bed;
 
-beforeAll(() => installPackages(["buildah", "docker-registry", "curl"]));
+beforeAll(() => installPackages(["buildah", "curl"]));
 beforeEach(async () => {
   bed = new Bed();
   ({ folder, registry } = bed);

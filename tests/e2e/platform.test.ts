@@ -1,8 +1,9 @@
+import { parse } from "yaml";
 import { REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
 import { ensureBuildkitImage } from "./buildkit";
 import {
-  adminAuth, createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, plainTemplate, pulumi, request, setCloud, STACK, startBuild, unpack, up, waitFor,
+  adminAuth, createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, ownCloud, plainTemplate, pulumi, request, setCloud, STACK, startBuild, unpack, up, waitFor,
 } from "./sandbox";
 
 jest.setTimeout(900_000);
@@ -253,6 +254,20 @@ describe("the platform on a live cluster", () => {
     const out = await up("--expect-no-changes");
     expect(out).toMatch(/\d+ unchanged/);
     expect(out).not.toMatch(/\d+ (created|updated|deleted|replaced)/);
+  });
+
+  test("the API server warns of nothing that the platform makes or asks for", async () => {
+    const state = JSON.parse((await pulumi(["stack", "export", "--stack", STACK])).stdout) as { deployment: { resources: { type: string; inputs?: { kind?: string } }[] } };
+    // A Secret's values are encrypted in the state.
+    const made = state.deployment.resources.filter(({ type, inputs }) => type.startsWith("kubernetes:") && !type.endsWith("Patch") && inputs?.kind && inputs.kind !== "Secret").map(({ inputs }) => inputs);
+    const { namespace, templates } = await ownCloud();
+    const agents = templates.map(({ yaml }, i) => ({ ...(parse(yaml) as object), metadata: { name: `e2e-warned-${i}`, namespace } }));
+    expect([made.length > 20, agents.length > 0]).toEqual([true, true]);
+    const items = [...made, ...agents];
+    await kubectl(["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--warnings-as-errors", "-f", "-"], { input: JSON.stringify({ apiVersion: "v1", kind: "List", items }) });
+    const metrics = await kubectl(["get", "--raw", "/metrics"]);
+    expect(metrics).toContain("apiserver_request_total");
+    expect(metrics.split("\n").filter((line) => line.startsWith("apiserver_requested_deprecated_apis"))).toEqual([]);
   });
 
   test("refresh shows no drift", async () => {

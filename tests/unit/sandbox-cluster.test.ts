@@ -1,7 +1,8 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parseAllDocuments } from "yaml";
-import { pinnedVersion } from "../../sandbox/cluster/binaries";
+import { newestMinor, supportedMinors, versionRemark } from "../../checks/kubernetes";
+import { kubernetesVersion, pinnedVersion } from "../../sandbox/cluster/binaries";
 import { initConfig } from "../../sandbox/cluster/kubeadm";
 import { addressOf, cgroupRoots, delegatingRoots, nodeNamed, podSubnetOf } from "../../sandbox/cluster/nodes";
 import { systemImages } from "../../sandbox/cluster/system-images";
@@ -12,6 +13,15 @@ describe("the sandbox's cluster", () => {
   test("the Pulumi CLI that is built is the version of the npm package", () => {
     const { dependencies } = JSON.parse(fs.readFileSync(path.join(REPO, "package.json"), "utf8")) as { dependencies: Record<string, string> };
     expect(pinnedVersion("pulumi", "github.com/pulumi/pulumi/pkg/v3")).toBe(`v${dependencies["@pulumi/pulumi"]}`);
+  });
+
+  test("each supported release of Kubernetes can be had, and no other has pins", () => {
+    for (const minor of supportedMinors) {
+      expect(kubernetesVersion(minor)).toMatch(new RegExp(`^v${minor.replace(".", "[.]")}[.]\\d+$`));
+      expect(versionRemark(kubernetesVersion(minor))).toBe("");
+    }
+    const pins = fs.readdirSync(path.join(REPO, "sandbox/go/kubernetes")).filter((file) => file.endsWith(".mod"));
+    expect(pins.sort()).toEqual([...supportedMinors.filter((minor) => minor !== newestMinor).map((minor) => `${minor}.mod`), "go.mod"].sort());
   });
 
   test("a pin that is not there is named", () => {
@@ -40,7 +50,7 @@ describe("the sandbox's cluster", () => {
   });
 
   test("kubeadm gets every document, and nothing about node ports: that is the stack's work", () => {
-    const text = initConfig(nodeNamed("control-plane-1"), "v1.34.3");
+    const text = initConfig(nodeNamed("control-plane-1"), kubernetesVersion(newestMinor));
     const kinds = parseAllDocuments(text).map((document) => document.toJS().kind);
     expect(kinds).toEqual(["InitConfiguration", "ClusterConfiguration", "KubeletConfiguration", "KubeProxyConfiguration"]);
     expect(text).not.toContain("service-node-port-range");
@@ -48,9 +58,9 @@ describe("the sandbox's cluster", () => {
   });
 
   test("kubeadm's images are named as kubeadm lists them", () => {
-    const listed = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"].map((name) => `registry.k8s.io/${name}:v1.34.3`);
-    const images = systemImages([...listed, "registry.k8s.io/coredns/coredns:v1.12.1", "registry.k8s.io/pause:3.10.1", "registry.k8s.io/etcd:3.6.5-0"]);
-    expect(images.map((image) => image.reference)).toEqual(expect.arrayContaining([...listed, "registry.k8s.io/etcd:3.6.5-0"]));
+    const listed = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"].map((name) => `registry.k8s.io/${name}:v1.37.2`);
+    const images = systemImages([...listed, "registry.k8s.io/coredns/coredns:v1.14.6", "registry.k8s.io/pause:3.10.2", "registry.k8s.io/etcd:3.7.0-0"]);
+    expect(images.map((image) => image.reference)).toEqual(expect.arrayContaining([...listed, "registry.k8s.io/etcd:3.7.0-0"]));
     expect(images.filter((image) => image.everyNode).map((image) => image.binary)).toEqual(["kube-proxy", "coredns", "pause"]);
     expect(() => systemImages(listed)).toThrow("no etcd");
   });

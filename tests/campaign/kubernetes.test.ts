@@ -1,0 +1,67 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { newestMinor, supportedMinors } from "../../checks/kubernetes";
+import { REPO } from "../../sandbox/paths";
+import { run } from "../../sandbox/shell";
+import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jobXml, kubectl, onNode, pulumi, STACK, startBuild, waitFor } from "../e2e/sandbox";
+
+/**
+ * The platform on each release of Kubernetes that it is made for, and a live one taken from a release to the next. Each starts
+ * with a sandbox of its own: whatever runs on this machine is taken down first, and the newest release is left behind.
+ */
+
+jest.setTimeout(3_600_000);
+
+const sandbox = (...args: string[]) => run("npm", ["run", "-s", "sandbox", "--", ...args], { cwd: REPO, env: ENV });
+const fresh = async (minor: string) => {
+  await sandbox("down");
+  await sandbox("up", "--kubernetes", minor);
+};
+const manifest = async () => (await onNode(["cat", "/etc/kubernetes/manifests/kube-apiserver.yaml"])).stdout;
+
+test("kubeadm upgrades a live platform: the range stays, a build runs on under the new API server, nothing of the home is lost", async () => {
+  const [from, to] = supportedMinors.slice(-2);
+  await fresh(from);
+  await ensurePlatform();
+  const [job, other] = ["campaign-upgraded", "campaign-survivor"];
+  for (const name of [job, other]) await deleteJob(name);
+  await createJob(other, jobXml("maven", "echo kept"));
+  expect((await finishedBuild(other, await startBuild(other))).result).toBe("SUCCESS");
+  await createJob(job, jobXml("maven", "echo begun; sleep 40; echo ended"));
+  const range = /--service-node-port-range=(\S+)/.exec(await manifest())![1];
+  const number = await startBuild(job);
+  await waitFor("the build to run", 180, async () => (await jenkins("GET", `/job/${job}/${number}/consoleText`).catch(() => "")).includes("begun"));
+  const home = `/var/openebs/local/${await kubectl(["-n", "jenkins", "get", "pvc", "jenkins-home", "-o", "jsonpath={.spec.volumeName}"])}`;
+  const kept = async () => (await onNode(["sh", "-c", `cd ${home} && sha256sum jobs/*/config.xml jobs/${other}/builds/1/* secret.key users/*/config.xml 2>/dev/null`])).stdout;
+  const before = await kept();
+  expect(before.split("\n").length).toBeGreaterThan(4);
+
+  const upgrade = sandbox("upgrade", to);
+  upgrade.catch(() => undefined);
+  await waitFor(`the API server of ${to}`, 900, async () => (await manifest()).includes(`kube-apiserver:v${to}.`));
+  expect(await manifest()).toContain(`--service-node-port-range=${range}`);
+  const build = await finishedBuild(job, number, 600);
+  expect(build).toMatchObject({ result: "SUCCESS", console: expect.stringContaining("ended") });
+  await upgrade;
+
+  expect(await kubectl(["get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}"])).toMatch(new RegExp(`^v${to.replace(".", "[.]")}[.]`));
+  expect(await manifest()).toContain(`--service-node-port-range=${range}`);
+  await waitFor("Jenkins to be back", 300, async () => (await jenkins("GET", "/api/json").catch(() => "")) !== "");
+  expect(await kept()).toBe(before);
+  expect((await finishedBuild(other, await startBuild(other))).result).toBe("SUCCESS");
+  const { stdout } = await pulumi(["preview", "--stack", STACK, "--expect-no-changes"]);
+  expect(stdout).toMatch(/\d+ unchanged/);
+  for (const name of [job, other]) await deleteJob(name);
+});
+
+test.each(supportedMinors.filter((minor) => minor !== newestMinor))("the end-to-end tests of the platform pass on Kubernetes %s", async (minor) => {
+  await fresh(minor);
+  const report = path.join(fs.mkdtempSync("/tmp/kubernetes-"), "report.json");
+  await run("npx", ["jest", "--selectProjects", "e2e", "--runInBand", "--json", `--outputFile=${report}`, "--testPathPatterns", "e2e/platform"], { cwd: REPO, env: ENV, allowFailure: true });
+  const result = JSON.parse(fs.readFileSync(report, "utf8")) as { numPassedTests: number; testResults: { assertionResults: { status: string; fullName: string; failureMessages: string[] }[] }[] };
+  fs.rmSync(path.dirname(report), { recursive: true });
+  expect(result.testResults.flatMap(({ assertionResults }) => assertionResults).filter(({ status }) => status !== "passed").map(({ fullName, failureMessages }) => [fullName, ...failureMessages])).toEqual([]);
+  expect(result.numPassedTests).toBeGreaterThan(10);
+});
+
+afterAll(() => fresh(newestMinor));
