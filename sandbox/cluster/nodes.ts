@@ -101,6 +101,7 @@ const containerdConfig = (pause: string): string => [
   '  runtime_type = "io.containerd.runc.v2"',
   "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]",
   "  SystemdCgroup = false",
+  '  BinaryName = "/usr/bin/runc"', // the host's own may stand in /usr/sbin, which comes first
   "[plugins.'io.containerd.cri.v1.runtime'.cni]",
   '  bin_dirs = ["/usr/lib/cni"]',
   '  conf_dir = "/etc/cni/net.d"',
