@@ -205,6 +205,15 @@ const agents = {
     path: text("Folder of the nodes that holds them.", { is: { ...piece.nodeFolder, expected: "an absolute path of at least two folders" }, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
     maxGi: integer("Most GiB they take on a node.", piece.cacheGi),
   }),
+  agentPods: section("Pods of the agents' namespace that pipelines describe themselves: what they may have that no agent of the platform has. The API server (a ValidatingAdmissionPolicy) sees to it.", {
+    action: choice("Whether pods that have more are refused, or taken with a warning and a line in the audit log; none for no policy.", ["deny", "warn", "none"], "deny"),
+    privilegedImages: words("Images whose containers may be privileged, add capabilities or go without seccomp and AppArmor. Who may run one has the node.", { is: piece.imageReference, example: "registry.example.com/kernel-builder:1", entries: "a list of full image references" }),
+    hostPaths: list("Folders of the nodes that may be mounted.", {
+      path: text("The folder, exactly as a pod names it.", { is: { ...piece.nodeFolder, expected: "an absolute path of at least two folders" }, example: "/srv/toolchains", required: true }),
+      readOnly: flag("Whether every mount of it has to be read-only.", true),
+    }),
+    serviceAccounts: words("ServiceAccounts that pods may have beside default and the agents' own.", { is: piece.longName("the name of a ServiceAccount"), example: "deployer", entries: "a list of names of ServiceAccounts in the agents' namespace" }),
+  }),
   cloud: anything("Further settings of the kubernetes plugin's cloud, named as in configuration as code; pod templates in it come beside the agents.", { waitForPodSec: 900 }),
 };
 

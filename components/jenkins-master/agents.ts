@@ -69,6 +69,18 @@ export interface AgentTemplate {
   patches?: Record<string, unknown>[];
 }
 
+/** Which pods the agents' namespace takes beside those that are like the platform's own agents. */
+export interface PodRules {
+  /** Whether others are refused, or only warned of; none for no rules at all. */
+  action: "deny" | "warn" | "none";
+  /** Images, as full references, whose containers may be privileged. */
+  privilegedImages: string[];
+  /** Folders of the nodes that may be mounted. */
+  hostPaths: { path: string; readOnly: boolean }[];
+  /** Further ServiceAccounts of the namespace. */
+  serviceAccounts: string[];
+}
+
 /** What all agent pods share. */
 export interface AgentSettings {
   /** Image of the agent alone, for pods that pipelines describe themselves; undefined for the kubernetes plugin's own of Docker Hub. */
@@ -83,6 +95,8 @@ export interface AgentSettings {
   cachePath?: string;
   /** Merge patches over the pod that all pods start from, made last. Default none. */
   defaultsPatches?: Record<string, unknown>[];
+  /** What pods of pipelines may have beyond the agents. Default: nothing, and others are refused. */
+  pods?: PodRules;
 }
 
 type Pod = Record<string, unknown>;
@@ -361,9 +375,10 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
 
 /**
  * The Pod Security level the agents' namespace can be held to:
- * docker sidecars and hostPath caches need the open one.
+ * docker sidecars, hostPath caches and what config allows pipelines of both need the open one.
  */
-export function agentsPodSecurity(templates: AgentTemplate[], cachePath?: string): "privileged" | "restricted" {
-  const open = templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.length > 0));
+export function agentsPodSecurity(templates: AgentTemplate[], cachePath?: string, pods?: PodRules): "privileged" | "restricted" {
+  const further = pods !== undefined && pods.privilegedImages.length + pods.hostPaths.length > 0;
+  const open = further || templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.length > 0));
   return open ? "privileged" : "restricted";
 }

@@ -105,6 +105,7 @@ test("two environments have no object in common", async () => {
   expect(second.filter((place) => first.includes(place))).toEqual([]);
   expect(second.filter((place) => / -\//.test(place)).map((place) => place.replace(/(-repository)-[0-9a-f]{8}$/, "$1")).sort()).toEqual([
     "Namespace -/team-b", "Namespace -/team-b-agents", "PersistentVolume -/team-b-backup-keys-repository", "PersistentVolume -/team-b-backup-repository", "StorageClass -/team-b",
+    "ValidatingAdmissionPolicy -/build-platform-team-b-agents", "ValidatingAdmissionPolicyBinding -/build-platform-team-b-agents",
   ]);
   for (const place of second) expect(place).toMatch(/ (-|team-b|team-b-agents)\//);
   // Nothing refers to the first one either, but for the ingress that both share.

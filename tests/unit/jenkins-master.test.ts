@@ -95,14 +95,17 @@ describe("the controller", () => {
         "Service jenkins/jenkins-agent",
         "ServiceAccount jenkins-agents/jenkins-agent",
         "ServiceAccount jenkins/jenkins",
+        "ValidatingAdmissionPolicy -/build-platform-jenkins-agents",
+        "ValidatingAdmissionPolicyBinding -/build-platform-jenkins-agents",
       ].sort(),
     );
   });
 
   test("another namespace holds all of it, and its agents have theirs", async () => {
     await make({ namespace: "team-b" });
-    const used = new Set(objects().flatMap(({ type, inputs }) => (inputs.metadata ? [type.endsWith(":Namespace") ? inputs.metadata.name : inputs.metadata.namespace] : [])));
-    expect([...used].sort()).toEqual(["team-b", "team-b-agents"]);
+    const used = new Set(objects().flatMap(({ inputs }) => (inputs.metadata ? [inputs.metadata.namespace ?? inputs.metadata.name] : [])));
+    // What is the cluster's has the namespace in its name.
+    expect([...used].sort()).toEqual(["build-platform-team-b-agents", "team-b", "team-b-agents"]);
     expect(cloud()).toMatchObject({ namespace: "team-b-agents", jenkinsUrl: "http://jenkins.team-b.svc:8080/", jenkinsTunnel: "jenkins-agent.team-b.svc:50000" });
     expect(the("RoleBinding").inputs.subjects[0].namespace).toBe("team-b");
     expect(JSON.stringify(all("NetworkPolicy").map((policy) => policy.inputs.spec))).not.toMatch(/"jenkins(-agents)?"}/);
