@@ -147,6 +147,19 @@ function volumeSource({ kind, name }: AgentVolume): object {
   return kind === "secret" ? { secret: { secretName: name } } : { persistentVolumeClaim: { claimName: name } };
 }
 
+/**
+ * Starts the daemon through the image's own entry point, with the MTU of the pod's network for those of builds: packets as large as
+ * a network card's do not pass an overlay (1450 on Flannel), and a download inside `docker build` would wait for its first one for
+ * ever. Docker before 24 does not know the option for networks that builds make themselves.
+ */
+export const dockerdScript = `set -u
+if read -r mtu </sys/class/net/eth0/mtu; then
+  set -- "$@" "--mtu=$mtu"
+  if dockerd --help 2>&1 | grep -q -e --default-network-opt; then set -- "$@" "--default-network-opt=bridge=com.docker.network.driver.mtu=$mtu"; fi
+fi
+exec dockerd-entrypoint.sh "$@"
+`;
+
 function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object[] {
   const resources = canonicalResources(template.dockerResources);
   const workspaceMount = { name: "workspace-volume", mountPath: workspace };
@@ -155,6 +168,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
       {
         name: "dind",
         image: settings.dindImage,
+        command: ["/bin/sh", "-c", dockerdScript, "dockerd-entrypoint.sh"],
         // Bound to the pod's own loopback; --tls=false spares the pause dockerd makes before it serves without TLS.
         args: [
           "dockerd",
@@ -181,6 +195,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
       {
         name: "buildkitd",
         image: settings.buildkitImage,
+        // Builds share the pod's network and its MTU: without a CNI configuration, which the image has none of, BuildKit makes none for them.
         args: ["--addr=tcp://127.0.0.1:1234", "--oci-worker-no-process-sandbox"],
         // What BuildKit's own Kubernetes example for the rootless mode asks for: user namespaces are made inside.
         // https://github.com/moby/buildkit/blob/master/examples/kubernetes/deployment%2Bservice.rootless.yaml

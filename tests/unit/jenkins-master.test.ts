@@ -1,3 +1,7 @@
+import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import * as fc from "fast-check";
 import { parse, parseDocument, visit } from "yaml";
@@ -544,6 +548,28 @@ describe("agents", () => {
     expect(dind.args.filter((a: string) => a.startsWith("--host=tcp"))).toEqual(["--host=tcp://127.0.0.1:2375"]);
     expect(sidecar({}, "dind").args.join(" ")).not.toContain("insecure");
     expect(env(jnlp({})).DOCKER_HOST).toBe("tcp://localhost:2375");
+  });
+
+  test("the docker daemon takes the MTU of the pod's network, as far as it knows how", () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "dockerd-"));
+    try {
+      const started = (known: string, mtu?: string) => {
+        fs.rmSync(path.join(folder, "eth0"), { recursive: true, force: true });
+        if (mtu !== undefined) fs.mkdirSync(path.join(folder, "eth0"));
+        if (mtu !== undefined) fs.writeFileSync(path.join(folder, "eth0/mtu"), `${mtu}\n`);
+        fs.writeFileSync(path.join(folder, "dockerd"), `#!/bin/sh\necho '${known}'\n`, { mode: 0o755 });
+        fs.writeFileSync(path.join(folder, "dockerd-entrypoint.sh"), `#!/bin/sh\nprintf '%s\\n' "$@"\n`, { mode: 0o755 });
+        const { command, args } = sidecar({}, "dind");
+        const [shell, ...words] = command.map((word: string) => word.replaceAll("/sys/class/net", folder));
+        return execFileSync(shell, [...words, ...args], { env: { PATH: `${folder}:${process.env.PATH}` }, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim().split("\n");
+      };
+      const { args } = sidecar({}, "dind");
+      expect(started("      --default-network-opt mapmapopts   Default network options", "1450")).toEqual([...args, "--mtu=1450", "--default-network-opt=bridge=com.docker.network.driver.mtu=1450"]);
+      expect(started("      --mtu int   Set the containers network MTU", "8951")).toEqual([...args, "--mtu=8951"]);
+      expect(started("")).toEqual(args);
+    } finally {
+      fs.rmSync(folder, { recursive: true });
+    }
   });
 
   test("rootless BuildKit runs as an ordinary user", () => {
