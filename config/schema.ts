@@ -272,7 +272,7 @@ const people = {
       escapeHatch: flag("Whether the local administrator can log in as well.", true),
     }),
     ldap: maybe("A directory.", {
-      server: text("Servers separated by blanks: the second is asked where the first does not answer.", { is: { expected: "a server such as ldaps://ldap.example.com, or several separated by single blanks", pattern: /^((ldaps?:\/\/)?[A-Za-z0-9.-]+(:\d{1,5})?)( (ldaps?:\/\/)?[A-Za-z0-9.-]+(:\d{1,5})?)*$/ }, example: "ldaps://ldap.example.com", required: true }),
+      server: text("Servers separated by blanks: the second is asked where the first does not answer.", { is: { expected: "a server such as ldaps://ldap.example.com, or several separated by single blanks", pattern: /^(ldaps?:\/\/)?([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?( (ldaps?:\/\/)?([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?)*$/ }, example: "ldaps://ldap.example.com", required: true }),
       rootDN: text("Where searches start.", { is: { expected: "where searches start, such as dc=example,dc=com", pattern: /^[A-Za-z]+=/ }, example: "dc=example,dc=com", required: true }),
       managerDN: text("Who searches; none for anonymous searches.", { is: { expected: "the DN of who searches" }, example: "cn=jenkins,dc=example,dc=com", default: "" }),
       managerPassword: text("Password of managerDN, with --secret.", secretIn("the password of managerDN")),

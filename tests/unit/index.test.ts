@@ -73,6 +73,7 @@ test("every Kubernetes object goes through the provider of the named context", a
 test("agents are kept from the API server's addresses", async () => {
   await run();
   expect(JSON.stringify(the("NetworkPolicy", "jenkins-agents").inputs.spec)).toContain('"except":["10.96.0.1/32","192.0.2.10/32"]');
+  expect(JSON.stringify(the("NetworkPolicy", "jenkins-agents").inputs.spec)).toContain('"except":["fd00::1/128"]');
 });
 
 test("every image that runs is one that config names or that was built", async () => {

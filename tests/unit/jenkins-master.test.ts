@@ -474,6 +474,15 @@ describe("the network", () => {
     expect(agents.egress.find((rule: Json) => rule.to[0].ipBlock).to[0].ipBlock).toEqual({ cidr: "0.0.0.0/0", except: ["10.96.0.1/32", "192.0.2.10/32"] });
   });
 
+  test("agents reach both families but for the API server's addresses, each taken out of its own", async () => {
+    await make({ access: { apiServerCidrs: ["10.96.0.1/32", "fd00::1/128", "2001:db8::10/128"] } });
+    const blocks = () => the("NetworkPolicy", "jenkins-agents").inputs.spec.egress.at(-1).to.map(({ ipBlock }: Json) => ipBlock);
+    expect(blocks()).toEqual([{ cidr: "0.0.0.0/0", except: ["10.96.0.1/32"] }, { cidr: "::/0", except: ["fd00::1/128", "2001:db8::10/128"] }]);
+    await useMocks();
+    await make();
+    expect(blocks()).toEqual([{ cidr: "0.0.0.0/0" }, { cidr: "::/0" }]);
+  });
+
   test("policies can be left out", async () => {
     await make({ access: { networkPolicies: false } });
     expect(all("NetworkPolicy")).toHaveLength(0);
