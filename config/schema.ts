@@ -172,6 +172,7 @@ const agents = {
       image: text("A built image's name, or a full reference.", { is: { expected: "the name of a built image or a full image reference" }, example: "maven-dind", required: true }),
       label: text("Labels that jobs ask for, separated by blanks.", { is: { expected: "Jenkins labels, separated by single blanks", pattern: /^[A-Za-z0-9_.-]+( [A-Za-z0-9_.-]+)*$/ }, example: "maven java", defaultText: "the name" }),
       docker: choice("How builds reach Docker: a privileged daemon beside them, BuildKit without privileges, or not at all.", ["dind", "rootless", "none"], "dind"),
+      userNamespace: flag("Whether the pod has a user namespace of its own, so that root in it is nobody on the node; asks for Kubernetes 1.33, containerd 2 and Linux 6.3 on the nodes.", false),
       caches: choices("Tools whose downloads the agents of a node share.", ["maven", "gradle"]),
       resources: resources("Requests and limits of the build container.", agentResources),
       dockerResources: resources("Requests and limits of the docker or BuildKit sidecar.", dockerResources),

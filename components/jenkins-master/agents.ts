@@ -65,6 +65,8 @@ export interface AgentTemplate {
   env: Record<string, string>;
   /** Further volumes of the build container. */
   volumes: AgentVolume[];
+  /** Whether the pod has a user namespace of its own, so that its root is nobody on the node. Default false. */
+  userNamespace?: boolean;
   /** Merge patches over the pod, made last. Default none. */
   patches?: Record<string, unknown>[];
 }
@@ -344,6 +346,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ...(Object.keys(template.nodeSelector).length > 0 && { nodeSelector: template.nodeSelector }),
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
       ...(template.spread && overNodes),
+      ...(template.userNamespace && { hostUsers: false }),
       containers: [
         {
           name: "jnlp",

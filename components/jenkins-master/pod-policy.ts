@@ -31,6 +31,7 @@ export interface PodSpec {
   tolerations?: Toleration[];
   affinity?: { nodeAffinity?: { requiredDuringSchedulingIgnoredDuringExecution?: { nodeSelectorTerms: Term[] }; preferredDuringSchedulingIgnoredDuringExecution?: { preference: Term }[] } };
   securityContext?: { seLinuxOptions?: object };
+  hostUsers?: boolean;
   hostNetwork?: boolean;
   hostPID?: boolean;
   hostIPC?: boolean;
@@ -39,6 +40,8 @@ export interface PodSpec {
 /** What is allowed, as the rules ask for it. */
 export interface Allowed {
   privilegedImages: string[];
+  /** Images that are privileged only in pods with a user namespace of their own (hostUsers: false): root there is nobody on the node. */
+  namespacedImages: string[];
   /** Images whose containers may go without seccomp and AppArmor. */
   unconfinedImages: string[];
   /** hostNetwork, hostPID and hostIPC, as far as they are. */
@@ -77,10 +80,12 @@ export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRu
   const pods = [...agents, ...keepers];
   const containers = pods.flatMap(containersOf);
   const paths = [...hostPaths(agents), ...rules.hostPaths];
+  const imagesOf = (some: PodSpec[]) => some.flatMap(containersOf).filter(isPrivileged).map(({ image }) => image);
   const isPrivileged = ({ securityContext: { privileged, procMount = "Default", capabilities, seLinuxOptions } = {} }: Container) =>
     privileged || procMount !== "Default" || seLinuxOptions !== undefined || (capabilities?.add ?? []).some((each) => !usualCapabilities.includes(each));
   return {
-    privilegedImages: unique([...containers.filter(isPrivileged).map(({ image }) => image), ...rules.privilegedImages]),
+    privilegedImages: unique([...imagesOf(pods.filter(({ hostUsers }) => hostUsers !== false)), ...rules.privilegedImages]),
+    namespacedImages: unique(imagesOf(pods)),
     unconfinedImages: unique(containers.filter(({ securityContext: { seccompProfile, appArmorProfile } = {} }) => [seccompProfile?.type, appArmorProfile?.type].includes("Unconfined")).map(({ image }) => image)),
     host: hostNamespaces.filter((key) => pods.some((pod) => pod[key])),
     hostPorts: unique(containers.flatMap(({ ports = [] }) => ports.map(({ hostPort }) => hostPort))),
@@ -118,7 +123,7 @@ export interface PodValidations {
  * nothing. CEL, see https://kubernetes.io/docs/reference/using-api/cel/
  */
 export function podValidations(allow: Allowed, namespace: string): PodValidations {
-  const { privilegedImages, unconfinedImages, host, hostPorts, writablePaths, readOnlyPaths, keeperPaths, serviceAccounts, nodeNames, controlPlane } = allow;
+  const { privilegedImages, namespacedImages, unconfinedImages, host, hostPorts, writablePaths, readOnlyPaths, keeperPaths, serviceAccounts, nodeNames, controlPlane } = allow;
   const readOnlyMounts = `variables.containers.all(c, !has(c.volumeMounts) || c.volumeMounts.all(m, m.name != v.name || (has(m.readOnly) && m.readOnly)))`;
   const key = (t: string) => `(has(${t}.key) ? ${t}.key : "")`;
   const chosen = (term: string) => where(`${term}.matchExpressions`, (list) => `${list}.exists(e, e.key in ${cel(controlPlaneKeys)} && !(e.operator in ["NotIn", "DoesNotExist"]))`);
@@ -127,16 +132,16 @@ export function podValidations(allow: Allowed, namespace: string): PodValidation
   const own = "may have beyond the platform's own agents";
   const rules: Record<string, { found: string; message: string }> = {
     privileged: {
-      found: `variables.containers.filter(c, !(c.image in ${cel(privilegedImages)}) && (${[
+      found: `variables.containers.filter(c, !(c.image in ${cel(privilegedImages)}) && !(variables.ownUsers && c.image in ${cel(namespacedImages)}) && (${[
         where("c.securityContext.privileged", (value) => value),
         where("c.securityContext.procMount", (value) => `!(${value} in ["", "Default"])`),
         where("c.securityContext.capabilities.add", (list) => `${list}.exists(a, !(a in ${cel(usualCapabilities)}))`),
         seLinux("c"),
       ].join(" || ")})).map(c, "container " + c.name) + ${when(seLinux("object.spec"), "the pod's SELinux options")}`,
-      message: `is privileged, adds capabilities, unmasks /proc or changes its SELinux context; only the image of the agents' docker daemon may, and those in agentPods.privilegedImages of the stack config`,
+      message: `is privileged, adds capabilities, unmasks /proc or changes its SELinux context; only the image of the agents' docker daemon may (with hostUsers: false where all agents with it have that), and those in agentPods.privilegedImages of the stack config`,
     },
     unconfined: {
-      found: `variables.containers.filter(c, !(c.image in ${cel([...new Set([...unconfinedImages, ...privilegedImages])])}) && (${["seccompProfile", "appArmorProfile"]
+      found: `variables.containers.filter(c, !(c.image in ${cel([...new Set([...unconfinedImages, ...privilegedImages, ...namespacedImages])])}) && (${["seccompProfile", "appArmorProfile"]
         .flatMap((profile) => ["object.spec", "c"].map((of) => where(`${of}.securityContext.${profile}.type`, (type) => `${type} == "Unconfined"`)))
         .join(" || ")})).map(c, "container " + c.name)`,
       message: "is without seccomp or AppArmor; only the image of the agents' BuildKit may, and those in agentPods.privilegedImages of the stack config",
@@ -175,6 +180,7 @@ export function podValidations(allow: Allowed, namespace: string): PodValidation
       { name: "containers", expression: ["containers", "initContainers", "ephemeralContainers"].map(orNone).join(" + ") },
       { name: "volumes", expression: orNone("volumes") },
       { name: "tolerations", expression: orNone("tolerations") },
+      { name: "ownUsers", expression: where("object.spec.hostUsers", (value) => `!${value}`) },
       { name: "byDaemonSet", expression: 'request.userInfo.username in ["system:serviceaccount:kube-system:daemon-set-controller", "system:kube-controller-manager"]' },
       // Names of their own: a variable that is called like one in it has the API server evaluate it without end.
       ...Object.entries(rules).map(([name, { found }]) => ({ name: `${name}Found`, expression: found })),

@@ -176,6 +176,7 @@ describe("the platform's own pods", () => {
       nodeSelector: fc.constantFrom<Record<string, string>>({}, { disk: "ssd" }, { [controlPlane]: "" }),
       tolerations: fc.subarray([{ key: "ci" }, { key: controlPlane, operator: "Exists" as const }, { operator: "Exists" as const }]),
       spread: fc.boolean(),
+      userNamespace: fc.boolean(),
       patches: fc.constantFrom<Record<string, unknown>[]>(
         [], [{ spec: { hostNetwork: true } }], [{ spec: { nodeName: "n", volumes: [{ name: "x", hostPath: { path: "/x" } }] } }], [{ spec: { serviceAccountName: "other" } }],
         [{ spec: { containers: [{ name: "jnlp", securityContext: { privileged: true }, ports: [{ containerPort: 1, hostPort: 1 }] }] } }], [{ spec: preferred({ key: controlPlane, operator: "Exists" }) }],
@@ -203,6 +204,28 @@ describe("the platform's own pods", () => {
     expect(rule(refusals(plain, pod({}, { image: buildkit, securityContext: { seccompProfile: { type: "Unconfined" } } })))).toEqual(["unconfined"]);
     expect(rule(refusals(plain, hostPath(`${cache}/maven`)))).toEqual(["volumes"]);
   });
+});
+
+describe("with user namespaces", () => {
+  const privileged = (hostUsers?: boolean) => pod({ ...(hostUsers !== undefined && { hostUsers }) }, { image: dind, securityContext: { privileged: true, seccompProfile: { type: "Unconfined" } } });
+  const own = { ...template, userNamespace: true };
+
+  test("the docker daemon's image is privileged in pods with one alone, where all agents with it have one", () => {
+    const rules = rulesOf([own, templates[3]]);
+    expect(podsOf([own])[0].spec.hostUsers).toBe(false);
+    for (const each of podsOf([own])) expect(refusals(rules, each)).toEqual([]);
+    expect(refusals(rules, privileged(false))).toEqual([]);
+    expect([undefined, true].map((hostUsers) => rule(refusals(rules, privileged(hostUsers))))).toEqual([["privileged"], ["privileged"]]);
+    expect(refusals(rulesOf([own, template]), privileged())).toEqual([]);
+    expect(refusals(rulesOf([own], { privilegedImages: [dind] }), privileged())).toEqual([]);
+  });
+
+  test("pods without docker may have one or not, and nobody is privileged for it", () => {
+    for (const hostUsers of [true, false]) expect(refusals(usual, pod({ hostUsers }))).toEqual([]);
+    expect(rule(refusals(usual, pod({ hostUsers: false }, { securityContext: { privileged: true } })))).toEqual(["privileged"]);
+  });
+
+  test("are off by default", () => expect(podsOf(templates).filter(({ spec }) => "hostUsers" in spec)).toEqual([]));
 });
 
 describe("exceptions", () => {
