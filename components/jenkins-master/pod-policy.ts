@@ -75,8 +75,11 @@ function choosesControlPlane({ nodeSelector = {}, tolerations = [], affinity: { 
   return keys.some((key) => controlPlaneKeys.includes(key)) || tolerations.some(({ key }) => !key || controlPlaneKeys.includes(key));
 }
 
-/** What the platform's own pods have, those of agents and those of keepers, and what config allows beside it. */
-export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRules, "action">): Allowed {
+/**
+ * What the platform's own pods have, those of agents and those of keepers, and what config allows beside it. BuildKit's image may go
+ * without seccomp whether or not a template has it: pipelines and other clouds have pods of their own with it, none of them privileged.
+ */
+export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRules, "action">, buildkitImage?: string): Allowed {
   const pods = [...agents, ...keepers];
   const containers = pods.flatMap(containersOf);
   const paths = [...hostPaths(agents), ...rules.hostPaths];
@@ -86,7 +89,7 @@ export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRu
   return {
     privilegedImages: unique([...imagesOf(pods.filter(({ hostUsers }) => hostUsers !== false)), ...rules.privilegedImages]),
     namespacedImages: unique(imagesOf(pods)),
-    unconfinedImages: unique(containers.filter(({ securityContext: { seccompProfile, appArmorProfile } = {} }) => [seccompProfile?.type, appArmorProfile?.type].includes("Unconfined")).map(({ image }) => image)),
+    unconfinedImages: unique(containers.filter(({ securityContext: { seccompProfile, appArmorProfile } = {} }) => [seccompProfile?.type, appArmorProfile?.type].includes("Unconfined")).map(({ image }) => image).concat(buildkitImage)),
     host: hostNamespaces.filter((key) => pods.some((pod) => pod[key])),
     hostPorts: unique(containers.flatMap(({ ports = [] }) => ports.map(({ hostPort }) => hostPort))),
     writablePaths: unique(paths.filter(({ readOnly }) => !readOnly).map(({ path }) => path)),
@@ -206,7 +209,7 @@ export function makePodPolicy({ name, parent, there }: Place, args: JenkinsMaste
   const spec = pulumi.all([images, pulumi.output(keeper?.spec), there]).apply(([known, keeping, namespace]) => {
     const input = cascInput(args, known);
     const agents = [...input.templates.map((template) => agentPod(template, settings)), defaultsPod(input)].map((pod) => pod.spec as PodSpec);
-    return podValidations(allowed(agents, keeping ? [keeping.template.spec as PodSpec] : [], rules), namespace);
+    return podValidations(allowed(agents, keeping ? [keeping.template.spec as PodSpec] : [], rules, settings.buildkitImage), namespace);
   });
   const metadata = { name: there.apply(podPolicyName), labels: { ...labels, ...ownLabels() } };
   const policy = new k8s.admissionregistration.v1.ValidatingAdmissionPolicy(

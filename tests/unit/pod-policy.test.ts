@@ -261,12 +261,14 @@ describe("the objects", () => {
   };
 
   test("bear the namespace in their name, and bind the rules to it alone", async () => {
-    await make(undefined, { namespace: "team-b" });
+    await make(undefined, { namespace: "team-b", agents: { templates: [template], settings, cache: { keeperImage: "k" } } });
     const [policy, binding] = [the("ValidatingAdmissionPolicy").inputs, the("ValidatingAdmissionPolicyBinding").inputs];
     expect([policy.metadata.name, binding.metadata.name, binding.spec.policyName]).toEqual(Array(3).fill(podPolicyName("team-b-agents")));
     expect(binding.spec).toMatchObject({ validationActions: ["Deny"], matchResources: { namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "team-b-agents" } } } });
     expect(policy.spec).toMatchObject({ failurePolicy: "Fail", matchConstraints: { resourceRules: [{ apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE", "UPDATE"], resources: ["pods", "pods/ephemeralcontainers"] }] } });
     expect(policy.spec.validations).toHaveLength(6);
+    // No template has BuildKit's image in it here, and pipelines' own pods may.
+    expect(refusals(policy.spec, pod({}, { image: buildkit, securityContext: { seccompProfile: { type: "Unconfined" } } }))).toEqual([]);
     expect(policy.metadata.labels).toMatchObject({ "build-platform/stack": "unit" });
   });
 
