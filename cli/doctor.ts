@@ -137,7 +137,7 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string, por
 /** POSIX shell that prints what judgeVisit wants, one key=value per line. Reads only. */
 export function visitScript(basePath: string, registry: { host: string; insecure: boolean }, ports: number[]): string {
   const urls = registry.insecure ? [`http://${registry.host}/v2/`, `https://${registry.host}/v2/`] : [`https://${registry.host}/v2/`];
-  const [, host, port] = /^(.*?)(?::(\d+))?$/.exec(registry.host) ?? [];
+  const [, host, port] = /^\[?(.*?)\]?(?::(\d+))?$/.exec(registry.host) ?? [];
   const bare = `timeout 5 bash -c ': <"/dev/tcp/${host}/${port ?? (registry.insecure ? 80 : 443)}"' 2>/dev/null`;
   const insecure = registry.insecure ? "k" : "";
   return `sudo=

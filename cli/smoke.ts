@@ -101,15 +101,43 @@ export function loginTrouble({ login, namespaces }: Pick<PlatformConfig, "login"
   return `Jenkins refuses the password in its Secret: a changed one is in force about a minute later, without a restart; kubectl -n ${namespaces.jenkins} logs deployment/jenkins -c config-reload says whether Jenkins took it`;
 }
 
-/** What the job runs: says who it is, and builds an image without a base where docker is at hand. */
-export const smokeScript = (token: string): string => [
+/**
+ * What the job runs: says who it is, and where docker is at hand builds an image without a base, in which a shell that is taken from
+ * the agent downloads from Jenkins. Downloads from outside wait for ever where the networks of builds have a larger MTU than the
+ * pod's; nearer servers know it, so that the MTUs are compared.
+ */
+export const smokeScript = (token: string, namespace: string): string => [
   "set -eu",
   `echo smoke-${token}`,
   "uname -srm",
-  "if command -v docker >/dev/null; then",
-  `  mkdir smoke && cd smoke && echo ${token} > token`,
-  "  printf 'FROM scratch\\nCOPY token /token\\n' > Dockerfile",
-  `  docker build -q -t smoke:${token} . && docker image rm smoke:${token} >/dev/null && echo image-${token}`,
+  'if command -v docker >/dev/null && [ -n "${DOCKER_HOST-}" ]; then',
+  // A daemon elsewhere has a network of its own.
+  "  case $DOCKER_HOST in",
+  "    *localhost* | *127.0.0.1*) pod=$(cat /sys/class/net/eth0/mtu 2>/dev/null || echo 1500) ;;",
+  "    *) pod=65536 ;;",
+  "  esac",
+  "  bridge=$(docker network inspect --format '{{index .Options \"com.docker.network.driver.mtu\"}}' bridge)",
+  '  if [ "${bridge:-1500}" -gt "$pod" ]; then echo "the network of docker builds has an MTU of ${bridge:-1500}, the pod\'s has $pod: downloads inside builds hang"; exit 1; fi',
+  `  mkdir -p smoke/root && cd smoke && echo ${token} > root/token`,
+  "  printf 'FROM scratch\\nCOPY root /\\n' > Dockerfile",
+  "  if command -v bash >/dev/null && command -v ldd >/dev/null; then",
+  "    for tool in bash wc cat; do",
+  "      program=$(command -v $tool)",
+  "      for file in $program $(ldd $program | grep -o '/[^ ]*'); do mkdir -p root$(dirname $file) && cp -L $file root$file; done",
+  "    done",
+  "    cat > root/download <<'END'",
+  "for jar in agent.jar slave.jar; do",
+  `  exec 3<>/dev/tcp/jenkins.${namespace}.svc/8080`,
+  `  printf 'GET /jnlpJars/%s HTTP/1.0\\r\\nHost: jenkins.${namespace}.svc\\r\\n\\r\\n' $jar >&3`,
+  "  bytes=$(cat <&3 | wc -c)",
+  '  if [ "$bytes" -gt 100000 ]; then echo "downloaded $bytes bytes inside a build"; exit 0; fi',
+  "done",
+  'echo "Jenkins answered $bytes bytes to a build, more than 100000 were expected"; exit 1',
+  "END",
+  `    printf 'RUN ["%s", "/download"]\\n' "$(command -v bash)" >> Dockerfile`,
+  "  fi",
+  `  timeout 120 docker build --no-cache -t smoke:${token} . || { echo "docker build failed, or did not end within 120 s: can pods behind this node's docker network reach Jenkins and DNS?"; exit 1; }`,
+  `  docker image rm smoke:${token} >/dev/null && echo image-${token}`,
   "fi",
 ].join("\n");
 
@@ -269,7 +297,7 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
         if (trouble) throw new Error(trouble);
       });
     }
-    const xml = "pipeline" in work ? pipelineXml(work.script, work.parameters) : jobXml(work.label, smokeScript(token));
+    const xml = "pipeline" in work ? pipelineXml(work.script, work.parameters) : jobXml(work.label, smokeScript(token, namespaces.jenkins));
     await step(`make job ${job}`, () => jenkins.post(`/createItem?name=${job}`, xml, "application/xml"));
     let failure: unknown;
     try {

@@ -94,7 +94,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
       ...(login && { login }),
       ...(rights && { rights }),
       networkPolicies,
-      apiServerCidrs: apiServerAddresses.filter(net.isIPv4).map((address) => `${address}/32`),
+      apiServerCidrs: apiServerAddresses.map((address) => `${address}/${net.isIPv6(address) ? 128 : 32}`),
       ...(pulls && { registryLogin: pulls }),
     },
     configuration: { fragments: cascFragments, secretFiles, ...(documents && { live: documents }) },

@@ -27,7 +27,7 @@ export type { ImageKey } from "./schema";
 
 /** Everything the stack is told, checked and complete: the keys of the schema, grouped as they are used, with what files say. */
 export interface PlatformConfig
-  extends Pick<Settings, "domain" | "images" | "registry" | "imageBuild" | "agentCap" | "cloud" | "rehearsal" | "networkPolicies" | "prometheusNamespace" | "serviceMonitor" | "serviceMonitorLabels" | "dashboard" | "secretFiles" | "patches"> {
+  extends Pick<Settings, "domain" | "images" | "registry" | "imageBuild" | "agentCap" | "agentPods" | "cloud" | "rehearsal" | "networkPolicies" | "prometheusNamespace" | "serviceMonitor" | "serviceMonitorLabels" | "dashboard" | "secretFiles" | "patches"> {
   /** The context is always named, so that a stack never reaches the cluster that happens to be selected. */
   cluster: { kubeconfig?: string; context: string };
   /** Namespaces of the controller, of the agents and of image builds in the cluster. */
@@ -161,13 +161,14 @@ function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches"
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, agentCache, patches }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "patches">): AgentSettings => ({
+export const agentSettings = ({ images, registry, agentCache, agentPods, patches }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "agentPods" | "patches">): AgentSettings => ({
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
   insecureRegistries: registry.insecure ? [registry.host] : [],
   ...(agentCache && { cachePath: agentCache.path }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
+  pods: agentPods,
 });
 
 /** Patches of the agents' pods that change none of them, each made after those before it. */
@@ -239,12 +240,12 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
   const address = { ...ingress, ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
-  const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
+  const { domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
-  agentPatchProblems({ agents: settings.agents, images, registry, patches, ...cache }, say);
+  agentPatchProblems({ agents: settings.agents, images, registry, agentPods, patches, ...cache }, say);
   return {
-    domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
+    domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces: { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` },

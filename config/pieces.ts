@@ -43,7 +43,7 @@ const hostPattern = new RegExp(`^(?=.{1,253}$)${hostLabel}(\\.${hostLabel})*$`, 
 const namePattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const longNamePattern = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 const sizePattern = /^\d+(\.\d+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)$/;
-const referencePattern = /^[a-z0-9.-]+(:\d+)?\/[a-z0-9._/-]+(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$/;
+const referencePattern = /^([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?\/[a-z0-9._/-]+(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$/;
 // Grammar of repository names: https://github.com/distribution/reference, "reference.go".
 const domainLabel = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?";
 const registryPattern = new RegExp(`^(?:${domainLabel}(?:\\.${domainLabel})*|\\[[0-9a-fA-F:]+\\])(:[0-9]{1,5})?$`);
@@ -53,11 +53,12 @@ const pathComponent = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*";
 export const name = (expected: string): Piece => ({ expected, pattern: namePattern });
 /** A name as Secrets, ConfigMaps and claims have it: dots as well, and longer. */
 export const longName = (expected: string): Piece => ({ expected, pattern: longNamePattern });
-export const domain: Piece = { expected: "the host name people will use, without scheme or port, such as jenkins.example.com", pattern: domainPattern };
-export const host: Piece = { expected: "a host name or address", also: (text) => net.isIP(text) !== 0 || hostPattern.test(text) };
+/** The API server takes no address for an Ingress' host. */
+export const domain: Piece = { expected: "the host name people will use, in small letters, without scheme or port, such as jenkins.example.com; no address", pattern: domainPattern, also: (text) => net.isIP(text) === 0 };
+export const host: Piece = { expected: "a host name or address, IPv6 without brackets", also: (text) => net.isIP(text) !== 0 || hostPattern.test(text) };
 /** A node or a StorageClass: a name, or several joined by dots. */
 export const domainOrName = (expected: string): Piece => ({ expected, also: (text) => domainPattern.test(text) || namePattern.test(text) });
-export const registry: Piece = { expected: "a registry that the nodes can pull from, as host or host:port", pattern: registryPattern, also: (text) => Number(registryPattern.exec(text)?.[1]?.slice(1) ?? 443) <= 65535 };
+export const registry: Piece = { expected: "a registry that the nodes can pull from, as host or host:port, an IPv6 address as [fd00::1]:5000", pattern: registryPattern, also: (text) => Number(registryPattern.exec(text)?.[1]?.slice(1) ?? 443) <= 65535 && net.isIPv6(/^\[(.*)\]/.exec(text)?.[1] ?? "::") };
 export const imagePath: Piece = { expected: "a path of small letters, digits and single . _ - inside parts divided by /, for example team/build-platform", pattern: new RegExp(`^${pathComponent}(?:/${pathComponent})*$`) };
 export const imageName: Piece = { expected: "an image name of at most 100 small letters and digits with single . _ - between them, for example maven-dind", pattern: new RegExp(`^(?=.{1,100}$)${pathComponent}$`) };
 export const imageReference: Piece = { expected: "a full image reference such as registry.example.com/path/name:tag", pattern: referencePattern };

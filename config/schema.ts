@@ -172,6 +172,7 @@ const agents = {
       image: text("A built image's name, or a full reference.", { is: { expected: "the name of a built image or a full image reference" }, example: "maven-dind", required: true }),
       label: text("Labels that jobs ask for, separated by blanks.", { is: { expected: "Jenkins labels, separated by single blanks", pattern: /^[A-Za-z0-9_.-]+( [A-Za-z0-9_.-]+)*$/ }, example: "maven java", defaultText: "the name" }),
       docker: choice("How builds reach Docker: a privileged daemon beside them, BuildKit without privileges, or not at all.", ["dind", "rootless", "none"], "dind"),
+      userNamespace: flag("Whether the pod has a user namespace of its own, so that root in it is nobody on the node; asks for Kubernetes 1.33, containerd 2 and Linux 6.3 on the nodes.", false),
       caches: choices("Tools whose downloads the agents of a node share.", ["maven", "gradle"]),
       resources: resources("Requests and limits of the build container.", agentResources),
       dockerResources: resources("Requests and limits of the docker or BuildKit sidecar.", dockerResources),
@@ -204,6 +205,15 @@ const agents = {
     enabled: flag("Whether there are any.", true),
     path: text("Folder of the nodes that holds them.", { is: { ...piece.nodeFolder, expected: "an absolute path of at least two folders" }, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
     maxGi: integer("Most GiB they take on a node.", piece.cacheGi),
+  }),
+  agentPods: section("Pods of the agents' namespace that pipelines describe themselves: what they may have that no agent of the platform has. The API server (a ValidatingAdmissionPolicy) sees to it.", {
+    action: choice("Whether pods that have more are refused, or taken with a warning and a line in the audit log; none for no policy.", ["deny", "warn", "none"], "deny"),
+    privilegedImages: words("Images whose containers may be privileged, add capabilities or go without seccomp and AppArmor. Who may run one has the node.", { is: piece.imageReference, example: "registry.example.com/kernel-builder:1", entries: "a list of full image references" }),
+    hostPaths: list("Folders of the nodes that may be mounted.", {
+      path: text("The folder, exactly as a pod names it.", { is: { ...piece.nodeFolder, expected: "an absolute path of at least two folders" }, example: "/srv/toolchains", required: true }),
+      readOnly: flag("Whether every mount of it has to be read-only.", true),
+    }),
+    serviceAccounts: words("ServiceAccounts that pods may have beside default and the agents' own.", { is: piece.longName("the name of a ServiceAccount"), example: "deployer", entries: "a list of names of ServiceAccounts in the agents' namespace" }),
   }),
   cloud: anything("Further settings of the kubernetes plugin's cloud, named as in configuration as code; pod templates in it come beside the agents.", { waitForPodSec: 900 }),
 };
@@ -263,7 +273,7 @@ const people = {
       escapeHatch: flag("Whether the local administrator can log in as well.", true),
     }),
     ldap: maybe("A directory.", {
-      server: text("Servers separated by blanks: the second is asked where the first does not answer.", { is: { expected: "a server such as ldaps://ldap.example.com, or several separated by single blanks", pattern: /^((ldaps?:\/\/)?[A-Za-z0-9.-]+(:\d{1,5})?)( (ldaps?:\/\/)?[A-Za-z0-9.-]+(:\d{1,5})?)*$/ }, example: "ldaps://ldap.example.com", required: true }),
+      server: text("Servers separated by blanks: the second is asked where the first does not answer.", { is: { expected: "a server such as ldaps://ldap.example.com, or several separated by single blanks", pattern: /^(ldaps?:\/\/)?([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?( (ldaps?:\/\/)?([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?)*$/ }, example: "ldaps://ldap.example.com", required: true }),
       rootDN: text("Where searches start.", { is: { expected: "where searches start, such as dc=example,dc=com", pattern: /^[A-Za-z]+=/ }, example: "dc=example,dc=com", required: true }),
       managerDN: text("Who searches; none for anonymous searches.", { is: { expected: "the DN of who searches" }, example: "cn=jenkins,dc=example,dc=com", default: "" }),
       managerPassword: text("Password of managerDN, with --secret.", secretIn("the password of managerDN")),

@@ -65,8 +65,22 @@ export interface AgentTemplate {
   env: Record<string, string>;
   /** Further volumes of the build container. */
   volumes: AgentVolume[];
+  /** Whether the pod has a user namespace of its own, so that its root is nobody on the node. Default false. */
+  userNamespace?: boolean;
   /** Merge patches over the pod, made last. Default none. */
   patches?: Record<string, unknown>[];
+}
+
+/** Which pods the agents' namespace takes beside those that are like the platform's own agents. */
+export interface PodRules {
+  /** Whether others are refused, or only warned of; none for no rules at all. */
+  action: "deny" | "warn" | "none";
+  /** Images, as full references, whose containers may be privileged. */
+  privilegedImages: string[];
+  /** Folders of the nodes that may be mounted. */
+  hostPaths: { path: string; readOnly: boolean }[];
+  /** Further ServiceAccounts of the namespace. */
+  serviceAccounts: string[];
 }
 
 /** What all agent pods share. */
@@ -83,6 +97,8 @@ export interface AgentSettings {
   cachePath?: string;
   /** Merge patches over the pod that all pods start from, made last. Default none. */
   defaultsPatches?: Record<string, unknown>[];
+  /** What pods of pipelines may have beyond the agents. Default: nothing, and others are refused. */
+  pods?: PodRules;
 }
 
 type Pod = Record<string, unknown>;
@@ -133,6 +149,19 @@ function volumeSource({ kind, name }: AgentVolume): object {
   return kind === "secret" ? { secret: { secretName: name } } : { persistentVolumeClaim: { claimName: name } };
 }
 
+/**
+ * Starts the daemon through the image's own entry point, with the MTU of the pod's network for those of builds: packets as large as
+ * a network card's do not pass an overlay (1450 on Flannel), and a download inside `docker build` would wait for its first one for
+ * ever. Docker before 24 does not know the option for networks that builds make themselves.
+ */
+export const dockerdScript = `set -u
+if read -r mtu </sys/class/net/eth0/mtu; then
+  set -- "$@" "--mtu=$mtu"
+  if dockerd --help 2>&1 | grep -q -e --default-network-opt; then set -- "$@" "--default-network-opt=bridge=com.docker.network.driver.mtu=$mtu"; fi
+fi
+exec dockerd-entrypoint.sh "$@"
+`;
+
 function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object[] {
   const resources = canonicalResources(template.dockerResources);
   const workspaceMount = { name: "workspace-volume", mountPath: workspace };
@@ -141,6 +170,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
       {
         name: "dind",
         image: settings.dindImage,
+        command: ["/bin/sh", "-c", dockerdScript, "dockerd-entrypoint.sh"],
         // Bound to the pod's own loopback; --tls=false spares the pause dockerd makes before it serves without TLS.
         args: [
           "dockerd",
@@ -167,6 +197,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
       {
         name: "buildkitd",
         image: settings.buildkitImage,
+        // Builds share the pod's network and its MTU: without a CNI configuration, which the image has none of, BuildKit makes none for them.
         args: ["--addr=tcp://127.0.0.1:1234", "--oci-worker-no-process-sandbox"],
         // What BuildKit's own Kubernetes example for the rootless mode asks for: user namespaces are made inside.
         // https://github.com/moby/buildkit/blob/master/examples/kubernetes/deployment%2Bservice.rootless.yaml
@@ -315,6 +346,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ...(Object.keys(template.nodeSelector).length > 0 && { nodeSelector: template.nodeSelector }),
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
       ...(template.spread && overNodes),
+      ...(template.userNamespace && { hostUsers: false }),
       containers: [
         {
           name: "jnlp",
@@ -361,9 +393,10 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
 
 /**
  * The Pod Security level the agents' namespace can be held to:
- * docker sidecars and hostPath caches need the open one.
+ * docker sidecars, hostPath caches and what config allows pipelines of both need the open one.
  */
-export function agentsPodSecurity(templates: AgentTemplate[], cachePath?: string): "privileged" | "restricted" {
-  const open = templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.length > 0));
+export function agentsPodSecurity(templates: AgentTemplate[], cachePath?: string, pods?: PodRules): "privileged" | "restricted" {
+  const further = pods !== undefined && pods.privilegedImages.length + pods.hostPaths.length > 0;
+  const open = further || templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.length > 0));
   return open ? "privileged" : "restricted";
 }

@@ -2,6 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { cacheGi } from "../../config/pieces";
 import { partOf } from "../ownership";
+import type { Registration } from "../transform";
 import { agentUser } from "./agents";
 import type { AgentsArgs } from "./args";
 import { cacheKeeperScript, gradleKeeperScript } from "./cache";
@@ -9,11 +10,11 @@ import type { Place } from "./place";
 
 const keeperLabels = { "app.kubernetes.io/name": "agent-cache", ...partOf };
 
-/** Keeps the shared caches on every node, where there are any. */
-export function makeCacheKeeper({ name, parent, there }: Place, { cache, settings, templates }: AgentsArgs): void {
-  if (settings.cachePath === undefined || cache === undefined) return;
+/** What keeps the shared caches on every node, where there are any. */
+export function cacheKeeperObject({ name, parent, there }: Place, { cache, settings, templates }: AgentsArgs): Registration<k8s.apps.v1.DaemonSetArgs> | undefined {
+  if (settings.cachePath === undefined || cache === undefined) return undefined;
   const gradle = templates.some(({ caches }) => caches.includes("gradle"));
-  new k8s.apps.v1.DaemonSet(
+  return [
     `${name}-agent-cache`,
     {
       metadata: { name: "agent-cache", namespace: there, labels: keeperLabels },
@@ -57,7 +58,7 @@ export function makeCacheKeeper({ name, parent, there }: Place, { cache, setting
       },
     },
     parent,
-  );
+  ];
 }
 
 /** Takes over what agents with Gradle offer: as their user, without any right of its own. */

@@ -122,7 +122,7 @@ function kubernetesCloud(input: CascInput): object {
     retentionTimeout: 5,
     waitForPodSec: 600,
     // A namespace that is held to it takes no other pod, and pipelines' own rarely say all that it asks for.
-    ...(agentsPodSecurity(input.templates, input.settings.cachePath) === "restricted" && { restrictedPssSecurityContext: true }),
+    ...(agentsPodSecurity(input.templates, input.settings.cachePath, input.settings.pods) === "restricted" && { restrictedPssSecurityContext: true }),
     defaultsProviderTemplate: defaultsTemplate,
     ...further,
     podLabels: [{ key: "jenkins", value: "agent" }, ...listOf(podLabels)],

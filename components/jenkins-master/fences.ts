@@ -29,6 +29,13 @@ export function makeDisruptionBudgets({ name, parent, here, there }: Place): voi
   );
 }
 
+/** Every address of both families but some: a block takes exceptions of its own family alone. */
+const worldWithout = (cidrs: string[]) =>
+  ["0.0.0.0/0", "::/0"].map((cidr) => {
+    const except = cidrs.filter((each) => each.includes(":") === cidr.includes(":"));
+    return { ipBlock: { cidr, ...(except.length > 0 && { except }) } };
+  });
+
 /** Who may connect to the controller, and to whom agents may. */
 export function makeNetworkPolicies({ name, parent, here, there }: Place, { address, access, monitoring }: JenkinsMasterArgs): void {
   if (!(access.networkPolicies ?? true)) return;
@@ -61,7 +68,7 @@ export function makeNetworkPolicies({ name, parent, here, there }: Place, { addr
         egress: [
           { to: [{ ...from("kube-system"), podSelector: { matchLabels: { "k8s-app": "kube-dns" } } }], ports: [{ port: 53, protocol: "UDP" }, ...tcp(53)] },
           { to: [{ ...from(here), podSelector: { matchLabels: controllerLabels } }], ports: tcp(8080, 50000) },
-          { to: [{ ipBlock: { cidr: "0.0.0.0/0", ...(access.apiServerCidrs && { except: access.apiServerCidrs }) } }] },
+          { to: pulumi.output(access.apiServerCidrs ?? []).apply(worldWithout) },
         ],
       },
     },

@@ -4,12 +4,13 @@ import { patchedObject } from "../patches";
 import { makeAccounts } from "./accounts";
 import { jenkinsUrl, makeIngress, makeServices } from "./address";
 import { JenkinsMasterArgs, jenkinsMasterProblems } from "./args";
-import { makeCacheKeeper } from "./cache-keeper";
+import { cacheKeeperObject } from "./cache-keeper";
 import { configurationObject } from "./configuration";
 import { controllerObject, controllerPod, makeHome, withoutFirst } from "./controller";
 import { makeDisruptionBudgets, makeNetworkPolicies } from "./fences";
 import { makeMonitoring } from "./monitoring";
 import { after, makeNamespaces } from "./place";
+import { makePodPolicy } from "./pod-policy";
 import { makeRehearsal } from "./rehearsal";
 import { secretContents, secretObjects } from "./secrets";
 
@@ -72,7 +73,9 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     makeIngress(place, args, services.http);
     makeMonitoring(place, args);
     makeNetworkPolicies(place, args);
-    makeCacheKeeper(place, args.agents);
+    const keeper = cacheKeeperObject(place, args.agents);
+    if (keeper) new k8s.apps.v1.DaemonSet(...keeper);
+    makePodPolicy(place, args, keeper && patched("DaemonSet", keeper[1]));
 
     const { domain, tls, port } = args.address;
     this.url = pulumi.output(jenkinsUrl(domain, tls !== undefined, port));

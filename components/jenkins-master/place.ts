@@ -41,6 +41,6 @@ export function makeNamespaces(parent: pulumi.Resource, name: string, args: Jenk
     name,
     parent: { parent },
     here: namespace("namespace", namespaces.controller, { ...args.namespaceLabels, "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted" }),
-    there: namespace("agents-namespace", namespaces.agents, { "pod-security.kubernetes.io/enforce": agentsPodSecurity(args.agents.templates as AgentTemplate[], args.agents.settings.cachePath) }),
+    there: namespace("agents-namespace", namespaces.agents, { "pod-security.kubernetes.io/enforce": agentsPodSecurity(args.agents.templates as AgentTemplate[], args.agents.settings.cachePath, args.agents.settings.pods) }),
   };
 }

@@ -127,7 +127,7 @@ case $repository in
   */*) ;;
   *) bad_input "\"$repository\" is no repository; give --repository HOST/PATH/NAME, for example registry.example.org/build-platform/maven-dind" ;;
 esac
-if ! printf '%s' "$repository" | grep -Eq '^[A-Za-z0-9.:-]+(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)+$'; then
+if ! printf '%s' "$repository" | grep -Eq '^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)+$'; then
   bad_input "\"$repository\" is no repository name; after the host use lower-case letters and digits with single . _ - between them"
 fi
 if [ -n "$tag" ] && ! printf '%s' "$tag" | grep -Eq '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$'; then

@@ -27,7 +27,8 @@ async function makePods(image: string): Promise<void> {
     kind: "Pod",
     metadata: { name, namespace, labels },
     spec: {
-      ...(node && { nodeName: node }),
+      // The agents' namespace takes no pod that names its node past the scheduler.
+      ...(node && { nodeSelector: { "kubernetes.io/hostname": node } }),
       automountServiceAccountToken: false,
       terminationGracePeriodSeconds: 0,
       securityContext: { runAsUser: 1000, runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },

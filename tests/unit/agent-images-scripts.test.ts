@@ -262,6 +262,7 @@ describe("build-image.sh", () => {
     [["--dockerfile", "Containerfile"], "no file context/Containerfile"],
     [["--repository", "maven-dind"], "is no repository"],
     [["--repository", "host/Maven"], "is no repository name"],
+    [["--repository", "fd00::1/maven"], "is no repository name"],
     [["--tag", "a b"], "is no tag"],
     [["--name", "a|b"], '"a|b" is no image name'],
     [["--name", "../x"], "is no image name"],
@@ -277,6 +278,12 @@ describe("build-image.sh", () => {
     expect(ended.err).toContain(words);
     expect(calls()).toBe("");
     expect(leftovers()).toEqual([]);
+  });
+
+  test("a registry at an IPv6 address is taken", async () => {
+    buildah("one");
+    const ended = await run("build-image.sh", ["--repository", "[::1]:1/team/maven-dind", "--context", "context", "--insecure", "--dry-run"]);
+    expect(ended.err).toMatch(/^buildah push .*\[::1\\?\]:1\/team\/maven-dind:/m);
   });
 
   test("--help and --dry-run change nothing", async () => {

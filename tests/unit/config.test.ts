@@ -54,6 +54,21 @@ describe("the shipped stack files", () => {
   });
 });
 
+describe("IPv6", () => {
+  test("addresses are taken wherever a host is", () => {
+    const { config, problems } = parse({
+      registry: { host: "[fd00::1]:5000", insecure: true },
+      controller: { image: "[fd00::1]:5000/team/jenkins:1" },
+      images: { dockerDind: `[fd00::1]:5000/docker:28@sha256:${"a".repeat(64)}` },
+      controlPlane: { privateKeyFile: "~/.ssh/id_ed25519", proxy: { host: "2001:db8::1", hostKey }, nodes: [{ ...node, host: "fd00::10" }] },
+      login: { ldap: { server: "ldaps://[fd00::2]:636 ldap.example.com", rootDN: "dc=example,dc=com" } },
+      rights: { admin: { users: ["ann"] } },
+    });
+    expect(problems).toEqual([]);
+    expect(config.registry.host).toBe("[fd00::1]:5000");
+  });
+});
+
 describe("the schema in Pulumi.yaml", () => {
   test("describes every key and gives it a default of its type", () => {
     for (const [key, { type, description, default: value }] of Object.entries(schema())) {
@@ -157,6 +172,15 @@ describe("mistakes", () => {
     ["a short image reference", { images: { jenkins: "jenkins" } }, ["images.jenkins"]],
     ["a registry with a scheme", { registry: { host: "http://r.example.com" } }, ["registry.host"]],
     ["a registry on a port that none has", { registry: { host: "r.example.com:99999" } }, ["registry.host"]],
+    ["a registry at what is no IPv6 address", { registry: { host: "[fd00::1::2]:5000" } }, ["registry.host"]],
+    ["a registry at an IPv6 address without brackets", { registry: { host: "fd00::1:5000" } }, ["registry.host"]],
+    ["an address in place of a domain", { domain: "192.0.2.10" }, ["domain"]],
+    ["an IPv6 address in place of a domain", { domain: "fd00::1" }, ["domain"]],
+    ["a domain with capitals", { domain: "Jenkins.example.com" }, ["domain"]],
+    ["a domain with a wildcard", { domain: "*.example.com" }, ["domain"]],
+    ["a domain with an underscore", { domain: "my_jenkins.example.com" }, ["domain"]],
+    ["a domain with a dot at its end", { domain: "jenkins.example.com." }, ["domain"]],
+    ["a domain with a label of more than 63 letters", { domain: `${"a".repeat(64)}.example.com` }, ["domain"]],
     ["a registry user without password", { registry: { host: "r.example.com", username: "u" } }, ["registry.password"]],
     ["an unknown builder", { imageBuild: { builder: "kaniko" } }, ["imageBuild.builder"]],
     ["a bad platform", { imageBuild: { platforms: ["amd64"] } }, ["imageBuild.platforms"]],

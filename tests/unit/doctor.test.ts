@@ -132,6 +132,13 @@ describe("the script that looks at a node", () => {
     }
   });
 
+  test("a registry at an IPv6 address is asked at it", () => {
+    const script = visitScript("/var", { host: "[fd00::1]:5000", insecure: true }, []);
+    expect(script).toContain('"/dev/tcp/fd00::1/5000"');
+    expect(script).toContain("http://[fd00::1]:5000/v2/");
+    expect(visitScript("/var", { host: "[fd00::1]", insecure: false }, [])).toContain('"/dev/tcp/fd00::1/443"');
+  });
+
   test("a registry that is gone is not reachable", async () => {
     const [host, close] = await serve(200);
     close();

@@ -73,6 +73,7 @@ test("every Kubernetes object goes through the provider of the named context", a
 test("agents are kept from the API server's addresses", async () => {
   await run();
   expect(JSON.stringify(the("NetworkPolicy", "jenkins-agents").inputs.spec)).toContain('"except":["10.96.0.1/32","192.0.2.10/32"]');
+  expect(JSON.stringify(the("NetworkPolicy", "jenkins-agents").inputs.spec)).toContain('"except":["fd00::1/128"]');
 });
 
 test("every image that runs is one that config names or that was built", async () => {
@@ -105,6 +106,7 @@ test("two environments have no object in common", async () => {
   expect(second.filter((place) => first.includes(place))).toEqual([]);
   expect(second.filter((place) => / -\//.test(place)).map((place) => place.replace(/(-repository)-[0-9a-f]{8}$/, "$1")).sort()).toEqual([
     "Namespace -/team-b", "Namespace -/team-b-agents", "PersistentVolume -/team-b-backup-keys-repository", "PersistentVolume -/team-b-backup-repository", "StorageClass -/team-b",
+    "ValidatingAdmissionPolicy -/build-platform-team-b-agents", "ValidatingAdmissionPolicyBinding -/build-platform-team-b-agents",
   ]);
   for (const place of second) expect(place).toMatch(/ (-|team-b|team-b-agents)\//);
   // Nothing refers to the first one either, but for the ingress that both share.

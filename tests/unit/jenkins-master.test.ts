@@ -1,3 +1,7 @@
+import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import * as fc from "fast-check";
 import { parse, parseDocument, visit } from "yaml";
@@ -95,14 +99,17 @@ describe("the controller", () => {
         "Service jenkins/jenkins-agent",
         "ServiceAccount jenkins-agents/jenkins-agent",
         "ServiceAccount jenkins/jenkins",
+        "ValidatingAdmissionPolicy -/build-platform-jenkins-agents",
+        "ValidatingAdmissionPolicyBinding -/build-platform-jenkins-agents",
       ].sort(),
     );
   });
 
   test("another namespace holds all of it, and its agents have theirs", async () => {
     await make({ namespace: "team-b" });
-    const used = new Set(objects().flatMap(({ type, inputs }) => (inputs.metadata ? [type.endsWith(":Namespace") ? inputs.metadata.name : inputs.metadata.namespace] : [])));
-    expect([...used].sort()).toEqual(["team-b", "team-b-agents"]);
+    const used = new Set(objects().flatMap(({ inputs }) => (inputs.metadata ? [inputs.metadata.namespace ?? inputs.metadata.name] : [])));
+    // What is the cluster's has the namespace in its name.
+    expect([...used].sort()).toEqual(["build-platform-team-b-agents", "team-b", "team-b-agents"]);
     expect(cloud()).toMatchObject({ namespace: "team-b-agents", jenkinsUrl: "http://jenkins.team-b.svc:8080/", jenkinsTunnel: "jenkins-agent.team-b.svc:50000" });
     expect(the("RoleBinding").inputs.subjects[0].namespace).toBe("team-b");
     expect(JSON.stringify(all("NetworkPolicy").map((policy) => policy.inputs.spec))).not.toMatch(/"jenkins(-agents)?"}/);
@@ -467,6 +474,15 @@ describe("the network", () => {
     expect(agents.egress.find((rule: Json) => rule.to[0].ipBlock).to[0].ipBlock).toEqual({ cidr: "0.0.0.0/0", except: ["10.96.0.1/32", "192.0.2.10/32"] });
   });
 
+  test("agents reach both families but for the API server's addresses, each taken out of its own", async () => {
+    await make({ access: { apiServerCidrs: ["10.96.0.1/32", "fd00::1/128", "2001:db8::10/128"] } });
+    const blocks = () => the("NetworkPolicy", "jenkins-agents").inputs.spec.egress.at(-1).to.map(({ ipBlock }: Json) => ipBlock);
+    expect(blocks()).toEqual([{ cidr: "0.0.0.0/0", except: ["10.96.0.1/32"] }, { cidr: "::/0", except: ["fd00::1/128", "2001:db8::10/128"] }]);
+    await useMocks();
+    await make();
+    expect(blocks()).toEqual([{ cidr: "0.0.0.0/0" }, { cidr: "::/0" }]);
+  });
+
   test("policies can be left out", async () => {
     await make({ access: { networkPolicies: false } });
     expect(all("NetworkPolicy")).toHaveLength(0);
@@ -541,6 +557,28 @@ describe("agents", () => {
     expect(dind.args.filter((a: string) => a.startsWith("--host=tcp"))).toEqual(["--host=tcp://127.0.0.1:2375"]);
     expect(sidecar({}, "dind").args.join(" ")).not.toContain("insecure");
     expect(env(jnlp({})).DOCKER_HOST).toBe("tcp://localhost:2375");
+  });
+
+  test("the docker daemon takes the MTU of the pod's network, as far as it knows how", () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "dockerd-"));
+    try {
+      const started = (known: string, mtu?: string) => {
+        fs.rmSync(path.join(folder, "eth0"), { recursive: true, force: true });
+        if (mtu !== undefined) fs.mkdirSync(path.join(folder, "eth0"));
+        if (mtu !== undefined) fs.writeFileSync(path.join(folder, "eth0/mtu"), `${mtu}\n`);
+        fs.writeFileSync(path.join(folder, "dockerd"), `#!/bin/sh\necho '${known}'\n`, { mode: 0o755 });
+        fs.writeFileSync(path.join(folder, "dockerd-entrypoint.sh"), `#!/bin/sh\nprintf '%s\\n' "$@"\n`, { mode: 0o755 });
+        const { command, args } = sidecar({}, "dind");
+        const [shell, ...words] = command.map((word: string) => word.replaceAll("/sys/class/net", folder));
+        return execFileSync(shell, [...words, ...args], { env: { PATH: `${folder}:${process.env.PATH}` }, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim().split("\n");
+      };
+      const { args } = sidecar({}, "dind");
+      expect(started("      --default-network-opt mapmapopts   Default network options", "1450")).toEqual([...args, "--mtu=1450", "--default-network-opt=bridge=com.docker.network.driver.mtu=1450"]);
+      expect(started("      --mtu int   Set the containers network MTU", "8951")).toEqual([...args, "--mtu=8951"]);
+      expect(started("")).toEqual(args);
+    } finally {
+      fs.rmSync(folder, { recursive: true });
+    }
   });
 
   test("rootless BuildKit runs as an ordinary user", () => {

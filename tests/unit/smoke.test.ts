@@ -4,6 +4,8 @@ import type { Login } from "../../components/jenkins-master";
 import { adminAuth, pipelineXml } from "../../cli/jenkins";
 import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
+import * as fs from "node:fs";
+import * as os from "node:os";
 import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, pipelineWork, pluginTrouble, smokeScript, withUsualPipeline, type AgentPod } from "../../cli/smoke";
 
 describe("the front door", () => {
@@ -77,7 +79,43 @@ test("a build is judged by its result and by what it printed", () => {
   expect(buildTrouble({ result: "FAILURE", console: "smoke-x\ndocker: not running\n" }, "x")).toMatch(/FAILURE.*\n\s+smoke-x\n\s+docker: not running/);
   // What `set -x` or the job's own text shows is not what it printed.
   expect(buildTrouble({ result: "SUCCESS", console: "+ echo smoke-x-other\n" }, "x")).toMatch(/does not hold/);
-  expect(smokeScript("x")).toContain("echo smoke-x\n");
+  expect(smokeScript("x", "jenkins")).toContain("echo smoke-x\n");
+});
+
+describe("the job's script", () => {
+  /** Runs it with a docker that only writes down what it is asked for; the pod has an MTU, and so has docker's network. */
+  const runs = (pod: number, bridge: string, host = "tcp://localhost:2375") => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "smoke-"));
+    try {
+      fs.mkdirSync(path.join(folder, "eth0"));
+      fs.writeFileSync(path.join(folder, "eth0/mtu"), `${pod}\n`);
+      fs.writeFileSync(path.join(folder, "docker"), `#!/bin/sh\n[ "$1" != network ] || echo '${bridge}'\n[ "$1" != build ] || cat Dockerfile\n`, { mode: 0o755 });
+      const script = smokeScript("x", "team-b").replaceAll("/sys/class/net", folder);
+      const { status, stdout, stderr } = spawnSync("sh", ["-c", script], { cwd: folder, env: { PATH: `${folder}:${process.env.PATH}`, ...(host && { DOCKER_HOST: host }) }, encoding: "utf8" });
+      const root = path.join(folder, "smoke/root");
+      return { status, stdout, stderr, files: fs.existsSync(root) ? fs.readdirSync(root) : [], download: fs.existsSync(root) ? fs.readFileSync(path.join(root, "download"), "utf8") : "" };
+    } finally {
+      fs.rmSync(folder, { recursive: true });
+    }
+  };
+
+  test("builds an image in which a shell of the agent downloads from Jenkins", () => {
+    const { status, stdout, stderr, files, download } = runs(1450, "1450");
+    expect([stderr, status]).toEqual(["", 0]);
+    expect(stdout).toMatch(/^smoke-x\n.*FROM scratch\nCOPY root \/\nRUN \["\/.*bash", "\/download"\]\nimage-x\n$/s);
+    expect(files).toEqual(expect.arrayContaining(["download", "token", "lib"]));
+    expect(download).toContain("/dev/tcp/jenkins.team-b.svc/8080");
+    expect(download).toContain("HTTP/1.0\\r\\nHost: jenkins.team-b.svc\\r\\n\\r\\n'");
+  });
+
+  test("says that docker's network lets larger packets in than the pod's", () => {
+    expect(runs(1450, "1500")).toMatchObject({ status: 1, stdout: expect.stringContaining("the network of docker builds has an MTU of 1500, the pod's has 1450: downloads inside builds hang") });
+    expect(runs(1450, "")).toMatchObject({ status: 1 });
+    expect(runs(1500, "")).toMatchObject({ status: 0 });
+    expect(runs(1450, "1500", "tcp://builder.example.com:2375")).toMatchObject({ status: 0 });
+  });
+
+  test("builds none without a daemon", () => expect(runs(1450, "1500", "")).toMatchObject({ status: 0, files: [] }));
 });
 
 test("the scripts are the administrator of the Secret, or whoever the environment names whole", async () => {
