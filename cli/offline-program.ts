@@ -93,7 +93,7 @@ const mocks: pulumi.runtime.Mocks = {
   call: ({ token, inputs }) => {
     if (token !== "command:local:run") return inputs;
     // The read-only inspection of a node: offline, nothing is known of it.
-    return { stdout: JSON.stringify({ manifest: "", flag: null, serving: null, kubeadmConfig: null, inForce: true, mark: "unknown", reasons: [], warnings: [], diff: "" }) };
+    return { stdout: JSON.stringify({ manifest: "", flag: null, serving: null, kubeadmConfig: null, inForce: true, mark: "unknown", reasons: [], warnings: [], refusals: [], diff: "" }) };
   },
 };
 

@@ -3,6 +3,7 @@ import * as path from "node:path";
 import * as command from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import { fits, hostKey as publicKey, portRange } from "../config/pieces";
+import { refusal } from "./refusal";
 
 /** A control-plane node reached over SSH. */
 export interface SshNode {
@@ -50,6 +51,8 @@ export interface NodePortRangeArgs {
    * @default false
    */
   reserveLocalPorts?: boolean;
+  /** Node ports that the ingress is going to have: a node on which one of them is the API server's own or a program's is refused. */
+  ports?: number[];
 }
 
 /** What `node-port-range.sh show --json` found on one node, before anything is changed. */
@@ -67,6 +70,8 @@ export interface Inspection {
   /** Why the range is not in force. */
   reasons: string[];
   warnings: string[];
+  /** Why the range, or the ports of the ingress, cannot be had on this node; nothing may be changed then. */
+  refusals: string[];
   /** What would change in the manifest, as a unified diff. */
   diff: string;
 }
@@ -152,6 +157,14 @@ export function parseInspection(node: string, printed: string): Inspection {
   return found;
 }
 
+/** The inspections of all nodes, in their order; throws with every reason where one of them refuses: then none is changed. */
+export function allowed(nodes: { name: string }[], inspections: Inspection[]): Inspection[] {
+  const lines = inspections.flatMap(({ refusals }, i) => refusals.map((each) => `  ${nodes[i].name}: ${each}`));
+  if (lines.length === 0) return inspections;
+  const ports = lines.some((line) => line.includes("of the ingress")) ? "\nA Service takes its node port away from whatever listens there: give ingress.httpNodePort or ingress.httpsNodePort another port, or move that program to another." : "";
+  throw refusal(`The node-port range cannot be set; no control-plane node was changed:\n${lines.join("\n")}${ports}`);
+}
+
 /** One sentence on a node, for previews and stack outputs. */
 export function describeInspection(range: string, found: Inspection): string {
   if (found.inForce) return inForce(range);
@@ -184,8 +197,12 @@ export class NodePortRange extends pulumi.ComponentResource {
     const commands: (command.local.Command | command.remote.Command)[] = [];
     const states: pulumi.Output<NodeState>[] = [];
 
-    for (const node of access.nodes) {
-      const found = this.inspect(node, access, `show --json ${options}`);
+    const ports = args.ports && args.ports.length > 0 ? ` --ports ${args.ports.join(",")}` : "";
+    const inspections = access.nodes.map((node) => this.inspect(node, access, `show --json ${options}${ports}`));
+    const all = pulumi.all(inspections).apply((each) => allowed(access.nodes, each));
+
+    for (const [i, node] of access.nodes.entries()) {
+      const found = all.apply((each) => each[i]);
       // A node under a new name, or reached another way, is a new resource; the old one's deletion must not undo what that has done.
       const owner = `${access.kind}-${node.name}`.replace(/[^A-Za-z0-9._-]/g, "_");
       const change = found.apply(({ mark }) => runScript(`apply ${options} --mark ${mark} --owner ${owner}`));

@@ -34,7 +34,7 @@ export interface PlatformConfig
   namespaces: { jenkins: string; agents: string; builds: string };
   storage: { className: string; install: Settings["storageInstall"]; basePath: string; size: string; protectHome: boolean };
   /** The API servers' range; undefined where it is left as it is, another environment's or Kubernetes' own. */
-  nodePorts?: { range: string; reserveLocalPorts: boolean; access: ControlPlaneAccess };
+  nodePorts?: { range: string; reserveLocalPorts: boolean; access: ControlPlaneAccess; ports: number[] };
   /** Images the stack builds, by name. */
   builds: Record<string, ImageSpec>;
   /** `image` is the name of a build or a full reference. */
@@ -249,7 +249,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces: { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` },
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },
-    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say) } }),
+    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: ingress.install ? [ingress.httpNodePort, ingress.httpsNodePort] : [] } }),
     builds: built,
     controller: { ...controller, image },
     agents,

@@ -4,7 +4,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import fc from "fast-check";
-import { describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
+import { allowed, describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
 
 const hostKey = `ssh-ed25519 ${"AAAA".padEnd(68, "b")}`;
 const KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot-a-real-key\n-----END OPENSSH PRIVATE KEY-----";
@@ -20,7 +20,7 @@ const ssh = (...names: string[]): Extract<ControlPlaneAccess, { kind: "ssh" }> =
 });
 const inspection = (over: Partial<Inspection> = {}): Inspection => ({
   manifest: "/etc/kubernetes/manifests/kube-apiserver.yaml", flag: null, serving: "absent", kubeadmConfig: "absent", inForce: false, mark: "0123456789abcdef",
-  reasons: ["the manifest does not have the flag (default 30000-32767)"], warnings: [], diff: "--- a\n+++ b\n", ...over,
+  reasons: ["the manifest does not have the flag (default 30000-32767)"], warnings: [], refusals: [], diff: "--- a\n+++ b\n", ...over,
 });
 
 interface Made {
@@ -171,6 +171,29 @@ describe("drift", () => {
     expect(said.mock.calls.flat().join("\n")).toContain("a, /etc/kubernetes/manifests/kube-apiserver.yaml would change:\n--- a\n+++ b");
     said.mockRestore();
     expect(describeInspection("80-32767", inspection({ diff: "", reasons: ["kubeadm-config has absent"] }))).toContain("not restarted");
+  });
+
+  test("a node that refuses keeps every node as it is, and is named with all its reasons", () => {
+    const claim = "node port 443 of the ingress is the API server's own port (--secure-port in /etc/kubernetes/manifests/kube-apiserver.yaml)";
+    const found = [inspection(), inspection({ refusals: [claim, "no /readyz"] })];
+    let error: unknown;
+    try {
+      allowed([{ name: "a" }, { name: "b" }], found);
+    } catch (caught) {
+      error = caught;
+    }
+    expect(pulumi.RunError.isInstance(error)).toBe(true);
+    expect((error as Error).message).toContain(`no control-plane node was changed:\n  b: ${claim}\n  b: no /readyz\nA Service takes its node port away`);
+    expect((error as Error).message).toContain("ingress.httpsNodePort");
+    expect(() => allowed([{ name: "a" }], [inspection({ refusals: ["no /readyz"] })])).toThrow(/a: no \/readyz$/);
+    expect(allowed([{ name: "a" }], found.slice(0, 1))).toEqual(found.slice(0, 1));
+  });
+
+  test("the ports of the ingress are looked at, and no part of the change", async () => {
+    await mock(() => JSON.stringify(inspection()));
+    await create({ range: "80-32767", access: ssh("a"), ports: [80, 443] });
+    expect(reveal(calls[0].inputs.environment).NODE_COMMAND).toMatch(/show --json --range 80-32767 --ports 80,443$/);
+    expect(commands()[0].inputs.create).not.toContain("--ports");
   });
 
   test("an inspection that failed names the node", () => {
