@@ -8,6 +8,7 @@ import type { ControlPlaneAccess } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../checks/neighbours";
+import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { registryProblem } from "../checks/preflight";
 import { run } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -97,6 +98,12 @@ export function judgeNode(node: NodeFacts, holders: Map<number, string>, ownServ
 export function judgeNames(problems: Problem[]): Line[] {
   if (problems.length === 0) return [line("ok", "names are free", "cluster", "free, or this stack's own")];
   return problems.map(({ key, found, expected, fix }) => line("fail", "names are free", key, `${found}; expected ${expected}`, fix));
+}
+
+/** What keeps people from the ports of the ingress, or the API server from its own. */
+export function judgeNodePorts(findings: Finding[]): Line[] {
+  if (findings.length === 0) return [line("ok", "node ports", "cluster", "free, and served by the network")];
+  return findings.map(({ key, found, expected, fix, level }) => line(level === "stop" ? "fail" : "warn", "node ports", key, `${found}; expected ${expected}`, fix));
 }
 
 /** StorageClasses that claims without a class get. More than one and the choice is the newest's. */
@@ -243,8 +250,9 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   interface NodeItem extends Item {
     status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[] };
   }
-  const [nodes, leases, seen] = await Promise.all([
+  const [nodes, leases, network, server, seen] = await Promise.all([
     list<NodeItem>("nodes"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
+    readNodePorts(throughKubectl(kubectl)), kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").catch(() => undefined),
     Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),
   ]);
   const holders = new Map(seen.services.flatMap(({ metadata, spec }) => (spec?.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [[nodePort, `${metadata.namespace}/${metadata.name}`] as const] : []))));
@@ -252,6 +260,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
 
   lines.push(
     ...judgeNames(neighbourProblems(config, stack, seen)),
+    ...(config.ingress.install ? judgeNodePorts(nodePortFindings(config, network, seen, server)) : []),
     judgeDefaultClass(seen.storageClasses.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
   );
 

@@ -14,7 +14,7 @@ import { wordsOf } from "../components/refusal";
 import { secretPlaceholder, type Rendered } from "./offline";
 
 // 192.0.2.0/24 is set aside for examples (RFC 5737): it stands for the API server's addresses.
-const clusterAnswers = { preflight: async () => ({ problems: [], apiServerAddresses: ["192.0.2.1"] }) };
+const clusterAnswers = { preflight: async () => ({ problems: [], warnings: [], apiServerAddresses: ["192.0.2.1"] }) };
 
 /** Modules of the program that ask the world around it, and what they are told instead. */
 const answers: Record<string, object> = {

@@ -3,7 +3,7 @@ import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as path from "node:path";
 import { parseConfig } from "../../config";
-import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
+import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeNodePorts, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
 import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import { environment, stackConfig } from "./mocks";
@@ -65,6 +65,14 @@ describe("names", () => {
     expect(lines).toEqual([
       { state: "fail", check: "names are free", where: "namespace", found: "Namespace jenkins of stack prod; expected a free name", fix: "choose another" },
       expect.objectContaining({ state: "fail", where: "ingress.className", fix: "share it" }),
+    ]);
+  });
+
+  test("what keeps node ports from people is a line with its fix", () => {
+    expect(judgeNodePorts([])).toEqual([expect.objectContaining({ state: "ok" })]);
+    const finding = { key: "nodePortRange", found: "Cilium serves 30000-32767", expected: "a range", fix: "set it" };
+    expect(judgeNodePorts([{ ...finding, level: "stop" }, { ...finding, level: "note" }])).toEqual([
+      { state: "fail", check: "node ports", where: "nodePortRange", found: "Cilium serves 30000-32767; expected a range", fix: "set it" }, expect.objectContaining({ state: "warn" }),
     ]);
   });
 
