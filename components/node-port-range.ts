@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
 import * as path from "node:path";
 import * as command from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
@@ -82,8 +83,14 @@ export interface NodeState {
   state: string;
 }
 
-/** What a node's shell gets on standard input: scripts/node-port-range/node-port-range.sh with its parts in one text. */
-export const nodeScript = execFileSync("sh", [path.join(__dirname, "..", "scripts/node-port-range/bundle.sh")], { encoding: "utf8" });
+/** A folder's node-port-range.sh with its parts in one text, with the line ends of Unix also where the folder has others. */
+export function bundled(folder: string): string {
+  const bundle = path.join(folder, "bundle.sh");
+  return execFileSync("sh", ["-c", fs.readFileSync(bundle, "utf8").replace(/\r\n/g, "\n"), bundle], { encoding: "utf8" });
+}
+
+/** What a node's shell gets, on standard input: its size is beyond what an argument may have on some systems. */
+export const nodeScript = bundled(path.join(__dirname, "..", "scripts/node-port-range"));
 
 /** Beyond the script's own time-outs: 300 s for the change and 300 s for putting it back. */
 const timeout = "15m";

@@ -4,7 +4,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import fc from "fast-check";
-import { allowed, describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
+import { allowed, bundled, describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
 
 const hostKey = `ssh-ed25519 ${"AAAA".padEnd(68, "b")}`;
 const KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot-a-real-key\n-----END OPENSSH PRIVATE KEY-----";
@@ -236,6 +236,18 @@ describe("bad arguments", () => {
     expect(printed).toEqual(ranges.map((range) => (nodePortRangeProblems({ range, access: ssh("a") }).length === 0 ? "yes" : "no")));
     expect(printed).toContain("yes");
   });
+});
+
+test("a checkout with the line ends of Windows sends the node the same", () => {
+  const folder = fs.mkdtempSync(path.join(fs.realpathSync("/tmp"), "node-port-range-crlf-"));
+  const scripts = path.join(__dirname, "../../scripts/node-port-range");
+  try {
+    for (const name of fs.readdirSync(scripts)) fs.writeFileSync(path.join(folder, name), fs.readFileSync(path.join(scripts, name), "utf8").replace(/\n/g, "\r\n"));
+    expect(bundled(folder)).toBe(nodeScript);
+    expect(nodeScript).not.toContain("\r\n");
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
 });
 
 test("the inspection's shell text is sound, with and without jump host", async () => {
