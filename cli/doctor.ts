@@ -1,10 +1,7 @@
 import { spawn } from "node:child_process";
 import * as dns from "node:dns/promises";
-import * as fs from "node:fs";
 import * as net from "node:net";
-import * as os from "node:os";
-import * as path from "node:path";
-import type { ControlPlaneAccess } from "../components/node-port-range";
+import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNode } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../checks/neighbours";
@@ -129,7 +126,7 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string, por
   }
   const { facts } = visit;
   const lines = [line("ok", "SSH access", where, "host key and login are right")];
-  if (facts.root !== "yes") lines.push(line("fail", "root rights", where, "neither root nor sudo without a password", "let the user run sudo -n, or set controlPlane.user to root"));
+  if (facts.root !== "yes") lines.push(line("fail", "root rights", where, facts.sudo || "neither root nor sudo without a password", sudoFix(`sudo ${facts.sudo ?? ""}`)));
   else lines.push(line("ok", "root rights", where, "yes"));
   if (facts.manifest === "yes") lines.push(line("ok", "kube-apiserver manifest", where, "found"));
   else lines.push(line("fail", "kube-apiserver manifest", where, "none in the kubelet's folder", "list only control-plane nodes made by kubeadm under controlPlane.nodes"));
@@ -152,7 +149,7 @@ export function visitScript(basePath: string, registry: { host: string; insecure
   const bare = `timeout 5 bash -c ': <"/dev/tcp/${host}/${port ?? (registry.insecure ? 80 : 443)}"' 2>/dev/null`;
   const insecure = registry.insecure ? "k" : "";
   return `sudo=
-if [ "$(id -u)" = 0 ]; then echo root=yes; elif sudo -n true 2>/dev/null; then echo root=yes; sudo="sudo -n"; else echo root=no; fi
+if [ "$(id -u)" = 0 ]; then echo root=yes; elif why=$(sudo -n true 2>&1); then echo root=yes; sudo="sudo -n"; else echo root=no; echo "sudo=$(printf '%s\\n' "$why" | head -n 1)"; fi
 folder=$(sed -n 's/^staticPodPath: *//p' /var/lib/kubelet/config.yaml 2>/dev/null | tr -d '"')
 $sudo sh -c "ls \${folder:-/etc/kubernetes/manifests}/kube-apiserver.*" >/dev/null 2>&1 && echo manifest=yes || echo manifest=no
 listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$1" '$4 == "0A" && $2 ~ (":" port "$") { found = 1 } END { exit !found }'; }
@@ -171,33 +168,13 @@ echo "registry=$answer"
 }
 
 /** Runs a script on a control-plane node, by the OpenSSH client and with nothing of the user's own SSH configuration but the key. */
-async function visit(stack: Stack, access: ControlPlaneAccess, node: { name: string; host?: string; hostKey?: string }, script: string): Promise<Visit> {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-doctor-"));
+async function visit(stack: Stack, access: ControlPlaneAccess, node: { name: string }, script: string): Promise<Visit> {
   try {
-    const file = (name: string, text: string) => {
-      fs.writeFileSync(path.join(folder, name), text.endsWith("\n") ? text : `${text}\n`, { mode: 0o600 });
-      return path.join(folder, name);
-    };
-    let [program, args] = ["sh", ["-s"]];
-    const env = { ...process.env };
-    if (access.kind === "ssh") {
-      const known = [`node ${node.hostKey}`, ...(access.proxy ? [`proxy ${access.proxy.hostKey}`] : [])].join("\n");
-      const common = ["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", `UserKnownHostsFile=${file("known_hosts", known)}`, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR"];
-      const login = (name: string, key: string | undefined) => (key ? ["-i", file(name, key), ...(access.agentSocketPath ? [] : ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"])] : []);
-      if (access.agentSocketPath) env.SSH_AUTH_SOCK = access.agentSocketPath;
-      const { proxy } = access;
-      const through = proxy
-        ? ["-o", `ProxyCommand=ssh ${[...common, "-o", "HostKeyAlias=proxy", ...login("proxy_key", stack.keys.proxy)].join(" ")} -p ${proxy.port} -W [%h]:%p ${proxy.user}@${proxy.host}`]
-        : [];
-      program = "ssh";
-      args = [...common, "-o", "HostKeyAlias=node", ...login("node_key", stack.keys.node), ...through, "-p", String(access.port), `${access.user}@${node.host}`, "sh -s"];
-    }
-    const printed = await run(program, args, { env, input: script });
+    const env = access.kind === "ssh" ? { ...process.env, ...sshEnvironment(node as SshNode, access, stack.keys), NODE_COMMAND: "sh -s" } : process.env;
+    const printed = await run("sh", access.kind === "ssh" ? ["-c", sshScript] : ["-s"], { env, input: script });
     return { name: node.name, facts: Object.fromEntries(printed.split("\n").filter((each) => each.includes("=")).map((each) => [each.slice(0, each.indexOf("=")), each.slice(each.indexOf("=") + 1)])) };
   } catch (error) {
     return { name: node.name, error: (error as Error).message };
-  } finally {
-    fs.rmSync(folder, { recursive: true, force: true });
   }
 }
 

@@ -98,6 +98,10 @@ describe("a visit over SSH", () => {
     expect(bad(visit({ ...fine, ...over }))).toEqual([expect.objectContaining({ state: "fail", check, where: "cp", fix: expect.stringMatching(/./) })]);
   });
 
+  test("a sudo that refuses is said with its own words and the fix", () => {
+    expect(bad(visit({ ...fine, root: "no", sudo: "sudo: sorry, you must have a tty to run sudo" }))).toEqual([expect.objectContaining({ found: "sudo: sorry, you must have a tty to run sudo", fix: expect.stringContaining("!requiretty") })]);
+  });
+
   test("what could not be found out is a warning, not a pass", () => {
     expect(bad(visit({ root: "yes", manifest: "yes", freeKib: "", registry: "unknown" })).map(({ state }) => state)).toEqual(["fail", "warn"]);
   });

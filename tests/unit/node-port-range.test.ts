@@ -4,7 +4,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import fc from "fast-check";
-import { allowed, bundled, describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
+import { allowed, bundled, describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, sudoFix, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
 
 const hostKey = `ssh-ed25519 ${"AAAA".padEnd(68, "b")}`;
 const KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot-a-real-key\n-----END OPENSSH PRIVATE KEY-----";
@@ -132,6 +132,38 @@ describe("over SSH", () => {
     expect(reveal(connection.proxy)).toMatchObject({ host: "jump", port: 2222, user: "hop", hostKey, agentSocketPath: "/run/agent" });
     expect(reveal(calls[0].inputs.environment)).toMatchObject({ AGENT_SOCKET: "/run/agent", NODE_KEY: "", PROXY_HOST: "jump", PROXY_PORT: "2222", PROXY_USER: "hop", PROXY_HOST_KEY: hostKey });
   });
+});
+
+describe("what Pulumi's own SSH client does not know goes by OpenSSH's", () => {
+  const hop = { host: "jump", port: 22, user: "hop", hostKey };
+  const certificate = "ssh-ed25519-cert-v01@openssh.com AAAA";
+  test.each<[string, Partial<ReturnType<typeof ssh>>]>([
+    ["a certificate", { certificate }], ["a jump host's certificate", { proxy: { ...hop, certificate } }], ["a jump host behind another", { proxy: { ...hop, proxy: hop } }],
+    ["a certified host", { nodes: [{ name: "a", host: "10.0.0.1", hostKey: `@cert-authority ${hostKey}` }] }], ["a certified jump host", { proxy: { ...hop, hostKey: `@cert-authority ${hostKey}` } }],
+  ])("%s", async (_, over) => {
+    await mock(() => JSON.stringify(inspection()));
+    await create({ range: "80-32767", access: { ...ssh("a"), ...over } });
+    const [{ type, inputs }] = commands();
+    expect(type).toBe("command:local:Command");
+    expect(reveal(inputs.create)).toMatch(/^NODE_COMMAND='[^']*sh -s -- apply --range 80-32767 --mark 0123456789abcdef --owner openssh-a'\n/);
+    expect(reveal(inputs.delete)).toMatch(/^NODE_COMMAND='[^']*restore --owner openssh-a'\n/);
+    expect(inputs.stdin).toBe(nodeScript);
+    expect(JSON.stringify(inputs.environment)).toContain(SECRET);
+    expect(reveal(reveal(inputs.environment).NODE_KEY)).toBe(KEY);
+    expect(`${reveal(inputs.create)}${reveal(inputs.delete)}`).not.toContain("not-a-real-key");
+  });
+
+  test("names of users are no options and nothing that a shell reads", () => {
+    const problems = (user: string, hopUser = "hop") => nodePortRangeProblems({ range: "80-32767", access: { ...ssh("a"), user, proxy: { ...hop, user: hopUser } } }).map(({ propertyPath }) => propertyPath);
+    expect(problems("CORP\\j.doe", "machine$")).toEqual([]);
+    expect(problems("-oX", "a'b")).toEqual(["access.user", "access.proxy.user"]);
+  });
+});
+
+test("a sudo that refuses is said with what to do", () => {
+  for (const [said, fix] of [["sudo: a password is required", "NOPASSWD: ALL"], ["sudo: sorry, you must have a tty to run sudo", "!requiretty"], ["sh: 1: exec: sudo: not found", "install sudo"]])
+    expect(() => parseInspection("a", `error ${said}\n`)).toThrow(new RegExp(`cannot be inspected: ${said}\n.*${fix}`));
+  expect(sudoFix("Host key verification failed.")).toBe("");
 });
 
 test("locally: one local command, no SSH", async () => {
@@ -269,6 +301,13 @@ test("the inspection's shell text is sound, with and without jump host", async (
     const jumped = run({ PROXY_HOST: "jump", PROXY_PORT: "2222", PROXY_USER: "hop", PROXY_HOST_KEY: hostKey, PROXY_KEY: KEY });
     expect(jumped).toMatch(/<ProxyCommand=ssh .*HostKeyAlias=proxy .*-p 2222 -W \[%h\]:%p hop@jump>/);
     expect(jumped).toContain(`proxy ${hostKey}\n`);
+    // A chain, with certificates and a user of a directory.
+    const chain = run({ NODE_USER: "CORP\\j.doe", NODE_CERTIFICATE: "cert", HOPS: "1", HOP1_HOST: "outer", HOP1_PORT: "22", HOP1_USER: "CORP\\hop", HOP1_HOST_KEY: hostKey, HOP1_KEY: KEY, PROXY_HOST: "jump", PROXY_PORT: "2222", PROXY_USER: "CORP\\m$", PROXY_HOST_KEY: `@cert-authority ${hostKey}`, PROXY_KEY: KEY });
+    expect(chain).toContain("<CORP\\j.doe@10.0.0.1>");
+    expect(chain).toMatch(/<CertificateFile=\/\S+node_key-cert\.pub>/);
+    expect(chain).toMatch(/<ProxyCommand=ssh [^>]*UserKnownHostsFile=\S+\/authority_proxy [^>]* -o 'ProxyCommand=sh \S+\/hop1 %%h %%p' -p 2222 -W \[%h\]:%p CORP\\\\m\\\$@jump>/);
+    expect(chain).toContain(`hop1 ${hostKey}\n`);
+    expect(chain).not.toContain("not-a-real-key");
     fs.writeFileSync(path.join(folder, "ssh"), "#!/bin/sh\necho refused >&2\nexit 255\n", { mode: 0o755 });
     expect(run({})).toBe("error refused\n");
     expect(fs.readdirSync(folder)).toEqual(["ssh"]);
