@@ -112,8 +112,19 @@ export function judgeDefaultClass(defaults: string[]): Line {
 /** What one control-plane node said over SSH, or why it did not. */
 export type Visit = { name: string; error: string } | { name: string; facts: Record<string, string> };
 
-/** @param ports of the ingress, where the stack installs one */
-export function judgeVisit(visit: Visit, basePath: string, registry: string, ports: number[]): Line[] {
+/** What will overrule the node-port range at the next upgrade: files of a node by their name, with the range in them or "absent". */
+function judgeUpgrade(files: Record<string, string>, where: string, range: string): Line[] {
+  return Object.entries(files).filter(([, has]) => has !== range).map(([file, has]) =>
+    line("warn", "range after an upgrade", where, has === "absent" ? `${file} leaves the flag out` : `${file} has ${has}`, file.endsWith(`/${kubeadmFile}`)
+      ? `kubespray: set kube_apiserver_node_port_range: "${range}" in group_vars/k8s_cluster/k8s-cluster.yml of the inventory; without kubespray set service-node-port-range under apiServer.extraArgs in that file`
+      : `set --service-node-port-range=${range} in that file on every control-plane node: kubeadm upgrade --patches puts what it has into the manifest`));
+}
+
+/**
+ * @param ports of the ingress, where the stack installs one
+ * @param range that the stack sets
+ */
+export function judgeVisit(visit: Visit, basePath: string, registry: string, ports: number[], range?: string): Line[] {
   const where = visit.name;
   if ("error" in visit) {
     const text = visit.error.trim().split("\n").pop() ?? "";
@@ -133,6 +144,8 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string, por
   for (const port of ports) {
     if (facts[`listen${port}`] === "yes") lines.push(line("fail", `port ${port} is free`, where, "a program of the node listens there", `on ${where}: ss -ltnp 'sport = :${port}' shows it; stop or move it`));
   }
+  const upgrade = Object.entries(facts).flatMap(([key, value]) => (key.startsWith("upgrade:") ? [[key.slice("upgrade:".length), value] as const] : []));
+  if (range !== undefined) lines.push(...judgeUpgrade(Object.fromEntries(upgrade), where, range));
   const free = Number(facts.freeKib) * 1024;
   if (Number.isFinite(free)) lines.push(line(free > 2 ** 30 ? "ok" : "fail", `disk below ${basePath}`, where, `${(free / 2 ** 30).toFixed(1)} GiB free`, free > 2 ** 30 ? "" : "make room, or choose another storageBasePath"));
   else lines.push(line("warn", `disk below ${basePath}`, where, "df says nothing", `on ${where}: df -h ${basePath}`));
@@ -141,6 +154,28 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string, por
   else lines.push(line("warn", `registry ${registry}`, where, "the node has neither curl nor wget nor bash", `try it by hand from ${where}`));
   return lines;
 }
+
+/** ClusterConfiguration that kubespray, and others, hand to kubeadm at each upgrade. */
+const kubeadmFile = "kubeadm-config.yaml";
+
+/**
+ * POSIX shell, without single quotes, that prints which files will decide about the range at the next upgrade, as upgrade:FILE=RANGE: what
+ * kubeadm is given in place of the cluster's own configuration, and patches of the manifest. Of a list a patch leaves nothing over.
+ */
+export const upgradeScript = (folder = "/etc/kubernetes"): string => `
+say() {
+  range=$(grep -A 1 "service[-_]node[-_]port[-_]range" "$1" | grep -oE "[0-9]+-[0-9]+" | head -n 1)
+  if [ -n "$range" ] || [ "$2" = whole ] || grep -qE "^[^#]*command.? *:" "$1"; then echo "upgrade:$1=\${range:-absent}"; fi
+}
+config=${folder}/${kubeadmFile}
+patches=
+if [ -f "$config" ]; then
+  if grep -q "kind: *ClusterConfiguration" "$config"; then say "$config" whole; fi
+  patches=$(sed -n "/^patches:/,/^[^ ]/s/^ *directory: *//p" "$config" | tr -d "\\"" | sort -u)
+fi
+for each in $(printf "%s\n" ${folder}/patches $patches | sort -u); do
+  for file in "$each"/kube-apiserver*; do if [ -f "$file" ]; then say "$file" part; fi; done
+done`;
 
 /** POSIX shell that prints what judgeVisit wants, one key=value per line. Reads only. */
 export function visitScript(basePath: string, registry: { host: string; insecure: boolean }, ports: number[]): string {
@@ -152,6 +187,7 @@ export function visitScript(basePath: string, registry: { host: string; insecure
 if [ "$(id -u)" = 0 ]; then echo root=yes; elif why=$(sudo -n true 2>&1); then echo root=yes; sudo="sudo -n"; else echo root=no; echo "sudo=$(printf '%s\\n' "$why" | head -n 1)"; fi
 folder=$(sed -n 's/^staticPodPath: *//p' /var/lib/kubelet/config.yaml 2>/dev/null | tr -d '"')
 $sudo sh -c "ls \${folder:-/etc/kubernetes/manifests}/kube-apiserver.*" >/dev/null 2>&1 && echo manifest=yes || echo manifest=no
+$sudo sh -c '${upgradeScript()}'
 listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$1" '$4 == "0A" && $2 ~ (":" port "$") { found = 1 } END { exit !found }'; }
 ${ports.map((port) => `listens ${port.toString(16).toUpperCase().padStart(4, "0")} && echo listen${port}=yes`).join("\n")}
 d='${basePath}'
@@ -278,7 +314,7 @@ export async function examine(stack: Stack): Promise<Line[]> {
     cluster(stack).catch((error: Error) => [line("fail", "cluster", config.cluster.context, error.message.trim().split("\n").pop() ?? "", "start the cluster, or correct kubeContext and kubeconfig; kubectl must be on PATH")]),
     ...(access ? access.nodes.map((node) => visit(stack, access, node, script)) : []),
   ]);
-  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports))];
+  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports, config.nodePorts?.range))];
 }
 
 const signs: Record<State, string> = { ok: "ok", warn: "WARN", fail: "FAIL" };
