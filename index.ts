@@ -15,7 +15,8 @@ import { imageArgs, ingressArgs, jenkinsArgs, patchProblems, storageArgs } from 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
   const config = loadConfig();
-  const { problems, apiServerAddresses, lastGoodBackup, documents } = await preflight(config, pulumi.getStack());
+  const { problems, warnings, apiServerAddresses, lastGoodBackup, documents } = await preflight(config, pulumi.getStack());
+  warnings.forEach((line) => void pulumi.log.warn(line));
   const toBuild = imageArgs(config);
   for (const { propertyPath, reason } of argProblems(toBuild)) problems.push({ key: propertyPath.replace(/^images\./, "agentImages."), found: reason });
   if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));

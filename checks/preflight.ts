@@ -11,6 +11,7 @@ import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "./neighbours";
+import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
 
 /** How often and for how long one answer is awaited. */
 export interface Patience {
@@ -114,6 +115,8 @@ export interface ClusterFacts {
   secrets?: Record<string, string[] | null>;
   /** What other environments and others have in the cluster. */
   neighbours: Neighbourhood;
+  /** What decides about the ports of the nodes, and the API server's address in the kubeconfig; absent where nobody asked. */
+  nodePorts?: NodePortFacts & { server: string };
 }
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
@@ -122,6 +125,7 @@ export async function inspectCluster(
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
   wantedSecrets: string[] = [],
+  aboutNodePorts = false,
 ): Promise<ClusterFacts | Problem> {
   const files = kubeconfigFiles(cluster.kubeconfig, environment);
   const present = files.filter((file) => fs.existsSync(file));
@@ -204,10 +208,11 @@ export async function inspectCluster(
       return [[name, answer.status === 200 ? Object.keys((JSON.parse(answer.body) as { data?: object }).data ?? {}) : null]];
     }),
   );
+  const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
-  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours: Object.fromEntries(lists) as Neighbourhood };
+  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours: Object.fromEntries(lists) as Neighbourhood, ...(nodePorts && { nodePorts }) };
 }
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */
@@ -262,20 +267,23 @@ export function secretProblems({ namespaces, secretFiles, admin, controller }: S
 
 /**
  * Asks cluster and registry at the same time; `problems` holds everything that does not answer, and what of the cluster is
- * another environment's. A registry that only the cluster must reach, with builder `in-cluster`, is asked by the build itself.
+ * another environment's; `warnings` what an environment that is there may live with. A registry that only the cluster must reach, with builder `in-cluster`, is asked by the build itself.
  */
 export async function preflight(
   config: PlatformConfig,
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours"> & { problems: Problem[] }> {
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts"> & { problems: Problem[]; warnings: string[] }> {
   const [cluster, registry] = await Promise.all([
-    inspectCluster(config, environment, wait, usedSecrets(config)),
+    inspectCluster(config, environment, wait, usedSecrets(config), config.ingress.install),
     config.imageBuild.builder === "in-cluster" ? undefined : registryProblem(config.registry, wait),
   ]);
   const home = "key" in cluster ? [] : [storageSizeProblem(config.storage.size, cluster.homeSize), storageClassProblem(config.storage.className, cluster.homeClass)];
   const neighbours = "key" in cluster ? [] : neighbourProblems(config, stack, cluster.neighbours);
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : secretProblems(config, cluster.secrets)), ...neighbours];
-  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems };
+  const ports = "key" in cluster || !cluster.nodePorts ? [] : nodePortFindings(config, cluster.nodePorts, cluster.neighbours, cluster.nodePorts.server);
+  const warnings = ports.filter(({ level }) => level === "warn").map(({ key, found, expected, fix }) => `${key}: ${found}; expected ${expected}: ${fix}`);
+  const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : secretProblems(config, cluster.secrets)), ...neighbours, ...stops];
+  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings };
 }

@@ -1,14 +1,12 @@
 import { spawn } from "node:child_process";
 import * as dns from "node:dns/promises";
-import * as fs from "node:fs";
 import * as net from "node:net";
-import * as os from "node:os";
-import * as path from "node:path";
-import type { ControlPlaneAccess } from "../components/node-port-range";
+import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNode } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../checks/neighbours";
 import { versionRemark } from "../checks/kubernetes";
+import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { registryProblem } from "../checks/preflight";
 import { run } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -95,6 +93,12 @@ export function judgeNames(problems: Problem[]): Line[] {
   return problems.map(({ key, found, expected, fix }) => line("fail", "names are free", key, `${found}; expected ${expected}`, fix));
 }
 
+/** What keeps people from the ports of the ingress, or the API server from its own. */
+export function judgeNodePorts(findings: Finding[]): Line[] {
+  if (findings.length === 0) return [line("ok", "node ports", "cluster", "free, and served by the network")];
+  return findings.map(({ key, found, expected, fix, level }) => line(level === "stop" ? "fail" : "warn", "node ports", key, `${found}; expected ${expected}`, fix));
+}
+
 /** StorageClasses that claims without a class get. More than one and the choice is the newest's. */
 export function judgeDefaultClass(defaults: string[]): Line {
   if (defaults.length > 1) return line("warn", "default StorageClass", "cluster", defaults.join(", "), "take the annotation storageclass.kubernetes.io/is-default-class from all but one");
@@ -104,8 +108,19 @@ export function judgeDefaultClass(defaults: string[]): Line {
 /** What one control-plane node said over SSH, or why it did not. */
 export type Visit = { name: string; error: string } | { name: string; facts: Record<string, string> };
 
-/** @param ports of the ingress, where the stack installs one */
-export function judgeVisit(visit: Visit, basePath: string, registry: string, ports: number[]): Line[] {
+/** What will overrule the node-port range at the next upgrade: files of a node by their name, with the range in them or "absent". */
+function judgeUpgrade(files: Record<string, string>, where: string, range: string): Line[] {
+  return Object.entries(files).filter(([, has]) => has !== range).map(([file, has]) =>
+    line("warn", "range after an upgrade", where, has === "absent" ? `${file} leaves the flag out` : `${file} has ${has}`, file.endsWith(`/${kubeadmFile}`)
+      ? `kubespray: set kube_apiserver_node_port_range: "${range}" in group_vars/k8s_cluster/k8s-cluster.yml of the inventory; without kubespray set service-node-port-range under apiServer.extraArgs in that file`
+      : `set --service-node-port-range=${range} in that file on every control-plane node: kubeadm upgrade --patches puts what it has into the manifest`));
+}
+
+/**
+ * @param ports of the ingress, where the stack installs one
+ * @param range that the stack sets
+ */
+export function judgeVisit(visit: Visit, basePath: string, registry: string, ports: number[], range?: string): Line[] {
   const where = visit.name;
   if ("error" in visit) {
     const text = visit.error.trim().split("\n").pop() ?? "";
@@ -118,13 +133,15 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string, por
   }
   const { facts } = visit;
   const lines = [line("ok", "SSH access", where, "host key and login are right")];
-  if (facts.root !== "yes") lines.push(line("fail", "root rights", where, "neither root nor sudo without a password", "let the user run sudo -n, or set controlPlane.user to root"));
+  if (facts.root !== "yes") lines.push(line("fail", "root rights", where, facts.sudo || "neither root nor sudo without a password", sudoFix(`sudo ${facts.sudo ?? ""}`)));
   else lines.push(line("ok", "root rights", where, "yes"));
   if (facts.manifest === "yes") lines.push(line("ok", "kube-apiserver manifest", where, "found"));
   else lines.push(line("fail", "kube-apiserver manifest", where, "none in the kubelet's folder", "list only control-plane nodes made by kubeadm under controlPlane.nodes"));
   for (const port of ports) {
     if (facts[`listen${port}`] === "yes") lines.push(line("fail", `port ${port} is free`, where, "a program of the node listens there", `on ${where}: ss -ltnp 'sport = :${port}' shows it; stop or move it`));
   }
+  const upgrade = Object.entries(facts).flatMap(([key, value]) => (key.startsWith("upgrade:") ? [[key.slice("upgrade:".length), value] as const] : []));
+  if (range !== undefined) lines.push(...judgeUpgrade(Object.fromEntries(upgrade), where, range));
   const free = Number(facts.freeKib) * 1024;
   if (Number.isFinite(free)) lines.push(line(free > 2 ** 30 ? "ok" : "fail", `disk below ${basePath}`, where, `${(free / 2 ** 30).toFixed(1)} GiB free`, free > 2 ** 30 ? "" : "make room, or choose another storageBasePath"));
   else lines.push(line("warn", `disk below ${basePath}`, where, "df says nothing", `on ${where}: df -h ${basePath}`));
@@ -134,6 +151,28 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string, por
   return lines;
 }
 
+/** ClusterConfiguration that kubespray, and others, hand to kubeadm at each upgrade. */
+const kubeadmFile = "kubeadm-config.yaml";
+
+/**
+ * POSIX shell, without single quotes, that prints which files will decide about the range at the next upgrade, as upgrade:FILE=RANGE: what
+ * kubeadm is given in place of the cluster's own configuration, and patches of the manifest. Of a list a patch leaves nothing over.
+ */
+export const upgradeScript = (folder = "/etc/kubernetes"): string => `
+say() {
+  range=$(grep -A 1 "service[-_]node[-_]port[-_]range" "$1" | grep -oE "[0-9]+-[0-9]+" | head -n 1)
+  if [ -n "$range" ] || [ "$2" = whole ] || grep -qE "^[^#]*command.? *:" "$1"; then echo "upgrade:$1=\${range:-absent}"; fi
+}
+config=${folder}/${kubeadmFile}
+patches=
+if [ -f "$config" ]; then
+  if grep -q "kind: *ClusterConfiguration" "$config"; then say "$config" whole; fi
+  patches=$(sed -n "/^patches:/,/^[^ ]/s/^ *directory: *//p" "$config" | tr -d "\\"" | sort -u)
+fi
+for each in $(printf "%s\n" ${folder}/patches $patches | sort -u); do
+  for file in "$each"/kube-apiserver*; do if [ -f "$file" ]; then say "$file" part; fi; done
+done`;
+
 /** POSIX shell that prints what judgeVisit wants, one key=value per line. Reads only. */
 export function visitScript(basePath: string, registry: { host: string; insecure: boolean }, ports: number[]): string {
   const urls = registry.insecure ? [`http://${registry.host}/v2/`, `https://${registry.host}/v2/`] : [`https://${registry.host}/v2/`];
@@ -141,9 +180,10 @@ export function visitScript(basePath: string, registry: { host: string; insecure
   const bare = `timeout 5 bash -c ': <"/dev/tcp/${host}/${port ?? (registry.insecure ? 80 : 443)}"' 2>/dev/null`;
   const insecure = registry.insecure ? "k" : "";
   return `sudo=
-if [ "$(id -u)" = 0 ]; then echo root=yes; elif sudo -n true 2>/dev/null; then echo root=yes; sudo="sudo -n"; else echo root=no; fi
+if [ "$(id -u)" = 0 ]; then echo root=yes; elif why=$(sudo -n true 2>&1); then echo root=yes; sudo="sudo -n"; else echo root=no; echo "sudo=$(printf '%s\\n' "$why" | head -n 1)"; fi
 folder=$(sed -n 's/^staticPodPath: *//p' /var/lib/kubelet/config.yaml 2>/dev/null | tr -d '"')
 $sudo sh -c "ls \${folder:-/etc/kubernetes/manifests}/kube-apiserver.*" >/dev/null 2>&1 && echo manifest=yes || echo manifest=no
+$sudo sh -c '${upgradeScript()}'
 listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$1" '$4 == "0A" && $2 ~ (":" port "$") { found = 1 } END { exit !found }'; }
 ${ports.map((port) => `listens ${port.toString(16).toUpperCase().padStart(4, "0")} && echo listen${port}=yes`).join("\n")}
 d='${basePath}'
@@ -160,33 +200,13 @@ echo "registry=$answer"
 }
 
 /** Runs a script on a control-plane node, by the OpenSSH client and with nothing of the user's own SSH configuration but the key. */
-async function visit(stack: Stack, access: ControlPlaneAccess, node: { name: string; host?: string; hostKey?: string }, script: string): Promise<Visit> {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "build-platform-doctor-"));
+async function visit(stack: Stack, access: ControlPlaneAccess, node: { name: string }, script: string): Promise<Visit> {
   try {
-    const file = (name: string, text: string) => {
-      fs.writeFileSync(path.join(folder, name), text.endsWith("\n") ? text : `${text}\n`, { mode: 0o600 });
-      return path.join(folder, name);
-    };
-    let [program, args] = ["sh", ["-s"]];
-    const env = { ...process.env };
-    if (access.kind === "ssh") {
-      const known = [`node ${node.hostKey}`, ...(access.proxy ? [`proxy ${access.proxy.hostKey}`] : [])].join("\n");
-      const common = ["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", `UserKnownHostsFile=${file("known_hosts", known)}`, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR"];
-      const login = (name: string, key: string | undefined) => (key ? ["-i", file(name, key), ...(access.agentSocketPath ? [] : ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"])] : []);
-      if (access.agentSocketPath) env.SSH_AUTH_SOCK = access.agentSocketPath;
-      const { proxy } = access;
-      const through = proxy
-        ? ["-o", `ProxyCommand=ssh ${[...common, "-o", "HostKeyAlias=proxy", ...login("proxy_key", stack.keys.proxy)].join(" ")} -p ${proxy.port} -W [%h]:%p ${proxy.user}@${proxy.host}`]
-        : [];
-      program = "ssh";
-      args = [...common, "-o", "HostKeyAlias=node", ...login("node_key", stack.keys.node), ...through, "-p", String(access.port), `${access.user}@${node.host}`, "sh -s"];
-    }
-    const printed = await run(program, args, { env, input: script });
+    const env = access.kind === "ssh" ? { ...process.env, ...sshEnvironment(node as SshNode, access, stack.keys), NODE_COMMAND: "sh -s" } : process.env;
+    const printed = await run("sh", access.kind === "ssh" ? ["-c", sshScript] : ["-s"], { env, input: script });
     return { name: node.name, facts: Object.fromEntries(printed.split("\n").filter((each) => each.includes("=")).map((each) => [each.slice(0, each.indexOf("=")), each.slice(each.indexOf("=") + 1)])) };
   } catch (error) {
     return { name: node.name, error: (error as Error).message };
-  } finally {
-    fs.rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -239,8 +259,9 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   interface NodeItem extends Item {
     status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[] };
   }
-  const [nodes, leases, seen] = await Promise.all([
+  const [nodes, leases, network, server, seen] = await Promise.all([
     list<NodeItem>("nodes"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
+    readNodePorts(throughKubectl(kubectl)), kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").catch(() => undefined),
     Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),
   ]);
   const holders = new Map(seen.services.flatMap(({ metadata, spec }) => (spec?.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [[nodePort, `${metadata.namespace}/${metadata.name}`] as const] : []))));
@@ -248,6 +269,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
 
   lines.push(
     ...judgeNames(neighbourProblems(config, stack, seen)),
+    ...(config.ingress.install ? judgeNodePorts(nodePortFindings(config, network, seen, server)) : []),
     judgeDefaultClass(seen.storageClasses.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
   );
 
@@ -288,7 +310,7 @@ export async function examine(stack: Stack): Promise<Line[]> {
     cluster(stack).catch((error: Error) => [line("fail", "cluster", config.cluster.context, error.message.trim().split("\n").pop() ?? "", "start the cluster, or correct kubeContext and kubeconfig; kubectl must be on PATH")]),
     ...(access ? access.nodes.map((node) => visit(stack, access, node, script)) : []),
   ]);
-  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports))];
+  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports, config.nodePorts?.range))];
 }
 
 const signs: Record<State, string> = { ok: "ok", warn: "WARN", fail: "FAIL" };

@@ -14,7 +14,7 @@ import { wordsOf } from "../components/refusal";
 import { secretPlaceholder, type Rendered } from "./offline";
 
 // 192.0.2.0/24 is set aside for examples (RFC 5737): it stands for the API server's addresses.
-const clusterAnswers = { preflight: async () => ({ problems: [], apiServerAddresses: ["192.0.2.1"] }) };
+const clusterAnswers = { preflight: async () => ({ problems: [], warnings: [], apiServerAddresses: ["192.0.2.1"] }) };
 
 /** Modules of the program that ask the world around it, and what they are told instead. */
 const answers: Record<string, object> = {
@@ -93,7 +93,7 @@ const mocks: pulumi.runtime.Mocks = {
   call: ({ token, inputs }) => {
     if (token !== "command:local:run") return inputs;
     // The read-only inspection of a node: offline, nothing is known of it.
-    return { stdout: JSON.stringify({ manifest: "", flag: null, serving: null, kubeadmConfig: null, inForce: true, mark: "unknown", reasons: [], warnings: [], diff: "" }) };
+    return { stdout: JSON.stringify({ manifest: "", flag: null, serving: null, kubeadmConfig: null, inForce: true, mark: "unknown", reasons: [], warnings: [], refusals: [], diff: "" }) };
   },
 };
 

@@ -41,6 +41,7 @@ export function offlineConfig(project: string, declared: Record<string, unknown>
           secretKeys.add(top);
           return ["privateKey", keyPlaceholder];
         }
+        if (inner === "certificateFile") return ["certificate", "ssh-ed25519-cert-v01@openssh.com AAAA"];
         if (inner === "hostKeyFile") return ["hostKey", `ssh-ed25519 AAAA${createHash("sha256").update(String(item)).digest("base64").replace(/=+$/, "")}`];
         return [inner, offline(top, inner, item)];
       }),

@@ -2,6 +2,8 @@ import * as fs from "node:fs";
 import * as http from "node:http";
 import * as https from "node:https";
 import * as path from "node:path";
+import { neighbourPaths, type CommandPod } from "../checks/neighbours";
+import { nodePortFindings, readNodePorts, throughKubectl } from "../checks/node-ports";
 import { publicPort, type PlatformConfig } from "../config";
 import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
 import { root } from "./repository";
@@ -42,15 +44,19 @@ export interface FrontDoor {
   error?: string;
 }
 
-/** Why the login page is not to be had through the ingress and what to do; undefined where it is. */
-export function frontDoorTrouble({ address, port, status, error }: FrontDoor, domain: string, namespace: string, ingressNamespace: string): string | undefined {
+/**
+ * Why the login page is not to be had through the ingress and what to do; undefined where it is.
+ * @param suspects what the network says of node ports, for one on which nothing answers
+ */
+export function frontDoorTrouble({ address, port, status, error }: FrontDoor, domain: string, namespace: string, ingressNamespace: string, suspects: string[] = []): string | undefined {
   const at = `port ${port} of node ${address}`;
   if (status === 200) return undefined;
   if (status === 404) return `${at} answers, but knows no host ${domain}: kubectl -n ${namespace} describe ingress jenkins`;
   if (status === 502 || status === 503) return `the ingress answers on ${at}, but Jenkins behind it does not (${status}): it may still be starting; npm run status says how it is`;
   if (status !== undefined) return `${at} answers ${status} to /login of host ${domain}; 200 was expected: kubectl -n ${ingressNamespace} logs deployment/ingress-nginx-controller`;
-  if (/ECONNREFUSED/.test(error ?? "")) return `nothing listens on ${at}: kubectl -n ${ingressNamespace} get pods,services; the node-port range must hold ${port} (npm run status)`;
-  return `${at} does not answer (${error}): is there a firewall between this machine and the node?`;
+  const suspected = suspects.map((each) => `\n    suspect: ${each}`).join("");
+  if (/ECONNREFUSED/.test(error ?? "")) return `nothing listens on ${at}: kubectl -n ${ingressNamespace} get pods,services; the node-port range must hold ${port} (npm run status)${suspected}`;
+  return `${at} does not answer (${error}): is there a firewall between this machine and the node?${suspected}`;
 }
 
 /** Why a container of a pod waits, where it is not on its way: no image, no Secret that it names, an end right after each start. */
@@ -152,6 +158,13 @@ export function buildTrouble(build: { result: string | null; console: string }, 
   return undefined;
 }
 
+/** What in the cluster may keep node ports from answering, each with what to do. */
+async function nodePortSuspects({ config, kubectl }: Stack): Promise<string[]> {
+  const raw = throughKubectl(kubectl);
+  const apiServers = (await raw(neighbourPaths.apiServers)) as { items?: CommandPod[] } | undefined;
+  return nodePortFindings(config, await readNodePorts(raw), { apiServers: apiServers?.items ?? [] }).map(({ found, fix }) => `${found} -> ${fix}`);
+}
+
 /** The login page through ingress and node port, past DNS. The certificate is not looked at: the name in it may not be of this address. */
 function knock(address: string, tls: boolean, port: number, domain: string): Promise<FrontDoor> {
   const door = { address, port };
@@ -224,8 +237,9 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
 
   await step(`the login page of ${config.domain} on the nodes`, async () => {
     const addresses = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
-    const troubles = (await Promise.all(addresses.split("\n").filter(Boolean).map((address) => knock(address.split(" ")[0], ingress.tls !== undefined, port, config.domain))))
-      .map((door) => frontDoorTrouble(door, config.domain, namespaces.jenkins, ingress.namespace));
+    const doors = await Promise.all(addresses.split("\n").filter(Boolean).map((address) => knock(address.split(" ")[0], ingress.tls !== undefined, port, config.domain)));
+    const suspects = doors.every(({ status }) => status === undefined) ? await nodePortSuspects(stack) : [];
+    const troubles = doors.map((door) => frontDoorTrouble(door, config.domain, namespaces.jenkins, ingress.namespace, suspects));
     // Behind an ingress of the site's own any other address may be the door: there the nodes' ports say nothing.
     if (ingress.install && troubles.every(Boolean)) throw new Error(troubles[0] ?? "the cluster has no node with an address");
   });

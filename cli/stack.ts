@@ -12,8 +12,8 @@ export interface Stack {
   problems: Problem[];
   /** What only Jenkins can judge, and what people may want to know. */
   warnings: string[];
-  /** The private key for the control-plane nodes and their jump host, where config holds or names one. */
-  keys: { node?: string; proxy?: string };
+  /** The private keys for the control-plane nodes and their jump hosts, the first one first, where config holds or names one. */
+  keys: { node?: string; hops?: (string | undefined)[] };
   /** kubectl with the stack's own kubeconfig and context; its standard output. */
   kubectl(...args: string[]): Promise<string>;
   /** Arguments that make kubectl reach the stack's cluster. */
@@ -54,7 +54,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   const { config, problems, warnings } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: namesIn, homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
 
   interface Login { privateKey?: string; privateKeyFile?: string }
-  const controlPlane = (raw.controlPlane ?? {}) as Login & { proxy?: Login };
+  const controlPlane = (raw.controlPlane ?? {}) as Login & { proxy?: Login | Login[] };
   const keyOf = ({ privateKey, privateKeyFile }: Login): string | undefined => {
     const expanded = privateKeyFile?.replace(/^~(?=\/|$)/, os.homedir());
     return privateKey ?? (expanded && fs.existsSync(expanded) ? fs.readFileSync(expanded, "utf8") : undefined);
@@ -62,7 +62,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   const kubectlArgs = [...(config.cluster.kubeconfig ? ["--kubeconfig", config.cluster.kubeconfig] : []), "--context", config.cluster.context, "--request-timeout=15s"];
   return {
     name, config, problems, warnings, kubectlArgs,
-    keys: { node: keyOf(controlPlane), proxy: keyOf(controlPlane.proxy ?? {}) },
+    keys: { node: keyOf(controlPlane), hops: [controlPlane.proxy ?? []].flat().map(keyOf) },
     kubectl: (...args) => run("kubectl", [...kubectlArgs, ...args]),
   };
 }

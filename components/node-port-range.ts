@@ -1,8 +1,10 @@
 import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
 import * as path from "node:path";
 import * as command from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import { fits, hostKey as publicKey, portRange } from "../config/pieces";
+import { fits, hostKey as publicKey, portRange, sshUser, withoutComment } from "../config/pieces";
+import { refusal } from "./refusal";
 
 /** A control-plane node reached over SSH. */
 export interface SshNode {
@@ -10,7 +12,10 @@ export interface SshNode {
   name: string;
   /** Host name or address of its SSH server. */
   host: string;
-  /** Public Ed25519 or ECDSA host key as `ssh-keyscan` prints it, without the host: "ssh-ed25519 AAAA...". Any other key is refused. */
+  /**
+   * Public Ed25519 or ECDSA host key as `ssh-keyscan` prints it, without the host: "ssh-ed25519 AAAA...". Any other key is refused.
+   * "@cert-authority ssh-ed25519 AAAA..." is the key of who certifies host keys.
+   */
   hostKey: string;
 }
 
@@ -21,8 +26,12 @@ export interface SshProxy {
   user: string;
   /** Private key in PEM form; without it the agent's keys are used. */
   privateKey?: pulumi.Output<string>;
-  /** Public host key of the jump host. */
+  /** Certificate of that key, or of one of the agent's. */
+  certificate?: string;
+  /** Public host key of the jump host, or of who certifies it. */
   hostKey: string;
+  /** The jump host by which this one is reached. */
+  proxy?: SshProxy;
 }
 
 /** How the control-plane nodes are reached. The user must be root or be allowed `sudo -n`. */
@@ -34,8 +43,11 @@ export type ControlPlaneAccess =
       port: number;
       /** Private key in PEM form; a secret. */
       privateKey?: pulumi.Output<string>;
+      /** Certificate of that key, or of one of the agent's. */
+      certificate?: string;
       /** Socket of an SSH agent, instead of or beside the private key. */
       agentSocketPath?: string;
+      /** The jump host next to the nodes. */
       proxy?: SshProxy;
       /** All control-plane nodes, in the order in which they are changed. */
       nodes: SshNode[];
@@ -50,6 +62,8 @@ export interface NodePortRangeArgs {
    * @default false
    */
   reserveLocalPorts?: boolean;
+  /** Node ports that the ingress is going to have: a node on which one of them is the API server's own or a program's is refused. */
+  ports?: number[];
 }
 
 /** What `node-port-range.sh show --json` found on one node, before anything is changed. */
@@ -67,6 +81,8 @@ export interface Inspection {
   /** Why the range is not in force. */
   reasons: string[];
   warnings: string[];
+  /** Why the range, or the ports of the ingress, cannot be had on this node; nothing may be changed then. */
+  refusals: string[];
   /** What would change in the manifest, as a unified diff. */
   diff: string;
 }
@@ -77,8 +93,14 @@ export interface NodeState {
   state: string;
 }
 
-/** What a node's shell gets on standard input: scripts/node-port-range/node-port-range.sh with its parts in one text. */
-export const nodeScript = execFileSync("sh", [path.join(__dirname, "..", "scripts/node-port-range/bundle.sh")], { encoding: "utf8" });
+/** A folder's node-port-range.sh with its parts in one text, with the line ends of Unix also where the folder has others. */
+export function bundled(folder: string): string {
+  const bundle = path.join(folder, "bundle.sh");
+  return execFileSync("sh", ["-c", fs.readFileSync(bundle, "utf8").replace(/\r\n/g, "\n"), bundle], { encoding: "utf8" });
+}
+
+/** What a node's shell gets, on standard input: its size is beyond what an argument may have on some systems. */
+export const nodeScript = bundled(path.join(__dirname, "..", "scripts/node-port-range"));
 
 /** Beyond the script's own time-outs: 300 s for the change and 300 s for putting it back. */
 const timeout = "15m";
@@ -86,35 +108,78 @@ const timeout = "15m";
 /** Runs the script as root; it comes on standard input, so that nothing is left on the node. */
 const runScript = (args: string) => `[ "$(id -u)" = 0 ] || exec sudo -n sh -s -- ${args}; exec sh -s -- ${args}`;
 
-/** Ends with 0 whatever happens: what went wrong is printed behind "error ", for parseInspection. */
-const reportErrors = (body: string) => `umask 077
+/** Gives a shell text a folder $dir that is gone when it ends. */
+const inFolder = (body: string) => `umask 077
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM
-(${body}) 2>"$dir/err" || { printf 'error '; cat "$dir/err"; }`;
+${body}`;
+
+/** Ends with 0 whatever happens: what went wrong is printed behind "error ", for parseInspection. */
+const reportErrors = (body: string) => inFolder(`(${body}) 2>"$dir/err" || { printf 'error '; cat "$dir/err"; }`);
 
 /**
  * Runs $NODE_COMMAND on a node by the OpenSSH client, with nothing taken from the user's own SSH
  * configuration. Keys come by the environment and lie in files only while it runs.
  */
 const overSsh = `
-printf 'node %s\n' "$NODE_HOST_KEY" >"$dir/known_hosts"
-common="-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=$dir/known_hosts -o GlobalKnownHostsFile=/dev/null -o ConnectTimeout=15 -o LogLevel=ERROR"
+common="-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=/dev/null -o ConnectTimeout=15 -o LogLevel=ERROR"
+# Who a machine must be. A host certificate names the host itself, for which an alias would stand.
+identity() {
+  case $2 in
+    @cert-authority\\ *)
+      printf '@cert-authority * %s\n' "\${2#* }" >"$dir/authority_$1"
+      printf ' -o UserKnownHostsFile=%s' "$dir/authority_$1" ;;
+    *)
+      printf '%s %s\n' "$1" "$2" >>"$dir/known_hosts"
+      printf ' -o HostKeyAlias=%s -o UserKnownHostsFile=%s' "$1" "$dir/known_hosts" ;;
+  esac
+}
 login() {
+  if [ -n "$3" ]; then
+    printf '%s\n' "$3" >"$dir/$1-cert.pub"
+    printf ' -o CertificateFile=%s' "$dir/$1-cert.pub"
+  fi
   if [ -z "$2" ]; then return; fi
   printf '%s\n' "$2" >"$dir/$1"
   printf ' -i %s' "$dir/$1"
   if [ -z "$AGENT_SOCKET" ]; then printf ' -o IdentitiesOnly=yes -o IdentityAgent=none'; fi
 }
 if [ -n "$AGENT_SOCKET" ]; then export SSH_AUTH_SOCK="$AGENT_SOCKET"; fi
-node="$common -o HostKeyAlias=node$(login node_key "$NODE_KEY")"
+node="$common$(identity node "$NODE_HOST_KEY")$(login node_key "$NODE_KEY" "$NODE_CERTIFICATE")"
+# The jump hosts before the last, from here on: each is a script that the next one's ssh runs.
+hop=0 before=''
+while [ "$hop" -lt "\${HOPS:-0}" ]; do
+  hop=$((hop + 1))
+  eval "host=\\$HOP\${hop}_HOST port=\\$HOP\${hop}_PORT user=\\$HOP\${hop}_USER host_key=\\$HOP\${hop}_HOST_KEY key=\\$HOP\${hop}_KEY certificate=\\$HOP\${hop}_CERTIFICATE"
+  printf "exec ssh %s%s -p %s -W \\"[\\$1]:\\$2\\" '%s'\n" "$common$(identity "hop$hop" "$host_key")$(login "hop\${hop}_key" "$key" "$certificate")" "\${before:+ -o 'ProxyCommand=$before %h %p'}" "$port" "$user@$host" >"$dir/hop$hop"
+  before="sh $dir/hop$hop"
+  unset key "HOP\${hop}_KEY"
+done
 if [ -n "$PROXY_HOST" ]; then
-  printf 'proxy %s\n' "$PROXY_HOST_KEY" >>"$dir/known_hosts"
-  set -- -o "ProxyCommand=ssh $common -o HostKeyAlias=proxy$(login proxy_key "$PROXY_KEY") -p $PROXY_PORT -W [%h]:%p $PROXY_USER@$PROXY_HOST"
+  # A shell reads it: a directory's names have backslashes and dollars.
+  there=$(printf '%s' "$PROXY_USER@$PROXY_HOST" | sed 's/[\\\\$]/\\\\&/g')
+  set -- -o "ProxyCommand=ssh $common$(identity proxy "$PROXY_HOST_KEY")$(login proxy_key "$PROXY_KEY" "$PROXY_CERTIFICATE")\${before:+ -o 'ProxyCommand=$before %%h %%p'} -p $PROXY_PORT -W [%h]:%p $there"
 fi
 unset NODE_KEY PROXY_KEY
 ssh $node "$@" -p "$NODE_PORT" "$NODE_USER@$NODE_HOST" "$NODE_COMMAND"
 `;
+
+/** Runs a command on a node as the inspection does; its input, output and exit code are the node's. The environment is sshEnvironment's. */
+export const sshScript = inFolder(overSsh);
+const sshCommand = (nodeCommand: string) => `NODE_COMMAND='${nodeCommand.replace(/'/g, `'\\''`)}'\n${sshScript}`;
+
+/** What the client of Pulumi's Command provider does not know: certificates, and jump hosts behind jump hosts. */
+const needsOpenSsh = ({ hostKey }: { hostKey: string }, { certificate, proxy }: { certificate?: string; proxy?: SshProxy }): boolean =>
+  certificate !== undefined || hostKey.startsWith("@") || (proxy !== undefined && (proxy.proxy !== undefined || needsOpenSsh(proxy, { certificate: proxy.certificate })));
+
+/** What helps where sudo refuses on a node; "" for any other message. */
+export function sudoFix(message: string): string {
+  if (!/sudo/.test(message)) return "";
+  if (/must have a tty/.test(message)) return "sudo wants a terminal there: put a line \"Defaults:<user> !requiretty\" into a file below /etc/sudoers.d, or set controlPlane.user to root";
+  if (/not found/.test(message)) return "install sudo there, or set controlPlane.user to root";
+  return "put a line \"<user> ALL=(ALL) NOPASSWD: ALL\" into a file below /etc/sudoers.d there (visudo -f), or set controlPlane.user to root";
+}
 
 /** All mistakes in the arguments; empty where they are good. */
 export function nodePortRangeProblems(args: NodePortRangeArgs): { propertyPath: string; reason: string }[] {
@@ -126,7 +191,7 @@ export function nodePortRangeProblems(args: NodePortRangeArgs): { propertyPath: 
   if (access.kind === "local" && access.nodes.length > 1)
     problems.push({ propertyPath: "access.nodes", reason: `found ${access.nodes.length} nodes, expected one: "local" reaches only the machine Pulumi runs on; use "ssh"` });
   const hostKey = (propertyPath: string, key: string) => {
-    if (!fits(publicKey, key.split(" ").slice(0, 2).join(" ")))
+    if (!fits(publicKey, withoutComment(key)))
       problems.push({ propertyPath, reason: `found "${key}", expected a public Ed25519 or ECDSA host key such as "ssh-ed25519 AAAA..." (ssh-keyscan prints it)` });
   };
   const names = new Set<string>();
@@ -138,18 +203,36 @@ export function nodePortRangeProblems(args: NodePortRangeArgs): { propertyPath: 
   if (access.kind === "ssh") {
     if (!access.privateKey && !access.agentSocketPath)
       problems.push({ propertyPath: "access.privateKey", reason: "found neither a private key nor an agent's socket, expected one of them" });
-    if (access.proxy) hostKey("access.proxy.hostKey", access.proxy.hostKey);
+    const user = (propertyPath: string, name: string) => {
+      if (!fits(sshUser, name)) problems.push({ propertyPath, reason: `found "${name}", expected ${sshUser.expected}` });
+    };
+    user("access.user", access.user);
+    for (let [at, proxy] = ["access.proxy", access.proxy]; proxy; [at, proxy] = [`${at}.proxy`, proxy.proxy]) {
+      hostKey(`${at}.hostKey`, proxy.hostKey);
+      user(`${at}.user`, proxy.user);
+    }
   }
   return problems;
 }
 
 /** The result of an inspection as the script printed it; throws with the node's name where it failed. */
 export function parseInspection(node: string, printed: string): Inspection {
-  if (!printed.startsWith("{")) throw new Error(`control-plane node ${node} cannot be inspected: ${printed.replace(/^error /, "").trim() || "it printed nothing"}`);
+  if (!printed.startsWith("{")) {
+    const words = printed.replace(/^error /, "").trim();
+    throw new Error([`control-plane node ${node} cannot be inspected: ${words || "it printed nothing"}`, ...(sudoFix(words) ? [sudoFix(words)] : [])].join("\n"));
+  }
   const found = JSON.parse(printed) as Inspection;
   // The mark becomes part of a command line.
   if (!/^[A-Za-z0-9._-]+$/.test(found.mark)) throw new Error(`control-plane node ${node} names its last change "${found.mark}", expected letters, digits, dots, dashes and underscores only`);
   return found;
+}
+
+/** The inspections of all nodes, in their order; throws with every reason where one of them refuses: then none is changed. */
+export function allowed(nodes: { name: string }[], inspections: Inspection[]): Inspection[] {
+  const lines = inspections.flatMap(({ refusals }, i) => refusals.map((each) => `  ${nodes[i].name}: ${each}`));
+  if (lines.length === 0) return inspections;
+  const ports = lines.some((line) => line.includes("of the ingress")) ? "\nA Service takes its node port away from whatever listens there: give ingress.httpNodePort or ingress.httpsNodePort another port, or move that program to another." : "";
+  throw refusal(`The node-port range cannot be set; no control-plane node was changed:\n${lines.join("\n")}${ports}`);
 }
 
 /** One sentence on a node, for previews and stack outputs. */
@@ -184,21 +267,32 @@ export class NodePortRange extends pulumi.ComponentResource {
     const commands: (command.local.Command | command.remote.Command)[] = [];
     const states: pulumi.Output<NodeState>[] = [];
 
-    for (const node of access.nodes) {
-      const found = this.inspect(node, access, `show --json ${options}`);
+    const ports = args.ports && args.ports.length > 0 ? ` --ports ${args.ports.join(",")}` : "";
+    const inspections = access.nodes.map((node) => this.inspect(node, access, `show --json ${options}${ports}`));
+    const all = pulumi.all(inspections).apply((each) => allowed(access.nodes, each));
+
+    for (const [i, node] of access.nodes.entries()) {
+      const found = all.apply((each) => each[i]);
       // A node under a new name, or reached another way, is a new resource; the old one's deletion must not undo what that has done.
-      const owner = `${access.kind}-${node.name}`.replace(/[^A-Za-z0-9._-]/g, "_");
+      const ssh = access.kind === "ssh" ? access : undefined;
+      const openSsh = ssh && needsOpenSsh(node as SshNode, ssh) ? ssh : undefined;
+      const owner = `${openSsh ? "openssh" : access.kind}-${node.name}`.replace(/[^A-Za-z0-9._-]/g, "_");
       const change = found.apply(({ mark }) => runScript(`apply ${options} --mark ${mark} --owner ${owner}`));
-      const inputs = { create: change, update: change, delete: runScript(`restore --owner ${owner}`), stdin: nodeScript, addPreviousOutputInEnv: false };
+      const restore = runScript(`restore --owner ${owner}`);
+      const inputs = { create: change, update: change, delete: restore, stdin: nodeScript, addPreviousOutputInEnv: false };
       const resourceOptions: pulumi.CustomResourceOptions = {
         parent: this,
         dependsOn: commands.slice(-1),
         customTimeouts: { create: timeout, update: timeout, delete: timeout },
       };
       const resource =
-        access.kind === "local"
-          ? new command.local.Command(`${name}-${node.name}`, inputs, resourceOptions)
-          : new command.remote.Command(`${name}-${node.name}`, { ...inputs, connection: connectionTo(node as SshNode, access) }, resourceOptions);
+        ssh && !openSsh
+          ? new command.remote.Command(`${name}-${node.name}`, { ...inputs, connection: connectionTo(node as SshNode, ssh) }, resourceOptions)
+          : new command.local.Command(
+              `${name}-${node.name}`,
+              openSsh ? { ...inputs, create: change.apply(sshCommand), update: change.apply(sshCommand), delete: sshCommand(restore), environment: sshEnvironment(node as SshNode, openSsh, keysOf(openSsh)) } : inputs,
+              resourceOptions,
+            );
       commands.push(resource);
       states.push(
         found
@@ -219,7 +313,7 @@ export class NodePortRange extends pulumi.ComponentResource {
     const result = command.local.runOutput(
       {
         command: reportErrors(access.kind === "local" ? runScript(args) : overSsh),
-        environment: access.kind === "local" ? {} : sshEnvironment(node as SshNode, access, runScript(args)),
+        environment: access.kind === "local" ? {} : { ...sshEnvironment(node as SshNode, access, keysOf(access)), NODE_COMMAND: runScript(args) },
         stdin: nodeScript,
         logging: command.types.enums.local.Logging.None,
         addPreviousOutputInEnv: false,
@@ -240,35 +334,40 @@ export class NodePortRange extends pulumi.ComponentResource {
 
 type SshAccess = Extract<ControlPlaneAccess, { kind: "ssh" }>;
 
+/** The jump hosts, the first one first. */
+const hopsOf = (proxy: SshProxy | undefined): SshProxy[] => (proxy ? [...hopsOf(proxy.proxy), proxy] : []);
+const secretOf = (key: pulumi.Output<string> | undefined) => key && pulumi.secret(key);
+const keysOf = ({ privateKey, proxy }: SshAccess) => ({ node: secretOf(privateKey), hops: hopsOf(proxy).map((hop) => secretOf(hop.privateKey)) });
+
 function connectionTo(node: SshNode, access: SshAccess): command.types.input.remote.ConnectionArgs {
-  const secret = (key: pulumi.Output<string> | undefined) => key && pulumi.secret(key);
   return {
     host: node.host,
     hostKey: node.hostKey,
     user: access.user,
     port: access.port,
-    privateKey: secret(access.privateKey),
+    privateKey: secretOf(access.privateKey),
     agentSocketPath: access.agentSocketPath,
     // An SSH server that refuses is not asked ten times, the provider's default.
     dialErrorLimit: 3,
-    proxy: access.proxy && { ...access.proxy, privateKey: secret(access.proxy.privateKey), agentSocketPath: access.agentSocketPath, dialErrorLimit: 3 },
+    proxy: access.proxy && { ...access.proxy, privateKey: secretOf(access.proxy.privateKey), agentSocketPath: access.agentSocketPath, dialErrorLimit: 3 },
   };
 }
 
-function sshEnvironment(node: SshNode, access: SshAccess, nodeCommand: string): Record<string, pulumi.Input<string>> {
-  const { proxy } = access;
+/**
+ * What sshScript is told of the way to a node.
+ * @param keys private keys for the node and for the jump hosts, the first one first, as far as there are any
+ */
+export function sshEnvironment<Text extends pulumi.Input<string>>(node: SshNode, access: SshAccess, keys: { node?: Text; hops?: (Text | undefined)[] }): Record<string, Text | string> {
+  const machine = (prefix: string, { host, port, user, hostKey, certificate }: Pick<SshProxy, "host" | "port" | "user" | "hostKey" | "certificate">, key: Text | undefined): Record<string, Text | string> => ({
+    [`${prefix}_HOST`]: host, [`${prefix}_PORT`]: `${port}`, [`${prefix}_USER`]: user, [`${prefix}_HOST_KEY`]: hostKey, [`${prefix}_KEY`]: key ?? "", [`${prefix}_CERTIFICATE`]: certificate ?? "",
+  });
+  const hops = hopsOf(access.proxy);
+  const last = hops.length - 1;
   return {
-    NODE_COMMAND: nodeCommand,
-    NODE_HOST: node.host,
-    NODE_PORT: `${access.port}`,
-    NODE_USER: access.user,
-    NODE_HOST_KEY: node.hostKey,
-    NODE_KEY: access.privateKey ? pulumi.secret(access.privateKey) : "",
+    ...machine("NODE", { ...access, ...node }, keys.node),
     AGENT_SOCKET: access.agentSocketPath ?? "",
-    PROXY_HOST: proxy?.host ?? "",
-    PROXY_PORT: `${proxy?.port ?? ""}`,
-    PROXY_USER: proxy?.user ?? "",
-    PROXY_HOST_KEY: proxy?.hostKey ?? "",
-    PROXY_KEY: proxy?.privateKey ? pulumi.secret(proxy.privateKey) : "",
+    PROXY_HOST: "",
+    ...Object.assign({}, ...hops.map((hop, i) => machine(i === last ? "PROXY" : `HOP${i + 1}`, hop, keys.hops?.[i]))),
+    ...(last > 0 && { HOPS: `${last}` }),
   };
 }

@@ -25,7 +25,7 @@ export interface About {
   fix?: string;
   /** Of a list of texts: what is expected of it as a whole, since its single entries have no names. */
   entries?: string;
-  /** Of a list of texts: a single text is a list of it. */
+  /** Of a list: a single text or object is a list of it. */
   alone?: boolean;
 }
 
@@ -131,6 +131,16 @@ export function maybe<Shape extends z.ZodRawShape>(meaning: string, shape: Shape
 /** A list of objects. */
 export function list<Shape extends z.ZodRawShape>(meaning: string, shape: Shape, usual: object[] = []) {
   return z.preprocess(fromJson, z.array(z.strictObject(shape, objectError), { error: "a list" }).prefault(usual as never)).register(about, { meaning, default: usual });
+}
+
+/** An object, or a list of such. */
+export function oneOrMore<Shape extends z.ZodRawShape>(meaning: string, shape: Shape) {
+  const read = (value: unknown) => {
+    const given = fromJson(value);
+    if (Array.isArray(given) || typeof given !== "object" || given === null) return given;
+    return Object.keys(given).length === 0 ? [] : [given];
+  };
+  return z.preprocess(read, z.array(z.strictObject(shape, objectError), { error: "an object or a list" }).prefault([] as never)).register(about, { meaning, alone: true, default: [] });
 }
 
 /** Objects by name. */

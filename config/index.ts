@@ -10,12 +10,12 @@ import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } 
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
-import type { ControlPlaneAccess } from "../components/node-port-range";
+import type { ControlPlaneAccess, SshProxy } from "../components/node-port-range";
 import { changes, type Patch } from "../components/patches";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
-import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, readSettings, root, visitKeys, type Problem } from "./mistakes";
-import { fits, hostKey, plugin, privateKey, usual } from "./pieces";
+import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
+import { certificate, fits, hostKey, plugin, privateKey, usual, withoutComment } from "./pieces";
 import { rules, type Say } from "./rules";
 import type { Settings } from "./schema";
 
@@ -34,7 +34,7 @@ export interface PlatformConfig
   namespaces: { jenkins: string; agents: string; builds: string };
   storage: { className: string; install: Settings["storageInstall"]; basePath: string; size: string; protectHome: boolean };
   /** The API servers' range; undefined where it is left as it is, another environment's or Kubernetes' own. */
-  nodePorts?: { range: string; reserveLocalPorts: boolean; access: ControlPlaneAccess };
+  nodePorts?: { range: string; reserveLocalPorts: boolean; access: ControlPlaneAccess; ports: number[] };
   /** Images the stack builds, by name. */
   builds: Record<string, ImageSpec>;
   /** `image` is the name of a build or a full reference. */
@@ -96,11 +96,20 @@ function privateKeyAt(at: string, given: { privateKey?: string; privateKeyFile?:
   return pulumi.secret(text);
 }
 
+/** A certificate as such or from its file, without its comment; undefined where neither is named, or where it cannot be read. */
+function certificateAt(at: string, given: { certificate?: string; certificateFile?: string }, env: Environment, say: Say): string | undefined {
+  const text = given.certificate ?? (given.certificateFile && fileAt(`${at}.certificateFile`, given.certificateFile, env, say));
+  if (text === undefined) return undefined;
+  const plain = withoutComment(text);
+  if (!fits(certificate, plain)) say(`${at}.${given.certificate === undefined ? "certificateFile" : "certificate"}`, plain.slice(0, 40), certificate.expected, "name the file that ssh-keygen -s wrote, whose name ends with -cert.pub");
+  return plain;
+}
+
 /** A host key as such or from its file, without its comment. */
 function hostKeyAt(at: string, given: { hostKey?: string; hostKeyFile?: string }, env: Environment, say: Say): string {
   const text = given.hostKey ?? (given.hostKeyFile && fileAt(`${at}.hostKeyFile`, given.hostKeyFile, env, say));
   if (text === undefined) return "";
-  const [from, key] = [`${at}.${given.hostKey === undefined ? "hostKeyFile" : "hostKey"}`, text.trim().split(/\s+/).slice(0, 2).join(" ")];
+  const [from, key] = [`${at}.${given.hostKey === undefined ? "hostKeyFile" : "hostKey"}`, withoutComment(text)];
   if (key.startsWith("ssh-rsa "))
     say(from, "an RSA host key", "the machine's Ed25519 or ECDSA host key: Pulumi's SSH client cannot check RSA ones", "take it from /etc/ssh/ssh_host_ed25519_key.pub on that machine");
   else if (!fits(hostKey, key)) say(from, key.slice(0, 40), hostKey.expected);
@@ -110,7 +119,16 @@ function hostKeyAt(at: string, given: { hostKey?: string; hostKeyFile?: string }
 function controlPlaneAccess({ access, nodes, proxy, user = "root", port, agentSocket, ...login }: Settings["controlPlane"], env: Environment, say: Say): ControlPlaneAccess {
   if (access === "local") return { kind: "local", nodes: nodes.map(({ name }) => ({ name })) };
   const key = privateKeyAt("controlPlane", login, env, say);
-  const proxyKey = proxy && privateKeyAt("controlPlane.proxy", proxy, env, say);
+  const ownCertificate = certificateAt("controlPlane", login, env, say);
+  // Each jump host with the one before it.
+  const last = proxy.reduce<SshProxy | undefined>((before, hop, i) => {
+    const at = `controlPlane.proxy[${i}]`;
+    const [hopKey, hopCertificate] = [privateKeyAt(at, hop, env, say), certificateAt(at, hop, env, say)];
+    return {
+      host: hop.host, port: hop.port, user: hop.user ?? user, hostKey: hostKeyAt(at, hop, env, say),
+      ...(hopKey && { privateKey: hopKey }), ...(hopCertificate && { certificate: hopCertificate }), ...(before && { proxy: before }),
+    };
+  }, undefined);
   return {
     kind: "ssh",
     user,
@@ -118,7 +136,8 @@ function controlPlaneAccess({ access, nodes, proxy, user = "root", port, agentSo
     nodes: nodes.map((node, i) => ({ name: node.name, host: node.host ?? "", hostKey: hostKeyAt(`controlPlane.nodes[${i}]`, node, env, say) })),
     ...(key && { privateKey: key }),
     ...(agentSocket && { agentSocketPath: agentSocket }),
-    ...(proxy && { proxy: { host: proxy.host, port: proxy.port, user: proxy.user ?? user, hostKey: hostKeyAt("controlPlane.proxy", proxy, env, say), ...(proxyKey && { privateKey: proxyKey }) } }),
+    ...(ownCertificate && { certificate: ownCertificate }),
+    ...(last && { proxy: last }),
   };
 }
 
@@ -250,7 +269,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces: { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` },
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },
-    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say) } }),
+    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: ingress.install ? [ingress.httpNodePort, ingress.httpsNodePort] : [] } }),
     builds: built,
     controller: { ...controller, image },
     agents,
@@ -283,7 +302,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
 export function parseConfig(raw: Record<string, unknown>, env: Environment): { config: PlatformConfig; problems: Problem[]; warnings: string[] } {
   const warnings: string[] = [];
   const problems: Problem[] = [];
-  const say: Say = (...told) => void problems.push(mistakeAt(...told));
+  const say: Say = (key, ...told) => void problems.push(mistakeAt(nameAsGiven(raw, key), ...told));
   visitKeys(raw, ({ about }, key) => {
     if (about.secret && isGiven(raw, key) && !env.isSecret(key.split(/[.[]/)[0])) say(key, "a value in plain text", "an encrypted value", fixOf(key));
   });

@@ -26,11 +26,26 @@ const read = (key: string): Path => key.split(/\.|(?=\[)/).map((part) => (part.s
 
 const valueAt = (value: unknown, path: Path): unknown => path.reduce((outer, part) => (typeof outer === "object" || typeof outer === "string" ? (fromJson(outer) as Record<PropertyKey, unknown> | undefined | null)?.[part] : undefined), value);
 
+/** A path as the stack file has it: without the index where what may be a list is a single object. */
+function asGiven(raw: unknown, path: Path): Path {
+  let at = raw;
+  return path.filter((part) => {
+    const value = fromJson(at);
+    if (typeof part === "number" && isObject(value)) return false;
+    at = isObject(value) || Array.isArray(value) ? (value as Record<PropertyKey, unknown>)[part] : undefined;
+    return true;
+  });
+}
+
+/** The name of a key as the stack file has it. */
+export const nameAsGiven = (raw: Record<string, unknown>, key: string): string => written(asGiven(raw, read(key)));
+
 /** The key of the schema at each step of a path, as far as there is one. */
 function keysAlong(path: Path): Key[] {
   const keys = [root];
   for (const part of path) {
-    const last = keys[keys.length - 1];
+    const end = keys[keys.length - 1];
+    const last = end.about.alone && typeof part !== "number" && end.item ? end.item : end;
     const next = last.keys ? (Object.hasOwn(last.keys, part) ? last.keys[String(part)] : undefined) : last.item;
     if (!next) break;
     keys.push(next);
@@ -85,19 +100,21 @@ export const idlePatch = (kind: string, names: string[]): [found: string, expect
 
 /** A key that nobody knows: most often a slip of the pen. */
 function unknownKey(path: Path, name: string): Problem {
-  const known = Object.keys(keysAlong(path)[path.length]?.keys ?? {});
+  const end = keysAlong(path)[path.length];
+  const known = Object.keys((end?.about.alone ? end.item?.keys : end?.keys) ?? {});
   const near = known.find((each) => each.toLowerCase() === name.toLowerCase()) ?? closest(name, known);
   const slip = near.toLowerCase() === name.toLowerCase() || distance(name, near) <= 2;
   return mistake([...path, name], "a key that does not exist", `one of ${[...known].sort().join(", ")}`, slip ? `rename it to ${near}` : "remove it from the stack's file");
 }
 
-function problemsOf(issue: z.core.$ZodIssue, raw: unknown): Problem[] {
-  if (issue.code === "unrecognized_keys") return issue.keys.map((name) => unknownKey(issue.path, name));
-  if (issue.code === "invalid_key") return [mistake(issue.path, issue.path[issue.path.length - 1], issue.issues[0].message)];
+function problemsOf({ path: whole, ...issue }: z.core.$ZodIssue, raw: unknown): Problem[] {
+  const at = asGiven(raw, whole);
+  if (issue.code === "unrecognized_keys") return issue.keys.map((name) => unknownKey(at, name));
+  if (issue.code === "invalid_key") return [mistake(at, at[at.length - 1], issue.issues[0].message)];
   // Refinements that compare keys bring their own; the schema's example is good by itself and may be as wrong beside the others.
-  if (issue.code === "custom" && issue.params?.fix) return [mistake(issue.path, valueAt(raw, issue.path), issue.message, String(issue.params.fix))];
-  const list = keysAlong(issue.path).findIndex(({ about }) => about.entries !== undefined);
-  const path = list < 0 ? issue.path : issue.path.slice(0, list);
+  if (issue.code === "custom" && issue.params?.fix) return [mistake(at, valueAt(raw, at), issue.message, String(issue.params.fix))];
+  const list = keysAlong(at).findIndex(({ about }) => about.entries !== undefined);
+  const path = list < 0 ? at : at.slice(0, list);
   return [mistake(path, valueAt(raw, path), list < 0 ? issue.message : keysAlong(path)[list].about.entries!, typeof path[path.length - 1] === "number" ? `edit ${String(path[0])} in the stack's file` : undefined)];
 }
 
@@ -131,7 +148,7 @@ export function readSettings(raw: Record<string, unknown>): { settings: Settings
   let good = raw;
   for (let result: z.ZodSafeParseResult<Settings> = first, up = 0; ; up++) {
     if (result.success) return { settings: compact(result.data), problems };
-    const paths = result.error.issues.flatMap((issue) => (issue.code === "unrecognized_keys" ? issue.keys.map((name) => [...issue.path, name]) : [issue.path]));
+    const paths = result.error.issues.flatMap((issue) => (issue.code === "unrecognized_keys" ? issue.keys.map((name) => [...asGiven(good, issue.path), name]) : [asGiven(good, issue.path)]));
     const shortened = paths.map((path) => path.slice(0, Math.max(1, path.length - up)));
     good = without(good, shortened, root) as Record<string, unknown>;
     result = schema.safeParse(good);
@@ -142,6 +159,7 @@ export function readSettings(raw: Record<string, unknown>): { settings: Settings
 export function visitKeys(value: unknown, visit: (key: Key, path: string, value: unknown) => void, key = root, path: Path = []): void {
   const inner = key.kind === "text" ? value : fromJson(value);
   if (path.length > 0) visit(key, written(path), inner);
+  if (key.about.alone && key.item && isObject(inner)) return visitKeys(inner, visit, { ...key.item, about: { meaning: "" } }, path);
   if (key.keys && isObject(inner)) for (const [name, each] of Object.entries(key.keys)) visitKeys(inner[name], visit, each, [...path, name]);
   if (key.item && isObject(inner)) for (const [name, each] of Object.entries(inner)) visitKeys(each, visit, key.item, [...path, name]);
   if (key.item && Array.isArray(inner)) inner.forEach((each, i) => visitKeys(each, visit, key.item, [...path, i]));
@@ -161,6 +179,6 @@ export function questionOf(key: string): { question: string; usual?: string; wro
 
 /** Whether anything stands at a key. */
 export function isGiven(raw: Record<string, unknown>, key: string): boolean {
-  const value = valueAt(raw, read(key));
+  const value = valueAt(raw, asGiven(raw, read(key)));
   return value !== undefined && value !== "" && !["{}", "[]"].includes(typeof value === "string" ? value : JSON.stringify(value));
 }

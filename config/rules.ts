@@ -57,7 +57,7 @@ const everyNodeOnce: Rule = ({ nodePortRange, controlPlane: { access, nodes } },
 
 const localNeedsNoLogin: Rule = ({ nodePortRange, controlPlane: { access, nodes } }, say, given) => {
   if (nodePortRange === "none" || access !== "local") return;
-  const settings = ["user", "port", "privateKey", "privateKeyFile", "agentSocket", "proxy", ...nodes.flatMap((_, i) => ["host", "hostKey", "hostKeyFile"].map((key) => `nodes[${i}].${key}`))];
+  const settings = ["user", "port", "privateKey", "privateKeyFile", "certificate", "certificateFile", "agentSocket", "proxy", ...nodes.flatMap((_, i) => ["host", "hostKey", "hostKeyFile"].map((key) => `nodes[${i}].${key}`))];
   for (const key of settings.map((each) => `controlPlane.${each}`)) if (given(key)) say(key, "an SSH setting", "nothing beside access: local", "remove it, or set access: ssh");
 };
 
@@ -73,9 +73,11 @@ const sshNeedsLogin: Rule = ({ nodePortRange, controlPlane: { access, nodes, pro
     if (!given(`${at}.host`)) say(`${at}.host`, undefined, "a host name or address");
     hostKeyAt(at);
   });
-  if (proxy) hostKeyAt("controlPlane.proxy");
-  for (const at of ["controlPlane", ...(proxy ? ["controlPlane.proxy"] : [])])
-    if (given(`${at}.privateKey`) && given(`${at}.privateKeyFile`)) say(`${at}.privateKeyFile`, "a file beside privateKey", "only one of the two", "remove one of them");
+  const hops = proxy.map((_, i) => `controlPlane.proxy[${i}]`);
+  hops.forEach(hostKeyAt);
+  for (const at of ["controlPlane", ...hops])
+    for (const key of ["privateKey", "certificate"])
+      if (given(`${at}.${key}`) && given(`${at}.${key}File`)) say(`${at}.${key}File`, `a file beside ${key}`, "only one of the two", "remove one of them");
   if (!login.agentSocket && !given("controlPlane.agentSocket") && !given("controlPlane.privateKey") && !given("controlPlane.privateKeyFile"))
     say("controlPlane.privateKey", undefined, "a way to log in: privateKey, privateKeyFile or agentSocket", "pulumi config set --path 'controlPlane.privateKeyFile' ~/.ssh/id_ed25519");
 };

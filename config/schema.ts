@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { quantityMillis, type Resources } from "../components/quantity";
 import upstream from "../images/upstream.json";
-import { about, anything, choice, choices, flag, fromJson, integer, list, maybe, maybeChoice, maybeFlag, named, section, text, texts, words } from "./fields";
+import { about, anything, choice, choices, flag, fromJson, integer, list, maybe, maybeChoice, maybeFlag, named, oneOrMore, section, text, texts, words } from "./fields";
 import * as piece from "./pieces";
 import { usual } from "./pieces";
 
@@ -55,9 +55,11 @@ const aFile: piece.Piece = { expected: "the path of a file" };
 const privateKey = (whose: string) => ({
   privateKey: text(`The private key for ${whose}, with --secret.`, { is: { ...aFile, expected: "a private key" }, example: "-----BEGIN OPENSSH PRIVATE KEY-----", secret: true }),
   privateKeyFile: text("A file that holds it instead.", { is: aFile, example: "~/.ssh/id_ed25519", ask: "Private SSH key" }),
+  certificate: text("The certificate of that key, or of one of the agent's.", { is: { expected: "an SSH certificate" }, example: "ssh-ed25519-cert-v01@openssh.com AAAA" }),
+  certificateFile: text("A file that holds it instead.", { is: aFile, example: "~/.ssh/id_ed25519-cert.pub" }),
 });
 const hostKey = (file: string) => ({
-  hostKey: text("Its SSH host key, Ed25519 or ECDSA.", { is: { expected: "a host key" }, example: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID0FkgLfwsVeMvwmoBSaRh3QKEaRbUmKS+aOnOX/gLw5" }),
+  hostKey: text("Its SSH host key, Ed25519 or ECDSA; or @cert-authority and the key of who certifies it.", { is: { expected: "a host key" }, example: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID0FkgLfwsVeMvwmoBSaRh3QKEaRbUmKS+aOnOX/gLw5" }),
   hostKeyFile: text("A file that holds it instead.", { is: aFile, example: file }),
 });
 const hostName = { is: piece.host, example: "control-plane-1.example.com" };
@@ -109,14 +111,14 @@ const nodePorts = {
   reserveLocalPorts: flag("Whether the range is kept from the nodes' own outgoing connections (net.ipv4.ip_local_reserved_ports).", true),
   controlPlane: section("How the control-plane nodes are reached. Required unless nodePortRange is none.", {
     access: choice("By SSH, or locally where pulumi runs on the only one.", ["ssh", "local"], "ssh"),
-    user: text("SSH user, root or one who may sudo.", { is: { ...userName, pattern: /^[a-z_][a-z0-9_-]{0,31}$/ }, example: "deploy", defaultText: "root", ask: "SSH user on the control-plane nodes" }),
+    user: text("SSH user, root or one who may sudo.", { is: piece.sshUser, example: "deploy", defaultText: "root", ask: "SSH user on the control-plane nodes" }),
     port: integer("Port of the nodes' SSH server.", piece.port(22)),
     ...privateKey("the nodes"),
     agentSocket: text("Socket of an SSH agent, instead of or beside the key.", { is: { expected: "the path of an SSH agent's socket", pattern: /^\// }, example: "/run/user/1000/ssh-agent.sock" }),
-    proxy: maybe("Jump host between this machine and the nodes.", {
+    proxy: oneOrMore("Jump host between this machine and the nodes; several as a list, the first one first.", {
       host: text("Its host name or address.", { ...hostName, example: "jump.example.com", required: true }),
       port: integer("Port of its SSH server.", piece.port(22)),
-      user: text("SSH user there.", { is: userName, example: "jump", defaultText: "the nodes' user" }),
+      user: text("SSH user there.", { is: piece.sshUser, example: "jump", defaultText: "the nodes' user" }),
       ...hostKey("~/.ssh/jump.pub"),
       ...privateKey("the jump host"),
     }),

@@ -67,7 +67,7 @@ function defaultText({ about: told, kind }: Key, inherited: unknown): string {
 function typeText({ kind, about: told, words, bounds, item }: Key): string {
   if (kind === "integer") return `integer, ${bounds!.least} to ${bounds!.most}`;
   if (kind === "choice") return words!.map((word) => `\`${word}\``).join(", ");
-  if (kind === "list") return item!.kind === "object" ? "list of objects" : `list of ${item!.words ? typeText(item!) : "strings"}`;
+  if (kind === "list") return item!.kind === "object" ? `${told.alone ? "object, or " : ""}list of objects` : `list of ${item!.words ? typeText(item!) : "strings"}`;
   if (kind === "named") return item!.kind === "object" ? "objects by name" : `strings by name${told.secret ? ", secret" : ""}`;
   return `${kind === "text" ? "string" : kind === "anything" ? "object" : kind}${told.secret ? ", secret" : ""}`;
 }
@@ -128,7 +128,7 @@ function inFile(key: Key, field: z.core.$ZodType, made: Schema): Schema {
     case "named":
       return key.item!.kind === "text" ? { type: "object", additionalProperties: { anyOf: [{ type: ["string", "integer", "boolean"] }, encrypted] } } : made;
     case "list":
-      return key.about.alone ? { anyOf: [{ type: "array", items: made.items }, { type: "string" }] } : made;
+      return key.about.alone ? { anyOf: [{ type: "array", items: made.items }, key.item!.kind === "object" ? made.items : { type: "string" }] } : made;
     default:
       return made;
   }

@@ -9,6 +9,8 @@ const recipe = 1;
 
 /** Above this many files a preview names folders instead of files. */
 const listedFiles = 100;
+/** The names travel in one variable of the environment, of which Linux takes 128 KiB. */
+const listedBytes = 100_000;
 
 /** One entry of a build context as the builder sees it. */
 interface ContextEntry {
@@ -72,11 +74,21 @@ export function contextEntries(context: string, dockerfile: string): ContextEntr
   return entries.sort((a, b) => byText(a.path, b.path));
 }
 
+/** Above this many bytes a file is hashed piece by piece, and is no script. */
+const wholeBytes = 1 << 20;
+
+/** A file as build-image.sh puts it into the image: a script with the line ends of Windows, which Linux could not start, gets its own. */
+function asBuilt(data: Buffer): Buffer {
+  if (data.indexOf("#!") !== 0 || data[data.indexOf("\n") - 1] !== 13 || data.includes(0)) return data;
+  return Buffer.from(data.toString("latin1").replace(/\r\n/g, "\n").replace(/\r$/, ""), "latin1");
+}
+
 /** SHA-256 of what an entry holds: a file's bytes, a link's target, nothing for a folder. Reads a file piece by piece: it may be larger than a buffer can be. */
 function entryHash(context: string, entry: ContextEntry): string {
   const full = path.join(context, entry.path);
   if (entry.kind === "dir") return sha256("");
   if (entry.kind === "link") return sha256(fs.readlinkSync(full));
+  if (fs.statSync(full).size <= wholeBytes) return sha256(asBuilt(fs.readFileSync(full)));
   const hash = createHash("sha256");
   const piece = Buffer.alloc(1 << 20);
   const file = fs.openSync(full, "r");
@@ -92,7 +104,7 @@ function entryHash(context: string, entry: ContextEntry): string {
 export interface ImageContent {
   /** SHA-256 over all that decides what the image holds, 64 hex digits. */
   hash: string;
-  /** For people who read a preview: mode and short hash by file (by top folder in a context of more than 100 files). */
+  /** For people who read a preview: mode and short hash by file (by top folder in a context of more than 100 files, as one where those are thousands). */
   files: Record<string, string>;
 }
 
@@ -111,12 +123,18 @@ export function imageContent(spec: ImageSpec, builder: Builder, platforms: reado
     for (const e of entries) files[e.path] = `${e.kind} ${e.sha256.slice(0, 12)}`;
   } else {
     const top = (e: { path: string }): string => (e.path.includes("/") ? `${e.path.split("/")[0]}/` : e.path);
-    for (const folder of new Set(entries.map(top))) {
-      const inside = entries.filter((e) => top(e) === folder);
-      files[folder] = `${inside.length} ${sha256(JSON.stringify(inside)).slice(0, 12)}`;
+    const inside = new Map<string, typeof entries>();
+    for (const e of entries) {
+      const those = inside.get(top(e));
+      if (those) those.push(e);
+      else inside.set(top(e), [e]);
+    }
+    for (const [folder, those] of inside) {
+      files[folder] = `${those.length} ${sha256(JSON.stringify(those)).slice(0, 12)}`;
     }
   }
-  return { hash, files };
+  if (Buffer.byteLength(JSON.stringify(files)) <= listedBytes) return { hash, files };
+  return { hash, files: { [`${entries.length} files`]: sha256(JSON.stringify(entries)).slice(0, 12) } };
 }
 
 /** The image's tag: a readable name and the content hash, cut to 12 digits as git and Docker do for people. */

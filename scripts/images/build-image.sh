@@ -280,6 +280,17 @@ copy_context() {
     fi
   done
   chmod -R u=rwX,go=rX,ug-s,-t "$staged"
+  unix_scripts
+}
+
+# Scripts with the line ends of Windows, which Linux cannot start, get its own; components/agent-images/content.ts counts them so.
+unix_scripts() {
+  local file
+  while IFS= read -r -d '' file; do
+    if [ "$(wc -c <"$file")" -gt 1048576 ] || ! head -n 1 "$file" | grep -q $'^#!.*\r$'; then continue; fi
+    LC_ALL=C sed $'s/\r$//' "$file" >"$work/script"
+    cat "$work/script" >"$file"
+  done < <(LC_ALL=C grep -rlI --null $'^#!.*\r$' "$staged" || true)
 }
 
 # What .dockerignore leaves out, as patterns for tar, so that it is neither copied nor sent to a cluster. Only lines that mean

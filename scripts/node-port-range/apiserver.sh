@@ -1,23 +1,42 @@
 # The kube-apiserver of this node: what it serves, whether it is ready, why it does not start.
 
 admin_conf() { [ -r "$ROOT/etc/kubernetes/admin.conf" ] && have kubectl; }
-host_port() { case $ADDRESS in *:*) printf '[%s]:%s' "$ADDRESS" "$PORT" ;; *) printf '%s:%s' "$ADDRESS" "$PORT" ;; esac }
+# Where this node's apiserver may answer, one address a line. The advertised one need not be the node's own (NAT, a floating
+# address), and a --bind-address leaves out all others.
+addresses() {
+  case ${BIND:-0.0.0.0} in
+  0.0.0.0) printf '127.0.0.1\n%s\n' "$ADDRESS" ;;
+  ::) printf '::1\n127.0.0.1\n%s\n' "$ADDRESS" ;;
+  *) printf '%s\n%s\n' "$BIND" "$ADDRESS" ;;
+  esac | awk '!seen[$0]++'
+}
+host_port() { case $1 in *:*) printf '[%s]:%s' "$1" "$PORT" ;; *) printf '%s:%s' "$1" "$PORT" ;; esac }
 # kubectl against this node's own apiserver, not against whatever a load balancer picks.
 api() {
-  kubectl --kubeconfig "$ROOT/etc/kubernetes/admin.conf" --server "https://$(host_port)" --tls-server-name kubernetes --request-timeout 10s "$@"
+  kubectl --kubeconfig "$ROOT/etc/kubernetes/admin.conf" --server "https://$(host_port "${ASKED:-$(addresses | sed -n 1p)}")" --tls-server-name kubernetes --request-timeout 10s "$@"
 }
-# True if this node's /readyz answers 200.
+# True if this node's /readyz answers 200. Where it has answered once, it is asked from then on.
 ready() {
-  if admin_conf && api get --raw /readyz >/dev/null 2>&1; then return 0; fi
+  for asked in ${ASKED:-$(addresses)}; do
+    if ready_at "$asked"; then
+      ASKED=$asked
+      return 0
+    fi
+  done
+  return 1
+}
+ready_at() {
+  at=$(host_port "$1")
+  if admin_conf && ASKED=$1 api get --raw /readyz >/dev/null 2>&1; then return 0; fi
   pki=$ROOT/etc/kubernetes/pki
   set --
   if [ -r "$pki/apiserver-kubelet-client.key" ]; then set -- -cert "$pki/apiserver-kubelet-client.crt" -key "$pki/apiserver-kubelet-client.key"; fi
   if have curl; then
     # A health question, as the kubelet's own probe asks it: the certificate is not checked.
     if [ $# -gt 0 ]; then set -- --cert "$2" --key "$4"; fi
-    curl -ksf --max-time 10 "$@" -o /dev/null "https://$(host_port)/readyz"
+    curl -ksf --connect-timeout 3 --max-time 10 "$@" -o /dev/null "https://$at/readyz"
   elif have openssl; then
-    printf 'GET /readyz HTTP/1.0\r\n\r\n' | openssl s_client -quiet "$@" -connect "$(host_port)" 2>/dev/null | sed -n 1p | grep -q ' 200 '
+    printf 'GET /readyz HTTP/1.0\r\n\r\n' | openssl s_client -quiet "$@" -connect "$at" 2>/dev/null | sed -n 1p | grep -q ' 200 '
   else
     false
   fi
@@ -39,6 +58,20 @@ serving() {
     /^--advertise-address$/ { taken = "address" }
     /^--advertise-address=/ { where = substr($0, index($0, "=") + 1) }
     END { done(); if (seen) print kept }'
+}
+# answers: false with PROBLEM where a kube-apiserver runs whose /readyz answers nowhere: a new value could not be told good from
+# bad. Where none runs this run may be what brings it back.
+answers() {
+  if [ -z "$(serving)" ]; then return; fi
+  tries=0
+  until ready; do
+    tries=$((tries + 1))
+    if [ "$tries" -ge 5 ]; then
+      PROBLEM="kube-apiserver runs, but /readyz answers 200 at none of$(addresses | while IFS= read -r each; do printf ' %s' "$(host_port "$each")"; done), so that a change could not be told good from bad; bring it up first, or correct --bind-address and --advertise-address in $MANIFEST"
+      return 1
+    fi
+    sleep 1
+  done
 }
 # The logs of this node's apiserver containers, the newest first.
 # shellcheck disable=SC2012  # the kubelet's names hold no white space

@@ -491,7 +491,7 @@ function manifest(   c, i, before, nodes, text) {
   read_arguments(c)
   if (MODE == "inspect") {
     print "apiserver\tyes\nhits\t" HITS "\nvalue\t" (HITS ? HIT_VALUE[HITS - 1] : "") "\nagrees\t" (agrees() ? "yes" : "no") "\n"
-    print "port\t" flag_value("secure-port") "\naddress\t" flag_value("advertise-address") "\n"
+    print "port\t" flag_value("secure-port") "\naddress\t" flag_value("advertise-address") "\nbind\t" flag_value("bind-address") "\n"
     return
   }
   if (!ARGS) refuse("the kube-apiserver container has neither command nor args", st[c])

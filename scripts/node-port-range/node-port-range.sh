@@ -33,6 +33,8 @@ Options
                            option the file is found in the running kubelet's staticPodPath.
   --dry-run                print what apply or restore would change as a unified diff; write nothing
   --timeout SECONDS        how long to wait for the apiserver, before it is put back (default 300)
+  --ports PORT,PORT        node ports that the ingress will have: refused where one of them is the API server's own, or where
+                           a program of this node listens on it and no Service holds it yet (show: said)
   --reserve-local-ports    also keep the range from local port allocation, over reboots
                            (net.ipv4.ip_local_reserved_ports in /etc/sysctl.d)
   --skip-service-check     narrow the range even though the Services cannot be listed; it does not
@@ -69,8 +71,8 @@ ROOT=${NODE_PORT_RANGE_ROOT:-}
 DEFAULT_RANGE=30000-32767 # kube-apiserver's own default
 CONFIGMAP_NOTE=build-platform/node-port-range-before
 TAB=$(printf '\t')
-COMMAND='' RANGE='' MANIFEST='' DRY_RUN='' JSON='' MARK='' RESERVE='' SKIP_CHECK='' TIMEOUT=300
-LIVE='' HELD_LOCK='' VALUE='' WORK='' WROTE='' FRESH='' COPY='' OWNER=''
+COMMAND='' RANGE='' MANIFEST='' DRY_RUN='' JSON='' MARK='' RESERVE='' SKIP_CHECK='' PORTS='' TIMEOUT=300
+LIVE='' HELD_LOCK='' VALUE='' WORK='' WROTE='' FRESH='' COPY='' OWNER='' ASKED=''
 
 # ---- parts: they lie beside this file; in what goes to a node, bundle.sh has put their text here --
 case $0 in */*) PARTS=${0%/*} ;; *) PARTS=. ;; esac
@@ -112,9 +114,14 @@ show() {
     if [ "$READY" = true ]; then read_kubeadm || true; fi
   fi
   : >"$WORK/reasons"
+  : >"$WORK/refusals"
   in_force=null mark='' text=''
   if [ -n "$RANGE" ]; then
     if [ -n "$LIVE" ]; then (guard "$RANGE") 2>"$WORK/guard" || sed 's/^node-port-range: //' "$WORK/guard" >>"$WORK/warnings"; fi
+    if [ -n "$LIVE" ]; then
+      claims "$PORTS" >"$WORK/refusals"
+      if [ "$AGREES" != yes ] && [ "$READY" = false ]; then answers || printf '%s\n' "$PROBLEM" >>"$WORK/refusals"; fi
+    fi
     reasons >"$WORK/reasons"
     in_force=false
     if [ ! -s "$WORK/reasons" ]; then
@@ -129,7 +136,7 @@ show() {
     printf '{"node":%s,"manifest":%s,"flag":%s' "$(json "$(uname -n)")" "$(json "$MANIFEST")" "$(json_or_null "$FLAG")"
     printf ',"serving":%s,"ready":%s,"kubeadmConfig":%s' "$(json_or_null "${SERVING#value }")" "$READY" "$(json_or_null "${KUBEADM#value }")"
     printf ',"before":%s,"inForce":%s,"mark":%s' "$(json_or_null "$(remembered before)")" "$in_force" "$(json_or_null "$mark")"
-    for list in reasons warnings; do
+    for list in reasons warnings refusals; do
       printf ',"%s":[' "$list"
       sep=''
       if [ -f "$WORK/$list" ]; then while IFS= read -r line; do printf '%s%s' "$sep" "$(json "$line")" && sep=,; done <"$WORK/$list"; fi
@@ -150,6 +157,7 @@ show() {
     printf 'in force        %s\n' "$in_force"
     sed 's/^/                because /' "$WORK/reasons"
     if [ -f "$WORK/warnings" ]; then sed 's/^/warning         /' "$WORK/warnings"; fi
+    sed 's/^/refused         /' "$WORK/refusals"
   fi
 }
 
@@ -168,7 +176,12 @@ apply() {
   open_manifest
   VALUE=$RANGE
   engine set "$MANIFEST" >"$WORK/new" || refuse "$MANIFEST: $(cat "$WORK/new")"
-  if [ -n "$LIVE" ] && [ "$AGREES" != yes ]; then guard "$RANGE"; fi
+  if [ -n "$LIVE" ]; then
+    if [ "$AGREES" != yes ]; then answers || refuse "$PROBLEM"; fi
+    taken=$(claims "$PORTS")
+    if [ -n "$taken" ]; then refuse "$taken"; fi
+    if [ "$AGREES" != yes ]; then guard "$RANGE"; fi
+  fi
   if [ -n "$DRY_RUN" ]; then
     show_diff "$MANIFEST" "$WORK/new"
     return
@@ -274,14 +287,14 @@ main() {
     --json) JSON=yes ;;
     --reserve-local-ports) RESERVE=yes ;;
     --skip-service-check) SKIP_CHECK=yes ;;
-    --range=* | --manifest=* | --timeout=* | --mark=* | --owner=*)
+    --range=* | --manifest=* | --timeout=* | --mark=* | --owner=* | --ports=*)
       option=${1%%=*}
       argument=${1#*=}
       shift
       set -- "$option" "$argument" "$@"
       continue
       ;;
-    --range | --manifest | --timeout | --mark | --owner)
+    --range | --manifest | --timeout | --mark | --owner | --ports)
       if [ $# -lt 2 ] || [ -z "$2" ]; then refuse "$1 needs a value (--help shows all options)"; fi
       case $1 in
       --range) RANGE=$2 ;;
@@ -289,6 +302,7 @@ main() {
       --timeout) TIMEOUT=$2 ;;
       --mark) MARK=$2 ;;
       --owner) OWNER=$2 ;;
+      --ports) PORTS=$2 ;;
       esac
       shift
       ;;
@@ -304,6 +318,7 @@ main() {
     case $text in *[!A-Za-z0-9._-]*) refuse "--mark or --owner $text: expected letters, digits, dots, dashes and underscores" ;; esac
   done
   if [ -n "$RANGE" ] && ! valid_range "$RANGE"; then refuse "--range $RANGE: expected MIN-MAX with 1 <= MIN <= MAX <= 65535, such as 80-32767"; fi
+  case $PORTS in *[!0-9,]*) refuse "--ports $PORTS: expected numbers with commas between them, such as 80,443" ;; esac
   case $TIMEOUT in '' | *[!0-9]*) refuse "--timeout $TIMEOUT: expected a number of seconds" ;; esac
   if [ -n "$JSON" ] && [ "$COMMAND" != show ]; then refuse "--json belongs to show"; fi
   WORK_PREFIX=${TMPDIR:-/tmp}/node-port-range

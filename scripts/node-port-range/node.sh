@@ -50,9 +50,9 @@ find_static_path() {
   STATIC_PATH=${STATIC_PATH%/}
 }
 
-# inspect FILE: sets APISERVER HITS FLAG AGREES PORT ADDRESS; false with REASON if it cannot be read.
+# inspect FILE: sets APISERVER HITS FLAG AGREES PORT ADDRESS BIND; false with REASON if it cannot be read.
 inspect() {
-  APISERVER=no HITS=0 FLAG='' AGREES=no PORT='' ADDRESS='' REASON=''
+  APISERVER=no HITS=0 FLAG='' AGREES=no PORT='' ADDRESS='' BIND='' REASON=''
   report=$(engine inspect "$1") || {
     REASON=$report
     return 1
@@ -65,6 +65,7 @@ inspect() {
     agrees) AGREES=$value ;;
     port) PORT=$value ;;
     address) ADDRESS=$value ;;
+    bind) BIND=$value ;;
     esac
   done <<END
 $report

@@ -114,6 +114,17 @@ describe("build-image.sh", () => {
     expect(listed).toMatch(/^-rwxr-xr-x.* program$/m);
   });
 
+  test("gives scripts with the line ends of Windows those that Linux starts, and nothing else", async () => {
+    buildah("an image");
+    const files: Record<string, string> = { "run.sh": "#!/bin/sh\r\necho hi\r\n", "notes.txt": "a\r\n#!b\r\n", "unix.sh": "#!/bin/sh\necho '\r'\n", "binary": "#!/bin/sh\r\n\0\r\n" };
+    for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(folder, "context", name), text, { mode: 0o755 });
+    fs.writeFileSync(path.join(folder, "bin/buildah"), fs.readFileSync(path.join(folder, "bin/buildah"), "utf8").replace("*) ls -l", '*) cp -a "$1" "$FOLDER/copy"; ls -l'), { mode: 0o755 });
+    expect((await build()).code).toBe(0);
+    const read = (name: string) => fs.readFileSync(path.join(folder, "copy", name), "utf8");
+    expect(Object.fromEntries(Object.keys(files).map((name) => [name, read(name)]))).toEqual({ ...files, "run.sh": "#!/bin/sh\necho hi\n" });
+    expect(fs.statSync(path.join(folder, "copy/run.sh")).mode & 0o777).toBe(0o755);
+  });
+
   test.each([false, true])("keeps the password from arguments, output and disk afterwards (token registry: %s)", async (tokens) => {
     buildah("one");
     const login = { REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: 'p"a\\s s$wörd' };

@@ -1,9 +1,10 @@
+import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import fc from "fast-check";
-import { AgentImages, AgentImagesArgs, argProblems, baseImages, checkedReference, declaredArgs, dockerIgnore, imageContent, imageTag } from "../../components/agent-images";
+import { AgentImages, AgentImagesArgs, argProblems, baseImages, checkedReference, declaredArgs, dockerIgnore, imageContent, imageEnvironment, imageTag } from "../../components/agent-images";
 
 const made: pulumi.runtime.MockResourceArgs[] = [];
 const digest = `sha256:${"a".repeat(64)}`;
@@ -189,6 +190,25 @@ describe("the content hash", () => {
     const content = imageContent({ context: context("c", { Dockerfile: dockerfile, ...files }) }, "buildah");
     expect(Object.keys(content.files).sort()).toEqual(["Dockerfile", "many/"]);
     expect(content.files["many/"]).toMatch(/^101 [0-9a-f]{12}$/);
+  });
+
+  test("lists what a variable of the environment takes, of however many files a context has, and soon", () => {
+    const root = context("many", { Dockerfile: dockerfile });
+    for (let i = 0; i < 20_000; i++) fs.writeFileSync(path.join(root, `file-${i}`), "");
+    const [started, content] = [Date.now(), imageContent({ context: root }, "buildah")];
+    expect(Date.now() - started).toBeLessThan(5000);
+    expect(content.files).toEqual({ "20001 files": expect.stringMatching(/^[0-9a-f]{12}$/) });
+    const environment = imageEnvironment("many", content, { registry: { host: "r", prefix: "p", insecure: false }, images: { many: { context: root } }, builder: "buildah" });
+    expect(spawnSync("/bin/sh", ["-c", "echo $IMAGE_TAG"], { env: environment, encoding: "utf8" }).stdout).toBe(`${environment.IMAGE_TAG}\n`);
+    fs.appendFileSync(path.join(root, "file-7"), "x");
+    expect(imageContent({ context: root }, "buildah").files).not.toEqual(content.files);
+  });
+
+  test("a script counts the same whichever line ends a checkout gave it; anything else counts as it is", () => {
+    const hash = (text: string) => imageContent({ context: context("ends", { Dockerfile: dockerfile, run: text }) }, "buildah").hash;
+    expect(hash("#!/bin/sh\r\necho hi\r\n")).toBe(hash("#!/bin/sh\necho hi\n"));
+    expect(hash("echo hi\r\n")).not.toBe(hash("echo hi\n"));
+    expect(hash("#!/bin/sh\r\n\0")).not.toBe(hash("#!/bin/sh\n\0"));
   });
 });
 

@@ -386,6 +386,49 @@ describe("control-plane access", () => {
     expect(parse({ controlPlane: { access: "local", nodes: [{ name: "a" }] } })).toMatchObject({ problems: [], config: { nodePorts: { access: { kind: "local", nodes: [{ name: "a" }] } } } });
   });
 
+  const certificate = "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1l";
+
+  test("jump hosts may be a chain, the first one first, each with its own key and host key; one may be a list", () => {
+    const hops = [{ host: "outer.example.com", hostKey, privateKeyFile: "k1" }, { host: "inner.example.com", user: "hop", hostKey, certificate }];
+    const { config, problems } = parse({ controlPlane: { privateKeyFile: "k", user: "deploy", nodes, proxy: hops } });
+    expect(problems).toEqual([]);
+    expect(config.nodePorts?.access).toMatchObject({ proxy: { host: "inner.example.com", user: "hop", certificate, proxy: { host: "outer.example.com", user: "deploy", port: 22, hostKey } } });
+    expect(config.nodePorts?.access).toHaveProperty("proxy.proxy.privateKey");
+    const one = parse({ controlPlane: { privateKeyFile: "k", nodes, proxy: JSON.stringify([hops[1]]) } });
+    expect(one.config.nodePorts?.access).toHaveProperty("proxy", { host: "inner.example.com", port: 22, user: "hop", hostKey, certificate });
+    expect(parse({ controlPlane: { privateKeyFile: "k", nodes, proxy: [] } }).config.nodePorts?.access).not.toHaveProperty("proxy");
+  });
+
+  test.each<[string, unknown, string[]]>([
+    ["one that is no object", "jump.example.com", ["controlPlane.proxy"]],
+    ["a key that nobody knows", { host: "a.example.com", hostKey, hots: "x" }, ["controlPlane.proxy.hots"]],
+    ["a key that nobody knows in a list", [{ host: "a.example.com", hostKey, hots: "x" }], ["controlPlane.proxy[0].hots"]],
+    ["one without a host", { hostKey }, ["controlPlane.proxy.host"]],
+    ["one of a list without a host key", [{ host: "a.example.com", hostKey }, { host: "b.example.com" }], ["controlPlane.proxy[1].hostKey"]],
+    ["a bad port", { host: "a.example.com", hostKey, port: 70000 }, ["controlPlane.proxy.port"]],
+    ["a user that is an option", { host: "a.example.com", hostKey, user: "-oProxyCommand=reboot" }, ["controlPlane.proxy.user"]],
+  ])("a jump host: refuses %s, where it stands", (_, proxy, keys) => {
+    expect(keysOf({ controlPlane: { privateKeyFile: "k", nodes, proxy } })).toEqual(keys);
+  });
+
+  test.each(["root", "Admin", "first.last", "CORP\\jdoe", "jdoe@corp.example.com", "build-01$", "_svc", "7zip"])("takes the user %s", (user) => {
+    expect(keysOf({ controlPlane: { privateKeyFile: "k", nodes, user } })).toEqual([]);
+  });
+
+  test.each(["-oProxyCommand=x", "-l", "a b", "a;b", "a'b", "$(x)", "a%h", "a\\", "a\nb", ".."])("refuses the user %j", (user) => {
+    expect(keysOf({ controlPlane: { privateKeyFile: "k", nodes, user } })).toEqual(["controlPlane.user"]);
+  });
+
+  test("certificates of hosts and of keys are taken, and named where they are none", () => {
+    const authority = `@cert-authority ${hostKey}`;
+    const { config, problems } = parse({ controlPlane: { privateKeyFile: "k", certificate: `${certificate} me@here`, nodes: [{ ...node, hostKey: `${authority} the CA` }] } });
+    expect(problems).toEqual([]);
+    expect(config.nodePorts?.access).toMatchObject({ certificate, nodes: [{ hostKey: authority }] });
+    expect(keysOf({ controlPlane: { privateKeyFile: "k", certificate: hostKey, nodes } })).toEqual(["controlPlane.certificate"]);
+    expect(keysOf({ controlPlane: { privateKeyFile: "k", certificate, certificateFile: "c", nodes } })).toEqual(["controlPlane.certificateFile"]);
+    expect(keysOf({ controlPlane: { privateKeyFile: "k", nodes: [{ ...node, hostKey: "@revoked ssh-ed25519 AAAA" }] } })).toEqual(["controlPlane.nodes[0].hostKey"]);
+  });
+
   test("a jump host has its own user, port and key", () => {
     const { config, problems } = parse({ controlPlane: { privateKeyFile: "k", nodes, proxy: { host: "jump.example.com", port: 2222, user: "jump", hostKey } } });
     expect(problems).toEqual([]);

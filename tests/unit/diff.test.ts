@@ -118,6 +118,11 @@ describe("config without the operator's machine", () => {
     expect(secretKeys.sort()).toEqual(["p:adminPassword", "p:controlPlane"]);
   });
 
+  test("certificates and chains of jump hosts are taken for what they are", () => {
+    const given = { certificateFile: "~/c.pub", privateKeyFile: "~/k", proxy: [{ host: "a.example.com", privateKeyFile: "~/k", hostKeyFile: "~/h" }], nodes: [] };
+    expect(JSON.parse(offlineConfig("p", {}, { "p:controlPlane": given }).config["p:controlPlane"])).toMatchObject({ certificate: expect.stringMatching(/-cert-v01@openssh\.com AAAA/), proxy: [{ privateKey: expect.any(String), hostKey: expect.any(String) }] });
+  });
+
   test("another file is another placeholder", () => {
     const hostKey = (file: string) => offlineConfig("p", {}, { "p:c": { hostKeyFile: file } }).config["p:c"];
     expect(hostKey("a.pub")).toBe(hostKey("a.pub"));

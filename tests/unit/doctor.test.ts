@@ -1,9 +1,11 @@
 import { spawn, spawnSync } from "node:child_process";
+import * as fs from "node:fs";
 import * as http from "node:http";
 import type { AddressInfo } from "node:net";
+import * as os from "node:os";
 import * as path from "node:path";
 import { parseConfig } from "../../config";
-import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
+import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeNodePorts, judgeVersion, judgeVisit, report, upgradeScript, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
 import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import { environment, stackConfig } from "./mocks";
@@ -68,6 +70,14 @@ describe("names", () => {
     ]);
   });
 
+  test("what keeps node ports from people is a line with its fix", () => {
+    expect(judgeNodePorts([])).toEqual([expect.objectContaining({ state: "ok" })]);
+    const finding = { key: "nodePortRange", found: "Cilium serves 30000-32767", expected: "a range", fix: "set it" };
+    expect(judgeNodePorts([{ ...finding, level: "stop" }, { ...finding, level: "note" }])).toEqual([
+      { state: "fail", check: "node ports", where: "nodePortRange", found: "Cilium serves 30000-32767; expected a range", fix: "set it" }, expect.objectContaining({ state: "warn" }),
+    ]);
+  });
+
   test("two default StorageClasses are one too many", () => {
     expect(judgeDefaultClass([]).state).toBe("ok");
     expect(judgeDefaultClass(["a"]).state).toBe("ok");
@@ -90,6 +100,10 @@ describe("a visit over SSH", () => {
     expect(bad(visit({ ...fine, ...over }))).toEqual([expect.objectContaining({ state: "fail", check, where: "cp", fix: expect.stringMatching(/./) })]);
   });
 
+  test("a sudo that refuses is said with its own words and the fix", () => {
+    expect(bad(visit({ ...fine, root: "no", sudo: "sudo: sorry, you must have a tty to run sudo" }))).toEqual([expect.objectContaining({ found: "sudo: sorry, you must have a tty to run sudo", fix: expect.stringContaining("!requiretty") })]);
+  });
+
   test("what could not be found out is a warning, not a pass", () => {
     expect(bad(visit({ root: "yes", manifest: "yes", freeKib: "", registry: "unknown" })).map(({ state }) => state)).toEqual(["fail", "warn"]);
   });
@@ -100,6 +114,46 @@ describe("a visit over SSH", () => {
     ["ssh: connect to host 192.0.2.1 port 22: Connection timed out", "correct controlPlane.nodes"],
   ])("%s", (error, fix) => {
     expect(judgeVisit({ name: "cp", error }, "/b", "r", [80])).toEqual([expect.objectContaining({ state: "fail", check: "SSH access", found: error, fix: expect.stringContaining(fix) })]);
+  });
+});
+
+describe("what overrules the range at the next upgrade", () => {
+  const look = (files: Record<string, string>) => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "doctor-upgrade-"));
+    try {
+      for (const [name, text] of Object.entries(files)) {
+        fs.mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
+        fs.writeFileSync(path.join(folder, name), text.replaceAll("FOLDER", folder));
+      }
+      // As the visit runs it: inside single quotes.
+      expect(upgradeScript()).not.toContain("'");
+      const { stdout, stderr } = spawnSync("sh", ["-c", upgradeScript(folder)], { encoding: "utf8" });
+      expect(stderr).toBe("");
+      const facts = Object.fromEntries(stdout.split("\n").filter(Boolean).map((each) => each.replaceAll(folder, "/etc/kubernetes").split("="))) as Record<string, string>;
+      return bad(judgeVisit({ name: "cp", facts: { ...fine, ...facts } }, "/b", "r", [], "80-32767"));
+    } finally {
+      fs.rmSync(folder, { recursive: true });
+    }
+  };
+  const kubespray = (args: string) => `apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\npatches:\n  directory: FOLDER/site\n---\nkind: ClusterConfiguration\napiServer:\n  extraArgs:\n${args}controllerManager: {}\n`;
+
+  test.each<[string, Record<string, string>, string, string]>([
+    ["kubespray's file with another range", { "kubeadm-config.yaml": kubespray("  - name: service-node-port-range\n    value: \"30000-32767\"\n") }, "/etc/kubernetes/kubeadm-config.yaml has 30000-32767", 'kube_apiserver_node_port_range: "80-32767" in group_vars/k8s_cluster/k8s-cluster.yml'],
+    ["kubespray's file of the older form", { "kubeadm-config.yaml": kubespray("    service-node-port-range: 30000-40000\n") }, "has 30000-40000", "kube_apiserver_node_port_range"],
+    ["kubespray's file without it", { "kubeadm-config.yaml": kubespray("") }, "leaves the flag out", "kube_apiserver_node_port_range"],
+    ["a patch", { "patches/kube-apiserver0+json.yaml": "- op: add\n  path: /spec/containers/0/command/-\n  value: --service-node-port-range=30000-32767\n" }, "/etc/kubernetes/patches/kube-apiserver0+json.yaml has 30000-32767", "set --service-node-port-range=80-32767 in that file"],
+    ["a patch that replaces the list", { "patches/kube-apiserver.json": '{"spec":{"containers":[{"name":"kube-apiserver","command":["kube-apiserver"]}]}}' }, "leaves the flag out", "--patches"],
+    ["a patch of the folder that kubeadm is told", { "kubeadm-config.yaml": kubespray("  - name: service-node-port-range\n    value: 80-32767\n"), "site/kube-apiserver.yaml": "x: --service-node-port-range=1-2\n" }, "/etc/kubernetes/site/kube-apiserver.yaml has 1-2", "--patches"],
+  ])("%s is named with what to change", (_, files, found, fix) => {
+    expect(look(files)).toEqual([expect.objectContaining({ state: "warn", check: "range after an upgrade", where: "cp", found: expect.stringContaining(found), fix: expect.stringContaining(fix) })]);
+  });
+
+  test("nothing, where all of them have the range or say nothing of it", () => {
+    expect(look({})).toEqual([]);
+    expect(look({
+      "kubeadm-config.yaml": kubespray("  - name: service-node-port-range\n    value: 80-32767\n"), "patches/etcd.yaml": "x: --service-node-port-range=1-2\n",
+      "patches/kube-apiserver+json.yaml": "- op: add\n  path: /metadata/labels/a\n  value: b\n", "site/kube-apiserver.yaml": "spec:\n  containers:\n  - name: kube-apiserver\n    resources: {}\n",
+    })).toEqual([]);
   });
 });
 

@@ -7,7 +7,7 @@ import { all, hostKey, objects, privateKey, registered, settled, stackConfig, th
 
 jest.setTimeout(60_000);
 
-const answers: { problems: Problem[]; apiServerAddresses: string[] } = { problems: [], apiServerAddresses: ["10.96.0.1", "192.0.2.10", "fd00::1"] };
+const answers: { problems: Problem[]; warnings: string[]; apiServerAddresses: string[] } = { problems: [], warnings: [], apiServerAddresses: ["10.96.0.1", "192.0.2.10", "fd00::1"] };
 jest.mock("../../checks/preflight", () => ({ preflight: async () => answers }));
 // The registry is asked for base images and for what it may have lost: not in a unit test.
 jest.mock("../../components/agent-images", () => ({ ...jest.requireActual<object>("../../components/agent-images"), prepareImages: async (args: unknown) => args }));

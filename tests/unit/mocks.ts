@@ -33,7 +33,7 @@ export async function useMocks(stdout: (name: string) => string = () => ""): Pro
         return { id: `${name}-id`, state };
       },
       // The only call of the stack is the node-port inspection, which finds everything in force.
-      call: () => ({ stdout: JSON.stringify({ manifest: "", flag: null, serving: null, inForce: true, mark: "0", reasons: [], warnings: [], diff: "" }) }),
+      call: () => ({ stdout: JSON.stringify({ manifest: "", flag: null, serving: null, inForce: true, mark: "0", reasons: [], warnings: [], refusals: [], diff: "" }) }),
     },
     "build-platform",
     "unit",

@@ -44,8 +44,9 @@ kubernetesVersion: v1.34.3
 `;
 
 const KUBECTL = `#!/bin/sh
-while [ $# -gt 0 ]; do case $1 in --kubeconfig | --server | --tls-server-name | --request-timeout) shift 2 ;; *) break ;; esac; done
+while [ $# -gt 0 ]; do case $1 in --server) at=$2 && shift 2 ;; --kubeconfig | --tls-server-name | --request-timeout) shift 2 ;; *) break ;; esac; done
 [ -e "$NODE/ready" ] || exit 1
+if [ -e "$NODE/answers-at" ] && [ "$at" != "https://$(cat "$NODE/answers-at")" ]; then exit 1; fi
 case "$*" in
 'get --raw /readyz') echo ok ;;
 'get services '*) [ ! -e "$NODE/services-fail" ] && cat "$NODE/services" ;;
@@ -106,6 +107,15 @@ export class FakeNode {
 
   /** Whether an API server that was started from this manifest gets ready by itself. */
   getsReady: (manifest: string) => boolean = () => true;
+
+  /** A program of the node that listens on a port of all addresses. */
+  listen(port: number, program: string, id: number): void {
+    const hex = port.toString(16).toUpperCase().padStart(4, "0");
+    fs.appendFileSync(this.at("proc/net/tcp"), `   9: 00000000:${hex} 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 ${id}77 1\n`);
+    this.write(`proc/${id}/comm`, `${program}\n`);
+    fs.mkdirSync(this.at(`proc/${id}/fd`));
+    fs.symlinkSync(`socket:[${id}77]`, this.at(`proc/${id}/fd/4`));
+  }
 
   at(file: string): string {
     return path.join(this.root, file);

@@ -358,6 +358,81 @@ describe("guards", () => {
     expect(stderr).not.toContain("web/shop");
   });
 
+  describe("a node port of the ingress", () => {
+    const ports = ["--ports", "80,443"];
+    const refusals = async (on: FakeNode) => (await show(on, ...ports)).refusals;
+
+    test("that is the API server's own is refused, whoever asks, before anything is written", async () => {
+      const on = node({ text: MANIFEST.replace("--secure-port=6443", "--secure-port=443") });
+      const text = on.text();
+      const said = `node port 443 of the ingress is the API server's own port (--secure-port in ${on.manifest})`;
+      expect(await refusals(on)).toEqual([said]);
+      expect(await on.run([...APPLY, ...ports])).toMatchObject({ status: 2, stderr: expect.stringContaining(said) });
+      expect(on.text()).toBe(text);
+      expect(backups(on)).toEqual([]);
+      // Also where a Service holds it: the API is gone then.
+      on.write("services", "443 web/shop\n");
+      expect(await refusals(on)).toEqual([said]);
+    });
+
+    test("on which a program of the node listens is refused, with the program; what a Service holds is its platform's", async () => {
+      const on = node();
+      on.listen(443, "haproxy", 812);
+      const said = "node port 443 of the ingress is in use on this node: haproxy (process 812) listens there";
+      expect(await refusals(on)).toEqual([said]);
+      expect((await show(on)).refusals).toEqual([]);
+      expect(await on.run([...APPLY, ...ports])).toMatchObject({ status: 2, stderr: expect.stringContaining(said) });
+      expect(on.text()).toBe(MANIFEST);
+      on.write("services", "443 ingress-nginx/ingress-nginx-controller\n");
+      expect(await refusals(on)).toEqual([]);
+      expect((await show(on, ...ports)).warnings.join()).toContain("ingress-nginx/ingress-nginx-controller (443)");
+      succeeded(await on.run([...APPLY, ...ports]));
+      // Where the Services cannot be listed, a range in force is a platform that is there.
+      on.write("services-fail", "");
+      expect(await refusals(on)).toEqual([]);
+    });
+
+    test("that kube-proxy holds open is kube-proxy's; of a socket without a program it is said so", async () => {
+      const on = node();
+      on.listen(80, "kube-proxy", 900);
+      on.listen(443, "haproxy", 812);
+      fs.rmSync(on.at("proc/812"), { recursive: true });
+      expect(await refusals(on)).toEqual(["node port 443 of the ingress is in use on this node: a program listens there"]);
+      expect((await on.run(["show", "--range", RANGE, ...ports])).stdout).toContain("refused         node port 443");
+      expect(await on.run(["show", "--ports", "80;x"])).toMatchObject({ status: 2, stderr: expect.stringContaining("--ports 80;x: expected numbers") });
+    });
+  });
+
+  describe("/readyz", () => {
+    test.each([
+      ["localhost behind an advertised address that is not the node's", MANIFEST, "127.0.0.1:6443"],
+      ["the advertised address alone", MANIFEST, "10.0.0.2:6443"],
+      ["the bind address", MANIFEST.replace("    - --secure", "    - --bind-address=192.0.2.7\n    - --secure"), "192.0.2.7:6443"],
+      ["an IPv6 address", MANIFEST.replace("    - --secure", "    - '--bind-address=::'\n    - --secure"), "[::1]:6443"],
+    ])("is asked at %s", async (_, text, at) => {
+      const on = node({ text });
+      on.write("bin/curl", "#!/bin/sh\nexit 1\n", 0o755);
+      on.write("answers-at", at);
+      expect(await show(on)).toMatchObject({ ready: true, kubeadmConfig: "absent", refusals: [] });
+      succeeded(await on.run(APPLY));
+      expect(on.restarts).toBe(1);
+      expect(on.read("configmap")).toContain("service-node-port-range");
+    });
+
+    test("that answers nowhere, though the API server runs: refused before anything is written", async () => {
+      const on = node();
+      on.write("bin/curl", "#!/bin/sh\nexit 1\n", 0o755);
+      on.write("answers-at", "203.0.113.9:6443");
+      const said = "/readyz answers 200 at none of 127.0.0.1:6443 10.0.0.2:6443";
+      expect((await show(on)).refusals).toEqual([expect.stringContaining(said)]);
+      expect(await on.run(APPLY)).toMatchObject({ status: 2, stderr: expect.stringContaining(said) });
+      expect(on.text()).toBe(MANIFEST);
+      expect(on.restarts).toBe(0);
+      expect(fs.existsSync(on.backup)).toBe(false);
+      expectTidy(on);
+    });
+  });
+
   test("the range is kept from local port allocation on request, and given back", async () => {
     const on = node();
     const sysctl = "proc/sys/net/ipv4/ip_local_reserved_ports";

@@ -4,7 +4,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import fc from "fast-check";
-import { describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
+import { allowed, bundled, describeInspection, NodePortRange, nodePortRangeProblems, nodeScript, parseInspection, sudoFix, type ControlPlaneAccess, type Inspection, type NodePortRangeArgs } from "../../components/node-port-range";
 
 const hostKey = `ssh-ed25519 ${"AAAA".padEnd(68, "b")}`;
 const KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot-a-real-key\n-----END OPENSSH PRIVATE KEY-----";
@@ -20,7 +20,7 @@ const ssh = (...names: string[]): Extract<ControlPlaneAccess, { kind: "ssh" }> =
 });
 const inspection = (over: Partial<Inspection> = {}): Inspection => ({
   manifest: "/etc/kubernetes/manifests/kube-apiserver.yaml", flag: null, serving: "absent", kubeadmConfig: "absent", inForce: false, mark: "0123456789abcdef",
-  reasons: ["the manifest does not have the flag (default 30000-32767)"], warnings: [], diff: "--- a\n+++ b\n", ...over,
+  reasons: ["the manifest does not have the flag (default 30000-32767)"], warnings: [], refusals: [], diff: "--- a\n+++ b\n", ...over,
 });
 
 interface Made {
@@ -134,6 +134,38 @@ describe("over SSH", () => {
   });
 });
 
+describe("what Pulumi's own SSH client does not know goes by OpenSSH's", () => {
+  const hop = { host: "jump", port: 22, user: "hop", hostKey };
+  const certificate = "ssh-ed25519-cert-v01@openssh.com AAAA";
+  test.each<[string, Partial<ReturnType<typeof ssh>>]>([
+    ["a certificate", { certificate }], ["a jump host's certificate", { proxy: { ...hop, certificate } }], ["a jump host behind another", { proxy: { ...hop, proxy: hop } }],
+    ["a certified host", { nodes: [{ name: "a", host: "10.0.0.1", hostKey: `@cert-authority ${hostKey}` }] }], ["a certified jump host", { proxy: { ...hop, hostKey: `@cert-authority ${hostKey}` } }],
+  ])("%s", async (_, over) => {
+    await mock(() => JSON.stringify(inspection()));
+    await create({ range: "80-32767", access: { ...ssh("a"), ...over } });
+    const [{ type, inputs }] = commands();
+    expect(type).toBe("command:local:Command");
+    expect(reveal(inputs.create)).toMatch(/^NODE_COMMAND='[^']*sh -s -- apply --range 80-32767 --mark 0123456789abcdef --owner openssh-a'\n/);
+    expect(reveal(inputs.delete)).toMatch(/^NODE_COMMAND='[^']*restore --owner openssh-a'\n/);
+    expect(inputs.stdin).toBe(nodeScript);
+    expect(JSON.stringify(inputs.environment)).toContain(SECRET);
+    expect(reveal(reveal(inputs.environment).NODE_KEY)).toBe(KEY);
+    expect(`${reveal(inputs.create)}${reveal(inputs.delete)}`).not.toContain("not-a-real-key");
+  });
+
+  test("names of users are no options and nothing that a shell reads", () => {
+    const problems = (user: string, hopUser = "hop") => nodePortRangeProblems({ range: "80-32767", access: { ...ssh("a"), user, proxy: { ...hop, user: hopUser } } }).map(({ propertyPath }) => propertyPath);
+    expect(problems("CORP\\j.doe", "machine$")).toEqual([]);
+    expect(problems("-oX", "a'b")).toEqual(["access.user", "access.proxy.user"]);
+  });
+});
+
+test("a sudo that refuses is said with what to do", () => {
+  for (const [said, fix] of [["sudo: a password is required", "NOPASSWD: ALL"], ["sudo: sorry, you must have a tty to run sudo", "!requiretty"], ["sh: 1: exec: sudo: not found", "install sudo"]])
+    expect(() => parseInspection("a", `error ${said}\n`)).toThrow(new RegExp(`cannot be inspected: ${said}\n.*${fix}`));
+  expect(sudoFix("Host key verification failed.")).toBe("");
+});
+
 test("locally: one local command, no SSH", async () => {
   await mock(() => JSON.stringify(inspection()));
   await create({ range: "80-32767", access: { kind: "local", nodes: [{ name: "here" }] } });
@@ -171,6 +203,29 @@ describe("drift", () => {
     expect(said.mock.calls.flat().join("\n")).toContain("a, /etc/kubernetes/manifests/kube-apiserver.yaml would change:\n--- a\n+++ b");
     said.mockRestore();
     expect(describeInspection("80-32767", inspection({ diff: "", reasons: ["kubeadm-config has absent"] }))).toContain("not restarted");
+  });
+
+  test("a node that refuses keeps every node as it is, and is named with all its reasons", () => {
+    const claim = "node port 443 of the ingress is the API server's own port (--secure-port in /etc/kubernetes/manifests/kube-apiserver.yaml)";
+    const found = [inspection(), inspection({ refusals: [claim, "no /readyz"] })];
+    let error: unknown;
+    try {
+      allowed([{ name: "a" }, { name: "b" }], found);
+    } catch (caught) {
+      error = caught;
+    }
+    expect(pulumi.RunError.isInstance(error)).toBe(true);
+    expect((error as Error).message).toContain(`no control-plane node was changed:\n  b: ${claim}\n  b: no /readyz\nA Service takes its node port away`);
+    expect((error as Error).message).toContain("ingress.httpsNodePort");
+    expect(() => allowed([{ name: "a" }], [inspection({ refusals: ["no /readyz"] })])).toThrow(/a: no \/readyz$/);
+    expect(allowed([{ name: "a" }], found.slice(0, 1))).toEqual(found.slice(0, 1));
+  });
+
+  test("the ports of the ingress are looked at, and no part of the change", async () => {
+    await mock(() => JSON.stringify(inspection()));
+    await create({ range: "80-32767", access: ssh("a"), ports: [80, 443] });
+    expect(reveal(calls[0].inputs.environment).NODE_COMMAND).toMatch(/show --json --range 80-32767 --ports 80,443$/);
+    expect(commands()[0].inputs.create).not.toContain("--ports");
   });
 
   test("an inspection that failed names the node", () => {
@@ -215,6 +270,18 @@ describe("bad arguments", () => {
   });
 });
 
+test("a checkout with the line ends of Windows sends the node the same", () => {
+  const folder = fs.mkdtempSync(path.join(fs.realpathSync("/tmp"), "node-port-range-crlf-"));
+  const scripts = path.join(__dirname, "../../scripts/node-port-range");
+  try {
+    for (const name of fs.readdirSync(scripts)) fs.writeFileSync(path.join(folder, name), fs.readFileSync(path.join(scripts, name), "utf8").replace(/\n/g, "\r\n"));
+    expect(bundled(folder)).toBe(nodeScript);
+    expect(nodeScript).not.toContain("\r\n");
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
+});
+
 test("the inspection's shell text is sound, with and without jump host", async () => {
   await mock(() => JSON.stringify(inspection()));
   await create({ range: "80-32767", access: ssh("a") });
@@ -234,6 +301,13 @@ test("the inspection's shell text is sound, with and without jump host", async (
     const jumped = run({ PROXY_HOST: "jump", PROXY_PORT: "2222", PROXY_USER: "hop", PROXY_HOST_KEY: hostKey, PROXY_KEY: KEY });
     expect(jumped).toMatch(/<ProxyCommand=ssh .*HostKeyAlias=proxy .*-p 2222 -W \[%h\]:%p hop@jump>/);
     expect(jumped).toContain(`proxy ${hostKey}\n`);
+    // A chain, with certificates and a user of a directory.
+    const chain = run({ NODE_USER: "CORP\\j.doe", NODE_CERTIFICATE: "cert", HOPS: "1", HOP1_HOST: "outer", HOP1_PORT: "22", HOP1_USER: "CORP\\hop", HOP1_HOST_KEY: hostKey, HOP1_KEY: KEY, PROXY_HOST: "jump", PROXY_PORT: "2222", PROXY_USER: "CORP\\m$", PROXY_HOST_KEY: `@cert-authority ${hostKey}`, PROXY_KEY: KEY });
+    expect(chain).toContain("<CORP\\j.doe@10.0.0.1>");
+    expect(chain).toMatch(/<CertificateFile=\/\S+node_key-cert\.pub>/);
+    expect(chain).toMatch(/<ProxyCommand=ssh [^>]*UserKnownHostsFile=\S+\/authority_proxy [^>]* -o 'ProxyCommand=sh \S+\/hop1 %%h %%p' -p 2222 -W \[%h\]:%p CORP\\\\m\\\$@jump>/);
+    expect(chain).toContain(`hop1 ${hostKey}\n`);
+    expect(chain).not.toContain("not-a-real-key");
     fs.writeFileSync(path.join(folder, "ssh"), "#!/bin/sh\necho refused >&2\nexit 255\n", { mode: 0o755 });
     expect(run({})).toBe("error refused\n");
     expect(fs.readdirSync(folder)).toEqual(["ssh"]);

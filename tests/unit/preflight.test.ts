@@ -223,6 +223,26 @@ describe("together", () => {
     expect(await look(false)).toEqual([]);
   });
 
+  test("a network that does not serve the ports of the ingress stops a new platform, and one that is there is warned", async () => {
+    const look = async (services: object[]) => {
+      const host = await serve((url) => {
+        if (url.endsWith("/configmaps/cilium-config")) return [200, { data: { "kube-proxy-replacement": "true" } }];
+        return url === neighbourPaths.services ? [200, { items: services }] : healthy(url);
+      });
+      return preflight(configOf(host, host, "in-cluster"), "unit", {}, impatient);
+    };
+    const own = { metadata: { name: "ingress-nginx-controller", namespace: "ingress-nginx" }, spec: { ports: [{ nodePort: 80 }, { nodePort: 443 }] } };
+    expect(await look([])).toMatchObject({ problems: [{ key: "nodePortRange", found: expect.stringContaining("without 80 and 443"), fix: expect.stringContaining("80,32767") }], warnings: [] });
+    expect(await look([own])).toMatchObject({ problems: [], warnings: [expect.stringMatching(/^nodePortRange: Cilium .*without 80 and 443.*node-port-range: "80,32767"/)] });
+  });
+
+  test("the API server's own port is refused also where no node is visited", async () => {
+    const host = await serve((url) => (url === "/api/v1/nodes" ? [200, { items: [{ metadata: { name: "n" }, status: { addresses: [{ type: "InternalIP", address: "127.0.0.1" }] } }] }] : healthy(url)));
+    const config = configOf(host, host, "in-cluster");
+    const { problems } = await preflight({ ...config, nodePorts: undefined, ingress: { ...config.ingress, httpsNodePort: Number(host.split(":")[1]) } }, "unit", {}, impatient);
+    expect(problems).toEqual([expect.objectContaining({ key: "ingress.httpsNodePort", found: `${host.split(":")[1]}, where the kubeconfig reaches the API server on a node` })]);
+  });
+
   test("everything that does not answer is reported at once", async () => {
     const host = await nowhere();
     const { problems } = await preflight(configOf(host, host, "buildx"), "unit", {}, impatient);

@@ -20,6 +20,13 @@ describe("the front door", () => {
     [{ error: "connect ECONNREFUSED 192.0.2.7:80" }, /nothing listens on port 80 of node 192\.0\.2\.7.*node-port range/],
     [{ error: "no answer within 10 s" }, /firewall/],
   ])("%j", (over, says) => expect(trouble(over)).toMatch(says));
+
+  test("on which nothing answers names what the network says of node ports", () => {
+    const suspects = ["Cilium serves node ports 30000-32767, without 80 -> set node-port-range"];
+    for (const error of ["connect ECONNREFUSED 192.0.2.7:80", "no answer within 10 s"])
+      expect(frontDoorTrouble({ ...door, error }, "ci.example.com", "team-b", "ingress-nginx", suspects)).toContain(`\n    suspect: ${suspects[0]}`);
+    expect(frontDoorTrouble({ ...door, status: 404 }, "ci.example.com", "team-b", "ingress-nginx", suspects)).not.toContain("suspect");
+  });
 });
 
 describe("an agent that does not come", () => {

@@ -1,0 +1,186 @@
+/**
+ * Whether the nodes answer on the ports of the ingress, and nobody else does: the API server's own port, pods with a port of
+ * the host, and the network's data plane, which has a range of node ports of its own beside the API server's.
+ */
+import * as net from "node:net";
+import { parse } from "yaml";
+import { partOf } from "../components/ownership";
+import type { PlatformConfig, Problem } from "../config";
+import { isObject } from "../config/pieces";
+import type { ClusterObject, CommandPod, Neighbourhood } from "./neighbours";
+
+type ConfigMap = { data?: Record<string, string> };
+type Workload = ClusterObject & {
+  spec?: { replicas?: number; template?: { spec?: { containers?: { ports?: { hostPort?: number; protocol?: string }[] }[] } } };
+};
+
+/** What the cluster says of it; what is not there or cannot be read is undefined, and is not judged. */
+export interface NodePortFacts {
+  nodes?: { items?: (ClusterObject & { status?: { addresses?: { type: string; address: string }[] } })[] };
+  cilium?: ConfigMap;
+  calico?: { spec?: { bpfEnabled?: boolean; kubeNodePortRanges?: (string | number)[] } };
+  kubeProxy?: ConfigMap;
+  kubeadm?: ConfigMap;
+  daemonSets?: { items?: Workload[] };
+  deployments?: { items?: Workload[] };
+}
+
+const paths: Record<keyof NodePortFacts, string> = {
+  nodes: "/api/v1/nodes",
+  cilium: "/api/v1/namespaces/kube-system/configmaps/cilium-config",
+  calico: "/apis/crd.projectcalico.org/v1/felixconfigurations/default",
+  kubeProxy: "/api/v1/namespaces/kube-system/configmaps/kube-proxy",
+  kubeadm: "/api/v1/namespaces/kube-system/configmaps/kubeadm-config",
+  daemonSets: "/apis/apps/v1/daemonsets",
+  deployments: "/apis/apps/v1/deployments",
+};
+
+/** Answers of the API server by way of kubectl; undefined for what is not there. */
+export const throughKubectl = (kubectl: (...args: string[]) => Promise<string>) => (path: string): Promise<unknown> =>
+  kubectl("get", "--raw", path).then((text) => JSON.parse(text) as unknown, () => undefined);
+
+/** Asks for all of it; `get` answers undefined for what is not there. */
+export async function readNodePorts(get: (path: string) => Promise<unknown>): Promise<NodePortFacts> {
+  return Object.fromEntries(await Promise.all(Object.entries(paths).map(async ([what, path]) => [what, await get(path)]))) as NodePortFacts;
+}
+
+/** A problem of a node port. It stops an update where Jenkins could not be reached, or the API server no longer; a note is meant as it is in most clusters. */
+export type Finding = Required<Problem> & { level: "stop" | "warn" | "note" };
+
+type Wants = Pick<PlatformConfig, "ingress" | "nodePorts">;
+type Seen = Pick<Neighbourhood, "apiServers" | "services">;
+
+const keys = ["httpNodePort", "httpsNodePort"] as const;
+const listed = (items: readonly (string | number)[]) => items.join(" and ");
+const yaml = (text: string | undefined): Record<string, unknown> => {
+  try {
+    const value: unknown = parse(text ?? "");
+    return isObject(value) ? value : {};
+  } catch {
+    return {};
+  }
+};
+
+/** Host and port of an address such as https://10.0.0.2:6443 or [2001:db8::1]:6443. */
+function endpoint(text: unknown): { host: string; port: number } | undefined {
+  if (typeof text !== "string" || text === "") return undefined;
+  const [scheme, rest] = /^(\w+):\/\/(.*)$/.exec(text)?.slice(1) ?? ["https", text];
+  const match = /^\[?([^\]/]+?)\]?(?::(\d+))?(?:\/|$)/.exec(rest);
+  // kubeadm's own default where an endpoint has no port.
+  return match ? { host: match[1], port: Number(match[2] ?? (rest === text ? 6443 : scheme === "http" ? 80 : 443)) } : undefined;
+}
+
+/** Where the API server answers on nodes of the cluster. A load balancer elsewhere may have any port. */
+function apiPorts({ nodes, kubeadm }: NodePortFacts, apiServers: CommandPod[], server: string | undefined): Map<number, string> {
+  const ports = new Map<number, string>();
+  const local = new Set((nodes?.items ?? []).flatMap(({ metadata, status }) => [metadata.name, ...(status?.addresses ?? []).map(({ address }) => address)]));
+  const outside: [unknown, string][] = [[server, "where the kubeconfig reaches the API server on a node"], [yaml(kubeadm?.data?.ClusterConfiguration).controlPlaneEndpoint, "where kubeadm-config (controlPlaneEndpoint) has the API server on a node"]];
+  for (const [text, words] of outside) {
+    const at = endpoint(text);
+    if (at && local.has(at.host)) ports.set(at.port, words);
+  }
+  for (const { spec } of apiServers) {
+    const flag = spec.containers.flatMap(({ command = [], args = [] }) => [...command, ...args]).filter((word) => word.startsWith("--secure-port=")).pop();
+    ports.set(Number(flag?.split("=")[1] ?? 6443), `the API server's own on ${spec.nodeName ?? "a node"} (--secure-port)`);
+  }
+  return ports;
+}
+
+/** Pods of others that have the ports of the host. */
+function hostPorts({ daemonSets, deployments }: NodePortFacts, { namespace }: Wants["ingress"], port: number): string[] {
+  const of = (kind: string, items: Workload[] = []) =>
+    items
+      .filter(({ metadata, spec }) => metadata.namespace !== namespace && spec?.replicas !== 0 && !Object.entries(partOf).every(([key, value]) => metadata.labels?.[key] === value))
+      .filter(({ spec }) => spec?.template?.spec?.containers?.some(({ ports }) => ports?.some(({ hostPort, protocol }) => hostPort === port && (protocol ?? "TCP") === "TCP")))
+      .map(({ metadata }) => `${kind} ${metadata.namespace}/${metadata.name}`);
+  return [...of("DaemonSet", daemonSets?.items), ...of("Deployment", deployments?.items)];
+}
+
+/** What serves node ports in place of kube-proxy, with the ranges that it serves. */
+function dataPlane({ cilium, calico }: NodePortFacts, wanted: [low: number, high: number]): { name: string; ranges: [low: number, high: number][]; fix: string } | undefined {
+  const settings = cilium?.data ?? {};
+  if (["true", "strict"].includes(settings["kube-proxy-replacement"] ?? "") || settings["enable-node-port"] === "true") {
+    const [low, high] = (settings["node-port-range"] ?? "30000,32767").split(",").map(Number);
+    return {
+      name: "Cilium (node-port-range in ConfigMap kube-system/cilium-config)",
+      ranges: [[low, high]],
+      fix: `set node-port-range: "${wanted.join(",")}" there (Helm: --set nodePort.range='${wanted.join("\\,")}'), then kubectl -n kube-system rollout restart daemonset/cilium`,
+    };
+  }
+  if (calico?.spec?.bpfEnabled !== true) return undefined;
+  return {
+    name: "Calico's eBPF (kubeNodePortRanges of FelixConfiguration default)",
+    ranges: (calico.spec.kubeNodePortRanges ?? ["30000:32767"]).map((each) => {
+      const [low, high = low] = String(each).split(":").map(Number);
+      return [low, high];
+    }),
+    fix: `kubectl patch felixconfiguration default --type merge -p '{"spec":{"kubeNodePortRanges":["${wanted.join(":")}"]}}'`,
+  };
+}
+
+/** Whether an address lies in one of a list of networks. */
+function within(address: string, networks: string[]): boolean {
+  const list = new net.BlockList();
+  for (const network of networks) {
+    const [base, bits] = network.split("/");
+    if (net.isIP(base) !== 0) list.addSubnet(base, Number(bits), net.isIPv6(base) ? "ipv6" : "ipv4");
+  }
+  return list.check(address, net.isIPv6(address) ? "ipv6" : "ipv4");
+}
+
+/** What kube-proxy's nodePortAddresses leave out. */
+function proxyFindings({ kubeProxy, nodes }: NodePortFacts): { found: string; silent: "none" | "some" | "all" }[] {
+  const { mode, nodePortAddresses } = yaml(kubeProxy?.data?.["config.conf"]);
+  const given = Array.isArray(nodePortAddresses) ? nodePortAddresses.map(String) : [];
+  // What nftables takes where none are given.
+  const networks = given.length === 0 && mode === "nftables" ? ["primary"] : given;
+  if (networks.length === 0) return [];
+  if (networks.includes("primary"))
+    return [{ found: `kube-proxy (mode ${typeof mode === "string" && mode !== "" ? mode : "iptables"}) answers node ports on the primary address of each node only`, silent: "none" }];
+  const addressed = (nodes?.items ?? []).map(({ metadata, status }) => ({ name: metadata.name, addresses: (status?.addresses ?? []).map(({ address }) => address).filter((address) => net.isIP(address) !== 0) }));
+  const silent = addressed.filter(({ addresses }) => addresses.length > 0 && !addresses.some((address) => within(address, networks)));
+  if (silent.length === 0) return [];
+  return [{ found: `kube-proxy answers node ports in ${networks.join(", ")} only, without the addresses of ${silent.map(({ name }) => name).join(", ")}`, silent: silent.length === addressed.length ? "all" : "some" }];
+}
+
+/**
+ * Everything that keeps people from the ports of the ingress, or the ingress from the API server's. What an ingress that is
+ * there has already never stops: it may be reached in a way that nobody here knows of.
+ * @param server the API server's address in the kubeconfig
+ */
+export function nodePortFindings({ ingress, nodePorts }: Wants, facts: NodePortFacts, seen: Seen, server?: string): Finding[] {
+  if (!ingress.install) return [];
+  const findings: Finding[] = [];
+  const ports = keys.map((key) => ingress[key]);
+  const held = (port: number) => seen.services?.some(({ metadata, spec }) => metadata.namespace === ingress.namespace && spec?.ports?.some(({ nodePort }) => nodePort === port)) ?? false;
+  const api = apiPorts(facts, seen.apiServers ?? [], server);
+  for (const key of keys) {
+    const port = ingress[key];
+    const words = api.get(port);
+    if (words !== undefined)
+      findings.push({ key: `ingress.${key}`, found: `${port}, ${words}`, expected: "another port than the API server's: as a node port it would cut the API off", fix: `pulumi config set --path ingress.${key} <port>`, level: "stop" });
+    const others = hostPorts(facts, ingress, port);
+    if (others.length > 0)
+      findings.push({
+        key: `ingress.${key}`, found: `${port}, which pods of ${listed(others)} have as hostPort`, expected: "a port that nothing else of the nodes has",
+        fix: `share that controller: pulumi config set --path ingress.install false; or take the port from it, or choose another ingress.${key}`, level: held(port) ? "warn" : "stop",
+      });
+  }
+
+  const [low, high] = [Math.min(30000, ...ports), Math.max(32767, ...ports)];
+  const wanted = nodePorts ? (nodePorts.range.split("-").map(Number) as [number, number]) : ([low, high] as [number, number]);
+  const plane = dataPlane(facts, wanted);
+  const outside = ports.filter((port) => plane && !plane.ranges.some(([from, to]) => port >= from && port <= to));
+  if (plane && outside.length > 0)
+    findings.push({
+      key: "nodePortRange", found: `${plane.name} serves node ports ${plane.ranges.map((range) => range.join("-")).join(", ")}, without ${listed(outside)} of the ingress`,
+      expected: "a range of its own that holds them, beside the API server's", fix: plane.fix, level: outside.every(held) ? "warn" : "stop",
+    });
+  if (!plane)
+    for (const { found, silent } of proxyFindings(facts))
+      findings.push({
+        key: "nodePortRange", found, expected: "all addresses that people come by",
+        fix: "nothing where people come by others; else set nodePortAddresses in ConfigMap kube-system/kube-proxy ([0.0.0.0/0, ::/0] for all), then kubectl -n kube-system rollout restart daemonset/kube-proxy", level: silent === "none" ? "note" : silent === "all" && !ports.every(held) ? "stop" : "warn",
+      });
+  return findings;
+}
