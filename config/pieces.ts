@@ -69,10 +69,10 @@ export const platform: Piece = { expected: "a platform such as linux/amd64", pat
 /** The Command provider asks for RSA keys with SHA-1 signatures only, which SSH servers have not given since OpenSSH 8.8: no RSA. */
 export const hostKey: Piece = { expected: "a public host key such as ssh-ed25519 AAAA...", pattern: /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,3}$/ };
 export const privateKey: Piece = { expected: "a private key in PEM or OpenSSH form", pattern: /^-----BEGIN [A-Z ]*PRIVATE KEY-----/ };
-/** The provisioner refuses a path with fewer than two folders: its helper pod works as root in the folder above. */
+/** A disk's mount point such as /data is one; the system's own folders are not: pods would write there as root. The provisioner itself refuses the root alone. */
 export const nodeFolder: Piece = {
-  expected: "an absolute path of at least two folders such as /var/openebs/local",
-  pattern: /^(\/[A-Za-z0-9._-]+){2,}$/,
+  expected: "an absolute path such as /data or /var/openebs/local, and none of the system's own folders such as /var itself",
+  pattern: /^(?!\/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|media|opt|proc|root|run|sbin|sys|tmp|usr|var)$)(\/[A-Za-z0-9._-]+)+$/,
   also: (text) => !text.split("/").some((part) => part === "." || part === ".."),
 };
 export const nginxSize: Piece = { expected: "a size as nginx writes it, such as 64m", pattern: /^\d+[kmgKMG]?$/ };

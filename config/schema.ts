@@ -202,7 +202,7 @@ const agents = {
   agentCap: integer("Most agent pods at once, over all kinds.", piece.agentCap),
   agentCache: section("Dependency caches that agents share on each node; they fill them themselves.", {
     enabled: flag("Whether there are any.", true),
-    path: text("Folder of the nodes that holds them.", { is: { ...piece.nodeFolder, expected: "an absolute path of at least two folders" }, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
+    path: text("Folder of the nodes that holds them.", { is: piece.nodeFolder, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
     maxGi: integer("Most GiB they take on a node.", piece.cacheGi),
   }),
   cloud: anything("Further settings of the kubernetes plugin's cloud, named as in configuration as code; pod templates in it come beside the agents.", { waitForPodSec: 900 }),
