@@ -2,6 +2,7 @@
  * Environments side by side on one cluster: what of the cluster another stack, or somebody else, holds already. The cluster
  * would refuse most of it half way through an update, and some not at all; here it is said before anything is made.
  */
+import { ownPriorities } from "../components/jenkins-master";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../components/ownership";
 import { rangeEnds, type PlatformConfig, type Problem } from "../config";
 
@@ -20,6 +21,7 @@ export interface CommandPod extends ClusterObject {
 export interface Neighbourhood {
   namespaces?: ClusterObject[];
   storageClasses?: (ClusterObject & { provisioner?: string })[];
+  priorityClasses?: ClusterObject[];
   ingressClasses?: ClusterObject[];
   ingresses?: (ClusterObject & { spec?: { rules?: { host?: string }[] } })[];
   /** Services of everybody: a node port is taken whoever has it. */
@@ -38,6 +40,7 @@ const ours = labelled(Object.entries(partOf)[0].join("="));
 export const neighbourPaths: Record<keyof Neighbourhood, string> = {
   namespaces: "/api/v1/namespaces",
   storageClasses: "/apis/storage.k8s.io/v1/storageclasses",
+  priorityClasses: "/apis/scheduling.k8s.io/v1/priorityclasses",
   ingressClasses: "/apis/networking.k8s.io/v1/ingressclasses",
   ingresses: "/apis/networking.k8s.io/v1/ingresses",
   services: "/api/v1/services",
@@ -56,7 +59,7 @@ export function servedRange({ spec }: Pick<CommandPod, "spec">): string | undefi
   return words.filter((word) => word.startsWith("--service-node-port-range=")).pop()?.split("=")[1];
 }
 
-type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "agentCache" | "backup">;
+type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "controller" | "agentCache" | "backup">;
 
 /** What the checks work on. */
 interface View {
@@ -89,7 +92,7 @@ export function neighbourProblems(config: Wants, stack: string, seen: Neighbourh
 }
 
 /** Names of the cluster that are another's. */
-function nameProblems({ config: { namespaces, storage, ingress, imageBuild }, own, seen, foreignOwner }: View): Problem[] {
+function nameProblems({ config: { namespaces, storage, ingress, imageBuild, controller }, own, seen, foreignOwner }: View): Problem[] {
   const problems: Problem[] = [];
   /** Reports objects that are there and not this stack's, all of one key together. */
   const taken = (key: string, wanted: [kind: string, objects: ClusterObject[] | undefined, name: string][], fix: string) => {
@@ -110,7 +113,10 @@ function nameProblems({ config: { namespaces, storage, ingress, imageBuild }, ow
   };
   const suffix = own.toLowerCase();
   const builds = imageBuild.builder === "in-cluster" ? [namespaces.builds] : [];
-  taken("namespace", [namespaces.jenkins, namespaces.agents, ...builds].map((name) => ["Namespace", seen.namespaces, name]), `pulumi config set namespace jenkins-${suffix}`);
+  const { controller: first, agents: last } = ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents });
+  const priorities = [...(controller.priorityClassName === first ? [first] : []), last];
+  const those = (kind: string, objects: ClusterObject[] | undefined, names: string[]) => names.map((name): [string, ClusterObject[] | undefined, string] => [kind, objects, name]);
+  taken("namespace", [...those("Namespace", seen.namespaces, [namespaces.jenkins, namespaces.agents, ...builds]), ...those("PriorityClass", seen.priorityClasses, priorities)], `pulumi config set namespace jenkins-${suffix}`);
   if (storage.install === "provisioner")
     taken("storageInstall", [["Namespace", seen.namespaces, "openebs"]], "use the provisioner that is there: pulumi config set storageInstall class (and a storageClass of this stack's own)");
   if (storage.install !== "none")

@@ -3,7 +3,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
-import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
+import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { pullSecretName } from "../components/jenkins-master/accounts";
 import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
@@ -161,7 +161,8 @@ function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches"
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, agentCache, patches }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "patches">): AgentSettings => ({
+export const agentSettings = ({ images, registry, agentCache, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "patches" | "namespaces">): AgentSettings => ({
+  priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
@@ -242,16 +243,18 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const { domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
-  agentPatchProblems({ agents: settings.agents, images, registry, patches, ...cache }, say);
+  const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
+  agentPatchProblems({ agents: settings.agents, images, registry, patches, namespaces, ...cache }, say);
+  const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
     domain, images, registry, imageBuild, agentCap, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
-    namespaces: { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` },
+    namespaces,
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },
     ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say) } }),
     builds: built,
-    controller: { ...controller, image },
+    controller: { ...controller, image, priorityClassName },
     agents,
     ...cache,
     ingress: address,

@@ -219,7 +219,7 @@ const controller = {
     envFrom: words("Secrets of the controller's namespace whose keys become environment.", { is: piece.longName("the name of a Secret"), example: "proxy-settings", entries: "a list of names of Secrets in the controller's namespace" }),
     startupSeconds: integer("Seconds Jenkins may take to answer after its start.", piece.startupSeconds),
     terminationSeconds: integer("Seconds Jenkins gets to stop in order.", piece.terminationSeconds),
-    priorityClassName: text("PriorityClass, so that other pods do not push the controller out.", { is: piece.longName("the name of a PriorityClass"), example: "system-cluster-critical" }),
+    priorityClassName: text("PriorityClass, so that other pods do not push the controller out.", { is: piece.longName("the name of a PriorityClass"), example: "system-cluster-critical", defaultText: "<namespace>-controller, which the stack makes" }),
     nodeSelector: nodeSelector("the controller"),
     tolerations: tolerations("the controller"),
   }),

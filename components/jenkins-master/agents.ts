@@ -79,6 +79,8 @@ export interface AgentSettings {
   buildkitImage: string;
   /** Registries (host:port) that speak plain HTTP, which dockerd must be told. */
   insecureRegistries: string[];
+  /** PriorityClass of all agents; that of `ownPriorities` is made. Default none. */
+  priorityClassName?: string;
   /** Folder on the nodes that holds the shared caches, or undefined for none. */
   cachePath?: string;
   /** Merge patches over the pod that all pods start from, made last. Default none. */
@@ -222,7 +224,8 @@ const dockerEnv: Record<DockerMode, Record<string, string>> = {
 };
 
 /** What every agent's pod has, whoever describes it. */
-const podBase = {
+const podBase = ({ priorityClassName }: AgentSettings) => ({
+  ...(priorityClassName && { priorityClassName }),
   serviceAccountName: "jenkins-agent",
   automountServiceAccountToken: false,
   enableServiceLinks: false,
@@ -234,7 +237,7 @@ const podBase = {
     fsGroup: agentUser,
     seccompProfile: { type: "RuntimeDefault" },
   },
-};
+});
 
 const overNodes = {
   topologySpreadConstraints: [
@@ -257,7 +260,7 @@ export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret
     apiVersion: "v1",
     kind: "Pod",
     spec: {
-      ...podBase,
+      ...podBase(settings),
       ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
       ...(spread && overNodes),
       containers: [
@@ -311,7 +314,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
     kind: "Pod",
     metadata: { labels },
     spec: {
-      ...podBase,
+      ...podBase(settings),
       ...(Object.keys(template.nodeSelector).length > 0 && { nodeSelector: template.nodeSelector }),
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
       ...(template.spread && overNodes),

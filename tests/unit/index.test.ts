@@ -62,6 +62,17 @@ test("the whole stack is wired: components, their order and what they hand on", 
   });
 });
 
+test("the controller is evicted last and agents first, by classes of the platform's own; the controller's key replaces one", async () => {
+  await run();
+  expect(all("PriorityClass").map(({ inputs }) => inputs.metadata.name).sort()).toEqual(["jenkins-agents", "jenkins-controller"]);
+  expect(the("Deployment", "jenkins").inputs.spec.template.spec.priorityClassName).toBe("jenkins-controller");
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"].match(/priorityClassName: jenkins-agents/g)).toHaveLength(3);
+  await run({ controller: { priorityClassName: "system-cluster-critical" }, patches: [{ target: { kind: "Pod", name: "maven" }, patch: { spec: { priorityClassName: "batch" } } }] });
+  expect(all("PriorityClass").map(({ inputs }) => inputs.metadata.name)).toEqual(["jenkins-agents"]);
+  expect(the("Deployment", "jenkins").inputs.spec.template.spec.priorityClassName).toBe("system-cluster-critical");
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"].match(/priorityClassName: \S+/g).sort()).toEqual(["priorityClassName: batch", "priorityClassName: jenkins-agents", "priorityClassName: jenkins-agents"]);
+});
+
 test("every Kubernetes object goes through the provider of the named context", async () => {
   await run();
   expect(the("kubernetes").inputs).toMatchObject({ context: "kubernetes-admin@sandbox", kubeconfig: "/var/lib/build-platform-sandbox/kubeconfig" });
@@ -104,7 +115,7 @@ test("two environments have no object in common", async () => {
   const second = places();
   expect(second.filter((place) => first.includes(place))).toEqual([]);
   expect(second.filter((place) => / -\//.test(place)).map((place) => place.replace(/(-repository)-[0-9a-f]{8}$/, "$1")).sort()).toEqual([
-    "Namespace -/team-b", "Namespace -/team-b-agents", "PersistentVolume -/team-b-backup-keys-repository", "PersistentVolume -/team-b-backup-repository", "StorageClass -/team-b",
+    "Namespace -/team-b", "Namespace -/team-b-agents", "PersistentVolume -/team-b-backup-keys-repository", "PersistentVolume -/team-b-backup-repository", "PriorityClass -/team-b-agents", "PriorityClass -/team-b-controller", "StorageClass -/team-b",
   ]);
   for (const place of second) expect(place).toMatch(/ (-|team-b|team-b-agents)\//);
   // Nothing refers to the first one either, but for the ingress that both share.

@@ -4,7 +4,7 @@ import { parse, parseDocument, visit } from "yaml";
 import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount, Toleration } from "../../components/jenkins-master/agents";
 import { cascConfig, CascInput, cloudSettingsProblems, renderCasc } from "../../components/jenkins-master/casc";
 import { fragmentProblems } from "../../components/jenkins-master/fragments";
-import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, Rights } from "../../components/jenkins-master";
+import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, ownPriorities, Rights } from "../../components/jenkins-master";
 import { dashboard } from "../../components/jenkins-master/dashboard";
 import { configurationScript } from "../../components/jenkins-master/reload";
 import { authorizationStrategy, permissions, securityRealm } from "../../components/jenkins-master/login";
@@ -257,6 +257,28 @@ describe("the controller", () => {
   test("has the PriorityClass that is asked for", async () => {
     await make({ controller: { priorityClassName: "platform" } });
     expect(pod().priorityClassName).toBe("platform");
+  });
+
+  test("makes the PriorityClasses that are called after its namespaces, and no other", async () => {
+    const own = ownPriorities({ controller: "team-b", agents: "team-b-agents" });
+    expect(own).toEqual({ controller: "team-b-controller", agents: "team-b-agents" });
+    await make({ namespace: "team-b", controller: { priorityClassName: own.controller }, agents: { settings: { ...settings, priorityClassName: own.agents } } });
+    const { inputs: first } = the("PriorityClass", own.controller);
+    const { inputs: last } = the("PriorityClass", own.agents);
+    // Pods without a class have 0: the controller goes after them, agents before. A cluster autoscaler makes room for nothing below -10.
+    expect(first.value).toBeGreaterThan(0);
+    expect(first).not.toHaveProperty("globalDefault", true);
+    expect(last.value).toBeLessThan(0);
+    expect(last.value).toBeGreaterThanOrEqual(-10);
+    expect(last.preemptionPolicy).toBe("Never");
+    for (const { metadata } of [first, last]) expect(metadata.labels).toMatchObject({ "build-platform/stack": "unit", "app.kubernetes.io/part-of": "build-platform" });
+    expect(pod().priorityClassName).toBe(own.controller);
+    for (const { yaml } of cloud().templates) expect(parse(yaml).spec.priorityClassName).toBe(own.agents);
+    expect(cloud().templates.map((template: Json) => template.yamlMergeStrategy)).toEqual(["merge", "merge"]);
+    await useMocks();
+    await make({ controller: { priorityClassName: "platform" } });
+    expect(all("PriorityClass")).toEqual([]);
+    for (const { yaml } of cloud().templates) expect(yaml).not.toContain("priority");
   });
 
   test("its main objects can be changed last, by programs that use the component", async () => {

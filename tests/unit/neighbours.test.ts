@@ -1,5 +1,6 @@
 import * as fc from "fast-check";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../../components/ownership";
+import { ownPriorities } from "../../components/jenkins-master";
 import { parseConfig, type PlatformConfig } from "../../config";
 import { neighbourPaths, neighbourProblems, servedRange, type Neighbourhood } from "../../checks/neighbours";
 import { environment, stackConfig } from "./mocks";
@@ -29,6 +30,7 @@ function cluster(config: PlatformConfig, stack: string | undefined): Required<Ne
       object("kube-system"),
     ],
     storageClasses: storage.install === "none" ? [] : [{ ...object(storage.className, made(stack)), provisioner: "openebs.io/local" }],
+    priorityClasses: [],
     ingressClasses: installed([object(ingress.className, made(stack))]),
     ingresses: [{ ...object("jenkins", partOf, namespaces.jenkins), spec: { rules: [{ host: config.domain }] } }],
     services: installed([{ ...object("ingress-nginx-controller", partOf, ingress.namespace), spec: { ports: [{ nodePort: ingress.httpNodePort }, { nodePort: ingress.httpsNodePort }] } }]),
@@ -43,6 +45,17 @@ const both = (a: Required<Neighbourhood>, b: Required<Neighbourhood>): Required<
   Object.fromEntries(Object.entries(a).map(([what, list]) => [what, [...list, ...(what === "apiServers" ? [] : b[what as keyof Neighbourhood])]])) as Required<Neighbourhood>;
 const empty: Neighbourhood = { namespaces: [], storageClasses: [], ingressClasses: [], ingresses: [], services: [], caches: [], volumes: [], apiServers: [] };
 const keysOf = (config: PlatformConfig, stack: string, seen: Neighbourhood) => neighbourProblems(config, stack, seen).map(({ key }) => key);
+
+test("a PriorityClass of somebody else's by the name of one's own is told; one that is not made is nobody's matter", () => {
+  const seen = { ...empty, priorityClasses: [object("jenkins-agents"), object("jenkins-controller", made("other"))] };
+  expect(neighbourProblems(first, "a", seen)).toEqual([expect.objectContaining({ key: "namespace", found: "PriorityClass jenkins-controller of stack other, PriorityClass jenkins-agents of somebody else" })]);
+  expect(neighbourProblems(first, "a", { ...empty, priorityClasses: Object.values(ownPriorities({ controller: "jenkins", agents: "jenkins-agents" })).map((name) => object(name, made("a"))) })).toEqual([]);
+  // With the namespaces in one line, so that a stack that was renamed is told once how to keep what it has.
+  const [renamed] = neighbourProblems(first, "a", { ...cluster(first, "was"), priorityClasses: [object("jenkins-controller", made("was"))] });
+  expect(renamed).toMatchObject({ key: "namespace", found: expect.stringMatching(/^Namespace jenkins .*PriorityClass jenkins-controller of stack was$/), fix: expect.stringContaining("&& kubectl label priorityclass/jenkins-controller build-platform/stack=a --overwrite") });
+  const given = parse({ controller: { priorityClassName: "platform" } });
+  expect(neighbourProblems(given, "a", seen)).toEqual([expect.objectContaining({ found: "PriorityClass jenkins-agents of somebody else" })]);
+});
 
 describe("no problem", () => {
   test("on an empty cluster, on one's own, or where nothing could be read", () => {
