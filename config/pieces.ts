@@ -65,6 +65,7 @@ export const imageReference: Piece = { expected: "a full image reference such as
 export const size: Piece = { expected: "a size with its unit, at least 100Mi, such as 20Gi", pattern: sizePattern, also: (text) => isQuantity(text) && quantityMillis(text) >= quantityMillis("100Mi") };
 export const cpu: Piece = { expected: "processor time such as 500m or 2", also: (text) => isQuantity(text) && quantityMillis(text) > 0n };
 export const memory: Piece = { expected: "memory with a unit such as 512Mi or 2Gi", pattern: sizePattern, also: (text) => isQuantity(text) && quantityMillis(text) > 0n };
+export const disk: Piece = { ...memory, expected: "room on a disk with a unit such as 500Mi or 50Gi" };
 export const platform: Piece = { expected: "a platform such as linux/amd64", pattern: /^linux\/[a-z0-9]+(\/[a-z0-9]+)?$/ };
 /** The Command provider asks for RSA keys with SHA-1 signatures only, which SSH servers have not given since OpenSSH 8.8: no RSA. */
 export const hostKey: Piece = { expected: "a public host key such as ssh-ed25519 AAAA...", pattern: /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,3}$/ };

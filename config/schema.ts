@@ -20,6 +20,7 @@ const quantities = (whose: string) =>
   section(`What ${whose}.`, {
     cpu: text("Processors, or thousandths of one as 500m.", { is: piece.cpu, example: "500m" }),
     memory: text("Bytes, with a unit.", { is: piece.memory, example: "1Gi" }),
+    ephemeralStorage: text("Room on the node's own disk, Kubernetes' ephemeral-storage, with a unit.", { is: piece.disk, example: "10Gi" }),
   });
 
 /** Requests and limits of a container; given, they replace the usual ones as a whole. */
@@ -30,7 +31,7 @@ const resources = (meaning: string, usual: Resources) =>
       z
         .strictObject({ requests: quantities("the scheduler sets aside"), limits: quantities("the container may take at most") }, { error: "an object" })
         .superRefine(({ requests, limits }, { addIssue }) => {
-          for (const what of ["cpu", "memory"] as const) {
+          for (const what of ["cpu", "memory", "ephemeralStorage"] as const) {
             const [request, limit] = [requests[what], limits[what]];
             if (request !== undefined && limit !== undefined && quantityMillis(request) > quantityMillis(limit))
               addIssue({ code: "custom", path: ["limits", what], message: `at least the ${request} of requests.${what}`, params: { fix: `raise it, or lower requests.${what}` } });
@@ -175,6 +176,9 @@ const agents = {
       caches: choices("Tools whose downloads the agents of a node share.", ["maven", "gradle"]),
       resources: resources("Requests and limits of the build container.", agentResources),
       dockerResources: resources("Requests and limits of the docker or BuildKit sidecar.", dockerResources),
+      // The whole disks of hosted runners, in which other people's builds fit: GitHub's standard one 14 GB, GitLab's medium 50 GB and large 100 GB.
+      workspaceSize: text("Most room of a build's workspace on the node's disk; Gradle's home has as much. A pod that passes it is evicted.", { is: piece.size, example: "20Gi", default: "50Gi" }),
+      dockerSize: text("Most room of images, containers and layers of Docker or BuildKit, in the same way.", { is: piece.size, example: "50Gi", default: "100Gi" }),
       cap: integer("Most agents of this kind at once.", { least: 1, most: 1000, usual: 10 }),
       idleMinutes: integer("Minutes an idle agent waits for the next build; 0 gives every build a fresh pod.", { least: 0, most: 10080, usual: 0 }),
       podRetention: choice("Whether the pod is kept after the build.", ["never", "onFailure", "always", "evicted"], "never"),

@@ -1,5 +1,5 @@
 import { patched, same } from "../patches";
-import { canonicalResources, Resources } from "../quantity";
+import { canonicalResources, Resources, scratch } from "../quantity";
 import { gradleAgentScript } from "./cache";
 
 /** How builds of a template reach a container builder. */
@@ -43,6 +43,10 @@ export interface AgentTemplate {
   resources: Resources;
   /** Requests and limits of the docker or BuildKit sidecar. */
   dockerResources: Resources;
+  /** Most room of the workspace on the node's disk, and of Gradle's home; the pod that passes it is evicted. Default no bound. */
+  workspaceSize?: string;
+  /** Most room of what Docker or BuildKit keeps: images, containers, layers. Default no bound. */
+  dockerSize?: string;
   /** Most agents of this template at once. */
   cap: number;
   /** Minutes an idle agent is kept for the next build; 0 gives every build a fresh pod. */
@@ -342,16 +346,16 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
         ...(gradle ? [gradleSidecar(template.image)] : []),
       ],
       volumes: [
-        { name: "workspace-volume", emptyDir: {} },
-        ...(template.docker !== "none" ? [{ name: "docker-data", emptyDir: {} }] : []),
-        ...(template.docker === "rootless" ? [{ name: "buildkit", emptyDir: {} }] : []),
+        { name: "workspace-volume", ...scratch(template.workspaceSize) },
+        ...(template.docker !== "none" ? [{ name: "docker-data", ...scratch(template.dockerSize) }] : []),
+        ...(template.docker === "rootless" ? [{ name: "buildkit", ...scratch("1Gi") }] : []),
         ...caches.map((tool) => ({
           name: `cache-${tool}`,
           hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
         })),
         ...(gradle
           ? [
-              { name: "gradle-home", emptyDir: {} },
+              { name: "gradle-home", ...scratch(template.workspaceSize) },
               { name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } },
             ]
           : []),

@@ -2,7 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { maxRamPercentage, startupSeconds, terminationSeconds } from "../../config/pieces";
 import { homeSecurity } from "../boot";
-import { canonicalQuantity, canonicalResources } from "../quantity";
+import { canonicalQuantity, canonicalResources, scratch } from "../quantity";
 import { Registration, transformed } from "../transform";
 import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
@@ -186,8 +186,9 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
         : { name: "admin", secret: { secretName: refs.secrets.admin.name } },
       { name: "configuration", emptyDir: {} },
       { name: "reload", emptyDir: {} },
-      { name: "cache", emptyDir: {} },
-      { name: "tmp", emptyDir: {} },
+      // The unpacked war is a few hundred MiB; uploads and heap dumps are the largest in /tmp.
+      { name: "cache", ...scratch("5Gi") },
+      { name: "tmp", ...scratch("20Gi") },
     ],
   };
 }

@@ -245,6 +245,12 @@ describe("the controller", () => {
     expect(reload.volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.name)).toEqual(["configuration", "reload"]);
   });
 
+  test("asks for room on the node's own disk where it is told to", async () => {
+    await make({ controller: { resources: { requests: { ephemeralStorage: "1024Mi" }, limits: { memory: "2Gi", ephemeralStorage: "8Gi" } } } });
+    expect(container().resources).toEqual({ requests: { "ephemeral-storage": "1Gi" }, limits: { memory: "2Gi", "ephemeral-storage": "8Gi" } });
+    expect(jenkinsMasterProblems(withArgs({ controller: { resources: { limits: { memory: "2Gi", ephemeralStorage: "much" } } } }))).toEqual([{ propertyPath: "controller.resources.limits.ephemeralStorage", reason: expect.stringContaining('"much"') }]);
+  });
+
   test("goes to the nodes that are asked for, and to any by default", async () => {
     await make();
     expect(pod()).not.toHaveProperty("nodeSelector");
@@ -279,6 +285,12 @@ describe("the controller", () => {
     await make({ controller: { priorityClassName: "platform" } });
     expect(all("PriorityClass")).toEqual([]);
     for (const { yaml } of cloud().templates) expect(yaml).not.toContain("priority");
+  });
+
+  test("what it writes beside its home has bounds, and is far from them", async () => {
+    await make();
+    const sizes = Object.fromEntries(pod().volumes.map((volume: Json) => [volume.name, volume.emptyDir?.sizeLimit]));
+    expect(sizes).toMatchObject({ cache: "5Gi", tmp: "20Gi" });
   });
 
   test("its main objects can be changed last, by programs that use the component", async () => {
@@ -586,6 +598,17 @@ describe("agents", () => {
     expect(beside.securityContext).toEqual({ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } });
     expect(beside.volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.name)).toEqual(["gradle-home", "gradle-offers"]);
     expect(sidecar({ caches: ["maven"] }, "gradle-cache")).toBeUndefined();
+  });
+
+  test("what builds write on the node has bounds: the pod that passes them is evicted, not its neighbours", () => {
+    const bounded = { ...maven, caches: ["gradle" as const], workspaceSize: "51200Mi", dockerSize: "100Gi", dockerResources: { limits: { memory: "4Gi", ephemeralStorage: "120Gi" } } };
+    const sizes = (template: AgentTemplate) => Object.fromEntries(((agentPod(template, settings) as Json).spec.volumes as Json[]).flatMap(({ name, emptyDir }) => (emptyDir ? [[name, emptyDir.sizeLimit]] : [])));
+    expect(sizes(bounded)).toEqual({ "workspace-volume": "50Gi", "docker-data": "100Gi", "gradle-home": "50Gi" });
+    expect(sizes({ ...bounded, docker: "rootless" })).toEqual({ "workspace-volume": "50Gi", "docker-data": "100Gi", buildkit: "1Gi", "gradle-home": "50Gi" });
+    expect((agentPod(bounded, settings) as Json).spec.containers[1].resources.limits).toEqual({ memory: "4Gi", "ephemeral-storage": "120Gi" });
+    // The plugin puts its own volume in the place of the pod's.
+    const { jenkins } = cascConfig({ url: "http://x/", namespace: "a", agentsNamespace: "b", containerCap: 1, templates: [bounded], settings }) as Json;
+    expect(jenkins.clouds[0].kubernetes.templates[0].workspaceVolume).toEqual({ emptyDirWorkspaceVolume: { memory: false, sizeLimit: "50Gi" } });
   });
 
   test("no cache path, no hostPath", () => {
