@@ -15,7 +15,7 @@ import { imageArgs, ingressArgs, jenkinsArgs, patchProblems, storageArgs } from 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
   const config = loadConfig();
-  const { problems, apiServerAddresses, lastGoodBackup, documents } = await preflight(config, pulumi.getStack());
+  const { problems, apiServerAddresses, lastGoodBackup, nodeArchitectures, documents } = await preflight(config, pulumi.getStack());
   const toBuild = imageArgs(config);
   for (const { propertyPath, reason } of argProblems(toBuild)) problems.push({ key: propertyPath.replace(/^images\./, "agentImages."), found: reason });
   if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));
@@ -46,7 +46,7 @@ export = async () => {
 
   const jenkins = new JenkinsMaster(
     "jenkins",
-    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, ...(documents && { documents }) }),
+    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }) }),
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
     { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) },
   );

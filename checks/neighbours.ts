@@ -4,6 +4,7 @@
  */
 import { ownPriorities } from "../components/jenkins-master";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../components/ownership";
+import { architectures } from "../config/builds";
 import { rangeEnds, type PlatformConfig, type Problem } from "../config";
 
 /** An object as far as it is looked at. */
@@ -30,6 +31,7 @@ export interface Neighbourhood {
   caches?: (ClusterObject & { spec?: { template?: { spec?: { volumes?: { hostPath?: { path: string } }[] } } } })[];
   /** Volumes of the platform's backups, of every environment. */
   volumes?: (ClusterObject & { spec?: { hostPath?: { path: string }; claimRef?: { namespace?: string } } })[];
+  nodes?: (ClusterObject & { status?: { nodeInfo?: { architecture: string } } })[];
   apiServers?: CommandPod[];
 }
 
@@ -46,6 +48,7 @@ export const neighbourPaths: Record<keyof Neighbourhood, string> = {
   services: "/api/v1/services",
   caches: `/apis/apps/v1/daemonsets${labelled("app.kubernetes.io/name=agent-cache")}`,
   volumes: `/api/v1/persistentvolumes${ours}`,
+  nodes: "/api/v1/nodes",
   apiServers: `/api/v1/namespaces/kube-system/pods${labelled("component=kube-apiserver")}`,
 };
 
@@ -59,7 +62,7 @@ export function servedRange({ spec }: Pick<CommandPod, "spec">): string | undefi
   return words.filter((word) => word.startsWith("--service-node-port-range=")).pop()?.split("=")[1];
 }
 
-type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "controller" | "agentCache" | "backup">;
+type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "builds" | "controller" | "agentCache" | "backup">;
 
 /** What the checks work on. */
 interface View {
@@ -88,7 +91,7 @@ export function neighbourProblems(config: Wants, stack: string, seen: Neighbourh
     return "somebody else";
   };
   const view: View = { config, own, seen, foreignOwner };
-  return [nameProblems, homeProblems, nodePortProblems, storageProblems, ingressProblems, sharedProblems].flatMap((check) => check(view));
+  return [nameProblems, homeProblems, nodePortProblems, storageProblems, ingressProblems, sharedProblems, architectureProblems].flatMap((check) => check(view));
 }
 
 /** Names of the cluster that are another's. */
@@ -233,6 +236,22 @@ function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View
     {
       key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.install is false`,
       fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.install true",
+    },
+  ];
+}
+
+/** Architecture of each node. */
+export const nodeArchitectures = ({ nodes = [] }: Neighbourhood): string[] => nodes.flatMap(({ status }) => status?.nodeInfo?.architecture ?? []);
+
+/** Images that run on none of the nodes, or of which nobody can say where they will. */
+function architectureProblems({ config: { imageBuild, builds }, seen }: View): Problem[] {
+  const there = [...new Set(nodeArchitectures(seen))].sort();
+  const builtFor = architectures(imageBuild, there);
+  if (there.length === 0 || Object.keys(builds).length === 0 || builtFor?.some((each) => there.includes(each))) return [];
+  return [
+    {
+      key: "imageBuild.platforms", found: `${builtFor ? `images for ${builtFor.join(" and ")}` : "none"}, while the nodes are ${there.join(" and ")}`,
+      expected: builtFor ? "the platform of some nodes" : "the platforms to build for, since a pod may build on either kind of node", fix: `pulumi config set --path 'imageBuild.platforms[0]' linux/${there[0]}`,
     },
   ];
 }

@@ -10,7 +10,7 @@ import * as path from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
-import { neighbourPaths, neighbourProblems, type Neighbourhood } from "./neighbours";
+import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 
 /** How often and for how long one answer is awaited. */
 export interface Patience {
@@ -105,6 +105,8 @@ export interface ClusterFacts {
   apiServerAddresses: string[];
   /** Result of the last good backup as JSON, once there was one. */
   lastGoodBackup?: string;
+  /** Architecture of each node; absent where they may not be read. */
+  nodeArchitectures?: string[];
   /** Documents that Jenkins has now, by key of their ConfigMap. */
   documents?: Record<string, string>;
   /** Size and StorageClass that the home's claim asks for, where there is one. */
@@ -207,7 +209,9 @@ export async function inspectCluster(
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
-  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours: Object.fromEntries(lists) as Neighbourhood };
+  const neighbours: Neighbourhood = Object.fromEntries(lists);
+  const architectures = nodeArchitectures(neighbours);
+  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours };
 }
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */

@@ -7,7 +7,8 @@ import * as path from "node:path";
 import type { ControlPlaneAccess } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
-import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../checks/neighbours";
+import { architectures } from "../config/builds";
+import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
 import { registryProblem } from "../checks/preflight";
 import { run } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -97,6 +98,15 @@ export function judgeNode(node: NodeFacts, holders: Map<number, string>, ownServ
 export function judgeNames(problems: Problem[]): Line[] {
   if (problems.length === 0) return [line("ok", "names are free", "cluster", "free, or this stack's own")];
   return problems.map(({ key, found, expected, fix }) => line("fail", "names are free", key, `${found}; expected ${expected}`, fix));
+}
+
+/** @param builtFor architectures of the built images; undefined where only the build will tell */
+export function judgeArchitectures(nodes: { name: string; architecture: string }[], builtFor: string[] | undefined): Line[] {
+  return [...new Set(nodes.map(({ architecture }) => architecture))].sort().map((each) => {
+    const there = nodes.filter(({ architecture }) => architecture === each).map(({ name }) => name).join(", ");
+    if (builtFor?.includes(each) ?? true) return line("ok", "architecture", each, there);
+    return line("warn", "architecture", each, `${there}: no image is built for it, so neither agents nor the controller run there`, `add linux/${each} to imageBuild.platforms, or leave it at that`);
+  });
 }
 
 /** StorageClasses that claims without a class get. More than one and the choice is the newest's. */
@@ -241,7 +251,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   lines.push(allowed ? line("ok", "administrator's rights", "cluster", "yes") : line("fail", "administrator's rights", "cluster", "no", "use a context of cluster-admin, such as /etc/kubernetes/admin.conf"));
 
   interface NodeItem extends Item {
-    status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[] };
+    status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[]; nodeInfo: { architecture: string } };
   }
   const [nodes, leases, seen] = await Promise.all([
     list<NodeItem>("nodes"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
@@ -254,6 +264,8 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
     ...judgeNames(neighbourProblems(config, stack, seen)),
     judgeDefaultClass(seen.storageClasses.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
   );
+
+  lines.push(...judgeArchitectures(nodes.map(({ metadata, status }) => ({ name: metadata.name, architecture: status.nodeInfo.architecture })), architectures(config.imageBuild, nodeArchitectures(seen))));
 
   const perNode = await Promise.all(
     nodes.map(async ({ metadata: { name }, status }): Promise<Line[]> => {

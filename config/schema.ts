@@ -146,7 +146,7 @@ const images = {
   }),
   imageBuild: section("How images are built.", {
     builder: choice("What builds them: Docker's buildx or buildah on this machine, or a pod in the cluster.", ["buildah", "buildx", "in-cluster"], "buildx"),
-    platforms: words("Platforms to build for.", { is: piece.platform, example: "linux/amd64", entries: "a list of platforms such as linux/amd64", defaultText: "the builder's own" }),
+    platforms: words("Platforms to build for.", { is: piece.platform, example: "linux/amd64", entries: "a list of platforms such as linux/amd64", defaultText: "the builder's own: of this machine, or of the nodes that images are built on" }),
     cache: text("Build cache: a folder of the machine that builds, or registry.", { is: { expected: "registry, or a folder" }, example: "registry" }),
     sbom: text("Folder for a bill of materials of each image, which needs syft.", { is: { expected: "a folder" }, example: "sbom" }),
     deleteOnDestroy: flag("Whether pulumi destroy deletes the images from the registry.", false),

@@ -40,6 +40,7 @@ export function jobFromCron(cron: KubernetesObject, name: string, env: Record<st
 export interface Placement {
   nodeSelector?: Record<string, string>;
   tolerations?: unknown[];
+  affinity?: { nodeAffinity: unknown };
 }
 
 /** A job that runs `home.sh` with other arguments, without the home; `claim` is mounted at /target. */

@@ -1,6 +1,7 @@
 import { patched, same } from "../patches";
 import { canonicalResources, Resources, scratch } from "../quantity";
 import { gradleAgentScript } from "./cache";
+import { onArchitectures } from "../boot";
 
 /** How builds of a template reach a container builder. */
 export type DockerMode = "dind" | "rootless" | "none";
@@ -35,6 +36,8 @@ export interface AgentTemplate {
   label: string;
   /** Full reference of the image that runs the build, with the agent inside. */
   image: string;
+  /** Whether the image is one of those that the settings' architectures are about. */
+  built?: boolean;
   /** Docker in a privileged sidecar, BuildKit in an unprivileged one, or neither. */
   docker: DockerMode;
   /** Tools whose shared dependency caches are mounted. */
@@ -83,6 +86,8 @@ export interface AgentSettings {
   buildkitImage: string;
   /** Registries (host:port) that speak plain HTTP, which dockerd must be told. */
   insecureRegistries: string[];
+  /** Architectures that built images are for, such as amd64. Default any. */
+  architectures?: string[];
   /** PriorityClass of all agents; that of `ownPriorities` is made. Default none. */
   priorityClassName?: string;
   /** Folder on the nodes that holds the shared caches, or undefined for none. */
@@ -228,7 +233,9 @@ const dockerEnv: Record<DockerMode, Record<string, string>> = {
 };
 
 /** What every agent's pod has, whoever describes it. */
-const podBase = ({ priorityClassName }: AgentSettings) => ({
+const podBase = ({ architectures = [], priorityClassName }: AgentSettings) => ({
+  // The plugin's merge keeps the first word on affinity: all pods say the same. One architecture is a matter of nodeSelector, which it joins.
+  ...(architectures.length > 1 && { affinity: onArchitectures(architectures) }),
   ...(priorityClassName && { priorityClassName }),
   serviceAccountName: "jenkins-agent",
   automountServiceAccountToken: false,
@@ -313,13 +320,16 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   };
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
+  const [architecture, ...others] = (template.built && settings.architectures) || [];
+  // A pod that has a nodeSelector is not kept to Linux by the plugin any more.
+  const nodeSelector = { ...(architecture && others.length === 0 && { "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture }), ...template.nodeSelector };
   const pod = {
     apiVersion: "v1",
     kind: "Pod",
     metadata: { labels },
     spec: {
       ...podBase(settings),
-      ...(Object.keys(template.nodeSelector).length > 0 && { nodeSelector: template.nodeSelector }),
+      ...(Object.keys(nodeSelector).length > 0 && { nodeSelector }),
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
       ...(template.spread && overNodes),
       containers: [

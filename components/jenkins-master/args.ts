@@ -70,6 +70,8 @@ export interface ControllerArgs {
   terminationSeconds?: number;
   /** PriorityClass of the controller, so that other pods do not push it out; that of `ownPriorities` is made. Default none. */
   priorityClassName?: string;
+  /** Architectures that its image is built for, such as amd64. Default any. */
+  architectures?: string[];
   /** Node labels the controller needs. */
   nodeSelector?: Record<string, string>;
   /** Taints the controller accepts. */

@@ -1,7 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { maxRamPercentage, startupSeconds, terminationSeconds } from "../../config/pieces";
-import { homeSecurity } from "../boot";
+import { homeSecurity, onArchitectures } from "../boot";
 import { canonicalQuantity, canonicalResources, scratch } from "../quantity";
 import { Registration, transformed } from "../transform";
 import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
@@ -144,6 +144,7 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
     enableServiceLinks: false,
     terminationGracePeriodSeconds: controller.terminationSeconds ?? terminationSeconds.usual,
     ...(controller.priorityClassName && { priorityClassName: controller.priorityClassName }),
+    ...(controller.architectures && { affinity: onArchitectures(controller.architectures) }),
     ...(controller.nodeSelector && Object.keys(controller.nodeSelector).length > 0 && { nodeSelector: controller.nodeSelector }),
     ...(controller.tolerations && controller.tolerations.length > 0 && { tolerations: controller.tolerations }),
     securityContext: homeSecurity,

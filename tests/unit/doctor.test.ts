@@ -3,7 +3,7 @@ import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as path from "node:path";
 import { parseConfig } from "../../config";
-import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
+import { examine, judgeArchitectures, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
 import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import { environment, stackConfig } from "./mocks";
@@ -49,6 +49,21 @@ describe("a node", () => {
 
   test("a stale lease of a node that is down says nothing of its clock", () => {
     expect(bad(judge(node({ ready: false, leaseAge: 500 }))).map(({ check }) => check)).toEqual(["node is Ready"]);
+  });
+});
+
+describe("architectures", () => {
+  const nodes = [["n1", "amd64"], ["n2", "arm64"], ["n3", "amd64"]].map(([name, architecture]) => ({ name, architecture }));
+
+  test("are listed, and one that gets no agents is named", () => {
+    expect(judgeArchitectures(nodes, ["amd64"]).map(({ state, where, found, fix }) => [state, where, found, fix])).toEqual([
+      ["ok", "amd64", "n1, n3", ""], ["warn", "arm64", "n2: no image is built for it, so neither agents nor the controller run there", "add linux/arm64 to imageBuild.platforms, or leave it at that"],
+    ]);
+    expect(judgeArchitectures(nodes, ["amd64", "arm64"]).map(({ state }) => state)).toEqual(["ok", "ok"]);
+  });
+
+  test("say nothing of images where those are not known", () => {
+    expect(judgeArchitectures(nodes, undefined).map(({ state, found }) => [state, found])).toEqual([["ok", "n1, n3"], ["ok", "n2"]]);
   });
 });
 

@@ -36,6 +36,7 @@ function cluster(config: PlatformConfig, stack: string | undefined): Required<Ne
     services: installed([{ ...object("ingress-nginx-controller", partOf, ingress.namespace), spec: { ports: [{ nodePort: ingress.httpNodePort }, { nodePort: ingress.httpsNodePort }] } }]),
     caches: [{ ...object("agent-cache", partOf, namespaces.agents), spec: { template: { spec: { volumes: [{ hostPath: { path: config.agentCache!.path } }] } } } }],
     volumes: [],
+    nodes: [],
     apiServers: [{ ...object("kube-apiserver-cp-1", {}, "kube-system"), spec: { nodeName: "cp-1", containers: [{ command: ["kube-apiserver", ...(config.nodePorts ? [`--service-node-port-range=${config.nodePorts.range}`] : [])] }] } }],
   };
 }
@@ -55,6 +56,19 @@ test("a PriorityClass of somebody else's by the name of one's own is told; one t
   expect(renamed).toMatchObject({ key: "namespace", found: expect.stringMatching(/^Namespace jenkins .*PriorityClass jenkins-controller of stack was$/), fix: expect.stringContaining("&& kubectl label priorityclass/jenkins-controller build-platform/stack=a --overwrite") });
   const given = parse({ controller: { priorityClassName: "platform" } });
   expect(neighbourProblems(given, "a", seen)).toEqual([expect.objectContaining({ found: "PriorityClass jenkins-agents of somebody else" })]);
+});
+
+test("nodes that none of the images runs on, and a cluster that does not say for what it builds, are told before anything is made", () => {
+  const nodes = (...architectures: string[]) => ({ ...empty, nodes: architectures.map((architecture, i) => ({ ...object(`n${i}`), status: { nodeInfo: { architecture } } })) });
+  const of = (imageBuild: object, ...architectures: string[]) => neighbourProblems({ ...first, imageBuild: { ...first.imageBuild, ...imageBuild } }, "a", nodes(...architectures)).map(({ key, found, fix }) => [key, found, fix]);
+  const arm = { builder: "buildah", platforms: ["linux/arm64"] };
+  expect(of(arm, "amd64", "amd64")).toEqual([["imageBuild.platforms", "images for arm64, while the nodes are amd64", "pulumi config set --path 'imageBuild.platforms[0]' linux/amd64"]]);
+  expect(of(arm, "amd64", "arm64")).toEqual([]);
+  expect(of(arm)).toEqual([]);
+  const cluster = { builder: "in-cluster", platforms: [] };
+  expect(of(cluster, "arm64", "amd64")).toEqual([["imageBuild.platforms", "none, while the nodes are amd64 and arm64", "pulumi config set --path 'imageBuild.platforms[0]' linux/amd64"]]);
+  expect(of(cluster, "arm64", "arm64")).toEqual([]);
+  expect(of({ ...cluster, platforms: ["linux/arm64"] }, "arm64", "amd64")).toEqual([]);
 });
 
 describe("no problem", () => {
