@@ -5,6 +5,7 @@
 import { ownPriorities } from "../components/jenkins-master";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../components/ownership";
 import { architectures } from "../config/builds";
+import { keepsCopies } from "../config/rules";
 import { rangeEnds, type PlatformConfig, type Problem } from "../config";
 
 /** An object as far as it is looked at. */
@@ -21,7 +22,7 @@ export interface CommandPod extends ClusterObject {
 /** What stands in the cluster; a list that could not be read is undefined, and is not judged. */
 export interface Neighbourhood {
   namespaces?: ClusterObject[];
-  storageClasses?: (ClusterObject & { provisioner?: string })[];
+  storageClasses?: (ClusterObject & { provisioner?: string; reclaimPolicy?: string })[];
   priorityClasses?: ClusterObject[];
   ingressClasses?: ClusterObject[];
   ingresses?: (ClusterObject & { spec?: { rules?: { host?: string }[] } })[];
@@ -207,8 +208,11 @@ function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, fo
 }
 
 /** A StorageClass or a provisioner that config takes to be there. */
-function storageProblems({ config: { storage }, seen: { storageClasses } }: View): Problem[] {
+function storageProblems({ config: { storage, backup }, seen: { storageClasses } }: View): Problem[] {
   if (!storageClasses) return [];
+  const copies = storageClasses.find(({ metadata, reclaimPolicy }) => reclaimPolicy === "Retain" && metadata.name === backup?.verifyVolume.storageClassName);
+  // Of the stack's own class the config tells what it will be.
+  if (copies && (storage.install === "none" || copies.metadata.name !== storage.className)) return [{ key: "backup.verifyVolume.storageClass", found: `${copies.metadata.name}, whose reclaimPolicy is Retain`, ...keepsCopies }];
   const names = storageClasses.map(({ metadata }) => metadata.name);
   const served = storageClasses.filter(({ metadata, provisioner }) => provisioner === "openebs.io/local" && metadata.name !== storage.className);
   if (storage.install === "none" && !names.includes(storage.className))

@@ -55,7 +55,8 @@ export interface PlatformConfig
 }
 
 /** Where and how often jenkins_home is backed up. */
-export type BackupConfig = Omit<NonNullable<Settings["backup"]>, "password" | "keysPassword" | "environment" | "ssh"> & {
+export type BackupConfig = Omit<NonNullable<Settings["backup"]>, "password" | "keysPassword" | "environment" | "ssh" | "verifyVolume"> & {
+  verifyVolume: { storageClassName?: string; size: string };
   password: pulumi.Output<string>;
   keysPassword: pulumi.Output<string>;
   environment: pulumi.Output<Record<string, string>>;
@@ -191,12 +192,15 @@ function loginOf({ oidc, ldap }: Settings["login"]): Login | undefined {
   return { kind: "ldap", ldap: { ...rest, ...(managerPassword && { managerPassword: pulumi.secret(managerPassword) }) } };
 }
 
-function backupOf({ ssh, ...backup }: NonNullable<Settings["backup"]>): BackupConfig {
+function backupOf({ ssh, verifyVolume: { storageClass, size }, ...backup }: NonNullable<Settings["backup"]>, homeSize: string): BackupConfig {
+  // Nothing but its disk keeps a home of hostpath to its size: a larger one is checked as well.
+  const twice = homeSize.replace(/^[\d.]+/, (number) => String(Number(number) * 2));
   return {
     ...backup,
     password: pulumi.secret(backup.password),
     keysPassword: pulumi.secret(backup.keysPassword),
     environment: pulumi.secret(backup.environment),
+    verifyVolume: storageClass === undefined ? { size: size ?? twice } : { storageClassName: storageClass, size: size ?? homeSize },
     ...(ssh && { ssh: { privateKey: pulumi.secret(ssh.privateKey), knownHosts: ssh.knownHosts } }),
   };
 }
@@ -273,7 +277,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
       plugins: bakedIn(built, ownBuilds(images)),
       secretNames: secretNames({ secretFiles, ...(adminExistingSecret && { adminExistingSecret }) }),
     }),
-    ...(backup && { backup: backupOf(backup) }),
+    ...(backup && { backup: backupOf(backup, settings.storageSize) }),
   };
 }
 

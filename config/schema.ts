@@ -310,6 +310,10 @@ const backup = {
       environment: texts("Environment that restic needs, with --secret.", { key: piece.variableName, example: { AWS_ACCESS_KEY_ID: "an-id" }, secret: true }),
       schedule: text("When, as five cron fields in UTC; none for by hand only.", { is: piece.cron, example: "0 2 * * *", default: "" }),
       verifySchedule: text("When a restored copy is booted; none for by hand only.", { is: piece.cron, example: "0 4 * * 0", default: "" }),
+      verifyVolume: section("Where a restored copy lies until it has been checked.", {
+        storageClass: text("StorageClass of a claim for it, one that deletes its volumes.", { is: piece.domainOrName("the name of a StorageClass"), example: "fast", defaultText: "none: the disk that the node's kubelet uses" }),
+        size: text("Room for it.", { is: piece.size, example: "50Gi", defaultText: "storageSize; without a class twice that, at which the check is given up" }),
+      }),
       keep: section("How many snapshots are kept.", {
         last: kept("The newest ones.", 3),
         daily: kept("One for each of so many days.", 7),

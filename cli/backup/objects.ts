@@ -32,7 +32,7 @@ export function jobFromCron(cron: KubernetesObject, name: string, env: Record<st
       // Goes with the CronJob: a finished pod that is still listed would keep the home's claim from being deleted.
       ownerReferences: [{ apiVersion: "batch/v1", kind: "CronJob", name: cron.metadata.name, uid: cron.metadata.uid }],
     },
-    spec: { ...template.spec, backoffLimit: 0, ttlSecondsAfterFinished: 86400 },
+    spec: { ttlSecondsAfterFinished: 86400, ...template.spec, backoffLimit: 0 },
   };
 }
 

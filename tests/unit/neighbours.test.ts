@@ -71,6 +71,12 @@ test("nodes that none of the images runs on, and a cluster that does not say for
   expect(of({ ...cluster, platforms: ["linux/arm64"] }, "arm64", "amd64")).toEqual([]);
 });
 
+test("a class of somebody else's that keeps volumes is no place for copies that are restored again and again", () => {
+  const copies = (reclaimPolicy: string) => neighbourProblems({ ...first, backup: { ...first.backup, verifyVolume: { storageClassName: "fast", size: "1Gi" } } as PlatformConfig["backup"] }, "a", { ...empty, storageClasses: [{ ...object("fast"), reclaimPolicy }] });
+  expect(copies("Retain")).toEqual([expect.objectContaining({ key: "backup.verifyVolume.storageClass", found: "fast, whose reclaimPolicy is Retain" })]);
+  expect(copies("Delete")).toEqual([]);
+});
+
 describe("no problem", () => {
   test("on an empty cluster, on one's own, or where nothing could be read", () => {
     expect(neighbourProblems(first, "a", empty)).toEqual([]);
