@@ -95,6 +95,7 @@ describe("the controller", () => {
         "Service jenkins/jenkins-agent",
         "ServiceAccount jenkins-agents/jenkins-agent",
         "ServiceAccount jenkins/jenkins",
+        "ServiceAccountPatch jenkins-agents/default",
       ].sort(),
     );
   });
@@ -476,6 +477,12 @@ describe("rights", () => {
       events: "list watch",
     });
     expect(the("Role").inputs.rules).toEqual(controllerRules);
+  });
+
+  test("a pod of the agents' namespace that names no account of its own gets no token either", async () => {
+    await make({ namespace: "team-b" });
+    // Kubernetes makes the account with its namespace; only this one field is the stack's.
+    expect(the("ServiceAccountPatch").inputs).toEqual({ apiVersion: "v1", kind: "ServiceAccount", metadata: { name: "default", namespace: "team-b-agents" }, automountServiceAccountToken: false });
   });
 
   test("agents hold no token", async () => {
