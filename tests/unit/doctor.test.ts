@@ -3,7 +3,7 @@ import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as path from "node:path";
 import { parseConfig } from "../../config";
-import { examine, judgeArchitectures, judgeDefaultClass, judgeNames, judgeNode, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
+import { examine, judgeArchitectures, judgeDefaultClass, judgeNames, judgeNode, judgeRuntimes, judgeVersion, judgeVisit, report, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
 import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import { environment, stackConfig } from "./mocks";
@@ -65,6 +65,42 @@ describe("architectures", () => {
   test("say nothing of images where those are not known", () => {
     expect(judgeArchitectures(nodes, undefined).map(({ state, found }) => [state, found])).toEqual([["ok", "n1, n3"], ["ok", "n2"]]);
   });
+});
+
+describe("a folder for volumes", () => {
+  const mount = (facts: Record<string, string>) => bad(visit({ ...fine, ...facts })).map(({ state, check, found, fix }) => [state, check, found, fix]);
+
+  test("may be on any disk that is written to and runs programs; SELinux that only warns is none to look at", () => {
+    expect(mount({ mount: "/var", mountOptions: "rw,relatime", selinux: "Permissive" })).toEqual([]);
+    expect(mount({ mount: "/", mountOptions: "rw,errors=remount-ro" })).toEqual([]);
+  });
+
+  test("is of no use read-only, and not to builds where programs do not run", () => {
+    expect(mount({ mount: "/var", mountOptions: "ro,relatime" })).toEqual([["fail", "mount of /var/openebs/local", "/var is mounted read-only", expect.stringContaining("mount -o remount,rw /var")]]);
+    expect(mount({ mount: "/var", mountOptions: "rw,nosuid,noexec" })).toEqual([["warn", "mount of /var/openebs/local", "/var is mounted noexec: no program in a volume can be run", expect.stringContaining("mount -o remount,exec /var")]]);
+  });
+
+  test.each<[string, string | undefined]>([
+    ["system_u:object_r:var_t:s0", "var_t"], ["system_u:object_r:container_file_t:s0", undefined], ["", "no label"],
+  ])("that pods share and has label %j under SELinux enforcing: %s", (label, found) => {
+    const facts = { ...fine, mount: "/var", mountOptions: "rw", selinux: "Enforcing", "label:/srv/cache": label };
+    const lines = judgeVisit({ name: "cp", facts }, "/var/openebs/local", "registry.example.com", [], ["/srv/cache"]);
+    expect(bad(lines).map(({ state, check, found: said, fix }) => [state, check, said, fix])).toEqual(
+      found === undefined ? [] : [["warn", "SELinux of /srv/cache", `enforcing, and the folder has ${found}: pods may not write there`, expect.stringContaining("semanage fcontext -a -t container_file_t '/srv/cache(/.*)?' && sudo mkdir -p /srv/cache && sudo restorecon -R /srv/cache")]],
+    );
+  });
+
+  test("what the script finds out of this machine's own", () => {
+    const facts = spawnSync("sh", ["-c", visitScript("/proc/sys/nowhere", { host: "127.0.0.1:1", insecure: true }, [], ["/nowhere/at all"])], { encoding: "utf8" }).stdout;
+    expect(facts).not.toMatch(/^label:/m);
+    expect(facts).toMatch(/^mount=\/proc/m);
+    expect(facts).toMatch(/^mountOptions=r[ow],/m);
+  });
+});
+
+test("the nodes' container runtimes are listed", () => {
+  expect(judgeRuntimes([{ name: "n1", runtime: "containerd://2.1.4" }, { name: "n2", runtime: "cri-o://1.34.0" }, { name: "n3", runtime: "containerd://2.1.4" }]).map(({ state, where, found }) => [state, where, found])).toEqual([["ok", "containerd://2.1.4", "n1, n3"], ["ok", "cri-o://1.34.0", "n2"]]);
+  expect(judgeRuntimes([{ name: "n1", runtime: "docker://20.10" }])).toEqual([expect.objectContaining({ state: "ok", where: "docker://20.10" })]);
 });
 
 describe("names", () => {
