@@ -15,7 +15,7 @@ import { imageArgs, ingressArgs, jenkinsArgs, patchProblems, storageArgs } from 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
   const config = loadConfig();
-  const { problems, warnings, apiServerAddresses, lastGoodBackup, documents } = await preflight(config, pulumi.getStack());
+  const { problems, warnings, apiServerAddresses, lastGoodBackup, nodeArchitectures, documents } = await preflight(config, pulumi.getStack());
   warnings.forEach((line) => void pulumi.log.warn(line));
   const toBuild = imageArgs(config);
   for (const { propertyPath, reason } of argProblems(toBuild)) problems.push({ key: propertyPath.replace(/^images\./, "agentImages."), found: reason });
@@ -47,7 +47,7 @@ export = async () => {
 
   const jenkins = new JenkinsMaster(
     "jenkins",
-    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, ...(documents && { documents }) }),
+    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }) }),
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
     { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) },
   );

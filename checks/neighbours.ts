@@ -2,7 +2,10 @@
  * Environments side by side on one cluster: what of the cluster another stack, or somebody else, holds already. The cluster
  * would refuse most of it half way through an update, and some not at all; here it is said before anything is made.
  */
+import { ownPriorities } from "../components/jenkins-master";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../components/ownership";
+import { architectures } from "../config/builds";
+import { keepsCopies } from "../config/rules";
 import { rangeEnds, type PlatformConfig, type Problem } from "../config";
 
 /** An object as far as it is looked at. */
@@ -19,7 +22,8 @@ export interface CommandPod extends ClusterObject {
 /** What stands in the cluster; a list that could not be read is undefined, and is not judged. */
 export interface Neighbourhood {
   namespaces?: ClusterObject[];
-  storageClasses?: (ClusterObject & { provisioner?: string })[];
+  storageClasses?: (ClusterObject & { provisioner?: string; reclaimPolicy?: string })[];
+  priorityClasses?: ClusterObject[];
   ingressClasses?: ClusterObject[];
   ingresses?: (ClusterObject & { spec?: { rules?: { host?: string }[] } })[];
   /** Services of everybody: a node port is taken whoever has it. */
@@ -28,6 +32,7 @@ export interface Neighbourhood {
   caches?: (ClusterObject & { spec?: { template?: { spec?: { volumes?: { hostPath?: { path: string } }[] } } } })[];
   /** Volumes of the platform's backups, of every environment. */
   volumes?: (ClusterObject & { spec?: { hostPath?: { path: string }; claimRef?: { namespace?: string } } })[];
+  nodes?: (ClusterObject & { status?: { nodeInfo?: { architecture: string } } })[];
   apiServers?: CommandPod[];
 }
 
@@ -38,11 +43,13 @@ const ours = labelled(Object.entries(partOf)[0].join("="));
 export const neighbourPaths: Record<keyof Neighbourhood, string> = {
   namespaces: "/api/v1/namespaces",
   storageClasses: "/apis/storage.k8s.io/v1/storageclasses",
+  priorityClasses: "/apis/scheduling.k8s.io/v1/priorityclasses",
   ingressClasses: "/apis/networking.k8s.io/v1/ingressclasses",
   ingresses: "/apis/networking.k8s.io/v1/ingresses",
   services: "/api/v1/services",
   caches: `/apis/apps/v1/daemonsets${labelled("app.kubernetes.io/name=agent-cache")}`,
   volumes: `/api/v1/persistentvolumes${ours}`,
+  nodes: "/api/v1/nodes",
   apiServers: `/api/v1/namespaces/kube-system/pods${labelled("component=kube-apiserver")}`,
 };
 
@@ -56,7 +63,7 @@ export function servedRange({ spec }: Pick<CommandPod, "spec">): string | undefi
   return words.filter((word) => word.startsWith("--service-node-port-range=")).pop()?.split("=")[1];
 }
 
-type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "agentCache" | "backup">;
+type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "builds" | "controller" | "agentCache" | "backup">;
 
 /** What the checks work on. */
 interface View {
@@ -85,11 +92,11 @@ export function neighbourProblems(config: Wants, stack: string, seen: Neighbourh
     return "somebody else";
   };
   const view: View = { config, own, seen, foreignOwner };
-  return [nameProblems, homeProblems, nodePortProblems, storageProblems, ingressProblems, sharedProblems].flatMap((check) => check(view));
+  return [nameProblems, homeProblems, nodePortProblems, storageProblems, ingressProblems, sharedProblems, architectureProblems].flatMap((check) => check(view));
 }
 
 /** Names of the cluster that are another's. */
-function nameProblems({ config: { namespaces, storage, ingress, imageBuild }, own, seen, foreignOwner }: View): Problem[] {
+function nameProblems({ config: { namespaces, storage, ingress, imageBuild, controller }, own, seen, foreignOwner }: View): Problem[] {
   const problems: Problem[] = [];
   /** Reports objects that are there and not this stack's, all of one key together. */
   const taken = (key: string, wanted: [kind: string, objects: ClusterObject[] | undefined, name: string][], fix: string) => {
@@ -110,7 +117,10 @@ function nameProblems({ config: { namespaces, storage, ingress, imageBuild }, ow
   };
   const suffix = own.toLowerCase();
   const builds = imageBuild.builder === "in-cluster" ? [namespaces.builds] : [];
-  taken("namespace", [namespaces.jenkins, namespaces.agents, ...builds].map((name) => ["Namespace", seen.namespaces, name]), `pulumi config set namespace jenkins-${suffix}`);
+  const { controller: first, agents: last } = ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents });
+  const priorities = [...(controller.priorityClassName === first ? [first] : []), last];
+  const those = (kind: string, objects: ClusterObject[] | undefined, names: string[]) => names.map((name): [string, ClusterObject[] | undefined, string] => [kind, objects, name]);
+  taken("namespace", [...those("Namespace", seen.namespaces, [namespaces.jenkins, namespaces.agents, ...builds]), ...those("PriorityClass", seen.priorityClasses, priorities)], `pulumi config set namespace jenkins-${suffix}`);
   if (storage.install === "provisioner")
     taken("storageInstall", [["Namespace", seen.namespaces, "openebs"]], "use the provisioner that is there: pulumi config set storageInstall class (and a storageClass of this stack's own)");
   if (storage.install !== "none")
@@ -198,8 +208,11 @@ function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, fo
 }
 
 /** A StorageClass or a provisioner that config takes to be there. */
-function storageProblems({ config: { storage }, seen: { storageClasses } }: View): Problem[] {
+function storageProblems({ config: { storage, backup }, seen: { storageClasses } }: View): Problem[] {
   if (!storageClasses) return [];
+  const copies = storageClasses.find(({ metadata, reclaimPolicy }) => reclaimPolicy === "Retain" && metadata.name === backup?.verifyVolume.storageClassName);
+  // Of the stack's own class the config tells what it will be.
+  if (copies && (storage.install === "none" || copies.metadata.name !== storage.className)) return [{ key: "backup.verifyVolume.storageClass", found: `${copies.metadata.name}, whose reclaimPolicy is Retain`, ...keepsCopies }];
   const names = storageClasses.map(({ metadata }) => metadata.name);
   const served = storageClasses.filter(({ metadata, provisioner }) => provisioner === "openebs.io/local" && metadata.name !== storage.className);
   if (storage.install === "none" && !names.includes(storage.className))
@@ -227,6 +240,22 @@ function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View
     {
       key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.install is false`,
       fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.install true",
+    },
+  ];
+}
+
+/** Architecture of each node. */
+export const nodeArchitectures = ({ nodes = [] }: Neighbourhood): string[] => nodes.flatMap(({ status }) => status?.nodeInfo?.architecture ?? []);
+
+/** Images that run on none of the nodes, or of which nobody can say where they will. */
+function architectureProblems({ config: { imageBuild, builds }, seen }: View): Problem[] {
+  const there = [...new Set(nodeArchitectures(seen))].sort();
+  const builtFor = architectures(imageBuild, there);
+  if (there.length === 0 || Object.keys(builds).length === 0 || builtFor?.some((each) => there.includes(each))) return [];
+  return [
+    {
+      key: "imageBuild.platforms", found: `${builtFor ? `images for ${builtFor.join(" and ")}` : "none"}, while the nodes are ${there.join(" and ")}`,
+      expected: builtFor ? "the platform of some nodes" : "the platforms to build for, since a pod may build on either kind of node", fix: `pulumi config set --path 'imageBuild.platforms[0]' linux/${there[0]}`,
     },
   ];
 }

@@ -10,7 +10,8 @@ import * as path from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
-import { neighbourPaths, neighbourProblems, type Neighbourhood } from "./neighbours";
+import { versionRemark } from "./kubernetes";
+import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
 
 /** How often and for how long one answer is awaited. */
@@ -104,8 +105,12 @@ async function loadKubeconfig(files: string[]): Promise<KubeConfig> {
 export interface ClusterFacts {
   /** Addresses on which pods reach the API server: its Service's and its endpoints', sorted. */
   apiServerAddresses: string[];
+  /** The server's version, "v1.37.2"; absent where it does not say. */
+  version?: string;
   /** Result of the last good backup as JSON, once there was one. */
   lastGoodBackup?: string;
+  /** Architecture of each node; absent where they may not be read. */
+  nodeArchitectures?: string[];
   /** Documents that Jenkins has now, by key of their ConfigMap. */
   documents?: Record<string, string>;
   /** Size and StorageClass that the home's claim asks for, where there is one. */
@@ -208,11 +213,14 @@ export async function inspectCluster(
       return [[name, answer.status === 200 ? Object.keys((JSON.parse(answer.body) as { data?: object }).data ?? {}) : null]];
     }),
   );
+  const version = (await found<{ gitVersion: string }>("/version"))?.gitVersion;
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
-  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours: Object.fromEntries(lists) as Neighbourhood, ...(nodePorts && { nodePorts }) };
+  const neighbours: Neighbourhood = Object.fromEntries(lists);
+  const architectures = nodeArchitectures(neighbours);
+  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(nodePorts && { nodePorts }) };
 }
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */
@@ -282,7 +290,8 @@ export async function preflight(
   const home = "key" in cluster ? [] : [storageSizeProblem(config.storage.size, cluster.homeSize), storageClassProblem(config.storage.className, cluster.homeClass)];
   const neighbours = "key" in cluster ? [] : neighbourProblems(config, stack, cluster.neighbours);
   const ports = "key" in cluster || !cluster.nodePorts ? [] : nodePortFindings(config, cluster.nodePorts, cluster.neighbours, cluster.nodePorts.server);
-  const warnings = ports.filter(({ level }) => level === "warn").map(({ key, found, expected, fix }) => `${key}: ${found}; expected ${expected}: ${fix}`);
+  const remark = "key" in cluster || cluster.version === undefined ? "" : versionRemark(cluster.version);
+  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...ports.filter(({ level }) => level === "warn").map(({ key, found, expected, fix }) => `${key}: ${found}; expected ${expected}: ${fix}`)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
   const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : secretProblems(config, cluster.secrets)), ...neighbours, ...stops];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings };

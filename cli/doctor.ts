@@ -4,9 +4,10 @@ import * as net from "node:net";
 import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNode } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
-import { neighbourPaths, neighbourProblems, type Neighbourhood } from "../checks/neighbours";
+import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
 import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
+import { architectures } from "../config/builds";
 import { registryProblem } from "../checks/preflight";
 import { run } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -99,6 +100,20 @@ export function judgeNodePorts(findings: Finding[]): Line[] {
   return findings.map(({ key, found, expected, fix, level }) => line(level === "stop" ? "fail" : "warn", "node ports", key, `${found}; expected ${expected}`, fix));
 }
 
+/** @param builtFor architectures of the built images; undefined where only the build will tell */
+export function judgeArchitectures(nodes: { name: string; architecture: string }[], builtFor: string[] | undefined): Line[] {
+  return [...new Set(nodes.map(({ architecture }) => architecture))].sort().map((each) => {
+    const there = nodes.filter(({ architecture }) => architecture === each).map(({ name }) => name).join(", ");
+    if (builtFor?.includes(each) ?? true) return line("ok", "architecture", each, there);
+    return line("warn", "architecture", each, `${there}: no image is built for it, so neither agents nor the controller run there`, `add linux/${each} to imageBuild.platforms, or leave it at that`);
+  });
+}
+
+/** Container runtimes of the nodes, for whoever reads on: containerd and CRI-O label what pods write alike. */
+export function judgeRuntimes(nodes: { name: string; runtime: string }[]): Line[] {
+  return [...new Set(nodes.map(({ runtime }) => runtime))].sort().map((each) => line("ok", "container runtime", each, nodes.filter(({ runtime }) => runtime === each).map(({ name }) => name).join(", ")));
+}
+
 /** StorageClasses that claims without a class get. More than one and the choice is the newest's. */
 export function judgeDefaultClass(defaults: string[]): Line {
   if (defaults.length > 1) return line("warn", "default StorageClass", "cluster", defaults.join(", "), "take the annotation storageclass.kubernetes.io/is-default-class from all but one");
@@ -119,8 +134,9 @@ function judgeUpgrade(files: Record<string, string>, where: string, range: strin
 /**
  * @param ports of the ingress, where the stack installs one
  * @param range that the stack sets
+ * @param shared folders of the nodes that pods share
  */
-export function judgeVisit(visit: Visit, basePath: string, registry: string, ports: number[], range?: string): Line[] {
+export function judgeVisit(visit: Visit, basePath: string, registry: string, ports: number[], range?: string, shared: string[] = []): Line[] {
   const where = visit.name;
   if ("error" in visit) {
     const text = visit.error.trim().split("\n").pop() ?? "";
@@ -145,6 +161,7 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string, por
   const free = Number(facts.freeKib) * 1024;
   if (Number.isFinite(free)) lines.push(line(free > 2 ** 30 ? "ok" : "fail", `disk below ${basePath}`, where, `${(free / 2 ** 30).toFixed(1)} GiB free`, free > 2 ** 30 ? "" : "make room, or choose another storageBasePath"));
   else lines.push(line("warn", `disk below ${basePath}`, where, "df says nothing", `on ${where}: df -h ${basePath}`));
+  lines.push(...judgeFolders(facts, where, basePath, shared));
   if (facts.registry === "yes") lines.push(line("ok", `registry ${registry}`, where, "reachable"));
   else if (facts.registry === "no") lines.push(line("fail", `registry ${registry}`, where, "cannot be reached from the node", `on ${where}: curl -v http(s)://${registry}/v2/ tells why; correct registry.host, DNS or the firewall`));
   else lines.push(line("warn", `registry ${registry}`, where, "the node has neither curl nor wget nor bash", `try it by hand from ${where}`));
@@ -173,8 +190,28 @@ for each in $(printf "%s\n" ${folder}/patches $patches | sort -u); do
   for file in "$each"/kube-apiserver*; do if [ -f "$file" ]; then say "$file" part; fi; done
 done`;
 
+/** The disk of the volumes as it is mounted, and as SELinux has it the folders that pods share. */
+function judgeFolders(facts: Record<string, string>, where: string, basePath: string, shared: string[]): Line[] {
+  const { mount, mountOptions = "", selinux } = facts;
+  const lines: Line[] = [];
+  const options = mountOptions.split(",");
+  const remount = (option: string) => `on ${where}: sudo mount -o remount,${option} ${mount}, and the same in /etc/fstab; or choose another storageBasePath`;
+  if (options.includes("ro")) lines.push(line("fail", `mount of ${basePath}`, where, `${mount} is mounted read-only`, remount("rw")));
+  else if (options.includes("noexec")) lines.push(line("warn", `mount of ${basePath}`, where, `${mount} is mounted noexec: no program in a volume can be run`, remount("exec")));
+  if (selinux !== "Enforcing") return lines;
+  // The runtime labels a volume of storageBasePath for its pod, and the privileged helper that makes it is not confined. What is mounted
+  // as hostPath keeps the label that it has (SELinuxRelabel in the kubelet's pkg/volume/local and hostpath).
+  for (const folder of shared) {
+    const type = facts[`label:${folder}`]?.split(":")[2];
+    if (type === "container_file_t") lines.push(line("ok", `SELinux of ${folder}`, where, `enforcing; ${type}`));
+    else
+      lines.push(line("warn", `SELinux of ${folder}`, where, `enforcing, and the folder has ${type ?? "no label"}: pods may not write there`, `on each node: sudo semanage fcontext -a -t container_file_t '${folder}(/.*)?' && sudo mkdir -p ${folder} && sudo restorecon -R ${folder}; without semanage: sudo chcon -R -t container_file_t ${folder}`));
+  }
+  return lines;
+}
+
 /** POSIX shell that prints what judgeVisit wants, one key=value per line. Reads only. */
-export function visitScript(basePath: string, registry: { host: string; insecure: boolean }, ports: number[]): string {
+export function visitScript(basePath: string, registry: { host: string; insecure: boolean }, ports: number[], shared: string[] = []): string {
   const urls = registry.insecure ? [`http://${registry.host}/v2/`, `https://${registry.host}/v2/`] : [`https://${registry.host}/v2/`];
   const [, host, port] = /^\[?(.*?)\]?(?::(\d+))?$/.exec(registry.host) ?? [];
   const bare = `timeout 5 bash -c ': <"/dev/tcp/${host}/${port ?? (registry.insecure ? 80 : 443)}"' 2>/dev/null`;
@@ -188,6 +225,9 @@ listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$1" '$4 
 ${ports.map((port) => `listens ${port.toString(16).toUpperCase().padStart(4, "0")} && echo listen${port}=yes`).join("\n")}
 d='${basePath}'
 while [ ! -d "$d" ]; do d=\${d%/*}; [ -n "$d" ] || d=/; done
+findmnt -nro TARGET,OPTIONS -T "$d" 2>/dev/null | { read -r target options && echo "mount=$target" && echo "mountOptions=$options"; }
+echo "selinux=$(getenforce 2>/dev/null)"
+${shared.map((folder) => `label=$(stat -c %C '${folder}' 2>/dev/null) && echo "label:${folder}=$label"`).join("\n")}
 echo "freeKib=$(df -Pk "$d" | awk 'NR == 2 { print $4 }')"
 if command -v curl >/dev/null; then
   answer=no
@@ -257,7 +297,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   lines.push(allowed ? line("ok", "administrator's rights", "cluster", "yes") : line("fail", "administrator's rights", "cluster", "no", "use a context of cluster-admin, such as /etc/kubernetes/admin.conf"));
 
   interface NodeItem extends Item {
-    status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[] };
+    status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[]; nodeInfo: { architecture: string; containerRuntimeVersion: string } };
   }
   const [nodes, leases, network, server, seen] = await Promise.all([
     list<NodeItem>("nodes"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
@@ -272,6 +312,9 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
     ...(config.ingress.install ? judgeNodePorts(nodePortFindings(config, network, seen, server)) : []),
     judgeDefaultClass(seen.storageClasses.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
   );
+
+  lines.push(...judgeRuntimes(nodes.map(({ metadata, status }) => ({ name: metadata.name, runtime: status.nodeInfo.containerRuntimeVersion }))));
+  lines.push(...judgeArchitectures(nodes.map(({ metadata, status }) => ({ name: metadata.name, architecture: status.nodeInfo.architecture })), architectures(config.imageBuild, nodeArchitectures(seen))));
 
   const perNode = await Promise.all(
     nodes.map(async ({ metadata: { name }, status }): Promise<Line[]> => {
@@ -303,14 +346,16 @@ export async function examine(stack: Stack): Promise<Line[]> {
   const doubts = warnings.map((text) => line("warn", "stack config", stack.name, text));
   if (problems.length > 0) return [...doubts, ...problems.map(({ key, found, expected, fix }) => line("fail", "stack config", key, `${found}; expected ${expected}`, fix))];
   const ports = ingressPorts(config);
-  const script = visitScript(config.storage.basePath, config.registry, ports);
+  const { agentCache, backup } = config;
+  const shared = [agentCache?.path, backup?.repository, backup?.keysRepository].filter((each) => each?.startsWith("/")) as string[];
+  const script = visitScript(config.storage.basePath, config.registry, ports, shared);
   const access = config.nodePorts?.access;
   const [here, there, ...visits] = await Promise.all([
     machine(stack),
     cluster(stack).catch((error: Error) => [line("fail", "cluster", config.cluster.context, error.message.trim().split("\n").pop() ?? "", "start the cluster, or correct kubeContext and kubeconfig; kubectl must be on PATH")]),
     ...(access ? access.nodes.map((node) => visit(stack, access, node, script)) : []),
   ]);
-  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports, config.nodePorts?.range))];
+  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports, config.nodePorts?.range, shared))];
 }
 
 const signs: Record<State, string> = { ok: "ok", warn: "WARN", fail: "FAIL" };

@@ -26,3 +26,8 @@ export function bootParts({ containers, initContainers = [], volumes = [], prior
     volumes,
   };
 }
+
+/** Keeps a pod to nodes of these architectures. */
+export const onArchitectures = (values: string[]) => ({
+  nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions: [{ key: "kubernetes.io/arch", operator: "In", values }] }] } },
+});

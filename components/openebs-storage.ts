@@ -183,6 +183,8 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
                     { name: "LEADER_ELECTION_ENABLED", value: "false" },
                     ...(pullSecret ? [{ name: "OPENEBS_IO_IMAGE_PULL_SECRETS", value: pullSecret.metadata.name }] : []),
                   ],
+                  // As in the provisioner's chart; pgrep sees the first 15 letters of a program's name. The time is for a node that is busy.
+                  livenessProbe: { exec: { command: ["sh", "-c", 'test "$(pgrep -c "^provisioner-loc.*")" = 1'] }, initialDelaySeconds: 30, periodSeconds: 60, timeoutSeconds: 10 },
                   resources: { requests: { cpu: "10m", memory: "64Mi" }, limits: { memory: "256Mi" } },
                   securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] }, seccompProfile: { type: "RuntimeDefault" } },
                 },

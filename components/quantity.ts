@@ -64,16 +64,26 @@ export function canonicalQuantity(text: string): string {
 
 /** Requests and limits of one container, as quantities. */
 export interface Resources {
-  requests?: { cpu?: string; memory?: string };
-  limits?: { cpu?: string; memory?: string };
+  requests?: Quantities;
+  limits?: Quantities;
 }
 
-/** `resources` with every quantity in the API server's own form. */
-export function canonicalResources(resources: Resources): Resources {
-  const each = (list?: Record<string, string | undefined>) =>
-    list && Object.fromEntries(Object.entries(list).flatMap(([k, v]) => (v === undefined ? [] : [[k, canonicalQuantity(v)]])));
-  const out: Resources = {};
+/** Of a container: processors, memory, and what it writes on the node's own disk (layers, logs, emptyDirs). */
+interface Quantities {
+  cpu?: string;
+  memory?: string;
+  ephemeralStorage?: string;
+}
+
+/** `resources` as the API server has them: with its names, and every quantity in its own form. */
+export function canonicalResources(resources: { requests?: object; limits?: object }): { requests?: Record<string, string>; limits?: Record<string, string> } {
+  const each = (list: object) =>
+    Object.fromEntries(Object.entries(list as Record<string, string | undefined>).flatMap(([k, v]) => (v === undefined ? [] : [[k === "ephemeralStorage" ? "ephemeral-storage" : k, canonicalQuantity(v)]])));
+  const out: ReturnType<typeof canonicalResources> = {};
   if (resources.requests) out.requests = each(resources.requests);
   if (resources.limits) out.limits = each(resources.limits);
   return out;
 }
+
+/** A volume's source of room on the node's disk that goes with its pod; the kubelet evicts a pod that writes more than `size`. */
+export const scratch = (size?: string): { emptyDir: { sizeLimit?: string } } => ({ emptyDir: size === undefined ? {} : { sizeLimit: canonicalQuantity(size) } });

@@ -8,6 +8,7 @@ import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { nodePortsLabel } from "../components/ownership";
 import type { Missed } from "../components/patches";
 import { agentSettings, publicPort, type PlatformConfig, type Problem } from ".";
+import { architectures } from "./builds";
 import { idlePatch, mistakeAt } from "./mistakes";
 
 /** What each component is told, as far as the config knows it. */
@@ -64,13 +65,16 @@ export interface Made {
   /** Digest references of the built images, by name. */
   references: Record<string, pulumi.Output<string>>;
   apiServerAddresses: string[];
+  /** Architecture of each node; undefined where they are not known. */
+  nodeArchitectures?: string[];
   /** The running Jenkins' documents; undefined where none is there yet. */
   documents?: Record<string, string>;
 }
 
 export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
   const { domain, ingress, storage, controller, agents, agentCap, agentCache, cloud, images, admin, login, rights, networkPolicies, backup, rehearsal } = config;
-  const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses, documents } = made;
+  const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses, nodeArchitectures, documents } = made;
+  const builtFor = architectures(config.imageBuild, nodeArchitectures);
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => references[name] ?? name;
@@ -78,11 +82,11 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
   return {
     address: { domain, port: publicPort(ingress), ingressClassName, ingressNamespace, ...(ingress.tls && { tls: ingress.tls }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
-    controller: { ...controller, image: image(controller.image), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic }, backup.startFrom) }) },
+    controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic }, backup.startFrom) }) },
     agents: {
-      templates: agents.map((agent) => ({ ...agent, image: image(agent.image) })),
+      templates: agents.map((agent) => ({ ...agent, image: image(agent.image), built: agent.image in references })),
       cap: agentCap,
-      settings: agentSettings(config),
+      settings: { ...agentSettings(config), ...(builtFor && { architectures: builtFor }) },
       cloud,
       ...(agentCache && { cache: { keeperImage: images.inboundAgent, maxGi: agentCache.maxGi } }),
     },

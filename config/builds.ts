@@ -51,6 +51,17 @@ export function builds(settings: Settings, login: Parameters<typeof loginPlugins
   return Object.fromEntries(Object.entries(all).filter(([name]) => used.has(name) || !(name in own)));
 }
 
+/**
+ * Architectures that built images run on, as nodes are labelled with them; undefined where only the cluster knows.
+ * @param nodes the nodes' own, where they are known: what a cluster builds without being told for what runs on nodes like the builder's
+ * @param machine what Node.js calls the architecture of the machine that a local builder runs on
+ */
+export function architectures({ builder, platforms }: Pick<Settings["imageBuild"], "builder" | "platforms">, nodes: string[] = [], machine: string = process.arch): string[] | undefined {
+  if (platforms.length > 0) return [...new Set(platforms.map((platform) => platform.split("/")[1]))];
+  if (builder === "in-cluster") return new Set(nodes).size === 1 ? [nodes[0]] : undefined;
+  return [machine === "x64" ? "amd64" : machine];
+}
+
 /** Plugins baked into the controller image beyond those of plugins.txt; undefined where the image is made of something else, and may hold any. */
 export function bakedIn(all: Record<string, ImageSpec>, own: Record<string, ImageSpec>): string[] | undefined {
   const build = all[controllerBuild];

@@ -3,7 +3,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
-import { jenkinsUrl, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
+import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { pullSecretName } from "../components/jenkins-master/accounts";
 import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
@@ -55,7 +55,8 @@ export interface PlatformConfig
 }
 
 /** Where and how often jenkins_home is backed up. */
-export type BackupConfig = Omit<NonNullable<Settings["backup"]>, "password" | "keysPassword" | "environment" | "ssh"> & {
+export type BackupConfig = Omit<NonNullable<Settings["backup"]>, "password" | "keysPassword" | "environment" | "ssh" | "verifyVolume"> & {
+  verifyVolume: { storageClassName?: string; size: string };
   password: pulumi.Output<string>;
   keysPassword: pulumi.Output<string>;
   environment: pulumi.Output<Record<string, string>>;
@@ -180,7 +181,8 @@ function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches"
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, agentCache, agentPods, patches }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "agentPods" | "patches">): AgentSettings => ({
+export const agentSettings = ({ images, registry, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
+  priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
@@ -210,12 +212,15 @@ function loginOf({ oidc, ldap }: Settings["login"]): Login | undefined {
   return { kind: "ldap", ldap: { ...rest, ...(managerPassword && { managerPassword: pulumi.secret(managerPassword) }) } };
 }
 
-function backupOf({ ssh, ...backup }: NonNullable<Settings["backup"]>): BackupConfig {
+function backupOf({ ssh, verifyVolume: { storageClass, size }, ...backup }: NonNullable<Settings["backup"]>, homeSize: string): BackupConfig {
+  // Nothing but its disk keeps a home of hostpath to its size: a larger one is checked as well.
+  const twice = homeSize.replace(/^[\d.]+/, (number) => String(Number(number) * 2));
   return {
     ...backup,
     password: pulumi.secret(backup.password),
     keysPassword: pulumi.secret(backup.keysPassword),
     environment: pulumi.secret(backup.environment),
+    verifyVolume: storageClass === undefined ? { size: size ?? twice } : { storageClassName: storageClass, size: size ?? homeSize },
     ...(ssh && { ssh: { privateKey: pulumi.secret(ssh.privateKey), knownHosts: ssh.knownHosts } }),
   };
 }
@@ -262,16 +267,18 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const { domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
-  agentPatchProblems({ agents: settings.agents, images, registry, agentPods, patches, ...cache }, say);
+  const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
+  agentPatchProblems({ agents: settings.agents, images, registry, agentPods, patches, namespaces, ...cache }, say);
+  const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
     domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
-    namespaces: { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` },
+    namespaces,
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },
     ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: ingress.install ? [ingress.httpNodePort, ingress.httpsNodePort] : [] } }),
     builds: built,
-    controller: { ...controller, image },
+    controller: { ...controller, image, priorityClassName },
     agents,
     ...cache,
     ingress: address,
@@ -290,7 +297,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
       plugins: bakedIn(built, ownBuilds(images)),
       secretNames: secretNames({ secretFiles, ...(adminExistingSecret && { adminExistingSecret }) }),
     }),
-    ...(backup && { backup: backupOf(backup) }),
+    ...(backup && { backup: backupOf(backup, settings.storageSize) }),
   };
 }
 

@@ -66,6 +66,7 @@ export const imageReference: Piece = { expected: "a full image reference such as
 export const size: Piece = { expected: "a size with its unit, at least 100Mi, such as 20Gi", pattern: sizePattern, also: (text) => isQuantity(text) && quantityMillis(text) >= quantityMillis("100Mi") };
 export const cpu: Piece = { expected: "processor time such as 500m or 2", also: (text) => isQuantity(text) && quantityMillis(text) > 0n };
 export const memory: Piece = { expected: "memory with a unit such as 512Mi or 2Gi", pattern: sizePattern, also: (text) => isQuantity(text) && quantityMillis(text) > 0n };
+export const disk: Piece = { ...memory, expected: "room on a disk with a unit such as 500Mi or 50Gi" };
 export const platform: Piece = { expected: "a platform such as linux/amd64", pattern: /^linux\/[a-z0-9]+(\/[a-z0-9]+)?$/ };
 /** The Command provider asks for RSA keys with SHA-1 signatures only, which SSH servers have not given since OpenSSH 8.8: no RSA. */
 export const hostKey: Piece = { expected: "a public host key such as ssh-ed25519 AAAA...", pattern: /^((@cert-authority )?(ssh-ed25519|ecdsa-sha2-nistp(256|384|521))|@cert-authority ssh-rsa) AAAA[A-Za-z0-9+/]+={0,3}$/ };
@@ -75,10 +76,10 @@ export const certificate: Piece = { expected: "an SSH certificate such as ssh-ed
 /** As directories give them: upper case, dots, DOMAIN\name, name@domain, a machine's name$. Never an option, nor what a shell or ssh would read. */
 export const sshUser: Piece = { expected: "a user name", pattern: /^[A-Za-z0-9_](?:[A-Za-z0-9._@\\-]{0,253}[A-Za-z0-9._-])?\$?$/ };
 export const privateKey: Piece = { expected: "a private key in PEM or OpenSSH form", pattern: /^-----BEGIN [A-Z ]*PRIVATE KEY-----/ };
-/** The provisioner refuses a path with fewer than two folders: its helper pod works as root in the folder above. */
+/** A disk's mount point such as /data is one; the system's own folders are not: pods would write there as root. The provisioner itself refuses the root alone. */
 export const nodeFolder: Piece = {
-  expected: "an absolute path of at least two folders such as /var/openebs/local",
-  pattern: /^(\/[A-Za-z0-9._-]+){2,}$/,
+  expected: "an absolute path such as /data or /var/openebs/local, and none of the system's own folders such as /var itself",
+  pattern: /^(?!\/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|media|opt|proc|root|run|sbin|sys|tmp|usr|var)$)(\/[A-Za-z0-9._-]+)+$/,
   also: (text) => !text.split("/").some((part) => part === "." || part === ".."),
 };
 export const nginxSize: Piece = { expected: "a size as nginx writes it, such as 64m", pattern: /^\d+[kmgKMG]?$/ };

@@ -208,6 +208,14 @@ const keysLieApart: Rule = ({ backup }, say) => {
     say("backup.keysRepository", backup.keysRepository, "another repository than the backup's own: the master key must not lie beside what it opens");
 };
 
+/** Also said by checks/neighbours.ts of a class that the stack does not make. */
+export const keepsCopies = { expected: "a class that deletes its volumes: each copy would stay on the disk", fix: "name a class with reclaimPolicy Delete, or none" };
+
+const copiesGo: Rule = ({ backup, storageClass, storageInstall, protectHome }, say) => {
+  if (backup?.verifyVolume.storageClass === storageClass && storageInstall !== "none" && protectHome)
+    say("backup.verifyVolume.storageClass", `${storageClass}, whose reclaimPolicy is Retain while protectHome is true`, keepsCopies.expected, keepsCopies.fix);
+};
+
 const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given) => {
   const names = [...agents.map(({ name }) => name), defaultsTemplate];
   patches.forEach(({ target, patch }, i) => {
@@ -226,5 +234,5 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
   registryLoginIsWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
-  heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, patchesChangeSomething,
+  heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

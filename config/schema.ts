@@ -20,6 +20,7 @@ const quantities = (whose: string) =>
   section(`What ${whose}.`, {
     cpu: text("Processors, or thousandths of one as 500m.", { is: piece.cpu, example: "500m" }),
     memory: text("Bytes, with a unit.", { is: piece.memory, example: "1Gi" }),
+    ephemeralStorage: text("Room on the node's own disk, Kubernetes' ephemeral-storage, with a unit.", { is: piece.disk, example: "10Gi" }),
   });
 
 /** Requests and limits of a container; given, they replace the usual ones as a whole. */
@@ -30,7 +31,7 @@ const resources = (meaning: string, usual: Resources) =>
       z
         .strictObject({ requests: quantities("the scheduler sets aside"), limits: quantities("the container may take at most") }, { error: "an object" })
         .superRefine(({ requests, limits }, { addIssue }) => {
-          for (const what of ["cpu", "memory"] as const) {
+          for (const what of ["cpu", "memory", "ephemeralStorage"] as const) {
             const [request, limit] = [requests[what], limits[what]];
             if (request !== undefined && limit !== undefined && quantityMillis(request) > quantityMillis(limit))
               addIssue({ code: "custom", path: ["limits", what], message: `at least the ${request} of requests.${what}`, params: { fix: `raise it, or lower requests.${what}` } });
@@ -147,7 +148,7 @@ const images = {
   }),
   imageBuild: section("How images are built.", {
     builder: choice("What builds them: Docker's buildx or buildah on this machine, or a pod in the cluster.", ["buildah", "buildx", "in-cluster"], "buildx"),
-    platforms: words("Platforms to build for.", { is: piece.platform, example: "linux/amd64", entries: "a list of platforms such as linux/amd64", defaultText: "the builder's own" }),
+    platforms: words("Platforms to build for.", { is: piece.platform, example: "linux/amd64", entries: "a list of platforms such as linux/amd64", defaultText: "the builder's own: of this machine, or of the nodes that images are built on" }),
     cache: text("Build cache: a folder of the machine that builds, or registry.", { is: { expected: "registry, or a folder" }, example: "registry" }),
     sbom: text("Folder for a bill of materials of each image, which needs syft.", { is: { expected: "a folder" }, example: "sbom" }),
     deleteOnDestroy: flag("Whether pulumi destroy deletes the images from the registry.", false),
@@ -178,6 +179,9 @@ const agents = {
       caches: choices("Tools whose downloads the agents of a node share.", ["maven", "gradle"]),
       resources: resources("Requests and limits of the build container.", agentResources),
       dockerResources: resources("Requests and limits of the docker or BuildKit sidecar.", dockerResources),
+      // The whole disks of hosted runners, in which other people's builds fit: GitHub's standard one 14 GB, GitLab's medium 50 GB and large 100 GB.
+      workspaceSize: text("Most room of a build's workspace on the node's disk; Gradle's home has as much. A pod that passes it is evicted.", { is: piece.size, example: "20Gi", default: "50Gi" }),
+      dockerSize: text("Most room of images, containers and layers of Docker or BuildKit, in the same way.", { is: piece.size, example: "50Gi", default: "100Gi" }),
       cap: integer("Most agents of this kind at once.", { least: 1, most: 1000, usual: 10 }),
       idleMinutes: integer("Minutes an idle agent waits for the next build; 0 gives every build a fresh pod.", { least: 0, most: 10080, usual: 0 }),
       podRetention: choice("Whether the pod is kept after the build.", ["never", "onFailure", "always", "evicted"], "never"),
@@ -205,7 +209,7 @@ const agents = {
   agentCap: integer("Most agent pods at once, over all kinds.", piece.agentCap),
   agentCache: section("Dependency caches that agents share on each node; they fill them themselves.", {
     enabled: flag("Whether there are any.", true),
-    path: text("Folder of the nodes that holds them.", { is: { ...piece.nodeFolder, expected: "an absolute path of at least two folders" }, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
+    path: text("Folder of the nodes that holds them.", { is: piece.nodeFolder, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
     maxGi: integer("Most GiB they take on a node.", piece.cacheGi),
   }),
   agentPods: section("Pods of the agents' namespace that pipelines describe themselves: what they may have that no agent of the platform has. The API server (a ValidatingAdmissionPolicy) sees to it.", {
@@ -231,7 +235,7 @@ const controller = {
     envFrom: words("Secrets of the controller's namespace whose keys become environment.", { is: piece.longName("the name of a Secret"), example: "proxy-settings", entries: "a list of names of Secrets in the controller's namespace" }),
     startupSeconds: integer("Seconds Jenkins may take to answer after its start.", piece.startupSeconds),
     terminationSeconds: integer("Seconds Jenkins gets to stop in order.", piece.terminationSeconds),
-    priorityClassName: text("PriorityClass, so that other pods do not push the controller out.", { is: piece.longName("the name of a PriorityClass"), example: "system-cluster-critical" }),
+    priorityClassName: text("PriorityClass, so that other pods do not push the controller out.", { is: piece.longName("the name of a PriorityClass"), example: "system-cluster-critical", defaultText: "<namespace>-controller, which the stack makes" }),
     nodeSelector: nodeSelector("the controller"),
     tolerations: tolerations("the controller"),
   }),
@@ -318,6 +322,10 @@ const backup = {
       environment: texts("Environment that restic needs, with --secret.", { key: piece.variableName, example: { AWS_ACCESS_KEY_ID: "an-id" }, secret: true }),
       schedule: text("When, as five cron fields in UTC; none for by hand only.", { is: piece.cron, example: "0 2 * * *", default: "" }),
       verifySchedule: text("When a restored copy is booted; none for by hand only.", { is: piece.cron, example: "0 4 * * 0", default: "" }),
+      verifyVolume: section("Where a restored copy lies until it has been checked.", {
+        storageClass: text("StorageClass of a claim for it, one that deletes its volumes.", { is: piece.domainOrName("the name of a StorageClass"), example: "fast", defaultText: "none: the disk that the node's kubelet uses" }),
+        size: text("Room for it.", { is: piece.size, example: "50Gi", defaultText: "storageSize; without a class twice that, at which the check is given up" }),
+      }),
       keep: section("How many snapshots are kept.", {
         last: kept("The newest ones.", 3),
         daily: kept("One for each of so many days.", 7),

@@ -32,7 +32,7 @@ export function jobFromCron(cron: KubernetesObject, name: string, env: Record<st
       // Goes with the CronJob: a finished pod that is still listed would keep the home's claim from being deleted.
       ownerReferences: [{ apiVersion: "batch/v1", kind: "CronJob", name: cron.metadata.name, uid: cron.metadata.uid }],
     },
-    spec: { ...template.spec, backoffLimit: 0, ttlSecondsAfterFinished: 86400 },
+    spec: { ttlSecondsAfterFinished: 86400, ...template.spec, backoffLimit: 0 },
   };
 }
 
@@ -40,6 +40,7 @@ export function jobFromCron(cron: KubernetesObject, name: string, env: Record<st
 export interface Placement {
   nodeSelector?: Record<string, string>;
   tolerations?: unknown[];
+  affinity?: { nodeAffinity: unknown };
 }
 
 /** A job that runs `home.sh` with other arguments, without the home; `claim` is mounted at /target. */

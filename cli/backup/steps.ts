@@ -38,7 +38,7 @@ export async function stop(): Promise<void> {
 async function placement(journal: Journal): Promise<Placement> {
   const spec = (await get("deployment", DEPLOYMENT))!.spec.template.spec;
   const nodeSelector = { ...spec.nodeSelector, ...(journal.node && { "kubernetes.io/hostname": journal.node }) };
-  return { ...(Object.keys(nodeSelector).length > 0 && { nodeSelector }), ...(spec.tolerations && { tolerations: spec.tolerations }) };
+  return { ...(Object.keys(nodeSelector).length > 0 && { nodeSelector }), ...(spec.tolerations && { tolerations: spec.tolerations }), ...(spec.affinity?.nodeAffinity && { affinity: { nodeAffinity: spec.affinity.nodeAffinity } }) };
 }
 
 const INVENTORY = `sh /scripts/home.sh inventory /target >/scratch/inventory && mv /scratch/inventory /target/${INVENTORY_FILE}`;

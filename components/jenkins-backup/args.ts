@@ -43,6 +43,11 @@ export interface JenkinsBackupArgs {
   schedule?: string;
   /** When a restored copy is booted, as a cron line in UTC. Default: by hand only. */
   verifySchedule?: string;
+  /**
+   * Where a restored copy lies until it has been checked: a claim of this class and size, or without a class so much at most of the
+   * disk that the kubelet uses. Default: that disk, without a bound. A class that keeps volumes would keep each copy.
+   */
+  verifyVolume?: { storageClassName?: pulumi.Input<string>; size: string };
   keep: Retention;
   /** Patterns below jenkins_home to leave out beyond scripts/backup/excludes.txt. Default none. */
   excludes?: string[];

@@ -103,7 +103,7 @@ export class JenkinsBackup extends pulumi.ComponentResource {
       );
     });
 
-    const cronJob = (objectName: string, schedule: string | undefined, podLabels: Record<string, string>, podSpec: pulumi.Input<PodSpec>) =>
+    const cronJob = (objectName: string, schedule: string | undefined, podLabels: Record<string, string>, podSpec: pulumi.Input<PodSpec>, further: { ttlSecondsAfterFinished?: number } = {}) =>
       new k8s.batch.v1.CronJob(...transformed<k8s.batch.v1.CronJobArgs>(
         args.transform?.[objectName === names.backup ? "backup" : "verify"],
         `${name}-${objectName === names.backup ? "job" : "verify-job"}`,
@@ -122,7 +122,7 @@ export class JenkinsBackup extends pulumi.ComponentResource {
               metadata: { labels: podLabels },
               // A pod that was killed is started again, and restic goes on from what it had stored. Half a day is more
               // than any home took; a target that hangs must not stop backups for ever.
-              spec: { backoffLimit: 2, activeDeadlineSeconds: 43200, template: { metadata: { labels: podLabels }, spec: podSpec } },
+              spec: { backoffLimit: 2, activeDeadlineSeconds: 43200, ...further, template: { metadata: { labels: podLabels }, spec: podSpec } },
             },
           },
         },
@@ -130,7 +130,9 @@ export class JenkinsBackup extends pulumi.ComponentResource {
       ));
     const controllerPod = pulumi.output(args.controllerPod as PodSpec);
     cronJob(names.backup, args.schedule, saverLabels, saverPod(args, controllerPod.apply((pod) => (pod as unknown as V1PodSpec).containers.find((each) => each.name === "jenkins")!.image!)));
-    cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as unknown as V1PodSpec)));
+    cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as unknown as V1PodSpec)),
+      // A claim of the pod's own is there for as long as the pod is listed.
+      args.verifyVolume?.storageClassName === undefined ? {} : { ttlSecondsAfterFinished: 600 });
 
     this.schedule = pulumi.output(args.schedule || "by hand");
     this.registerOutputs({ schedule: this.schedule });

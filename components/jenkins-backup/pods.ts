@@ -3,7 +3,8 @@ import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
 import { bootParts, homeSecurity, quietHook } from "../boot";
 import type { JenkinsBackupArgs, ResticArgs } from "./args";
-import { names, saverLabels } from "./names";
+import { canonicalQuantity, scratch } from "../quantity";
+import { names, saverLabels, verifierLabels } from "./names";
 import { resticContainer, resticVolumes } from "./restic";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
@@ -93,6 +94,12 @@ const verificationHook = [
   "}",
 ].join("\n");
 
+/** Where the copy lies: room that goes with the pod. */
+function copyVolume({ storageClassName, size }: Partial<NonNullable<JenkinsBackupArgs["verifyVolume"]>> = {}): Omit<Volume, "name"> {
+  if (storageClassName === undefined) return scratch(size);
+  return { ephemeral: { volumeClaimTemplate: { metadata: { labels: verifierLabels }, spec: { accessModes: ["ReadWriteOnce"], storageClassName, resources: { requests: { storage: canonicalQuantity(size!) } } } } } };
+}
+
 /**
  * The pod that proves a snapshot: restored into scratch space, the controller itself boots on the copy, and a third
  * container compares what it lists with what is on the disk. The copy starts nothing: it is in quiet mode, has no
@@ -136,7 +143,7 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
       ...pod.volumes.filter((volume) => !volumes.some(({ name }) => name === volume.name)),
       tokenVolume,
       ...(volumes.filter(({ name }) => name !== "home") as Volume[]),
-      { name: "home", emptyDir: {} },
+      { name: "home", ...copyVolume(args.verifyVolume) },
     ],
   };
 }

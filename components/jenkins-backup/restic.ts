@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import type * as k8s from "@pulumi/kubernetes";
-import { canonicalResources, type Resources } from "../quantity";
+import { canonicalResources, type Resources, scratch } from "../quantity";
 import { type JenkinsBackupArgs, type ResticArgs, sftpCommand } from "./args";
 import { names } from "./names";
 
@@ -74,8 +74,9 @@ export function resticVolumes(args: ResticArgs): Volume[] {
     { name: "secrets", secret: { secretName: names.backup, defaultMode: 0o440 } },
     { name: "scripts", configMap: { name: names.scripts } },
     { name: "status", configMap: { name: names.status, optional: true } },
-    { name: "work", emptyDir: {} },
-    { name: "tmp", emptyDir: {} },
+    // restic's cache: the metadata of all snapshots, of a repository of terabytes some GiB.
+    { name: "work", ...scratch("50Gi") },
+    { name: "tmp", ...scratch("20Gi") },
     ...folderRepositories(args).map(({ volume }) => ({ name: volume, persistentVolumeClaim: { claimName: `${names.backup}-${volume}` } })),
     ...(args.ssh ? [{ name: "ssh", secret: { secretName: `${names.backup}-ssh`, defaultMode: 0o440 } }] : []),
   ];

@@ -24,6 +24,8 @@ export function makeAccounts({ name, parent, here, there }: Place, registryLogin
   const pullSecret = pullSecrets({ name, parent, here, there }, registryLogin);
   const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: { name: "jenkins", namespace: here, labels }, ...pullSecret("controller", here) }, parent).metadata.name;
   new k8s.core.v1.ServiceAccount(`${name}-agent-account`, { metadata: { name: "jenkins-agent", namespace: there, labels }, automountServiceAccountToken: false, ...pullSecret("agents", there) }, parent);
+  // Kubernetes makes it with the namespace; pods that name no account run under it, such as those of pipelines that inherit nothing.
+  new k8s.core.v1.ServiceAccountPatch(`${name}-agents-default-account`, { metadata: { name: "default", namespace: there }, automountServiceAccountToken: false }, parent);
   const role = new k8s.rbac.v1.Role(`${name}-agents-role`, { metadata: { name: "jenkins", namespace: there, labels }, rules: controllerRules }, parent);
   const binding = new k8s.rbac.v1.RoleBinding(
     `${name}-agents-role-binding`,

@@ -1,6 +1,7 @@
 import { patched, same } from "../patches";
-import { canonicalResources, Resources } from "../quantity";
+import { canonicalResources, Resources, scratch } from "../quantity";
 import { gradleAgentScript } from "./cache";
+import { onArchitectures } from "../boot";
 
 /** How builds of a template reach a container builder. */
 export type DockerMode = "dind" | "rootless" | "none";
@@ -35,6 +36,8 @@ export interface AgentTemplate {
   label: string;
   /** Full reference of the image that runs the build, with the agent inside. */
   image: string;
+  /** Whether the image is one of those that the settings' architectures are about. */
+  built?: boolean;
   /** Docker in a privileged sidecar, BuildKit in an unprivileged one, or neither. */
   docker: DockerMode;
   /** Tools whose shared dependency caches are mounted. */
@@ -43,6 +46,10 @@ export interface AgentTemplate {
   resources: Resources;
   /** Requests and limits of the docker or BuildKit sidecar. */
   dockerResources: Resources;
+  /** Most room of the workspace on the node's disk, and of Gradle's home; the pod that passes it is evicted. Default no bound. */
+  workspaceSize?: string;
+  /** Most room of what Docker or BuildKit keeps: images, containers, layers. Default no bound. */
+  dockerSize?: string;
   /** Most agents of this template at once. */
   cap: number;
   /** Minutes an idle agent is kept for the next build; 0 gives every build a fresh pod. */
@@ -93,6 +100,10 @@ export interface AgentSettings {
   buildkitImage: string;
   /** Registries (host:port) that speak plain HTTP, which dockerd must be told. */
   insecureRegistries: string[];
+  /** Architectures that built images are for, such as amd64. Default any. */
+  architectures?: string[];
+  /** PriorityClass of all agents; that of `ownPriorities` is made. Default none. */
+  priorityClassName?: string;
   /** Folder on the nodes that holds the shared caches, or undefined for none. */
   cachePath?: string;
   /** Merge patches over the pod that all pods start from, made last. Default none. */
@@ -253,7 +264,10 @@ const dockerEnv: Record<DockerMode, Record<string, string>> = {
 };
 
 /** What every agent's pod has, whoever describes it. */
-const podBase = {
+const podBase = ({ architectures = [], priorityClassName }: AgentSettings) => ({
+  // The plugin's merge keeps the first word on affinity: all pods say the same. One architecture is a matter of nodeSelector, which it joins.
+  ...(architectures.length > 1 && { affinity: onArchitectures(architectures) }),
+  ...(priorityClassName && { priorityClassName }),
   serviceAccountName: "jenkins-agent",
   automountServiceAccountToken: false,
   enableServiceLinks: false,
@@ -265,7 +279,7 @@ const podBase = {
     fsGroup: agentUser,
     seccompProfile: { type: "RuntimeDefault" },
   },
-};
+});
 
 const overNodes = {
   topologySpreadConstraints: [
@@ -288,7 +302,7 @@ export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret
     apiVersion: "v1",
     kind: "Pod",
     spec: {
-      ...podBase,
+      ...podBase(settings),
       ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
       ...(spread && overNodes),
       containers: [
@@ -337,13 +351,16 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   };
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
+  const [architecture, ...others] = (template.built && settings.architectures) || [];
+  // A pod that has a nodeSelector is not kept to Linux by the plugin any more.
+  const nodeSelector = { ...(architecture && others.length === 0 && { "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture }), ...template.nodeSelector };
   const pod = {
     apiVersion: "v1",
     kind: "Pod",
     metadata: { labels },
     spec: {
-      ...podBase,
-      ...(Object.keys(template.nodeSelector).length > 0 && { nodeSelector: template.nodeSelector }),
+      ...podBase(settings),
+      ...(Object.keys(nodeSelector).length > 0 && { nodeSelector }),
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
       ...(template.spread && overNodes),
       ...(template.userNamespace && { hostUsers: false }),
@@ -371,16 +388,16 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
         ...(gradle ? [gradleSidecar(template.image)] : []),
       ],
       volumes: [
-        { name: "workspace-volume", emptyDir: {} },
-        ...(template.docker !== "none" ? [{ name: "docker-data", emptyDir: {} }] : []),
-        ...(template.docker === "rootless" ? [{ name: "buildkit", emptyDir: {} }] : []),
+        { name: "workspace-volume", ...scratch(template.workspaceSize) },
+        ...(template.docker !== "none" ? [{ name: "docker-data", ...scratch(template.dockerSize) }] : []),
+        ...(template.docker === "rootless" ? [{ name: "buildkit", ...scratch("1Gi") }] : []),
         ...caches.map((tool) => ({
           name: `cache-${tool}`,
           hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
         })),
         ...(gradle
           ? [
-              { name: "gradle-home", emptyDir: {} },
+              { name: "gradle-home", ...scratch(template.workspaceSize) },
               { name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } },
             ]
           : []),

@@ -68,8 +68,10 @@ export interface ControllerArgs {
   startupSeconds?: number;
   /** Seconds running builds and Jenkins itself get to stop in order. Default 90. */
   terminationSeconds?: number;
-  /** PriorityClass of the controller, so that other pods do not push it out. Default none. */
+  /** PriorityClass of the controller, so that other pods do not push it out; that of `ownPriorities` is made. Default none. */
   priorityClassName?: string;
+  /** Architectures that its image is built for, such as amd64. Default any. */
+  architectures?: string[];
   /** Node labels the controller needs. */
   nodeSelector?: Record<string, string>;
   /** Taints the controller accepts. */

@@ -8,12 +8,13 @@ mkdir -p "$CACHE/maven/repository" "$CACHE/gradle/generations" "$CACHE/gradle-of
 # -h: what agents may write to may have become a link meanwhile.
 chown -h "$OWNER:$OWNER" "$CACHE/maven" "$CACHE/maven/repository" "$CACHE/gradle" "$CACHE/gradle/generations" "$CACHE/gradle-offers"
 trap 'exit 0' TERM INT
+# Nothing else below $CACHE is looked at: it may be a whole disk.
 while :; do
   for days in 60 30 14 7 3 1; do
-    used=$(du -sk "$CACHE" | cut -f1)
+    used=$(du -skc "$CACHE/maven" "$CACHE/gradle" "$CACHE/gradle-offers" | tail -n 1 | cut -f1)
     [ "$used" -le "$MAX_KIB" ] && break
     echo "cache holds $used KiB of $MAX_KIB: deleting files not read for $days days"
-    find "$CACHE" -type f ! -path '*/.locks/*' ! -name .in-use -atime "+$days" -delete
+    find "$CACHE/maven" "$CACHE/gradle" "$CACHE/gradle-offers" -type f ! -path '*/.locks/*' ! -name .in-use -atime "+$days" -delete
     find "$CACHE/maven/repository" -mindepth 1 -type d -empty -delete
   done
   sleep 600 & wait $!

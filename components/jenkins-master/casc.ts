@@ -3,6 +3,7 @@ import { isObject } from "../../config/pieces";
 import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, outlivesMerge, podDefaults } from "./agents";
 import { Check, CLOUD, cloudProblems, type Keys } from "./casc-schema";
 import { isForeign, readable, said, withoutEqual } from "./documents";
+import { scratch } from "../quantity";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
@@ -68,7 +69,8 @@ function podTemplate(template: AgentTemplate, { settings, templates }: CascInput
     ...(template.activeDeadlineSeconds > 0 && { activeDeadlineSeconds: template.activeDeadlineSeconds }),
     podRetention: template.podRetention,
     showRawYaml: false,
-    workspaceVolume: { emptyDirWorkspaceVolume: { memory: false } },
+    // The plugin puts it in the place of the pod's volume of this name.
+    workspaceVolume: { emptyDirWorkspaceVolume: { memory: false, ...scratch(template.workspaceSize).emptyDir } },
     // What a template says is what a pipeline's pod inherits from it: with `override` the pod's own YAML would replace all of it.
     // Patches of the defaults are for whoever inherits them, so that they alone make no template differ.
     yamlMergeStrategy: outlivesMerge(pod, defaultsPod({ settings: { ...settings, defaultsPatches: [] }, templates })) ? "merge" : "override",

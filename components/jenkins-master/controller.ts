@@ -1,8 +1,8 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { maxRamPercentage, startupSeconds, terminationSeconds } from "../../config/pieces";
-import { homeSecurity } from "../boot";
-import { canonicalQuantity, canonicalResources } from "../quantity";
+import { homeSecurity, onArchitectures } from "../boot";
+import { canonicalQuantity, canonicalResources, scratch } from "../quantity";
 import { Registration, transformed } from "../transform";
 import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
@@ -144,6 +144,7 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
     enableServiceLinks: false,
     terminationGracePeriodSeconds: controller.terminationSeconds ?? terminationSeconds.usual,
     ...(controller.priorityClassName && { priorityClassName: controller.priorityClassName }),
+    ...(controller.architectures && { affinity: onArchitectures(controller.architectures) }),
     ...(controller.nodeSelector && Object.keys(controller.nodeSelector).length > 0 && { nodeSelector: controller.nodeSelector }),
     ...(controller.tolerations && controller.tolerations.length > 0 && { tolerations: controller.tolerations }),
     securityContext: homeSecurity,
@@ -186,8 +187,9 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
         : { name: "admin", secret: { secretName: refs.secrets.admin.name } },
       { name: "configuration", emptyDir: {} },
       { name: "reload", emptyDir: {} },
-      { name: "cache", emptyDir: {} },
-      { name: "tmp", emptyDir: {} },
+      // The unpacked war is a few hundred MiB; uploads and heap dumps are the largest in /tmp.
+      { name: "cache", ...scratch("5Gi") },
+      { name: "tmp", ...scratch("20Gi") },
     ],
   };
 }

@@ -2,9 +2,24 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { usual } from "../../config/pieces";
 import type { JenkinsMasterArgs } from "./args";
-import { controllerLabels, labels, Place } from "./place";
+import { ownLabels } from "../ownership";
+import { controllerLabels, labels, namespacesOf, ownPriorities, Place } from "./place";
 
 const agentLabels = { jenkins: "agent" };
+
+/** Who goes first where a node runs short: of the PriorityClasses that the pods ask for, those of the component's own. */
+export function makePriorities({ name, parent }: Place, args: JenkinsMasterArgs): k8s.scheduling.v1.PriorityClass[] {
+  const own = ownPriorities(namespacesOf(args));
+  const priority = (part: string, objectName: string, wanted: string | undefined, content: Omit<k8s.scheduling.v1.PriorityClassArgs, "metadata">) =>
+    wanted !== objectName
+      ? []
+      : [new k8s.scheduling.v1.PriorityClass(`${name}-${part}-priority`, { metadata: { name: objectName, labels: { ...labels, ...ownLabels() } }, ...content }, { ...parent, replaceOnChanges: ["value", "preemptionPolicy"], deleteBeforeReplace: true })];
+  return [
+    ...priority("controller", own.controller, args.controller.priorityClassName, { value: 1_000_000, description: "Jenkins' controller: evicted last, and other pods make room for it" }),
+    // Below the 0 of pods without a class, and not below the -10 under which a cluster autoscaler adds no node for a pod.
+    ...priority("agents", own.agents, args.agents.settings.priorityClassName, { value: -1, preemptionPolicy: "Never", description: "Jenkins' agents: evicted first, and no pod makes room for them" }),
+  ];
+}
 
 /** Nobody ends a running build: no drain and no autoscaler evicts the controller or an agent. */
 export function makeDisruptionBudgets({ name, parent, here, there }: Place): void {

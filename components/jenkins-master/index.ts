@@ -7,7 +7,7 @@ import { JenkinsMasterArgs, jenkinsMasterProblems } from "./args";
 import { cacheKeeperObject } from "./cache-keeper";
 import { configurationObject } from "./configuration";
 import { controllerObject, controllerPod, makeHome, withoutFirst } from "./controller";
-import { makeDisruptionBudgets, makeNetworkPolicies } from "./fences";
+import { makeDisruptionBudgets, makeNetworkPolicies, makePriorities } from "./fences";
 import { makeMonitoring } from "./monitoring";
 import { after, makeNamespaces } from "./place";
 import { makePodPolicy } from "./pod-policy";
@@ -21,6 +21,7 @@ export * from "./args";
 export { ownSecretNames, SecretFile, secretFileName, secretNames } from "./configuration";
 export { afterFirst, javaOptions, ownVariables } from "./controller";
 export { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, Role, roles } from "./login";
+export { ownPriorities } from "./place";
 export { cascKey } from "./reload";
 export { adminSecretName } from "./secrets";
 
@@ -29,7 +30,8 @@ export { adminSecretName } from "./secrets";
  *
  * Names others may rely on: namespaces `jenkins` and `jenkins-agents`, or as given; in the first Deployment, Service, Ingress
  * and ServiceAccount `jenkins`, Service `jenkins-agent`, PersistentVolumeClaim `jenkins-home`, Secret `jenkins-admin`,
- * ConfigMap `jenkins-casc`, with a login that has secrets Secret `jenkins-login`; in the second ServiceAccount `jenkins-agent`.
+ * ConfigMap `jenkins-casc`, with a login that has secrets Secret `jenkins-login`; in the second ServiceAccount `jenkins-agent`;
+ * of the cluster PriorityClasses `jenkins-controller` and `jenkins-agents`, where the pods ask for them.
  *
  * @throws InputPropertiesError listing every bad argument, before any resource is made
  */
@@ -54,6 +56,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
 
     const place = makeNamespaces(this, name, args);
     const { account, binding } = makeAccounts(place, args.access.registryLogin);
+    const priorities = makePriorities(place, args);
     const claim = makeHome(place, args.home);
     const services = makeServices(place);
     const secrets = secretContents(place, args.access);
@@ -67,8 +70,8 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     const ownSecrets = secretObjects(place, secrets);
     const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { pod: this.controllerPod, documents: patched("ConfigMap", documents[1]), secrets: ownSecrets.map(([, object]) => patched("Secret", object)) })] : [];
     const content = [...ownSecrets.map((secret) => new k8s.core.v1.Secret(...after(secret, rehearsed))), new k8s.core.v1.ConfigMap(...after(documents, rehearsed))];
-    // Agents need the role; a controller that starts without it logs errors until it has it.
-    new k8s.apps.v1.Deployment(...after(controller, [binding, ...content, ...rehearsed]));
+    // Agents need the role; a controller that starts without it logs errors until it has it. A pod of a class that is not there is refused.
+    new k8s.apps.v1.Deployment(...after(controller, [binding, ...priorities, ...content, ...rehearsed]));
     makeDisruptionBudgets(place);
     makeIngress(place, args, services.http);
     makeMonitoring(place, args);

@@ -32,6 +32,9 @@ export function namespacesOf(args: Pick<JenkinsMasterArgs, "namespace" | "agents
   return { controller, agents: args.agentsNamespace ?? `${controller}-agents` };
 }
 
+/** Names of the PriorityClasses that the component makes where its pods ask for them; they are the cluster's, so that each environment has its own. */
+export const ownPriorities = (namespaces: { controller: string; agents: string }) => ({ controller: `${namespaces.controller}-controller`, agents: namespaces.agents });
+
 /** Both namespaces, each as strict as what runs in it allows. */
 export function makeNamespaces(parent: pulumi.Resource, name: string, args: JenkinsMasterArgs): Place {
   const namespaces = namespacesOf(args);

@@ -142,9 +142,10 @@ function plain<T>(value: T): T {
 }
 
 /** The controller's limits with the rehearsal's own over them, and requests that stay below: Kubernetes refuses others. */
-function smaller(controller: V1ResourceRequirements, own: Resources): Resources {
-  const limits = { ...controller.limits, ...own.limits } as Record<string, string>;
-  const requests = Object.entries({ ...own.requests } as Record<string, string>).map(([what, value]) => [what, limits[what] !== undefined && quantityMillis(limits[what]) < quantityMillis(value) ? limits[what] : value]);
+function smaller(controller: V1ResourceRequirements, own: Resources): V1ResourceRequirements {
+  const named = canonicalResources(own);
+  const limits: Record<string, string> = { ...controller.limits, ...named.limits };
+  const requests = Object.entries(named.requests ?? {}).map(([what, value]) => [what, limits[what] !== undefined && quantityMillis(limits[what]) < quantityMillis(value) ? limits[what] : value]);
   return canonicalResources({ requests: Object.fromEntries(requests), limits });
 }
 

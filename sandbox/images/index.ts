@@ -89,7 +89,7 @@ const RECIPES: Record<string, Recipe> = {
   dind: { on: ["base"], upstream: "dockerDind" },
   "docker-cli": { on: ["base"], upstream: "dockerCli" },
   "ingress-nginx": { on: ["base"], upstream: "ingressNginx", ...program("ingress-nginx", "nginx-ingress-controller") },
-  "openebs-provisioner": { on: [], upstream: "openebsProvisioner", prepare: goBinary("provisioner-localpv") },
+  "openebs-provisioner": { on: ["base"], upstream: "openebsProvisioner", prepare: goBinary("provisioner-localpv") },
   "openebs-linux-utils": { on: ["base"], upstream: "openebsLinuxUtils" },
   restic: { on: ["base"], upstream: "restic", ...program("restic", "restic") },
 };

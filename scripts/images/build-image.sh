@@ -435,7 +435,7 @@ build_buildx() {
 
 # The job in which BuildKit runs. It waits for orders and ends by itself if nobody gives any.
 job_manifest() {
-  local security='"privileged": true' flags="" home=/root/.local/share/buildkit
+  local security='"privileged": true' flags="" home=/root/.local/share/buildkit affinity="" architectures
   case $buildkit_image in
     *-rootless | *-rootless@*)
       security='"runAsUser": 1000, "runAsGroup": 1000, "seccompProfile": {"type": "Unconfined"}, "appArmorProfile": {"type": "Unconfined"}'
@@ -444,6 +444,10 @@ job_manifest() {
       ;;
     *) home=/var/lib/buildkit ;;
   esac
+  if [ -n "$platforms" ]; then
+    architectures=$(printf %s "$platforms" | tr , '\n' | cut -d / -f 2 | sed 's/.*/"&"/' | paste -sd ,)
+    affinity='"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ['$architectures']}]}]}}},'
+  fi
   cat <<JSON
 {
   "apiVersion": "batch/v1", "kind": "Job",
@@ -453,6 +457,7 @@ job_manifest() {
     "template": {
       "metadata": {"labels": {"app.kubernetes.io/name": "image-build", "app.kubernetes.io/component": "$name"}},
       "spec": {
+        $affinity
         "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false, "terminationGracePeriodSeconds": 1,
         "containers": [{
           "name": "buildkit", "image": "$buildkit_image",

@@ -341,6 +341,12 @@ describe("build-image.sh", () => {
     expect(dry.err).toMatch(/^kubectl --namespace builds exec job\/build-maven-dind-\S+ -- buildctl-daemonless\.sh build/m);
   });
 
+  test.each([["", undefined], ["linux/arm64", ["arm64"]], ["linux/amd64,linux/arm/v7", ["amd64", "arm"]]])("in-cluster for %j: the job runs on a node that it builds for", async (platforms, values) => {
+    const dry = await build(["--dry-run", "--builder", "in-cluster", "--namespace", "builds", "--buildkit-image", "buildkit:1", ...(platforms === "" ? [] : ["--platforms", platforms])]);
+    const { affinity } = JSON.parse(dry.err.slice(dry.err.indexOf("{"), dry.err.lastIndexOf("\n}") + 2)).spec.template.spec;
+    expect(affinity?.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms).toEqual(values && [{ matchExpressions: [{ key: "kubernetes.io/arch", operator: "In", values }] }]);
+  });
+
   test("--inspect tells present, missing and unknown apart", async () => {
     expect((await build(["--inspect"])).out).toBe("missing\n");
     registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab");

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parseConfig } from "../../config";
-import { examine, judgeDefaultClass, judgeNames, judgeNode, judgeNodePorts, judgeVersion, judgeVisit, report, upgradeScript, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
+import { examine, judgeArchitectures, judgeDefaultClass, judgeNames, judgeNode, judgeNodePorts, judgeRuntimes, judgeVersion, judgeVisit, report, upgradeScript, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
 import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import { environment, stackConfig } from "./mocks";
@@ -52,6 +52,57 @@ describe("a node", () => {
   test("a stale lease of a node that is down says nothing of its clock", () => {
     expect(bad(judge(node({ ready: false, leaseAge: 500 }))).map(({ check }) => check)).toEqual(["node is Ready"]);
   });
+});
+
+describe("architectures", () => {
+  const nodes = [["n1", "amd64"], ["n2", "arm64"], ["n3", "amd64"]].map(([name, architecture]) => ({ name, architecture }));
+
+  test("are listed, and one that gets no agents is named", () => {
+    expect(judgeArchitectures(nodes, ["amd64"]).map(({ state, where, found, fix }) => [state, where, found, fix])).toEqual([
+      ["ok", "amd64", "n1, n3", ""], ["warn", "arm64", "n2: no image is built for it, so neither agents nor the controller run there", "add linux/arm64 to imageBuild.platforms, or leave it at that"],
+    ]);
+    expect(judgeArchitectures(nodes, ["amd64", "arm64"]).map(({ state }) => state)).toEqual(["ok", "ok"]);
+  });
+
+  test("say nothing of images where those are not known", () => {
+    expect(judgeArchitectures(nodes, undefined).map(({ state, found }) => [state, found])).toEqual([["ok", "n1, n3"], ["ok", "n2"]]);
+  });
+});
+
+describe("a folder for volumes", () => {
+  const mount = (facts: Record<string, string>) => bad(visit({ ...fine, ...facts })).map(({ state, check, found, fix }) => [state, check, found, fix]);
+
+  test("may be on any disk that is written to and runs programs; SELinux that only warns is none to look at", () => {
+    expect(mount({ mount: "/var", mountOptions: "rw,relatime", selinux: "Permissive" })).toEqual([]);
+    expect(mount({ mount: "/", mountOptions: "rw,errors=remount-ro" })).toEqual([]);
+  });
+
+  test("is of no use read-only, and not to builds where programs do not run", () => {
+    expect(mount({ mount: "/var", mountOptions: "ro,relatime" })).toEqual([["fail", "mount of /var/openebs/local", "/var is mounted read-only", expect.stringContaining("mount -o remount,rw /var")]]);
+    expect(mount({ mount: "/var", mountOptions: "rw,nosuid,noexec" })).toEqual([["warn", "mount of /var/openebs/local", "/var is mounted noexec: no program in a volume can be run", expect.stringContaining("mount -o remount,exec /var")]]);
+  });
+
+  test.each<[string, string | undefined]>([
+    ["system_u:object_r:var_t:s0", "var_t"], ["system_u:object_r:container_file_t:s0", undefined], ["", "no label"],
+  ])("that pods share and has label %j under SELinux enforcing: %s", (label, found) => {
+    const facts = { ...fine, mount: "/var", mountOptions: "rw", selinux: "Enforcing", "label:/srv/cache": label };
+    const lines = judgeVisit({ name: "cp", facts }, "/var/openebs/local", "registry.example.com", [], undefined, ["/srv/cache"]);
+    expect(bad(lines).map(({ state, check, found: said, fix }) => [state, check, said, fix])).toEqual(
+      found === undefined ? [] : [["warn", "SELinux of /srv/cache", `enforcing, and the folder has ${found}: pods may not write there`, expect.stringContaining("semanage fcontext -a -t container_file_t '/srv/cache(/.*)?' && sudo mkdir -p /srv/cache && sudo restorecon -R /srv/cache")]],
+    );
+  });
+
+  test("what the script finds out of this machine's own", () => {
+    const facts = spawnSync("sh", ["-c", visitScript("/proc/sys/nowhere", { host: "127.0.0.1:1", insecure: true }, [], ["/nowhere/at all"])], { encoding: "utf8" }).stdout;
+    expect(facts).not.toMatch(/^label:/m);
+    expect(facts).toMatch(/^mount=\/proc/m);
+    expect(facts).toMatch(/^mountOptions=r[ow],/m);
+  });
+});
+
+test("the nodes' container runtimes are listed", () => {
+  expect(judgeRuntimes([{ name: "n1", runtime: "containerd://2.1.4" }, { name: "n2", runtime: "cri-o://1.34.0" }, { name: "n3", runtime: "containerd://2.1.4" }]).map(({ state, where, found }) => [state, where, found])).toEqual([["ok", "containerd://2.1.4", "n1, n3"], ["ok", "cri-o://1.34.0", "n2"]]);
+  expect(judgeRuntimes([{ name: "n1", runtime: "docker://20.10" }])).toEqual([expect.objectContaining({ state: "ok", where: "docker://20.10" })]);
 });
 
 describe("names", () => {

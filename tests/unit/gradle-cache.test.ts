@@ -4,7 +4,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import fc from "fast-check";
-import { gradleAgentScript, gradleKeeperScript } from "../../components/jenkins-master/cache";
+import { cacheKeeperScript, gradleAgentScript, gradleKeeperScript } from "../../components/jenkins-master/cache";
 
 jest.setTimeout(180_000);
 
@@ -219,4 +219,21 @@ test("whatever an agent's build left, only artifacts that are what their folder 
     }),
     { numRuns: 25 },
   );
+});
+
+test("where the folder of the caches is a disk that holds other things as well, the keeper counts and deletes its own alone", async () => {
+  const old = (file: string, kib: number) => {
+    fs.mkdirSync(path.dirname(path.join(root, file)), { recursive: true });
+    fs.writeFileSync(path.join(root, file), Buffer.alloc(kib * 1024, 1));
+    fs.utimesSync(path.join(root, file), new Date(0), new Date(0));
+  };
+  for (const [file, kib] of [["lost/photos.tar", 4000], ["maven/repository/a/a.jar", 10], ["maven/repository/b/b.jar", 10]] as const) old(file, kib);
+  const keep = (maxKib: number) => start(cacheKeeperScript, { CACHE: root, MAX_KIB: String(maxKib), OWNER: String(process.getuid!()) });
+  const small = keep(2000);
+  await until("the keeper waits", () => spawnSync("pgrep", ["-P", String(small.pid), "sleep"]).status === 0);
+  expect(exists(path.join(root, "maven/repository/a/a.jar"))).toBe(true);
+  await stop(small, "SIGKILL");
+  keep(1);
+  await until("the artifacts are deleted", () => !exists(path.join(root, "maven/repository/b")));
+  expect(exists(path.join(root, "lost/photos.tar"))).toBe(true);
 });

@@ -2,12 +2,13 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
+import { parse } from "yaml";
 import type { Problem } from "../../config";
 import { all, hostKey, objects, privateKey, registered, settled, stackConfig, the, useMocks, valueOf } from "./mocks";
 
 jest.setTimeout(60_000);
 
-const answers: { problems: Problem[]; warnings: string[]; apiServerAddresses: string[] } = { problems: [], warnings: [], apiServerAddresses: ["10.96.0.1", "192.0.2.10", "fd00::1"] };
+const answers: { problems: Problem[]; warnings: string[]; apiServerAddresses: string[]; nodeArchitectures?: string[] } = { problems: [], warnings: [], apiServerAddresses: ["10.96.0.1", "192.0.2.10", "fd00::1"] };
 jest.mock("../../checks/preflight", () => ({ preflight: async () => answers }));
 // The registry is asked for base images and for what it may have lost: not in a unit test.
 jest.mock("../../components/agent-images", () => ({ ...jest.requireActual<object>("../../components/agent-images"), prepareImages: async (args: unknown) => args }));
@@ -62,6 +63,45 @@ test("the whole stack is wired: components, their order and what they hand on", 
   });
 });
 
+test("the controller is evicted last and agents first, by classes of the platform's own; the controller's key replaces one", async () => {
+  await run();
+  expect(all("PriorityClass").map(({ inputs }) => inputs.metadata.name).sort()).toEqual(["jenkins-agents", "jenkins-controller"]);
+  expect(the("Deployment", "jenkins").inputs.spec.template.spec.priorityClassName).toBe("jenkins-controller");
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"].match(/priorityClassName: jenkins-agents/g)).toHaveLength(3);
+  await run({ controller: { priorityClassName: "system-cluster-critical" }, patches: [{ target: { kind: "Pod", name: "maven" }, patch: { spec: { priorityClassName: "batch" } } }] });
+  expect(all("PriorityClass").map(({ inputs }) => inputs.metadata.name)).toEqual(["jenkins-agents"]);
+  expect(the("Deployment", "jenkins").inputs.spec.template.spec.priorityClassName).toBe("system-cluster-critical");
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"].match(/priorityClassName: \S+/g).sort()).toEqual(["priorityClassName: batch", "priorityClassName: jenkins-agents", "priorityClassName: jenkins-agents"]);
+});
+
+test("pods of built images are kept to what the images are built for, beside what the config says of nodes", async () => {
+  const archOf = (values: string[]) => ({ nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions: [{ key: "kubernetes.io/arch", operator: "In", values }] }] } } });
+  const controller = () => the("Deployment", "jenkins").inputs.spec.template.spec;
+  // Of each template its pod, and how it is joined with what pipelines say.
+  const agents = () => parse(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).jenkins.clouds[0].kubernetes.templates.map(({ name, yaml, yamlMergeStrategy }: Record<string, string>) => [name, yamlMergeStrategy, parse(yaml).spec.nodeSelector, parse(yaml).spec.affinity]);
+  const own = process.arch === "x64" ? "amd64" : process.arch;
+  await run();
+  expect(controller().affinity).toEqual(archOf([own]));
+  // The plugin's merge keeps a nodeSelector, and no affinity; beside one it does not add the system itself.
+  expect(agents()).toEqual([["maven", "merge", { "kubernetes.io/os": "linux", "kubernetes.io/arch": own }, undefined], ["gradle", "merge", { "kubernetes.io/os": "linux", "kubernetes.io/arch": own }, undefined], ["pod-defaults", "merge", undefined, undefined]]);
+  const further = { controller: { nodeSelector: { disk: "ssd" } }, agents: [{ name: "own", image: "maven-dind", nodeSelector: { pool: "ci" } }, { name: "foreign", image: "registry.test/go:1" }] };
+  await run({ ...further, imageBuild: { builder: "buildah", platforms: ["linux/arm64"] } });
+  expect(controller()).toMatchObject({ nodeSelector: { disk: "ssd" }, affinity: archOf(["arm64"]) });
+  expect(agents()).toEqual([["own", "merge", { "kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64", pool: "ci" }, undefined], ["foreign", "merge", undefined, undefined], ["pod-defaults", "merge", undefined, undefined]]);
+  await run({ ...further, controller: { image: "registry.test/jenkins:1" }, imageBuild: { builder: "buildah", platforms: ["linux/amd64", "linux/arm64"] } });
+  expect(controller()).not.toHaveProperty("affinity");
+  expect(agents()).toEqual([["own", "merge", { pool: "ci" }, archOf(["amd64", "arm64"])], ["foreign", "merge", undefined, archOf(["amd64", "arm64"])], ["pod-defaults", "merge", undefined, archOf(["amd64", "arm64"])]]);
+});
+
+test("images that the cluster builds are for what its nodes are", async () => {
+  answers.nodeArchitectures = ["arm64", "arm64"];
+  await run({ imageBuild: { builder: "in-cluster" } });
+  expect(JSON.stringify(the("Deployment", "jenkins").inputs.spec.template.spec.affinity)).toContain('"arm64"');
+  delete answers.nodeArchitectures;
+  await run({ imageBuild: { builder: "in-cluster" } });
+  expect(the("Deployment", "jenkins").inputs.spec.template.spec).not.toHaveProperty("affinity");
+});
+
 test("every Kubernetes object goes through the provider of the named context", async () => {
   await run();
   expect(the("kubernetes").inputs).toMatchObject({ context: "kubernetes-admin@sandbox", kubeconfig: "/var/lib/build-platform-sandbox/kubeconfig" });
@@ -105,7 +145,7 @@ test("two environments have no object in common", async () => {
   const second = places();
   expect(second.filter((place) => first.includes(place))).toEqual([]);
   expect(second.filter((place) => / -\//.test(place)).map((place) => place.replace(/(-repository)-[0-9a-f]{8}$/, "$1")).sort()).toEqual([
-    "Namespace -/team-b", "Namespace -/team-b-agents", "PersistentVolume -/team-b-backup-keys-repository", "PersistentVolume -/team-b-backup-repository", "StorageClass -/team-b",
+    "Namespace -/team-b", "Namespace -/team-b-agents", "PersistentVolume -/team-b-backup-keys-repository", "PersistentVolume -/team-b-backup-repository", "PriorityClass -/team-b-agents", "PriorityClass -/team-b-controller", "StorageClass -/team-b",
     "ValidatingAdmissionPolicy -/build-platform-team-b-agents", "ValidatingAdmissionPolicyBinding -/build-platform-team-b-agents",
   ]);
   for (const place of second) expect(place).toMatch(/ (-|team-b|team-b-agents)\//);

@@ -114,6 +114,20 @@ test("passwords, addresses and credentials are secrets in files or a Secret's en
   }
 });
 
+test("a restored copy lies on the node's disk within bounds, or in a claim that goes with its pod", async () => {
+  const home = () => podOf(names.verify).volumes.find(({ name }: { name: string }) => name === "home");
+  const job = () => the("CronJob", names.verify).inputs.spec.jobTemplate.spec;
+  await make({ verifyVolume: { size: "40Gi" } });
+  expect(home()).toEqual({ name: "home", emptyDir: { sizeLimit: "40Gi" } });
+  expect(job()).not.toHaveProperty("ttlSecondsAfterFinished");
+  await useMocks();
+  await make({ verifyVolume: { storageClassName: "scratch", size: "20480Mi" } });
+  expect(home()).toEqual({ name: "home", ephemeral: { volumeClaimTemplate: { metadata: { labels: expect.objectContaining({ "app.kubernetes.io/part-of": "build-platform" }) }, spec: { accessModes: ["ReadWriteOnce"], storageClassName: "scratch", resources: { requests: { storage: "20Gi" } } } } } });
+  // The claim is there as long as the pod is listed: not with the last six jobs. The saver has none.
+  expect(job().ttlSecondsAfterFinished).toBe(600);
+  expect(the("CronJob", names.backup).inputs.spec.jobTemplate.spec).not.toHaveProperty("ttlSecondsAfterFinished");
+});
+
 test("the verifier boots the controller's own pod on scratch space: not the home, no account, no probes that would restart it", async () => {
   await make();
   const pod = podOf(names.verify);
@@ -203,6 +217,21 @@ describe("config", () => {
   const keys = (value: object) => read(value).problems.map((p) => p.key);
 
   test("nothing under backup means no backup", () => expect(read({}).config.backup).toBeUndefined());
+  test("where a restored copy lies: twice the home's size at most on the node, or a claim of its size", () => {
+    const volume = (further: object) => read({ ...backup, ...further }).config.backup?.verifyVolume;
+    expect(volume({})).toEqual({ size: "4Gi" });
+    expect(volume({ verifyVolume: { size: "100Gi" } })).toEqual({ size: "100Gi" });
+    expect(volume({ verifyVolume: { storageClass: "scratch" } })).toEqual({ storageClassName: "scratch", size: "2Gi" });
+    expect(volume({ verifyVolume: { storageClass: "scratch", size: "50Gi" } })).toEqual({ storageClassName: "scratch", size: "50Gi" });
+  });
+
+  test("a class that keeps what its claims leave behind is refused: each copy would stay", () => {
+    const keys = (further: object) => parseConfig({ ...stackConfig("sandbox"), backup: { ...backup, verifyVolume: { storageClass: "openebs-hostpath" } }, ...further }, { ...environment, isSecret: (key) => key === "backup" }).problems.map(({ key }) => key);
+    expect(keys({ protectHome: true })).toEqual(["backup.verifyVolume.storageClass"]);
+    expect(keys({ protectHome: false })).toEqual([]);
+    expect(keys({ protectHome: true, storageInstall: "none" })).toEqual([]);
+  });
+
   test("defaults", () => expect(read(backup).config.backup).toMatchObject({ schedule: "", verifySchedule: "", keep: { last: 3, daily: 7, weekly: 4, monthly: 6 }, excludes: [], uploadLimit: 0 }));
   test("a good section has no mistakes", () => expect(keys({ ...backup, schedule: "0 2 * * *", excludes: ["jobs/**/reports"] })).toEqual([]));
   test.each([

@@ -8,7 +8,7 @@ import { parse, parseDocument, visit } from "yaml";
 import { agentPod, AgentTemplate, agentsPodSecurity, cacheMount, Toleration } from "../../components/jenkins-master/agents";
 import { cascConfig, CascInput, cloudSettingsProblems, renderCasc } from "../../components/jenkins-master/casc";
 import { fragmentProblems } from "../../components/jenkins-master/fragments";
-import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, Rights } from "../../components/jenkins-master";
+import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, JenkinsMasterArgs, jenkinsMasterProblems, Login, ownPriorities, Rights } from "../../components/jenkins-master";
 import { dashboard } from "../../components/jenkins-master/dashboard";
 import { configurationScript } from "../../components/jenkins-master/reload";
 import { authorizationStrategy, permissions, securityRealm } from "../../components/jenkins-master/login";
@@ -101,6 +101,7 @@ describe("the controller", () => {
         "ServiceAccount jenkins/jenkins",
         "ValidatingAdmissionPolicy -/build-platform-jenkins-agents",
         "ValidatingAdmissionPolicyBinding -/build-platform-jenkins-agents",
+        "ServiceAccountPatch jenkins-agents/default",
       ].sort(),
     );
   });
@@ -252,6 +253,12 @@ describe("the controller", () => {
     expect(reload.volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.name)).toEqual(["configuration", "reload"]);
   });
 
+  test("asks for room on the node's own disk where it is told to", async () => {
+    await make({ controller: { resources: { requests: { ephemeralStorage: "1024Mi" }, limits: { memory: "2Gi", ephemeralStorage: "8Gi" } } } });
+    expect(container().resources).toEqual({ requests: { "ephemeral-storage": "1Gi" }, limits: { memory: "2Gi", "ephemeral-storage": "8Gi" } });
+    expect(jenkinsMasterProblems(withArgs({ controller: { resources: { limits: { memory: "2Gi", ephemeralStorage: "much" } } } }))).toEqual([{ propertyPath: "controller.resources.limits.ephemeralStorage", reason: expect.stringContaining('"much"') }]);
+  });
+
   test("goes to the nodes that are asked for, and to any by default", async () => {
     await make();
     expect(pod()).not.toHaveProperty("nodeSelector");
@@ -264,6 +271,34 @@ describe("the controller", () => {
   test("has the PriorityClass that is asked for", async () => {
     await make({ controller: { priorityClassName: "platform" } });
     expect(pod().priorityClassName).toBe("platform");
+  });
+
+  test("makes the PriorityClasses that are called after its namespaces, and no other", async () => {
+    const own = ownPriorities({ controller: "team-b", agents: "team-b-agents" });
+    expect(own).toEqual({ controller: "team-b-controller", agents: "team-b-agents" });
+    await make({ namespace: "team-b", controller: { priorityClassName: own.controller }, agents: { settings: { ...settings, priorityClassName: own.agents } } });
+    const { inputs: first } = the("PriorityClass", own.controller);
+    const { inputs: last } = the("PriorityClass", own.agents);
+    // Pods without a class have 0: the controller goes after them, agents before. A cluster autoscaler makes room for nothing below -10.
+    expect(first.value).toBeGreaterThan(0);
+    expect(first).not.toHaveProperty("globalDefault", true);
+    expect(last.value).toBeLessThan(0);
+    expect(last.value).toBeGreaterThanOrEqual(-10);
+    expect(last.preemptionPolicy).toBe("Never");
+    for (const { metadata } of [first, last]) expect(metadata.labels).toMatchObject({ "build-platform/stack": "unit", "app.kubernetes.io/part-of": "build-platform" });
+    expect(pod().priorityClassName).toBe(own.controller);
+    for (const { yaml } of cloud().templates) expect(parse(yaml).spec.priorityClassName).toBe(own.agents);
+    expect(cloud().templates.map((template: Json) => template.yamlMergeStrategy)).toEqual(["merge", "merge"]);
+    await useMocks();
+    await make({ controller: { priorityClassName: "platform" } });
+    expect(all("PriorityClass")).toEqual([]);
+    for (const { yaml } of cloud().templates) expect(yaml).not.toContain("priority");
+  });
+
+  test("what it writes beside its home has bounds, and is far from them", async () => {
+    await make();
+    const sizes = Object.fromEntries(pod().volumes.map((volume: Json) => [volume.name, volume.emptyDir?.sizeLimit]));
+    expect(sizes).toMatchObject({ cache: "5Gi", tmp: "20Gi" });
   });
 
   test("its main objects can be changed last, by programs that use the component", async () => {
@@ -451,6 +486,12 @@ describe("rights", () => {
     expect(the("Role").inputs.rules).toEqual(controllerRules);
   });
 
+  test("a pod of the agents' namespace that names no account of its own gets no token either", async () => {
+    await make({ namespace: "team-b" });
+    // Kubernetes makes the account with its namespace; only this one field is the stack's.
+    expect(the("ServiceAccountPatch").inputs).toEqual({ apiVersion: "v1", kind: "ServiceAccount", metadata: { name: "default", namespace: "team-b-agents" }, automountServiceAccountToken: false });
+  });
+
   test("agents hold no token", async () => {
     await make();
     expect(the("ServiceAccount", "jenkins-agent").inputs.automountServiceAccountToken).toBe(false);
@@ -602,6 +643,17 @@ describe("agents", () => {
     expect(beside.securityContext).toEqual({ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } });
     expect(beside.volumeMounts.filter((m: Json) => !m.readOnly).map((m: Json) => m.name)).toEqual(["gradle-home", "gradle-offers"]);
     expect(sidecar({ caches: ["maven"] }, "gradle-cache")).toBeUndefined();
+  });
+
+  test("what builds write on the node has bounds: the pod that passes them is evicted, not its neighbours", () => {
+    const bounded = { ...maven, caches: ["gradle" as const], workspaceSize: "51200Mi", dockerSize: "100Gi", dockerResources: { limits: { memory: "4Gi", ephemeralStorage: "120Gi" } } };
+    const sizes = (template: AgentTemplate) => Object.fromEntries(((agentPod(template, settings) as Json).spec.volumes as Json[]).flatMap(({ name, emptyDir }) => (emptyDir ? [[name, emptyDir.sizeLimit]] : [])));
+    expect(sizes(bounded)).toEqual({ "workspace-volume": "50Gi", "docker-data": "100Gi", "gradle-home": "50Gi" });
+    expect(sizes({ ...bounded, docker: "rootless" })).toEqual({ "workspace-volume": "50Gi", "docker-data": "100Gi", buildkit: "1Gi", "gradle-home": "50Gi" });
+    expect((agentPod(bounded, settings) as Json).spec.containers[1].resources.limits).toEqual({ memory: "4Gi", "ephemeral-storage": "120Gi" });
+    // The plugin puts its own volume in the place of the pod's.
+    const { jenkins } = cascConfig({ url: "http://x/", namespace: "a", agentsNamespace: "b", containerCap: 1, templates: [bounded], settings }) as Json;
+    expect(jenkins.clouds[0].kubernetes.templates[0].workspaceVolume).toEqual({ emptyDirWorkspaceVolume: { memory: false, sizeLimit: "50Gi" } });
   });
 
   test("no cache path, no hostPath", () => {

@@ -1,5 +1,6 @@
 import * as fc from "fast-check";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../../components/ownership";
+import { ownPriorities } from "../../components/jenkins-master";
 import { parseConfig, type PlatformConfig } from "../../config";
 import { neighbourPaths, neighbourProblems, servedRange, type Neighbourhood } from "../../checks/neighbours";
 import { environment, stackConfig } from "./mocks";
@@ -29,11 +30,13 @@ function cluster(config: PlatformConfig, stack: string | undefined): Required<Ne
       object("kube-system"),
     ],
     storageClasses: storage.install === "none" ? [] : [{ ...object(storage.className, made(stack)), provisioner: "openebs.io/local" }],
+    priorityClasses: [],
     ingressClasses: installed([object(ingress.className, made(stack))]),
     ingresses: [{ ...object("jenkins", partOf, namespaces.jenkins), spec: { rules: [{ host: config.domain }] } }],
     services: installed([{ ...object("ingress-nginx-controller", partOf, ingress.namespace), spec: { ports: [{ nodePort: ingress.httpNodePort }, { nodePort: ingress.httpsNodePort }] } }]),
     caches: [{ ...object("agent-cache", partOf, namespaces.agents), spec: { template: { spec: { volumes: [{ hostPath: { path: config.agentCache!.path } }] } } } }],
     volumes: [],
+    nodes: [],
     apiServers: [{ ...object("kube-apiserver-cp-1", {}, "kube-system"), spec: { nodeName: "cp-1", containers: [{ command: ["kube-apiserver", ...(config.nodePorts ? [`--service-node-port-range=${config.nodePorts.range}`] : [])] }] } }],
   };
 }
@@ -43,6 +46,36 @@ const both = (a: Required<Neighbourhood>, b: Required<Neighbourhood>): Required<
   Object.fromEntries(Object.entries(a).map(([what, list]) => [what, [...list, ...(what === "apiServers" ? [] : b[what as keyof Neighbourhood])]])) as Required<Neighbourhood>;
 const empty: Neighbourhood = { namespaces: [], storageClasses: [], ingressClasses: [], ingresses: [], services: [], caches: [], volumes: [], apiServers: [] };
 const keysOf = (config: PlatformConfig, stack: string, seen: Neighbourhood) => neighbourProblems(config, stack, seen).map(({ key }) => key);
+
+test("a PriorityClass of somebody else's by the name of one's own is told; one that is not made is nobody's matter", () => {
+  const seen = { ...empty, priorityClasses: [object("jenkins-agents"), object("jenkins-controller", made("other"))] };
+  expect(neighbourProblems(first, "a", seen)).toEqual([expect.objectContaining({ key: "namespace", found: "PriorityClass jenkins-controller of stack other, PriorityClass jenkins-agents of somebody else" })]);
+  expect(neighbourProblems(first, "a", { ...empty, priorityClasses: Object.values(ownPriorities({ controller: "jenkins", agents: "jenkins-agents" })).map((name) => object(name, made("a"))) })).toEqual([]);
+  // With the namespaces in one line, so that a stack that was renamed is told once how to keep what it has.
+  const [renamed] = neighbourProblems(first, "a", { ...cluster(first, "was"), priorityClasses: [object("jenkins-controller", made("was"))] });
+  expect(renamed).toMatchObject({ key: "namespace", found: expect.stringMatching(/^Namespace jenkins .*PriorityClass jenkins-controller of stack was$/), fix: expect.stringContaining("&& kubectl label priorityclass/jenkins-controller build-platform/stack=a --overwrite") });
+  const given = parse({ controller: { priorityClassName: "platform" } });
+  expect(neighbourProblems(given, "a", seen)).toEqual([expect.objectContaining({ found: "PriorityClass jenkins-agents of somebody else" })]);
+});
+
+test("nodes that none of the images runs on, and a cluster that does not say for what it builds, are told before anything is made", () => {
+  const nodes = (...architectures: string[]) => ({ ...empty, nodes: architectures.map((architecture, i) => ({ ...object(`n${i}`), status: { nodeInfo: { architecture } } })) });
+  const of = (imageBuild: object, ...architectures: string[]) => neighbourProblems({ ...first, imageBuild: { ...first.imageBuild, ...imageBuild } }, "a", nodes(...architectures)).map(({ key, found, fix }) => [key, found, fix]);
+  const arm = { builder: "buildah", platforms: ["linux/arm64"] };
+  expect(of(arm, "amd64", "amd64")).toEqual([["imageBuild.platforms", "images for arm64, while the nodes are amd64", "pulumi config set --path 'imageBuild.platforms[0]' linux/amd64"]]);
+  expect(of(arm, "amd64", "arm64")).toEqual([]);
+  expect(of(arm)).toEqual([]);
+  const cluster = { builder: "in-cluster", platforms: [] };
+  expect(of(cluster, "arm64", "amd64")).toEqual([["imageBuild.platforms", "none, while the nodes are amd64 and arm64", "pulumi config set --path 'imageBuild.platforms[0]' linux/amd64"]]);
+  expect(of(cluster, "arm64", "arm64")).toEqual([]);
+  expect(of({ ...cluster, platforms: ["linux/arm64"] }, "arm64", "amd64")).toEqual([]);
+});
+
+test("a class of somebody else's that keeps volumes is no place for copies that are restored again and again", () => {
+  const copies = (reclaimPolicy: string) => neighbourProblems({ ...first, backup: { ...first.backup, verifyVolume: { storageClassName: "fast", size: "1Gi" } } as PlatformConfig["backup"] }, "a", { ...empty, storageClasses: [{ ...object("fast"), reclaimPolicy }] });
+  expect(copies("Retain")).toEqual([expect.objectContaining({ key: "backup.verifyVolume.storageClass", found: "fast, whose reclaimPolicy is Retain" })]);
+  expect(copies("Delete")).toEqual([]);
+});
 
 describe("no problem", () => {
   test("on an empty cluster, on one's own, or where nothing could be read", () => {

@@ -1,3 +1,8 @@
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
 import * as fc from "fast-check";
 import { parse } from "yaml";
 import { misfit, nodeFolder } from "../../config/pieces";
@@ -97,6 +102,38 @@ test.each(["", "relative/path", "/", "/var", "/var/../etc/x", "/var//x", "/var/x
   expect(() => new OpenEbsStorage("storage", { ...args, basePath })).toThrow(expect.objectContaining({ errors: [{ propertyPath: "basePath", reason: expect.stringContaining(`"${basePath}"`) }] }));
   await settled();
   expect(registered.filter((r) => r.type !== "build-platform:storage:OpenEbsStorage")).toEqual([]);
+});
+
+test.each(["/data", "/mnt", "/disk-1", "/etc/x", "/var/lib"])("base path %j is accepted: the provisioner refuses the root alone", (basePath) => {
+  expect(misfit(nodeFolder, basePath)).toBeUndefined();
+});
+
+test.each(["/etc", "/usr", "/proc", "/sys", "/root", "/lib64", "/.", "/..", "/data/", "/etc/"])("%j is refused by name: it is the system's, or no plain folder", (folder) => {
+  expect(misfit(nodeFolder, folder)).toMatch(/^"\/[^"]*" is not an absolute path/);
+});
+
+test("the provisioner has the liveness probe of the real chart, which finds the process that the image runs", async () => {
+  await make();
+  const { livenessProbe } = the("Deployment").inputs.spec.template.spec.containers[0];
+  expect(livenessProbe).toMatchObject({ initialDelaySeconds: 30, periodSeconds: 60 });
+  const [shell, flag, script] = livenessProbe.exec.command;
+  expect([shell, flag]).toEqual(["sh", "-c"]);
+  // pgrep sees the first 15 letters of a program's name.
+  expect(script).toContain(`"^${"provisioner-localpv".slice(0, 15)}.*"`);
+  // The same for a name that nothing else on this machine has: a sandbox may run here.
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "provisioner-"));
+  const name = `p${process.pid}-localpv-like`;
+  const healthy = () => spawnSync(shell, [flag, script.replace("provisioner-loc", name.slice(0, 15))]).status;
+  expect(healthy()).toBe(1);
+  fs.symlinkSync("/bin/sleep", path.join(folder, name));
+  const running = spawn(path.join(folder, name), ["60"]);
+  try {
+    await once(running, "spawn");
+    expect(healthy()).toBe(0);
+  } finally {
+    running.kill("SIGKILL");
+    fs.rmSync(folder, { recursive: true });
+  }
 });
 
 test("any path of two plain folders or more is accepted, and comes back from the annotation as it was", () => {

@@ -236,6 +236,11 @@ describe("together", () => {
     expect(await look([own])).toMatchObject({ problems: [], warnings: [expect.stringMatching(/^nodePortRange: Cilium .*without 80 and 443.*node-port-range: "80,32767"/)] });
   });
 
+  test.each([["v1.36.5", []], ["v1.34.3", [expect.stringMatching(/^kubeContext: Kubernetes 1\.34 is past its support/)]], ["v1.38.0", [expect.stringContaining("not tried with Kubernetes 1.38")]]])("a server of %s is warned of where nobody tried it", async (gitVersion, warnings) => {
+    const host = await serve((url) => (url === "/version" ? [200, { gitVersion }] : healthy(url)));
+    expect(await preflight(configOf(host, host, "in-cluster"), "unit", {}, impatient)).toMatchObject({ problems: [], warnings });
+  });
+
   test("the API server's own port is refused also where no node is visited", async () => {
     const host = await serve((url) => (url === "/api/v1/nodes" ? [200, { items: [{ metadata: { name: "n" }, status: { addresses: [{ type: "InternalIP", address: "127.0.0.1" }] } }] }] : healthy(url)));
     const config = configOf(host, host, "in-cluster");

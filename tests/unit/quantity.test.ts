@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { canonicalQuantity, canonicalResources, isQuantity, quantityMillis } from "../../components/quantity";
+import { canonicalQuantity, canonicalResources, isQuantity, quantityMillis, scratch } from "../../components/quantity";
 
 const suffixes = ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"];
 const quantity = fc.tuple(fc.integer({ min: 0, max: 100000 }), fc.constantFrom(...suffixes)).map(([n, suffix]) => `${n}${suffix}`);
@@ -39,4 +39,13 @@ test("the canonical form keeps the value and is its own canonical form", () => {
 test("resources keep what is absent absent", () => {
   expect(canonicalResources({ requests: { cpu: "1000m" }, limits: { memory: "2048Mi" } })).toEqual({ requests: { cpu: "1" }, limits: { memory: "2Gi" } });
   expect(canonicalResources({})).toEqual({});
+});
+
+test("ephemeralStorage is what Kubernetes calls ephemeral-storage; its own name is taken as well", () => {
+  expect(canonicalResources({ requests: { ephemeralStorage: "2048Mi" }, limits: { cpu: "1", ephemeralStorage: "10Gi" } })).toEqual({ requests: { "ephemeral-storage": "2Gi" }, limits: { cpu: "1", "ephemeral-storage": "10Gi" } });
+  expect(canonicalResources(canonicalResources({ limits: { ephemeralStorage: "10Gi" } }))).toEqual({ limits: { "ephemeral-storage": "10Gi" } });
+});
+
+test("scratch space has a bound where one is given", () => {
+  expect([scratch(), scratch("1024Mi")]).toEqual([{ emptyDir: {} }, { emptyDir: { sizeLimit: "1Gi" } }]);
 });

@@ -78,6 +78,13 @@ describe("what is tried", () => {
     expect(Object.entries(controllerLabels).every(([key, value]) => (rehearsalLabels as Record<string, string>)[key] === value)).toBe(false);
   });
 
+  test("asks for no more of the node's disk than the controller may take", () => {
+    const [container] = candidate.pod.containers;
+    const bounded = { ...candidate, pod: { ...candidate.pod, containers: [{ ...container, resources: { limits: { memory: "4Gi", "ephemeral-storage": "1Gi" } } }] } };
+    const { resources } = rehearsalObjects(bounded, { timeoutSeconds: 60, resources: { requests: { ephemeralStorage: "2Gi" } } }).job.spec!.template.spec!.containers[0];
+    expect(resources).toEqual({ requests: { "ephemeral-storage": "1Gi" }, limits: { memory: "4Gi", "ephemeral-storage": "1Gi" } });
+  });
+
   test("requests stay below the limits, whatever both are", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 8192 }), fc.integer({ min: 1, max: 8192 }), (limit, request) => {
