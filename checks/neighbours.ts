@@ -32,7 +32,7 @@ export interface Neighbourhood {
   caches?: (ClusterObject & { spec?: { template?: { spec?: { volumes?: { hostPath?: { path: string } }[] } } } })[];
   /** Volumes of the platform's backups, of every environment. */
   volumes?: (ClusterObject & { spec?: { hostPath?: { path: string }; claimRef?: { namespace?: string } } })[];
-  nodes?: (ClusterObject & { status?: { nodeInfo?: { architecture: string } } })[];
+  nodes?: (ClusterObject & { status?: { nodeInfo?: { architecture: string }; addresses?: { type: string; address: string }[] } })[];
   apiServers?: CommandPod[];
 }
 
@@ -246,6 +246,10 @@ function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View
 
 /** Architecture of each node. */
 export const nodeArchitectures = ({ nodes = [] }: Neighbourhood): string[] => nodes.flatMap(({ status }) => status?.nodeInfo?.architecture ?? []);
+
+/** Addresses of the control-plane nodes: an API server listens on all of its node's, those of the other family included. */
+export const controlPlaneAddresses = ({ nodes = [] }: Neighbourhood): string[] =>
+  nodes.filter(({ metadata }) => metadata.labels && "node-role.kubernetes.io/control-plane" in metadata.labels).flatMap(({ status }) => (status?.addresses ?? []).filter(({ type }) => type === "InternalIP").map(({ address }) => address));
 
 /** Images that run on none of the nodes, or of which nobody can say where they will. */
 function architectureProblems({ config: { imageBuild, builds }, seen }: View): Problem[] {

@@ -11,7 +11,7 @@ import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import type { PlatformConfig, Problem } from "../config";
 import { versionRemark } from "./kubernetes";
-import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
+import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
 
 /** How often and for how long one answer is awaited. */
@@ -103,7 +103,7 @@ async function loadKubeconfig(files: string[]): Promise<KubeConfig> {
 
 /** What a healthy cluster said of itself. */
 export interface ClusterFacts {
-  /** Addresses on which pods reach the API server: its Service's and its endpoints', sorted. */
+  /** Addresses on which pods reach the API server: its Service's, its endpoints' and its nodes', sorted. */
   apiServerAddresses: string[];
   /** The server's version, "v1.37.2"; absent where it does not say. */
   version?: string;
@@ -220,7 +220,7 @@ export async function inspectCluster(
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set(addresses)].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(nodePorts && { nodePorts }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(nodePorts && { nodePorts }) };
 }
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */

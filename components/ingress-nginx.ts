@@ -251,6 +251,8 @@ export class IngressNginx extends pulumi.ComponentResource {
         metadata: { name: controllerName, namespace: here, labels: controllerLabels },
         spec: {
           type: "NodePort",
+          // On a cluster of both address families the ports answer on both; elsewhere it says nothing.
+          ipFamilyPolicy: "PreferDualStack",
           selector: controllerLabels,
           ports: [
             { name: "http", port: 80, targetPort: "http", protocol: "TCP", appProtocol: "http", nodePort: args.httpNodePort ?? httpNodePort.usual },

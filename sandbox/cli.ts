@@ -10,16 +10,16 @@ import { enforcePolicies, releasePolicies } from "./cluster/policies";
 import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry";
 import { buildSystemImages, pauseOf } from "./cluster/system-images";
 import { environment } from "./environment";
-import { CACHE, KUBECONFIG, PLUGINS, REGISTRY, RELEASE, STATE, TOOLS } from "./paths";
+import { CACHE, DUAL_STACK, KUBECONFIG, PLUGINS, REGISTRY, RELEASE, STATE, TOOLS } from "./paths";
 import { action, run } from "./shell";
 
 const FIRST = nodeNamed("control-plane-1");
 
 const HELP = `sandbox: a real throwaway kubeadm cluster on this machine, with all that the stack needs beside it
 
-  up [--without-images] [--kubernetes MINOR]
+  up [--without-images] [--kubernetes MINOR] [--dual-stack]
                                   start everything, with Kubernetes ${supportedText} (${newestMinor} where none is named);
-                                  running it again changes nothing
+                                  and with IPv6 beside IPv4 where asked for; running it again changes nothing
   down                            remove everything but the cache, whatever state it is in
   status                          what runs
   add-node [NAME]                 join a machine: worker-N (default) or control-plane-N
@@ -67,7 +67,7 @@ function release(asked: string | undefined): SupportedMinor {
   return minor;
 }
 
-async function up(withImages: boolean, minor: SupportedMinor): Promise<void> {
+async function up(withImages: boolean, minor: SupportedMinor, bothFamilies: boolean): Promise<void> {
   const started = Date.now();
   const elapsed = () => `${((Date.now() - started) / 1000).toFixed(0)} s`;
   if (process.getuid?.() !== 0) throw new Error("the sandbox makes namespaces, mounts and a bridge: run it as root");
@@ -76,6 +76,8 @@ async function up(withImages: boolean, minor: SupportedMinor): Promise<void> {
   await action("install the Debian packages that are missing", () => installPackages([...CLUSTER_PACKAGES, ...DEBIAN_PACKAGES]));
   const binaries = await buildBinaries(minor);
   fs.mkdirSync(STATE, { recursive: true, mode: 0o711 });
+  if (bothFamilies && running() && !fs.existsSync(DUAL_STACK)) throw new Error("the sandbox has IPv4 alone: take it down first (npm run sandbox -- down)");
+  if (bothFamilies) fs.writeFileSync(DUAL_STACK, "");
   fs.writeFileSync(RELEASE, minor);
   await action("lay out the node's programs", () => layOutTools(binaries));
   const archives = await action("make kubeadm's images", () => buildSystemImages(binaries, kubernetesVersion(minor)));
@@ -167,7 +169,7 @@ async function loadImage(source: string): Promise<void> {
 async function main([command, ...args]: string[]): Promise<void> {
   switch (command) {
     case "up":
-      return up(!args.includes("--without-images"), release(args.includes("--kubernetes") ? (args[args.indexOf("--kubernetes") + 1] ?? "") : undefined));
+      return up(!args.includes("--without-images"), release(args.includes("--kubernetes") ? (args[args.indexOf("--kubernetes") + 1] ?? "") : undefined), args.includes("--dual-stack"));
     case "down":
       return down();
     case "status":

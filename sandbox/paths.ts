@@ -12,6 +12,8 @@ export const KUBECONFIG = path.join(STATE, "kubeconfig");
 export const PLUGINS = path.join(STATE, "plugins");
 /** Names the minor version of Kubernetes that runs. */
 export const RELEASE = path.join(STATE, "kubernetes");
+/** There where the sandbox has IPv6 beside IPv4. */
+export const DUAL_STACK = path.join(STATE, "dual-stack");
 /** Laid over /usr of every node; its bin/ also holds the operator's pulumi and kubectl. */
 export const TOOLS = path.join(STATE, "tools");
 export const SSH_KEY = path.join(STATE, "ssh", "id_ed25519");
@@ -23,6 +25,8 @@ export const NETWORK = {
   subnet: "10.88.0.0/24",
   pods: "10.244.0.0/16",
   services: "10.96.0.0/12",
+  /** What a sandbox of both address families has besides: nodes, pods of a node N in fd00:244:N::/64, Services. */
+  v6: { prefix: "fd00:88::", pods: "fd00:244::/32", services: "fd00:96::/112" },
   /** Less than Ethernet's 1500, as on every network that wraps packets (Flannel's and Calico's VXLAN have 1450). */
   podMtu: 1400,
 } as const;

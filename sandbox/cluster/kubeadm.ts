@@ -3,10 +3,14 @@ import * as path from "node:path";
 import { stringify } from "yaml";
 import { KUBECONFIG, NETWORK } from "../paths";
 import { run, waitFor } from "../shell";
-import { addressOf, folderOf, initOf, inNode, type Node } from "./nodes";
+import { dualStack } from "./network";
+import { addressesOf, addressOf, folderOf, initOf, inNode, type Node } from "./nodes";
 
 const API = "kubeadm.k8s.io/v1beta4";
 const CLUSTER_DNS = "10.96.0.10";
+
+/** A range of each family that the sandbox has. */
+const families = (v4: string, v6: string): string => (dualStack() ? `${v4},${v6}` : v4);
 
 const argument = (name: string, value: string) => ({ name, value });
 
@@ -19,7 +23,7 @@ function registration(node: Node): object {
     taints: [], // a small cluster: everything may run on the control plane
     ignorePreflightErrors: ["all"], // the host's kernel modules and swap are not the node's to judge
     kubeletExtraArgs: [
-      argument("node-ip", addressOf(node)),
+      argument("node-ip", addressesOf(node).join(",")),
       // Two kubelets below one cgroup root end each other's pods.
       argument("cgroup-root", `/bp-${node.name}`),
     ],
@@ -41,7 +45,7 @@ export function initConfig(node: Node, kubernetesVersion: string): string {
       clusterName: "sandbox",
       kubernetesVersion,
       controlPlaneEndpoint: `${addressOf(node)}:6443`,
-      networking: { podSubnet: NETWORK.pods, serviceSubnet: NETWORK.services },
+      networking: { podSubnet: families(NETWORK.pods, NETWORK.v6.pods), serviceSubnet: families(NETWORK.services, NETWORK.v6.services) },
       // Each node's pod subnet is in its CNI configuration.
       controllerManager: { extraArgs: [argument("allocate-node-cidrs", "false")] },
     },
@@ -65,7 +69,7 @@ export function initConfig(node: Node, kubernetesVersion: string): string {
       apiVersion: "kubeproxy.config.k8s.io/v1alpha1",
       kind: "KubeProxyConfiguration",
       mode: "iptables",
-      clusterCIDR: NETWORK.pods,
+      clusterCIDR: families(NETWORK.pods, NETWORK.v6.pods),
       conntrack: { maxPerCore: 0 }, // the limit is the host's, not a namespace's to set
     },
   ];

@@ -1,11 +1,17 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { NETWORK, PREFIX, STATE } from "../paths";
+import { DUAL_STACK, NETWORK, PREFIX, STATE } from "../paths";
 import { run, waitFor } from "../shell";
 
 const COMMENT = `${PREFIX}sandbox`;
-const FORWARD = "/proc/sys/net/ipv4/ip_forward";
-const SAVED_FORWARD = path.join(STATE, "ip_forward.before");
+/** Switches of the host that let nodes reach each other and the world, and where their former values are kept. */
+const FORWARDS = [
+  { file: "/proc/sys/net/ipv4/ip_forward", saved: path.join(STATE, "ip_forward.before") },
+  { file: "/proc/sys/net/ipv6/conf/all/forwarding", saved: path.join(STATE, "ip6_forward.before") },
+];
+
+/** Whether nodes, pods and Services have IPv6 beside IPv4. */
+export const dualStack = (): boolean => fs.existsSync(DUAL_STACK);
 
 /** The iptables rules that let nodes and pods reach the package registries, as [table, chain, ...match]. */
 const RULES: [string, string, ...string[]][] = [
@@ -27,8 +33,11 @@ export async function networkUp(): Promise<void> {
   }
   await run("ip", ["link", "set", NETWORK.bridge, "up"]);
   await run("modprobe", ["-a", "br_netfilter", "overlay"], { allowFailure: true }); // built into some kernels
-  if (!fs.existsSync(SAVED_FORWARD)) fs.writeFileSync(SAVED_FORWARD, fs.readFileSync(FORWARD));
-  fs.writeFileSync(FORWARD, "1");
+  if (dualStack()) await run("ip", ["addr", "replace", `${NETWORK.v6.prefix}1/64`, "dev", NETWORK.bridge, "nodad"]);
+  for (const { file, saved } of dualStack() ? FORWARDS : FORWARDS.slice(0, 1)) {
+    if (!fs.existsSync(saved)) fs.writeFileSync(saved, fs.readFileSync(file));
+    fs.writeFileSync(file, "1");
+  }
   for (const rule of RULES) {
     if ((await iptables("-C", rule)).code !== 0) {
       const added = await iptables("-I", rule);
@@ -43,9 +52,9 @@ export async function networkDown(): Promise<void> {
     while ((await iptables("-C", rule)).code === 0) await iptables("-D", rule);
   }
   if (fs.existsSync(`/sys/class/net/${NETWORK.bridge}`)) await run("ip", ["link", "del", NETWORK.bridge]);
-  if (fs.existsSync(SAVED_FORWARD)) {
-    fs.writeFileSync(FORWARD, fs.readFileSync(SAVED_FORWARD));
-    fs.rmSync(SAVED_FORWARD);
+  for (const { file, saved } of FORWARDS.filter((each) => fs.existsSync(each.saved))) {
+    fs.writeFileSync(file, fs.readFileSync(saved));
+    fs.rmSync(saved);
   }
 }
 
@@ -66,10 +75,14 @@ export async function joinNetwork(namespace: string, index: number, address: str
   await inNode("link", "set", "lo", "up");
   await inNode("link", "set", "eth0", "up");
   await inNode("route", "replace", "default", "via", NETWORK.gateway);
+  if (dualStack()) {
+    await inNode("addr", "replace", `${NETWORK.v6.prefix}${index}/64`, "dev", "eth0", "nodad");
+    await inNode("-6", "route", "replace", "default", "via", `${NETWORK.v6.prefix}1`);
+  }
   // Many a network loses the word that a packet was too large for a pod's: whoever counts on it hangs here as it does there.
   const tooLarge = ["OUTPUT", "-p", "icmp", "--icmp-type", "fragmentation-needed", "-j", "DROP"];
   const rule = (operation: string) => run("nsenter", [`--net=/run/netns/${namespace}`, "iptables", "-w", operation, ...tooLarge], { allowFailure: true });
   if ((await rule("-C")).code !== 0) await rule("-A");
-  const sysctls = ["net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1"];
+  const sysctls = ["net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1", ...(dualStack() ? ["net.ipv6.conf.all.forwarding=1", "net.bridge.bridge-nf-call-ip6tables=1"] : [])];
   for (const sysctl of sysctls) await run("nsenter", [`--net=/run/netns/${namespace}`, "sysctl", "-q", "-w", sysctl]);
 }

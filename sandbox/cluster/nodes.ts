@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { NETWORK, PREFIX, REGISTRY, SSH_KEY, STATE } from "../paths";
 import { run, startDetached, waitFor, type Result, type RunOptions } from "../shell";
-import { joinNetwork } from "./network";
+import { dualStack, joinNetwork } from "./network";
 
 /** One machine of the sandbox: namespaces, a root file system and a cgroup of its own. */
 export interface Node {
@@ -16,6 +16,9 @@ export interface Node {
 const NODES = path.join(STATE, "nodes");
 
 export const addressOf = (node: Node): string => `10.88.0.${node.index}`;
+/** Its addresses of both families, where the sandbox has both. */
+export const addressesOf = (node: Node): string[] => [addressOf(node), ...(dualStack() ? [`${NETWORK.v6.prefix}${node.index}`] : [])];
+const podSubnetV6Of = (node: Node): string => `fd00:244:${node.index}::/64`;
 export const podSubnetOf = (node: Node): string => `10.244.${node.index}.0/24`;
 export const folderOf = (node: Pick<Node, "name">): string => path.join(NODES, node.name);
 const namespaceOf = (node: Pick<Node, "name">): string => PREFIX + node.name;
@@ -128,7 +131,7 @@ function writeNodeFiles(node: Node, pause: string): void {
     plugins: [
       {
         type: "bridge", bridge: "cni0", isGateway: true, ipMasq: true, hairpinMode: true, mtu: NETWORK.podMtu,
-        ipam: { type: "host-local", ranges: [[{ subnet: podSubnetOf(node) }]], routes: [{ dst: "0.0.0.0/0" }] },
+        ipam: { type: "host-local", ranges: [podSubnetOf(node), ...(dualStack() ? [podSubnetV6Of(node)] : [])].map((subnet) => [{ subnet }]), routes: [{ dst: "0.0.0.0/0" }, ...(dualStack() ? [{ dst: "::/0" }] : [])] },
       },
       { type: "portmap", capabilities: { portMappings: true } },
     ],
@@ -252,12 +255,14 @@ export function traces(): string[] {
   return [...found].sort();
 }
 
+const podRoutes = (node: Node): [string, string][] => addressesOf(node).map((via, i) => [[podSubnetOf(node), podSubnetV6Of(node)][i], via]);
+
 /** Routes between the pod subnets of all nodes, in every node and on the host. */
 export async function routePods(nodes: Node[]): Promise<void> {
   for (const node of nodes) {
     for (const other of nodes.filter((candidate) => candidate.name !== node.name)) {
-      await run("ip", ["-n", namespaceOf(node), "route", "replace", podSubnetOf(other), "via", addressOf(other)]);
+      for (const [subnet, via] of podRoutes(other)) await run("ip", ["-n", namespaceOf(node), "route", "replace", subnet, "via", via]);
     }
-    await run("ip", ["route", "replace", podSubnetOf(node), "via", addressOf(node), "dev", NETWORK.bridge]);
+    for (const [subnet, via] of podRoutes(node)) await run("ip", ["route", "replace", subnet, "via", via, "dev", NETWORK.bridge]);
   }
 }

@@ -1,21 +1,23 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { newestMinor, supportedMinors } from "../../checks/kubernetes";
-import { REPO } from "../../sandbox/paths";
+import { addressesOf, nodeNamed } from "../../sandbox/cluster/nodes";
+import { NETWORK, REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
-import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jobXml, kubectl, onNode, pulumi, STACK, startBuild, waitFor } from "../e2e/sandbox";
+import { createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jobXml, kubectl, NODE, onNode, pulumi, STACK, startBuild, waitFor } from "../e2e/sandbox";
 
 /**
- * The platform on each release of Kubernetes that it is made for, and a live one taken from a release to the next. Each starts
- * with a sandbox of its own: whatever runs on this machine is taken down first, and the newest release is left behind.
+ * The platform on each release of Kubernetes that it is made for, on a cluster of both address families, and a live one taken from
+ * a release to the next. Each starts with a sandbox of its own: whatever runs on this machine is taken down first, and the newest
+ * release is left behind.
  */
 
 jest.setTimeout(3_600_000);
 
 const sandbox = (...args: string[]) => run("npm", ["run", "-s", "sandbox", "--", ...args], { cwd: REPO, env: ENV });
-const fresh = async (minor: string) => {
+const fresh = async (minor: string, ...options: string[]) => {
   await sandbox("down");
-  await sandbox("up", "--kubernetes", minor);
+  await sandbox("up", "--kubernetes", minor, ...options);
 };
 const manifest = async () => (await onNode(["cat", "/etc/kubernetes/manifests/kube-apiserver.yaml"])).stdout;
 
@@ -52,6 +54,28 @@ test("kubeadm upgrades a live platform: the range stays, a build runs on under t
   const { stdout } = await pulumi(["preview", "--stack", STACK, "--expect-no-changes"]);
   expect(stdout).toMatch(/\d+ unchanged/);
   for (const name of [job, other]) await deleteJob(name);
+});
+
+test("on a cluster of both address families the ports answer on both, agents build, and the API server is out of their reach by either", async () => {
+  await fresh(newestMinor, "--dual-stack");
+  await ensurePlatform();
+  const login = (host: string) => run("curl", ["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", "-H", `Host: ${DOMAIN}`, `http://${host}/login`], { allowFailure: true });
+  const [, v6] = addressesOf(nodeNamed("control-plane-1"));
+  for (const host of [NODE, `[${v6}]`]) expect([host, (await login(host)).stdout]).toEqual([host, "200"]);
+  // A pod reaches its own node whatever the policies say: the API server is asked by its Service, the policy for the node's addresses.
+  await sandbox("enforce-policies");
+  const policies = await kubectl(["-n", "jenkins-agents", "get", "networkpolicies", "-o", "json"]);
+  for (const node of [NODE, v6]) expect(policies).toContain(`${node}/${node.includes(":") ? 128 : 32}`);
+  const job = "campaign-families";
+  await deleteJob(job);
+  const world = `http://[${NETWORK.v6.prefix}1]:9/`;
+  const [service] = (await kubectl(["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"])).split(" ");
+  // 7: there is a way, and nobody listens at its end; 28: no way.
+  await createJob(job, jobXml("maven", [world, `https://${service}/`].map((url) => `curl -gks -o /dev/null --max-time 5 '${url}' || echo '${url}' $?`).join("\n")));
+  const { console } = await finishedBuild(job, await startBuild(job));
+  expect(console).toContain(`${world} 7`);
+  expect(console).toContain(`https://${service}/ 28`);
+  await deleteJob(job);
 });
 
 test.each(supportedMinors.filter((minor) => minor !== newestMinor))("the end-to-end tests of the platform pass on Kubernetes %s", async (minor) => {

@@ -87,6 +87,12 @@ describe("the cluster", () => {
     });
   });
 
+  test("of both address families is reached on either of its control plane's", async () => {
+    const node = (labels: object, ...addresses: string[]) => ({ metadata: { name: "n", labels }, status: { addresses: [{ type: "Hostname", address: "n" }, ...addresses.map((address) => ({ type: "InternalIP", address }))] } });
+    const nodes = [node({ "node-role.kubernetes.io/control-plane": "" }, "192.0.2.10", "fd00::10"), node({}, "192.0.2.20", "fd00::20")];
+    expect(await inspect(await serve((url) => (url === neighbourPaths.nodes ? [200, { items: nodes }] : healthy(url))))).toMatchObject({ apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11", "fd00::10"] });
+  });
+
   test("that is just restarting is waited for", async () => {
     const host = await serve((url, seen) => (seen === 0 ? [500] : healthy(url)));
     expect(await inspect(host)).toHaveProperty("apiServerAddresses");
