@@ -1,6 +1,8 @@
+import { parse } from "yaml";
+import { pipelineXml } from "../../cli/jenkins";
 import { REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
-import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jenkinsVersion, jobXml, kubectl, kubectlJson, startBuild } from "../e2e/sandbox";
+import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jenkinsVersion, jobXml, kubectl, kubectlJson, ownCloud, plainTemplate, realJenkins, setCloud, startBuild } from "../e2e/sandbox";
 
 /** Agents on several nodes: nodes that come, go in order and go without a word while builds wait and run; a controller that dies. */
 
@@ -183,5 +185,36 @@ test("an agent whose controller was killed in its build goes once the garbage co
   } finally {
     await deleteJob("campaign-orphan");
     await noAgents(420);
+  }
+});
+
+test("a build that fills its Docker disk is evicted alone, and its log says so", async () => {
+  const [full, other] = ["campaign-full", "campaign-beside"];
+  const shell = "dd if=/dev/zero of=big bs=1M count=700 status=none\necho 'FROM scratch' > Dockerfile\necho 'COPY big /big' >> Dockerfile\ndocker build -q -t full .\nsleep 120";
+  const { templates } = await ownCloud();
+  const dindImage = (parse(templates[0].yaml) as { spec: { containers: { name: string; image: string }[] } }).spec.containers.find(({ name }) => name === "dind")!.image;
+  const controller = () => kubectl(["-n", "jenkins", "get", "pods", "-l", "app.kubernetes.io/component=controller", "-o", "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[*].restartCount}"]);
+  const before = await controller();
+  await setCloud(full, { ...(await plainTemplate(full)), docker: "dind", dockerSize: "500Mi" }, { dindImage, buildkitImage: "", insecureRegistries: [] });
+  try {
+    await createJob(other, jobXml("maven", "sleep 90; echo ended"));
+    // Only pods that a pipeline asks for itself know the build whose log the kubernetes plugin may write to.
+    await createJob(full, realJenkins ? pipelineXml(`podTemplate(cloud: '${full}', inheritFrom: '${full}') { node(POD_LABEL) { sh '''${shell}''' } }`) : jobXml(full, shell));
+    const beside = await startBuild(other);
+    const filled = await startBuild(full);
+    const evicted = await waitFor("the eviction", 300, async () => {
+      const { items } = await kubectlJson<{ items: { message: string; involvedObject: { name: string } }[] }>(["-n", "jenkins-agents", "get", "events", "--field-selector", "reason=Evicted"]);
+      return items.find(({ involvedObject }) => involvedObject.name.startsWith(full));
+    });
+    expect(evicted.message).toMatch(/EmptyDir volume "docker-data" exceeds the limit "500Mi"/);
+    const { result, console } = await finishedBuild(full, filled);
+    expect(result).not.toBe("SUCCESS");
+    if (realJenkins) expect(console).toMatch(/Evicted[\s\S]*docker-data/);
+    expect((await finishedBuild(other, beside)).result).toBe("SUCCESS");
+    expect(await controller()).toBe(before);
+  } finally {
+    for (const job of [full, other]) await deleteJob(job);
+    await setCloud(full);
+    await noAgents();
   }
 });
