@@ -150,7 +150,7 @@ export function podValidations(allow: Allowed, namespace: string): PodValidation
   const chosen = (term: string) => where(`${term}.matchExpressions`, (list) => `${list}.exists(e, e.key in ${cel(controlPlaneKeys)} && !(e.operator in ["NotIn", "DoesNotExist"]))`);
   const affinity = "object.spec.affinity.nodeAffinity";
   const when = (condition: string, what: string) => `(${condition} ? [${cel(what)}] : [])`;
-  const own = "may have beyond the platform's own agents";
+  const own = "may have it beyond the platform's own agents";
   const rules: Record<string, { found: string; message: string }> = {
     privileged: {
       found: `variables.containers.filter(c, !(c.image in ${cel(privilegedImages)}) && !(variables.ownUsers && c.image in ${cel(namespacedImages)}) && (${[
@@ -169,7 +169,7 @@ export function podValidations(allow: Allowed, namespace: string): PodValidation
     },
     host: {
       found: `${hostNamespaces.filter((name) => !host.includes(name)).map((name) => when(where(`object.spec.${name}`, (value) => value), name)).concat("[]").join(" + ")} + variables.containers.filter(c, ${where("c.ports", (list) => `${list}.exists(p, has(p.hostPort) && !(p.hostPort in ${cel([0, ...hostPorts])}))`)}).map(c, "hostPort of container " + c.name) + variables.containers.filter(c, ${probePaths.map((path) => where(`c.${path}`, (value) => `!(${value} in ${cel(["", ...probedHosts])})`)).join(" || ")}).map(c, "host in a probe or hook of container " + c.name)`,
-      message: `is the node's own; no pod of this namespace ${own}. A patch of an agent's pod (patches of the stack config, kind Pod) allows it`,
+      message: `is the node's own, or asked by the node itself; no pod of this namespace ${own}. A patch of an agent's pod (patches of the stack config, kind Pod) allows it`,
     },
     volumes: {
       found: `variables.volumes.filter(v, has(v.gitRepo) || (has(v.hostPath) && !(v.hostPath.path in ${cel(writablePaths)}) && !(v.hostPath.path in ${cel(readOnlyPaths)} && ${readOnlyMounts}) && !(variables.byDaemonSet && v.hostPath.path in ${cel(keeperPaths)}))).map(v, "volume " + v.name + (has(v.hostPath) ? " (" + v.hostPath.path + ")" : ""))`,
