@@ -61,8 +61,8 @@ export interface Allowed {
   /** Folders that only what the DaemonSet controller makes may mount: nothing in Jenkins can make DaemonSets. */
   keeperPaths: string[];
   serviceAccounts: string[];
-  /** Those of Kubernetes' own PriorityClasses that pods may have: they push out pods of any other. */
-  systemPriorities: string[];
+  /** PriorityClasses that no pod may have: Kubernetes' own and the controller's push out pods of any other. */
+  refusedPriorities: string[];
   nodeNames: string[];
   /** Whether pods may choose control-plane nodes, or accept their taints. */
   controlPlane: boolean;
@@ -94,7 +94,7 @@ function choosesControlPlane({ nodeSelector = {}, tolerations = [], affinity: { 
  * What the platform's own pods have, those of agents and those of keepers, and what config allows beside it. BuildKit's image may go
  * without seccomp whether or not a template has it: pipelines and other clouds have pods of their own with it, none of them privileged.
  */
-export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRules, "action">, buildkitImage?: string): Allowed {
+export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRules, "action">, buildkitImage?: string, controllerPriority?: string): Allowed {
   const pods = [...agents, ...keepers];
   const containers = pods.flatMap(containersOf);
   const paths = [...hostPaths(agents), ...rules.hostPaths];
@@ -112,7 +112,7 @@ export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRu
     readOnlyPaths: unique(paths.map(({ path }) => path)),
     keeperPaths: unique(hostPaths(keepers).map(({ path }) => path)),
     serviceAccounts: unique(["default", ...pods.map(({ serviceAccountName }) => serviceAccountName), ...rules.serviceAccounts]),
-    systemPriorities: systemPriorities.filter((name) => pods.some(({ priorityClassName }) => priorityClassName === name)),
+    refusedPriorities: unique([...systemPriorities, controllerPriority]).filter((name) => pods.every(({ priorityClassName }) => priorityClassName !== name)),
     nodeNames: unique(pods.map(({ nodeName }) => nodeName)),
     controlPlane: pods.some(choosesControlPlane),
   };
@@ -143,8 +143,7 @@ export interface PodValidations {
  * nothing. CEL, see https://kubernetes.io/docs/reference/using-api/cel/
  */
 export function podValidations(allow: Allowed, namespace: string): PodValidations {
-  const { privilegedImages, namespacedImages, unconfinedImages, host, hostPorts, probedHosts, writablePaths, readOnlyPaths, keeperPaths, serviceAccounts, nodeNames, controlPlane } = allow;
-  const refusedPriorities = systemPriorities.filter((name) => !allow.systemPriorities.includes(name));
+  const { privilegedImages, namespacedImages, unconfinedImages, host, hostPorts, probedHosts, writablePaths, readOnlyPaths, keeperPaths, serviceAccounts, refusedPriorities, nodeNames, controlPlane } = allow;
   const readOnlyMounts = `variables.containers.all(c, !has(c.volumeMounts) || c.volumeMounts.all(m, m.name != v.name || (has(m.readOnly) && m.readOnly)))`;
   const key = (t: string) => `(has(${t}.key) ? ${t}.key : "")`;
   const chosen = (term: string) => where(`${term}.matchExpressions`, (list) => `${list}.exists(e, e.key in ${cel(controlPlaneKeys)} && !(e.operator in ["NotIn", "DoesNotExist"]))`);
@@ -181,7 +180,7 @@ export function podValidations(allow: Allowed, namespace: string): PodValidation
     },
     priority: {
       found: when(where("object.spec.priorityClassName", (name) => `${name} in ${cel(refusedPriorities)}`), "priorityClassName"),
-      message: `is one of Kubernetes' own, for which pods of any other class are pushed out, the controller's too; no pod of this namespace ${own}. A patch of an agent's pod (patches of the stack config, kind Pod) allows it`,
+      message: `is the controller's or one of Kubernetes' own, for which other pods are pushed out; no pod of this namespace ${own}. A patch of an agent's pod (patches of the stack config, kind Pod) allows it`,
     },
     node: {
       found: [
@@ -231,7 +230,7 @@ export function makePodPolicy({ name, parent, there }: Place, args: JenkinsMaste
   const spec = pulumi.all([images, pulumi.output(keeper?.spec), there]).apply(([known, keeping, namespace]) => {
     const input = cascInput(args, known);
     const agents = [...input.templates.map((template) => agentPod(template, settings)), defaultsPod(input)].map((pod) => pod.spec as PodSpec);
-    return podValidations(allowed(agents, keeping ? [keeping.template.spec as PodSpec] : [], rules, settings.buildkitImage), namespace);
+    return podValidations(allowed(agents, keeping ? [keeping.template.spec as PodSpec] : [], rules, settings.buildkitImage, args.controller.priorityClassName), namespace);
   });
   const metadata = { name: there.apply(podPolicyName), labels: { ...labels, ...ownLabels() } };
   const policy = new k8s.admissionregistration.v1.ValidatingAdmissionPolicy(

@@ -26,7 +26,7 @@ const none: PodRules = { action: "deny", privilegedImages: [], hostPaths: [], se
 const keeper: PodSpec = { containers: [{ image: "k" }], volumes: [{ name: "cache", hostPath: { path: cache } }], serviceAccountName: "jenkins-agent" };
 
 const podsOf = (of: AgentTemplate[], with_: AgentSettings = settings): Json[] => [...of.map((each) => agentPod(each, with_)), defaultsPod({ templates: of, settings: with_ })];
-const rulesOf = (of: AgentTemplate[], further: Partial<PodRules> = {}, keepers = [keeper]): PodValidations => podValidations(allowed(podsOf(of).map(({ spec }) => spec), keepers, { ...none, ...further }), "jenkins-agents");
+const rulesOf = (of: AgentTemplate[], further: Partial<PodRules> = {}, keepers = [keeper]): PodValidations => podValidations(allowed(podsOf(of).map(({ spec }) => spec), keepers, { ...none, ...further }, undefined, "jenkins-controller"), "jenkins-agents");
 const usual = rulesOf(templates);
 
 /** JSON as CEL takes it: whole numbers are ints. */
@@ -89,6 +89,7 @@ const refused: [string, object, string][] = [
   ["a hook at the start that asks elsewhere", pod({}, { lifecycle: { postStart: { httpGet: { host: "169.254.169.254", port: 80 } } } }), "host"],
   ["the priority of what runs a node", pod({ priorityClassName: "system-node-critical" }), "priority"],
   ["the priority of what runs the cluster", pod({ priorityClassName: "system-cluster-critical" }), "priority"],
+  ["the controller's priority", pod({ priorityClassName: "jenkins-controller" }), "priority"],
   ["the node's root", hostPath("/", [mount(true)]), "volumes"],
   ["a folder below a cache", hostPath(`${cache}/maven/repository`), "volumes"],
   ["a path that starts like a cache", hostPath(`${cache}/maven2`), "volumes"],
