@@ -119,8 +119,11 @@ function nameProblems({ config: { namespaces, storage, ingress, imageBuild, cont
   const builds = imageBuild.builder === "in-cluster" ? [namespaces.builds] : [];
   const { controller: first, agents: last } = ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents });
   const priorities = [...(controller.priorityClassName === first ? [first] : []), last];
+  const strange = seen.priorityClasses?.find(({ metadata: { name, labels } }) => priorities.includes(name) && labels?.[ownerLabel] === undefined);
+  // Another namespace is no remedy where a home lies in this one.
+  const kept = strange ? `; or, as for a Jenkins that is there, make that PriorityClass anew under another name for its pods, then kubectl delete priorityclass ${strange.metadata.name}` : "";
   const those = (kind: string, objects: ClusterObject[] | undefined, names: string[]) => names.map((name): [string, ClusterObject[] | undefined, string] => [kind, objects, name]);
-  taken("namespace", [...those("Namespace", seen.namespaces, [namespaces.jenkins, namespaces.agents, ...builds]), ...those("PriorityClass", seen.priorityClasses, priorities)], `pulumi config set namespace jenkins-${suffix}`);
+  taken("namespace", [...those("Namespace", seen.namespaces, [namespaces.jenkins, namespaces.agents, ...builds]), ...those("PriorityClass", seen.priorityClasses, priorities)], `pulumi config set namespace jenkins-${suffix}${kept}`);
   if (storage.install === "provisioner")
     taken("storageInstall", [["Namespace", seen.namespaces, "openebs"]], "use the provisioner that is there: pulumi config set storageInstall class (and a storageClass of this stack's own)");
   if (storage.install !== "none")

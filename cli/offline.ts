@@ -20,6 +20,8 @@ export const secretPlaceholder = "[secret]";
 
 /** Takes the place of encrypted config values: long enough for every password rule, and no secret. */
 const encryptedPlaceholder = "[encrypted value]";
+/** What a public key has behind its kind, another for each file. */
+const keyText = (file: unknown): string => `AAAA${createHash("sha256").update(String(file)).digest("base64").replace(/=+$/, "")}`;
 const keyPlaceholder = "-----BEGIN PRIVATE KEY-----\n[encrypted value]\n-----END PRIVATE KEY-----\n";
 
 /**
@@ -41,8 +43,8 @@ export function offlineConfig(project: string, declared: Record<string, unknown>
           secretKeys.add(top);
           return ["privateKey", keyPlaceholder];
         }
-        if (inner === "certificateFile") return ["certificate", "ssh-ed25519-cert-v01@openssh.com AAAA"];
-        if (inner === "hostKeyFile") return ["hostKey", `ssh-ed25519 AAAA${createHash("sha256").update(String(item)).digest("base64").replace(/=+$/, "")}`];
+        if (inner === "certificateFile") return ["certificate", `ssh-ed25519-cert-v01@openssh.com ${keyText(item)}`];
+        if (inner === "hostKeyFile") return ["hostKey", `ssh-ed25519 ${keyText(item)}`];
         return [inner, offline(top, inner, item)];
       }),
     );

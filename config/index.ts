@@ -318,12 +318,12 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
   const { settings, problems: single } = readSettings(raw);
   problems.push(...single);
   visitKeys(settings, ({ about }, key, value) => {
-    if (about.required && (value === undefined || value === "") && !single.some((problem) => problem.key === key)) say(key, undefined, about.expected!);
+    if (about.required && (value === undefined || value === "") && !single.some((problem) => problem.key === key) && !isGiven(raw, key)) say(key, undefined, about.expected!);
   });
   for (const rule of rules) rule(settings, say, (key) => isGiven(raw, key));
   const config = resolve(settings, env, say, (line) => void warnings.push(line));
-  // Of such a key nothing else is said: it would be shown.
-  const rest = problems.filter(({ key }) => !exposed.includes(key.split(/[.[]/)[0]));
+  // Of such a key nothing else is said, it would be shown; nor of what an object lacks that is none.
+  const rest = problems.filter(({ key }) => !exposed.includes(key.split(/[.[]/)[0]) && !single.some((problem) => key.startsWith(`${problem.key}.`)));
   const refused = exposed.map((key) => mistakeAt(key, "an encrypted value", "plain text: what this key holds stands unencrypted in the cluster", "give secrets by secretFiles or controller.envFrom, and set the key without --secret"));
   return { config, problems: [...refused, ...rest], warnings };
 }

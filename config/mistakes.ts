@@ -127,7 +127,11 @@ function without(value: unknown, paths: Path[], key?: Key): unknown {
     if (rest.some((path) => path.length === 0)) return known ? [""] : [];
     return [rest.length > 0 ? without(item, rest, known ?? key?.item) : item];
   };
-  if (Array.isArray(inner)) return inner.flatMap((item, i) => kept(i, item));
+  if (Array.isArray(inner)) {
+    const each = inner.map((item, i) => kept(i, item));
+    // An object of a list leaves an empty one, so that those behind it keep the place by which they are named.
+    return key?.item?.keys ? each.map(([item = {}]) => item) : each.flat();
+  }
   return isObject(inner) ? Object.fromEntries(Object.entries(inner).flatMap(([name, item]) => kept(name, item).map((each) => [name, each]))) : value;
 }
 

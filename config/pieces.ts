@@ -69,12 +69,12 @@ export const memory: Piece = { expected: "memory with a unit such as 512Mi or 2G
 export const disk: Piece = { ...memory, expected: "room on a disk with a unit such as 500Mi or 50Gi" };
 export const platform: Piece = { expected: "a platform such as linux/amd64", pattern: /^linux\/[a-z0-9]+(\/[a-z0-9]+)?$/ };
 /** The Command provider asks for RSA keys with SHA-1 signatures only, which SSH servers have not given since OpenSSH 8.8: no RSA. */
-export const hostKey: Piece = { expected: "a public host key such as ssh-ed25519 AAAA...", pattern: /^((@cert-authority )?(ssh-ed25519|ecdsa-sha2-nistp(256|384|521))|@cert-authority ssh-rsa) AAAA[A-Za-z0-9+/]+={0,3}$/ };
+export const hostKey: Piece = { expected: "a public host key such as ssh-ed25519 AAAA..., or @cert-authority and the key of who certifies it", pattern: /^((@cert-authority )?(ssh-ed25519|ecdsa-sha2-nistp(256|384|521))|@cert-authority ssh-rsa) AAAA[A-Za-z0-9+/]+={0,3}$/ };
 /** A host key without the comment that files of keys have behind it. */
 export const withoutComment = (key: string): string => key.trim().split(/\s+/).slice(0, key.trim().startsWith("@") ? 3 : 2).join(" ");
 export const certificate: Piece = { expected: "an SSH certificate such as ssh-ed25519-cert-v01@openssh.com AAAA...", pattern: /^[a-z0-9-]+-cert-v01@openssh\.com AAAA[A-Za-z0-9+/]+={0,3}$/ };
 /** As directories give them: upper case, dots, DOMAIN\name, name@domain, a machine's name$. Never an option, nor what a shell or ssh would read. */
-export const sshUser: Piece = { expected: "a user name", pattern: /^[A-Za-z0-9_](?:[A-Za-z0-9._@\\-]{0,253}[A-Za-z0-9._-])?\$?$/ };
+export const sshUser: Piece = { expected: "a user name such as deploy, CORP\\name or name@corp.example.com", pattern: /^[A-Za-z0-9_](?:[A-Za-z0-9._@\\-]{0,253}[A-Za-z0-9._-])?\$?$/ };
 export const privateKey: Piece = { expected: "a private key in PEM or OpenSSH form", pattern: /^-----BEGIN [A-Z ]*PRIVATE KEY-----/ };
 /** A disk's mount point such as /data is one; the system's own folders are not: pods would write there as root. The provisioner itself refuses the root alone. */
 export const nodeFolder: Piece = {

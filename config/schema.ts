@@ -216,7 +216,7 @@ const agents = {
     action: choice("Whether pods that have more are refused, or taken with a warning and a line in the audit log; none for no policy.", ["deny", "warn", "none"], "deny"),
     privilegedImages: words("Images whose containers may be privileged, add capabilities or go without seccomp and AppArmor. Who may run one has the node.", { is: piece.imageReference, example: "registry.example.com/kernel-builder:1", entries: "a list of full image references" }),
     hostPaths: list("Folders of the nodes that may be mounted.", {
-      path: text("The folder, exactly as a pod names it.", { is: { ...piece.nodeFolder, expected: "an absolute path of at least two folders" }, example: "/srv/toolchains", required: true }),
+      path: text("The folder, exactly as a pod names it.", { is: { ...piece.nodeFolder, expected: "an absolute path without a slash at its end, such as /srv/toolchains, and none of the system's own folders such as /var itself" }, example: "/srv/toolchains", required: true }),
       readOnly: flag("Whether every mount of it has to be read-only.", true),
     }),
     serviceAccounts: words("ServiceAccounts that pods may have beside default and the agents' own.", { is: piece.longName("the name of a ServiceAccount"), example: "deployer", entries: "a list of names of ServiceAccounts in the agents' namespace" }),

@@ -33,7 +33,11 @@ export function namespacesOf(args: Pick<JenkinsMasterArgs, "namespace" | "agents
 }
 
 /** Names of the PriorityClasses that the component makes where its pods ask for them; they are the cluster's, so that each environment has its own. */
-export const ownPriorities = (namespaces: { controller: string; agents: string }) => ({ controller: `${namespaces.controller}-controller`, agents: namespaces.agents });
+export function ownPriorities(namespaces: { controller: string; agents: string }): { controller: string; agents: string } {
+  // The API server keeps names that begin with system- for classes of its own.
+  const free = (name: string) => (name.startsWith("system-") ? `build-platform-${name}` : name);
+  return { controller: free(`${namespaces.controller}-controller`), agents: free(namespaces.agents) };
+}
 
 /** Both namespaces, each as strict as what runs in it allows. */
 export function makeNamespaces(parent: pulumi.Resource, name: string, args: JenkinsMasterArgs): Place {

@@ -14,8 +14,14 @@ import { labels, Place } from "./place";
 
 interface Toleration { key?: string }
 interface Term { matchExpressions?: { key: string; operator: string }[] }
+/** A question that the kubelet asks, by default of the pod itself. */
+interface Probe { httpGet?: { host?: string }; tcpSocket?: { host?: string } }
 interface Container {
   image?: string;
+  livenessProbe?: Probe;
+  readinessProbe?: Probe;
+  startupProbe?: Probe;
+  lifecycle?: { postStart?: Probe; preStop?: Probe };
   ports?: { hostPort?: number }[];
   securityContext?: { privileged?: boolean; procMount?: string; capabilities?: { add?: string[] }; seccompProfile?: { type?: string }; appArmorProfile?: { type?: string }; seLinuxOptions?: object };
   volumeMounts?: { name: string; readOnly?: boolean }[];
@@ -26,6 +32,7 @@ export interface PodSpec {
   initContainers?: Container[];
   volumes?: { name: string; hostPath?: { path: string } }[];
   serviceAccountName?: string;
+  priorityClassName?: string;
   nodeName?: string;
   nodeSelector?: Record<string, string>;
   tolerations?: Toleration[];
@@ -47,11 +54,15 @@ export interface Allowed {
   /** hostNetwork, hostPID and hostIPC, as far as they are. */
   host: string[];
   hostPorts: number[];
+  /** Hosts other than the pod that probes and hooks may name: the kubelet asks them from the node, where no NetworkPolicy reaches. */
+  probedHosts: string[];
   writablePaths: string[];
   readOnlyPaths: string[];
   /** Folders that only what the DaemonSet controller makes may mount: nothing in Jenkins can make DaemonSets. */
   keeperPaths: string[];
   serviceAccounts: string[];
+  /** PriorityClasses that no pod may have: Kubernetes' own and the controller's push out pods of any other. */
+  refusedPriorities: string[];
   nodeNames: string[];
   /** Whether pods may choose control-plane nodes, or accept their taints. */
   controlPlane: boolean;
@@ -62,11 +73,15 @@ const hostNamespaces = ["hostNetwork", "hostPID", "hostIPC"] as const;
 const controlPlaneKeys = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 /** What Pod Security's level baseline lets be added: https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline */
 const usualCapabilities = ["AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"];
+const systemPriorities = ["system-node-critical", "system-cluster-critical"];
+/** Where a container has probes and hooks that can name a host. */
+const probePaths = ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop"].flatMap((probe) => ["httpGet", "tcpSocket"].map((kind) => `${probe}.${kind}.host`));
 const usualSeLinuxTypes = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
 const unique = <T>(list: (T | undefined)[]): T[] => [...new Set(list.filter((each) => each !== undefined))];
 const containersOf = ({ initContainers = [], containers = [] }: PodSpec): Container[] => [...initContainers, ...containers];
 const hostPaths = (pods: PodSpec[]) => pods.flatMap((pod) => (pod.volumes ?? []).flatMap(({ name, hostPath }) => (hostPath ? [{ path: hostPath.path, readOnly: containersOf(pod).every(({ volumeMounts = [] }) => volumeMounts.every((mount) => mount.name !== name || mount.readOnly)) }] : [])));
+const probesOf = ({ livenessProbe, readinessProbe, startupProbe, lifecycle = {} }: Container) => [livenessProbe, readinessProbe, startupProbe, lifecycle.postStart, lifecycle.preStop];
 
 /** Whether a pod goes to control-plane nodes by its own will. */
 function choosesControlPlane({ nodeSelector = {}, tolerations = [], affinity: { nodeAffinity = {} } = {} }: PodSpec): boolean {
@@ -79,7 +94,7 @@ function choosesControlPlane({ nodeSelector = {}, tolerations = [], affinity: { 
  * What the platform's own pods have, those of agents and those of keepers, and what config allows beside it. BuildKit's image may go
  * without seccomp whether or not a template has it: pipelines and other clouds have pods of their own with it, none of them privileged.
  */
-export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRules, "action">, buildkitImage?: string): Allowed {
+export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRules, "action">, buildkitImage?: string, controllerPriority?: string): Allowed {
   const pods = [...agents, ...keepers];
   const containers = pods.flatMap(containersOf);
   const paths = [...hostPaths(agents), ...rules.hostPaths];
@@ -92,10 +107,12 @@ export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRu
     unconfinedImages: unique(containers.filter(({ securityContext: { seccompProfile, appArmorProfile } = {} }) => [seccompProfile?.type, appArmorProfile?.type].includes("Unconfined")).map(({ image }) => image).concat(buildkitImage)),
     host: hostNamespaces.filter((key) => pods.some((pod) => pod[key])),
     hostPorts: unique(containers.flatMap(({ ports = [] }) => ports.map(({ hostPort }) => hostPort))),
+    probedHosts: unique(containers.flatMap(probesOf).flatMap((probe) => [probe?.httpGet?.host, probe?.tcpSocket?.host])),
     writablePaths: unique(paths.filter(({ readOnly }) => !readOnly).map(({ path }) => path)),
     readOnlyPaths: unique(paths.map(({ path }) => path)),
     keeperPaths: unique(hostPaths(keepers).map(({ path }) => path)),
     serviceAccounts: unique(["default", ...pods.map(({ serviceAccountName }) => serviceAccountName), ...rules.serviceAccounts]),
+    refusedPriorities: unique([...systemPriorities, controllerPriority]).filter((name) => pods.every(({ priorityClassName }) => priorityClassName !== name)),
     nodeNames: unique(pods.map(({ nodeName }) => nodeName)),
     controlPlane: pods.some(choosesControlPlane),
   };
@@ -126,13 +143,13 @@ export interface PodValidations {
  * nothing. CEL, see https://kubernetes.io/docs/reference/using-api/cel/
  */
 export function podValidations(allow: Allowed, namespace: string): PodValidations {
-  const { privilegedImages, namespacedImages, unconfinedImages, host, hostPorts, writablePaths, readOnlyPaths, keeperPaths, serviceAccounts, nodeNames, controlPlane } = allow;
+  const { privilegedImages, namespacedImages, unconfinedImages, host, hostPorts, probedHosts, writablePaths, readOnlyPaths, keeperPaths, serviceAccounts, refusedPriorities, nodeNames, controlPlane } = allow;
   const readOnlyMounts = `variables.containers.all(c, !has(c.volumeMounts) || c.volumeMounts.all(m, m.name != v.name || (has(m.readOnly) && m.readOnly)))`;
   const key = (t: string) => `(has(${t}.key) ? ${t}.key : "")`;
   const chosen = (term: string) => where(`${term}.matchExpressions`, (list) => `${list}.exists(e, e.key in ${cel(controlPlaneKeys)} && !(e.operator in ["NotIn", "DoesNotExist"]))`);
   const affinity = "object.spec.affinity.nodeAffinity";
   const when = (condition: string, what: string) => `(${condition} ? [${cel(what)}] : [])`;
-  const own = "may have beyond the platform's own agents";
+  const own = "may have it beyond the platform's own agents";
   const rules: Record<string, { found: string; message: string }> = {
     privileged: {
       found: `variables.containers.filter(c, !(c.image in ${cel(privilegedImages)}) && !(variables.ownUsers && c.image in ${cel(namespacedImages)}) && (${[
@@ -150,8 +167,8 @@ export function podValidations(allow: Allowed, namespace: string): PodValidation
       message: "is without seccomp or AppArmor; only the image of the agents' BuildKit may, and those in agentPods.privilegedImages of the stack config",
     },
     host: {
-      found: `${hostNamespaces.filter((name) => !host.includes(name)).map((name) => when(where(`object.spec.${name}`, (value) => value), name)).concat("[]").join(" + ")} + variables.containers.filter(c, ${where("c.ports", (list) => `${list}.exists(p, has(p.hostPort) && !(p.hostPort in ${cel([0, ...hostPorts])}))`)}).map(c, "hostPort of container " + c.name)`,
-      message: `is the node's own; no pod of this namespace ${own}. A patch of an agent's pod (patches of the stack config, kind Pod) allows it`,
+      found: `${hostNamespaces.filter((name) => !host.includes(name)).map((name) => when(where(`object.spec.${name}`, (value) => value), name)).concat("[]").join(" + ")} + variables.containers.filter(c, ${where("c.ports", (list) => `${list}.exists(p, has(p.hostPort) && !(p.hostPort in ${cel([0, ...hostPorts])}))`)}).map(c, "hostPort of container " + c.name) + variables.containers.filter(c, ${probePaths.map((path) => where(`c.${path}`, (value) => `!(${value} in ${cel(["", ...probedHosts])})`)).join(" || ")}).map(c, "host in a probe or hook of container " + c.name)`,
+      message: `is the node's own, or asked by the node itself; no pod of this namespace ${own}. A patch of an agent's pod (patches of the stack config, kind Pod) allows it`,
     },
     volumes: {
       found: `variables.volumes.filter(v, has(v.gitRepo) || (has(v.hostPath) && !(v.hostPath.path in ${cel(writablePaths)}) && !(v.hostPath.path in ${cel(readOnlyPaths)} && ${readOnlyMounts}) && !(variables.byDaemonSet && v.hostPath.path in ${cel(keeperPaths)}))).map(v, "volume " + v.name + (has(v.hostPath) ? " (" + v.hostPath.path + ")" : ""))`,
@@ -160,6 +177,10 @@ export function podValidations(allow: Allowed, namespace: string): PodValidation
     account: {
       found: when(where("object.spec.serviceAccountName", (name) => `!(${name} in ${cel(["", ...serviceAccounts])})`), "serviceAccountName"),
       message: `is not one of ${serviceAccounts.join(", ")}; others are named in agentPods.serviceAccounts of the stack config`,
+    },
+    priority: {
+      found: when(where("object.spec.priorityClassName", (name) => `${name} in ${cel(refusedPriorities)}`), "priorityClassName"),
+      message: `is the controller's or one of Kubernetes' own, for which other pods are pushed out; no pod of this namespace ${own}. A patch of an agent's pod (patches of the stack config, kind Pod) allows it`,
     },
     node: {
       found: [
@@ -209,7 +230,7 @@ export function makePodPolicy({ name, parent, there }: Place, args: JenkinsMaste
   const spec = pulumi.all([images, pulumi.output(keeper?.spec), there]).apply(([known, keeping, namespace]) => {
     const input = cascInput(args, known);
     const agents = [...input.templates.map((template) => agentPod(template, settings)), defaultsPod(input)].map((pod) => pod.spec as PodSpec);
-    return podValidations(allowed(agents, keeping ? [keeping.template.spec as PodSpec] : [], rules, settings.buildkitImage), namespace);
+    return podValidations(allowed(agents, keeping ? [keeping.template.spec as PodSpec] : [], rules, settings.buildkitImage, args.controller.priorityClassName), namespace);
   });
   const metadata = { name: there.apply(podPolicyName), labels: { ...labels, ...ownLabels() } };
   const policy = new k8s.admissionregistration.v1.ValidatingAdmissionPolicy(

@@ -1,4 +1,5 @@
 import * as fs from "node:fs";
+import * as net from "node:net";
 import * as path from "node:path";
 import * as fc from "fast-check";
 import * as pulumi from "@pulumi/pulumi";
@@ -214,7 +215,7 @@ describe("mistakes", () => {
     ["a made password's version beside an own one", { adminPassword: "long-enough-password", adminPasswordVersion: 2 }, ["adminPassword", "adminPasswordVersion"]],
     ["a made password's version beside an existing Secret", { adminExistingSecret: "x", adminPasswordVersion: "2" }, ["adminPasswordVersion"]],
     ["a name beside an existing Secret, which has its own", { adminExistingSecret: "x", adminUser: "root" }, ["adminUser"]],
-    ["an agent that is no object", { agents: ["maven"] }, ["agents[0]", "agents"]],
+    ["an agent that is no object", { agents: ["maven"] }, ["agents[0]"]],
     ["an object that is none", { ingress: "nginx" }, ["ingress"]],
     ["a ServiceMonitor for no Prometheus", { serviceMonitor: true }, ["prometheusNamespace"]],
     ["labels of no ServiceMonitor", { serviceMonitorLabels: { release: "x" } }, ["serviceMonitorLabels"]],
@@ -244,6 +245,15 @@ describe("mistakes", () => {
     expect(problemsOf({ storagesize: "20Gi" })[0].fix).toBe("rename it to storageSize");
     expect(problemsOf({ somethingElse: "x" })[0].fix).toBe("remove it from the stack's file");
   });
+});
+
+test("what is wrong in a list of objects is said of its own entry, and once", () => {
+  const hostPaths = ["/srv/x", { path: "/etc/" }, { path: "/srv/tools", readonly: true }, { readOnly: true }];
+  expect(problemsOf({ agentPods: { hostPaths } }).map(({ key, found }) => [key, found])).toEqual([
+    ["agentPods.hostPaths[0]", "/srv/x"], ["agentPods.hostPaths[1].path", "/etc/"], ["agentPods.hostPaths[2].readonly", "a key that does not exist"], ["agentPods.hostPaths[3].path", "nothing"],
+  ]);
+  const proxy = ["jump.example.com", { host: "a b", hostKey }, { host: "c.example.com" }];
+  expect(keysOf({ controlPlane: { privateKeyFile: "k", proxy, nodes: [node] } })).toEqual(["controlPlane.proxy[0]", "controlPlane.proxy[1].host", "controlPlane.proxy[2].hostKey"]);
 });
 
 test("numbers and words that `pulumi config set --path` makes of texts are texts", () => {
@@ -704,7 +714,7 @@ describe("properties", () => {
   const label = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?$/);
 
   test("every host name of at least two labels is a domain", () => {
-    fc.assert(fc.property(fc.array(label, { minLength: 2, maxLength: 5 }), (labels) => { expect(keysOf({ domain: labels.join(".") })).toEqual([]); }));
+    fc.assert(fc.property(fc.array(label, { minLength: 2, maxLength: 5 }).filter((labels) => net.isIP(labels.join(".")) === 0), (labels) => { expect(keysOf({ domain: labels.join(".") })).toEqual([]); }));
   });
 
   test("every size with a unit is taken, and none without", () => {

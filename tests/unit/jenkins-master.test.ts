@@ -276,6 +276,7 @@ describe("the controller", () => {
   test("makes the PriorityClasses that are called after its namespaces, and no other", async () => {
     const own = ownPriorities({ controller: "team-b", agents: "team-b-agents" });
     expect(own).toEqual({ controller: "team-b-controller", agents: "team-b-agents" });
+    expect(Object.values(ownPriorities({ controller: "system-ci", agents: "system-ci-agents" })).filter((each) => each.startsWith("system-"))).toEqual([]);
     await make({ namespace: "team-b", controller: { priorityClassName: own.controller }, agents: { settings: { ...settings, priorityClassName: own.agents } } });
     const { inputs: first } = the("PriorityClass", own.controller);
     const { inputs: last } = the("PriorityClass", own.agents);

@@ -49,7 +49,7 @@ const keysOf = (config: PlatformConfig, stack: string, seen: Neighbourhood) => n
 
 test("a PriorityClass of somebody else's by the name of one's own is told; one that is not made is nobody's matter", () => {
   const seen = { ...empty, priorityClasses: [object("jenkins-agents"), object("jenkins-controller", made("other"))] };
-  expect(neighbourProblems(first, "a", seen)).toEqual([expect.objectContaining({ key: "namespace", found: "PriorityClass jenkins-controller of stack other, PriorityClass jenkins-agents of somebody else" })]);
+  expect(neighbourProblems(first, "a", seen)).toEqual([expect.objectContaining({ key: "namespace", found: "PriorityClass jenkins-controller of stack other, PriorityClass jenkins-agents of somebody else", fix: expect.stringContaining("kubectl delete priorityclass jenkins-agents") })]);
   expect(neighbourProblems(first, "a", { ...empty, priorityClasses: Object.values(ownPriorities({ controller: "jenkins", agents: "jenkins-agents" })).map((name) => object(name, made("a"))) })).toEqual([]);
   // With the namespaces in one line, so that a stack that was renamed is told once how to keep what it has.
   const [renamed] = neighbourProblems(first, "a", { ...cluster(first, "was"), priorityClasses: [object("jenkins-controller", made("was"))] });

@@ -26,7 +26,7 @@ const none: PodRules = { action: "deny", privilegedImages: [], hostPaths: [], se
 const keeper: PodSpec = { containers: [{ image: "k" }], volumes: [{ name: "cache", hostPath: { path: cache } }], serviceAccountName: "jenkins-agent" };
 
 const podsOf = (of: AgentTemplate[], with_: AgentSettings = settings): Json[] => [...of.map((each) => agentPod(each, with_)), defaultsPod({ templates: of, settings: with_ })];
-const rulesOf = (of: AgentTemplate[], further: Partial<PodRules> = {}, keepers = [keeper]): PodValidations => podValidations(allowed(podsOf(of).map(({ spec }) => spec), keepers, { ...none, ...further }), "jenkins-agents");
+const rulesOf = (of: AgentTemplate[], further: Partial<PodRules> = {}, keepers = [keeper]): PodValidations => podValidations(allowed(podsOf(of).map(({ spec }) => spec), keepers, { ...none, ...further }, undefined, "jenkins-controller"), "jenkins-agents");
 const usual = rulesOf(templates);
 
 /** JSON as CEL takes it: whole numbers are ints. */
@@ -82,6 +82,14 @@ const refused: [string, object, string][] = [
   ["the node's processes", pod({ hostPID: true }), "host"],
   ["the node's IPC", pod({ hostIPC: true }), "host"],
   ["a port of the node", pod({}, { ports: [{ containerPort: 80 }, { containerPort: 81, hostPort: 81 }] }), "host"],
+  ["a probe of the node's own loopback", pod({}, { livenessProbe: { httpGet: { host: "127.0.0.1", port: 10248, path: "/healthz" } } }), "host"],
+  ["a probe of a port elsewhere", pod({}, { readinessProbe: { tcpSocket: { host: "10.0.0.1", port: 6443 } } }), "host"],
+  ["the same in an init container", pod({ initContainers: [{ name: "i", image: "x", restartPolicy: "Always", startupProbe: { tcpSocket: { host: "10.0.0.1", port: 6443 } } }] }), "host"],
+  ["a hook that asks elsewhere", pod({}, { lifecycle: { preStop: { httpGet: { host: "169.254.169.254", port: 80 } } } }), "host"],
+  ["a hook at the start that asks elsewhere", pod({}, { lifecycle: { postStart: { httpGet: { host: "169.254.169.254", port: 80 } } } }), "host"],
+  ["the priority of what runs a node", pod({ priorityClassName: "system-node-critical" }), "priority"],
+  ["the priority of what runs the cluster", pod({ priorityClassName: "system-cluster-critical" }), "priority"],
+  ["the controller's priority", pod({ priorityClassName: "jenkins-controller" }), "priority"],
   ["the node's root", hostPath("/", [mount(true)]), "volumes"],
   ["a folder below a cache", hostPath(`${cache}/maven/repository`), "volumes"],
   ["a path that starts like a cache", hostPath(`${cache}/maven2`), "volumes"],
@@ -124,6 +132,8 @@ const taken: [string, object][] = [
   ["BuildKit's image without seccomp and AppArmor", pod({}, { image: buildkit, securityContext: { seccompProfile: { type: "Unconfined" }, appArmorProfile: { type: "Unconfined" } } })],
   ["profiles of the runtime and of the node", pod({ securityContext: { seccompProfile: { type: "RuntimeDefault" } } }, { securityContext: { appArmorProfile: { type: "Localhost", localhostProfile: "x" } } })],
   ["a port of its own", pod({ hostNetwork: false, hostPID: false, hostIPC: false }, { ports: [{ containerPort: 80 }, { containerPort: 81, hostPort: 0 }] })],
+  ["probes and hooks of itself", pod({}, { livenessProbe: { httpGet: { port: 80 } }, readinessProbe: { tcpSocket: { host: "", port: 80 } }, startupProbe: { exec: { command: ["true"] } }, lifecycle: { preStop: { httpGet: { port: 80 } } } })],
+  ["a priority of its own", pod({ priorityClassName: "batch" })],
   ["a cache that agents write to", hostPath(`${cache}/maven`, [mount()])],
   ["a cache that agents read", hostPath(`${cache}/gradle`, [mount(true), { name: "other", mountPath: "/o" }])],
   ["volumes of all other kinds", pod({ volumes: [{ name: "a", emptyDir: {} }, { name: "b", secret: { secretName: "s" } }, { name: "c", persistentVolumeClaim: { claimName: "c" } }] })],
@@ -180,7 +190,8 @@ describe("the platform's own pods", () => {
       patches: fc.constantFrom<Record<string, unknown>[]>(
         [], [{ spec: { hostNetwork: true } }], [{ spec: { nodeName: "n", volumes: [{ name: "x", hostPath: { path: "/x" } }] } }], [{ spec: { serviceAccountName: "other" } }],
         [{ spec: { containers: [{ name: "jnlp", securityContext: { privileged: true }, ports: [{ containerPort: 1, hostPort: 1 }] }] } }], [{ spec: preferred({ key: controlPlane, operator: "Exists" }) }],
-        [{ spec: { containers: [{ name: "jnlp", securityContext: { seccompProfile: { type: "Unconfined" } } }] } }],
+        [{ spec: { containers: [{ name: "jnlp", securityContext: { seccompProfile: { type: "Unconfined" } } }] } }], [{ spec: { priorityClassName: "system-node-critical" } }],
+        [{ spec: { containers: [{ name: "jnlp", readinessProbe: { httpGet: { host: "h", port: 1 } }, lifecycle: { preStop: { tcpSocket: { host: "h", port: 1 } } } }] } }],
       ),
     });
     fc.assert(
@@ -266,7 +277,7 @@ describe("the objects", () => {
     expect([policy.metadata.name, binding.metadata.name, binding.spec.policyName]).toEqual(Array(3).fill(podPolicyName("team-b-agents")));
     expect(binding.spec).toMatchObject({ validationActions: ["Deny"], matchResources: { namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "team-b-agents" } } } });
     expect(policy.spec).toMatchObject({ failurePolicy: "Fail", matchConstraints: { resourceRules: [{ apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE", "UPDATE"], resources: ["pods", "pods/ephemeralcontainers"] }] } });
-    expect(policy.spec.validations).toHaveLength(6);
+    expect(policy.spec.validations).toHaveLength(7);
     // No template has BuildKit's image in it here, and pipelines' own pods may.
     expect(refusals(policy.spec, pod({}, { image: buildkit, securityContext: { seccompProfile: { type: "Unconfined" } } }))).toEqual([]);
     expect(policy.metadata.labels).toMatchObject({ "build-platform/stack": "unit" });
