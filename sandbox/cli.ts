@@ -62,8 +62,8 @@ const running = (): SupportedMinor | undefined => (fs.existsSync(RELEASE) ? (fs.
 /** The release that is asked for: the running one where none is named. */
 function release(asked: string | undefined): SupportedMinor {
   const minor = supportedMinors.find((each) => each === (asked ?? running() ?? newestMinor));
-  if (!minor) throw new Error(`--kubernetes ${asked ?? ""}: expected one of ${supportedMinors.join(", ")}`);
-  if (minor !== (running() ?? minor)) throw new Error(`the sandbox runs Kubernetes ${running()}: take it down first (npm run sandbox -- down)`);
+  if (!minor && asked !== undefined) throw new Error(`--kubernetes ${asked}: expected one of ${supportedMinors.join(", ")}`);
+  if (!minor || minor !== (running() ?? minor)) throw new Error(`the sandbox runs Kubernetes ${running()}: take it down first (npm run sandbox -- down)`);
   return minor;
 }
 
