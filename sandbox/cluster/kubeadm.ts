@@ -159,5 +159,11 @@ export async function upgradeNode(node: Node, first: boolean, tools: string, bin
     const { stdout } = await kubectl(tools, ["get", "node", node.name, "-o", 'jsonpath={.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}']);
     return stdout === `${kubernetesVersion} True`;
   });
+  // The new kubelet makes the static pods anew, the API server's among them: it is asked until it stays.
+  let good = 0;
+  await waitFor(`the API server to stay after the new kubelet of ${node.name}`, 300, async () => {
+    good = await kubectl(tools, ["get", "--raw", "/readyz"]).then(() => good + 1, () => 0);
+    return good === 60;
+  });
   await kubectl(tools, ["uncordon", node.name]);
 }

@@ -44,6 +44,9 @@ test("kubeadm upgrades a live platform: the range stays, a build runs on under t
   expect(await manifest()).toContain(`--service-node-port-range=${range}`);
   const build = await finishedBuild(job, number, 600);
   expect(build).toMatchObject({ result: "SUCCESS", console: expect.stringContaining("ended") });
+  // A drain waits for a person to move the controller (docs/operations.md).
+  await waitFor("the drain", 300, async () => (await kubectl(["get", "nodes", "-o", "jsonpath={.items[*].spec.unschedulable}"])) === "true");
+  await kubectl(["-n", "jenkins", "delete", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller"]);
   await upgrade;
 
   expect(await kubectl(["get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}"])).toMatch(new RegExp(`^v${to.replace(".", "[.]")}[.]`));
