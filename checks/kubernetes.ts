@@ -1,4 +1,4 @@
-/** Minor versions of Kubernetes that the platform is made for, oldest first: the three that Kubernetes itself maintains. The tests run on each. */
+/** Minor versions of Kubernetes that the platform is made for, oldest first: the three that Kubernetes itself maintains. The tests run on the newest, the campaign has those for each. */
 export const supportedMinors = ["1.35", "1.36", "1.37"] as const;
 
 /** One of them. */
