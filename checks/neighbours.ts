@@ -56,12 +56,14 @@ export const neighbourPaths: Record<keyof Neighbourhood, string> = {
 /** Kubernetes' own range of node ports. */
 const defaultRange = "30000-32767";
 
-/** The node-port range in a kube-apiserver's command line; undefined where it has none and serves Kubernetes' own. */
-export function servedRange({ spec }: Pick<CommandPod, "spec">): string | undefined {
+/** The value of a flag in a pod's command line; undefined where it is not there. Of one that stands twice the last counts. */
+export function flagOf({ spec }: Pick<CommandPod, "spec">, flag: string): string | undefined {
   const words = spec.containers.flatMap(({ command = [], args = [] }) => [...command, ...args]);
-  // Of a flag that stands twice the last counts.
-  return words.filter((word) => word.startsWith("--service-node-port-range=")).pop()?.split("=")[1];
+  return words.filter((word) => word.startsWith(`--${flag}=`)).pop()?.split("=")[1];
 }
+
+/** The node-port range in a kube-apiserver's command line; undefined where it has none and serves Kubernetes' own. */
+export const servedRange = (pod: Pick<CommandPod, "spec">): string | undefined => flagOf(pod, "service-node-port-range");
 
 type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "builds" | "controller" | "agentCache" | "backup">;
 

@@ -5,9 +5,9 @@
 import * as net from "node:net";
 import { parse } from "yaml";
 import { partOf } from "../components/ownership";
-import type { PlatformConfig, Problem } from "../config";
+import { ingressPorts, rangeEnds, type PlatformConfig, type Problem } from "../config";
 import { isObject } from "../config/pieces";
-import type { ClusterObject, CommandPod, Neighbourhood } from "./neighbours";
+import { flagOf, type ClusterObject, type Neighbourhood } from "./neighbours";
 
 type ConfigMap = { data?: Record<string, string> };
 type Workload = ClusterObject & {
@@ -16,7 +16,6 @@ type Workload = ClusterObject & {
 
 /** What the cluster says of it; what is not there or cannot be read is undefined, and is not judged. */
 export interface NodePortFacts {
-  nodes?: { items?: (ClusterObject & { status?: { addresses?: { type: string; address: string }[] } })[] };
   cilium?: ConfigMap;
   calico?: { spec?: { bpfEnabled?: boolean; kubeNodePortRanges?: (string | number)[] } };
   kubeProxy?: ConfigMap;
@@ -26,7 +25,6 @@ export interface NodePortFacts {
 }
 
 const paths: Record<keyof NodePortFacts, string> = {
-  nodes: "/api/v1/nodes",
   cilium: "/api/v1/namespaces/kube-system/configmaps/cilium-config",
   calico: "/apis/crd.projectcalico.org/v1/felixconfigurations/default",
   kubeProxy: "/api/v1/namespaces/kube-system/configmaps/kube-proxy",
@@ -48,7 +46,7 @@ export async function readNodePorts(get: (path: string) => Promise<unknown>): Pr
 export type Finding = Required<Problem> & { level: "stop" | "warn" | "note" };
 
 type Wants = Pick<PlatformConfig, "ingress" | "nodePorts">;
-type Seen = Pick<Neighbourhood, "apiServers" | "services">;
+type Seen = Pick<Neighbourhood, "apiServers" | "nodes" | "services">;
 
 const keys = ["httpNodePort", "httpsNodePort"] as const;
 const listed = (items: readonly (string | number)[]) => items.join(" and ");
@@ -71,18 +69,15 @@ function endpoint(text: unknown): { host: string; port: number } | undefined {
 }
 
 /** Where the API server answers on nodes of the cluster. A load balancer elsewhere may have any port. */
-function apiPorts({ nodes, kubeadm }: NodePortFacts, apiServers: CommandPod[], server: string | undefined): Map<number, string> {
+function apiPorts({ kubeadm }: NodePortFacts, { apiServers = [], nodes = [] }: Seen, server: string | undefined): Map<number, string> {
   const ports = new Map<number, string>();
-  const local = new Set((nodes?.items ?? []).flatMap(({ metadata, status }) => [metadata.name, ...(status?.addresses ?? []).map(({ address }) => address)]));
+  const local = new Set(nodes.flatMap(({ metadata, status }) => [metadata.name, ...(status?.addresses ?? []).map(({ address }) => address)]));
   const outside: [unknown, string][] = [[server, "where the kubeconfig reaches the API server on a node"], [yaml(kubeadm?.data?.ClusterConfiguration).controlPlaneEndpoint, "where kubeadm-config (controlPlaneEndpoint) has the API server on a node"]];
   for (const [text, words] of outside) {
     const at = endpoint(text);
     if (at && local.has(at.host)) ports.set(at.port, words);
   }
-  for (const { spec } of apiServers) {
-    const flag = spec.containers.flatMap(({ command = [], args = [] }) => [...command, ...args]).filter((word) => word.startsWith("--secure-port=")).pop();
-    ports.set(Number(flag?.split("=")[1] ?? 6443), `the API server's own on ${spec.nodeName ?? "a node"} (--secure-port)`);
-  }
+  for (const pod of apiServers) ports.set(Number(flagOf(pod, "secure-port") ?? 6443), `the API server's own on ${pod.spec.nodeName ?? "a node"} (--secure-port)`);
   return ports;
 }
 
@@ -129,7 +124,7 @@ function within(address: string, networks: string[]): boolean {
 }
 
 /** What kube-proxy's nodePortAddresses leave out. */
-function proxyFindings({ kubeProxy, nodes }: NodePortFacts): { found: string; silent: "none" | "some" | "all" }[] {
+function proxyFindings({ kubeProxy }: NodePortFacts, { nodes = [] }: Seen): { found: string; silent: "none" | "some" | "all" }[] {
   const { mode, nodePortAddresses } = yaml(kubeProxy?.data?.["config.conf"]);
   const given = Array.isArray(nodePortAddresses) ? nodePortAddresses.map(String) : [];
   // What nftables takes where none are given.
@@ -137,7 +132,7 @@ function proxyFindings({ kubeProxy, nodes }: NodePortFacts): { found: string; si
   if (networks.length === 0) return [];
   if (networks.includes("primary"))
     return [{ found: `kube-proxy (mode ${typeof mode === "string" && mode !== "" ? mode : "iptables"}) answers node ports on the primary address of each node only`, silent: "none" }];
-  const addressed = (nodes?.items ?? []).map(({ metadata, status }) => ({ name: metadata.name, addresses: (status?.addresses ?? []).map(({ address }) => address).filter((address) => net.isIP(address) !== 0) }));
+  const addressed = nodes.map(({ metadata, status }) => ({ name: metadata.name, addresses: (status?.addresses ?? []).map(({ address }) => address).filter((address) => net.isIP(address) !== 0) }));
   const silent = addressed.filter(({ addresses }) => addresses.length > 0 && !addresses.some((address) => within(address, networks)));
   if (silent.length === 0) return [];
   return [{ found: `kube-proxy answers node ports in ${networks.join(", ")} only, without the addresses of ${silent.map(({ name }) => name).join(", ")}`, silent: silent.length === addressed.length ? "all" : "some" }];
@@ -151,9 +146,9 @@ function proxyFindings({ kubeProxy, nodes }: NodePortFacts): { found: string; si
 export function nodePortFindings({ ingress, nodePorts }: Wants, facts: NodePortFacts, seen: Seen, server?: string): Finding[] {
   if (!ingress.install) return [];
   const findings: Finding[] = [];
-  const ports = keys.map((key) => ingress[key]);
+  const ports = ingressPorts(ingress);
   const held = (port: number) => seen.services?.some(({ metadata, spec }) => metadata.namespace === ingress.namespace && spec?.ports?.some(({ nodePort }) => nodePort === port)) ?? false;
-  const api = apiPorts(facts, seen.apiServers ?? [], server);
+  const api = apiPorts(facts, seen, server);
   for (const key of keys) {
     const port = ingress[key];
     const words = api.get(port);
@@ -167,9 +162,7 @@ export function nodePortFindings({ ingress, nodePorts }: Wants, facts: NodePortF
       });
   }
 
-  const [low, high] = [Math.min(30000, ...ports), Math.max(32767, ...ports)];
-  const wanted = nodePorts ? (nodePorts.range.split("-").map(Number) as [number, number]) : ([low, high] as [number, number]);
-  const plane = dataPlane(facts, wanted);
+  const plane = dataPlane(facts, (nodePorts && rangeEnds(nodePorts.range)) ?? [Math.min(30000, ...ports), Math.max(32767, ...ports)]);
   const outside = ports.filter((port) => plane && !plane.ranges.some(([from, to]) => port >= from && port <= to));
   if (plane && outside.length > 0)
     findings.push({
@@ -177,7 +170,7 @@ export function nodePortFindings({ ingress, nodePorts }: Wants, facts: NodePortF
       expected: "a range of its own that holds them, beside the API server's", fix: plane.fix, level: outside.every(held) ? "warn" : "stop",
     });
   if (!plane)
-    for (const { found, silent } of proxyFindings(facts))
+    for (const { found, silent } of proxyFindings(facts, seen))
       findings.push({
         key: "nodePortRange", found, expected: "all addresses that people come by",
         fix: "nothing where people come by others; else set nodePortAddresses in ConfigMap kube-system/kube-proxy ([0.0.0.0/0, ::/0] for all), then kubectl -n kube-system rollout restart daemonset/kube-proxy", level: silent === "none" ? "note" : silent === "all" && !ports.every(held) ? "stop" : "warn",

@@ -3,7 +3,7 @@ import * as dns from "node:dns/promises";
 import * as net from "node:net";
 import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNode } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
-import type { PlatformConfig, Problem } from "../config";
+import { ingressPorts, type Problem } from "../config";
 import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
 import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
@@ -282,9 +282,6 @@ async function machine({ config }: Stack): Promise<Line[]> {
   return [...lines, problem ? line("fail", check, "this machine", problem.found, problem.fix) : line("ok", check, "this machine", "reachable")];
 }
 
-/** Ports of the nodes that the stack is going to hold. */
-const ingressPorts = ({ ingress }: PlatformConfig): number[] => (ingress.install ? [ingress.httpNodePort, ingress.httpsNodePort] : []);
-
 async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]> {
   interface Item {
     metadata: { name: string; namespace?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
@@ -299,11 +296,12 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   interface NodeItem extends Item {
     status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[]; nodeInfo: { architecture: string; containerRuntimeVersion: string } };
   }
-  const [nodes, leases, network, server, seen] = await Promise.all([
-    list<NodeItem>("nodes"), list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
+  const [leases, network, server, seen] = await Promise.all([
+    list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
     readNodePorts(throughKubectl(kubectl)), kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").catch(() => undefined),
     Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),
   ]);
+  const nodes = seen.nodes as NodeItem[];
   const holders = new Map(seen.services.flatMap(({ metadata, spec }) => (spec?.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [[nodePort, `${metadata.namespace}/${metadata.name}`] as const] : []))));
   const wanted = Number(quantityMillis(config.storage.size) / 1000n);
 
@@ -321,7 +319,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
       const address = status.addresses.find(({ type }) => type === "InternalIP")?.address ?? name;
       const stats = await kubectl("get", "--raw", `/api/v1/nodes/${name}/proxy/stats/summary`).then((text) => JSON.parse(text), () => undefined);
       const renewed = leases.find(({ metadata }) => metadata.name === name)?.spec.renewTime;
-      const ports: NodeFacts["ports"] = Object.fromEntries(await Promise.all(ingressPorts(config).map(async (port) => [port, await knock(address, port)])));
+      const ports: NodeFacts["ports"] = Object.fromEntries(await Promise.all(ingressPorts(config.ingress).map(async (port) => [port, await knock(address, port)])));
       const facts: NodeFacts = {
         name, address, ports,
         ready: status.conditions.some(({ type, status: value }) => type === "Ready" && value === "True"),
@@ -345,7 +343,7 @@ export async function examine(stack: Stack): Promise<Line[]> {
   const { config, problems, warnings } = stack;
   const doubts = warnings.map((text) => line("warn", "stack config", stack.name, text));
   if (problems.length > 0) return [...doubts, ...problems.map(({ key, found, expected, fix }) => line("fail", "stack config", key, `${found}; expected ${expected}`, fix))];
-  const ports = ingressPorts(config);
+  const ports = ingressPorts(config.ingress);
   const { agentCache, backup } = config;
   const shared = [agentCache?.path, backup?.repository, backup?.keysRepository].filter((each) => each?.startsWith("/")) as string[];
   const script = visitScript(config.storage.basePath, config.registry, ports, shared);

@@ -2,7 +2,7 @@ import * as fs from "node:fs";
 import * as http from "node:http";
 import * as https from "node:https";
 import * as path from "node:path";
-import { neighbourPaths, type CommandPod } from "../checks/neighbours";
+import { neighbourPaths, type Neighbourhood } from "../checks/neighbours";
 import { nodePortFindings, readNodePorts, throughKubectl } from "../checks/node-ports";
 import { publicPort, type PlatformConfig } from "../config";
 import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
@@ -161,8 +161,9 @@ export function buildTrouble(build: { result: string | null; console: string }, 
 /** What in the cluster may keep node ports from answering, each with what to do. */
 async function nodePortSuspects({ config, kubectl }: Stack): Promise<string[]> {
   const raw = throughKubectl(kubectl);
-  const apiServers = (await raw(neighbourPaths.apiServers)) as { items?: CommandPod[] } | undefined;
-  return nodePortFindings(config, await readNodePorts(raw), { apiServers: apiServers?.items ?? [] }).map(({ found, fix }) => `${found} -> ${fix}`);
+  const list = async <What extends "apiServers" | "nodes">(what: What): Promise<Neighbourhood[What]> => ((await raw(neighbourPaths[what])) as { items?: Neighbourhood[What] } | undefined)?.items;
+  const [facts, apiServers, nodes] = await Promise.all([readNodePorts(raw), list("apiServers"), list("nodes")]);
+  return nodePortFindings(config, facts, { ...(apiServers && { apiServers }), ...(nodes && { nodes }) }).map(({ found, fix }) => `${found} -> ${fix}`);
 }
 
 /** The login page through ingress and node port, past DNS. The certificate is not looked at: the name in it may not be of this address. */

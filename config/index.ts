@@ -25,6 +25,9 @@ export { rangeEnds } from "./pieces";
 export { rangeProblem } from "./rules";
 export type { ImageKey } from "./schema";
 
+/** Ports of every node that the stack is going to hold. */
+export const ingressPorts = ({ install, httpNodePort, httpsNodePort }: Pick<Settings["ingress"], "install" | "httpNodePort" | "httpsNodePort">): number[] => (install ? [httpNodePort, httpsNodePort] : []);
+
 /** Everything the stack is told, checked and complete: the keys of the schema, grouped as they are used, with what files say. */
 export interface PlatformConfig
   extends Pick<Settings, "domain" | "images" | "registry" | "imageBuild" | "agentCap" | "agentPods" | "cloud" | "rehearsal" | "networkPolicies" | "prometheusNamespace" | "serviceMonitor" | "serviceMonitorLabels" | "dashboard" | "secretFiles" | "patches"> {
@@ -276,7 +279,7 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces,
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },
-    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: ingress.install ? [ingress.httpNodePort, ingress.httpsNodePort] : [] } }),
+    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: ingressPorts(ingress) } }),
     builds: built,
     controller: { ...controller, image, priorityClassName },
     agents,

@@ -81,7 +81,7 @@ const usualSeLinuxTypes = ["", "container_t", "container_init_t", "container_kvm
 const unique = <T>(list: (T | undefined)[]): T[] => [...new Set(list.filter((each) => each !== undefined))];
 const containersOf = ({ initContainers = [], containers = [] }: PodSpec): Container[] => [...initContainers, ...containers];
 const hostPaths = (pods: PodSpec[]) => pods.flatMap((pod) => (pod.volumes ?? []).flatMap(({ name, hostPath }) => (hostPath ? [{ path: hostPath.path, readOnly: containersOf(pod).every(({ volumeMounts = [] }) => volumeMounts.every((mount) => mount.name !== name || mount.readOnly)) }] : [])));
-const probesOf = ({ livenessProbe, readinessProbe, startupProbe, lifecycle = {} }: Container) => [livenessProbe, readinessProbe, startupProbe, lifecycle.postStart, lifecycle.preStop];
+const at = (of: unknown, path: string): unknown => path.split(".").reduce((outer, part) => (outer as Record<string, unknown> | undefined)?.[part], of);
 
 /** Whether a pod goes to control-plane nodes by its own will. */
 function choosesControlPlane({ nodeSelector = {}, tolerations = [], affinity: { nodeAffinity = {} } = {} }: PodSpec): boolean {
@@ -107,7 +107,7 @@ export function allowed(agents: PodSpec[], keepers: PodSpec[], rules: Omit<PodRu
     unconfinedImages: unique(containers.filter(({ securityContext: { seccompProfile, appArmorProfile } = {} }) => [seccompProfile?.type, appArmorProfile?.type].includes("Unconfined")).map(({ image }) => image).concat(buildkitImage)),
     host: hostNamespaces.filter((key) => pods.some((pod) => pod[key])),
     hostPorts: unique(containers.flatMap(({ ports = [] }) => ports.map(({ hostPort }) => hostPort))),
-    probedHosts: unique(containers.flatMap(probesOf).flatMap((probe) => [probe?.httpGet?.host, probe?.tcpSocket?.host])),
+    probedHosts: unique(containers.flatMap((container) => probePaths.map((path) => at(container, path) as string | undefined))),
     writablePaths: unique(paths.filter(({ readOnly }) => !readOnly).map(({ path }) => path)),
     readOnlyPaths: unique(paths.map(({ path }) => path)),
     keeperPaths: unique(hostPaths(keepers).map(({ path }) => path)),

@@ -7,10 +7,10 @@ import { environment, stackConfig } from "./mocks";
 const { config } = parseConfig(stackConfig("sandbox"), environment);
 const wants = (ingress: Partial<typeof config.ingress> = {}, nodePorts = config.nodePorts) => ({ nodePorts, ingress: { ...config.ingress, ...ingress } });
 const node = (name: string, ...addresses: string[]) => ({ metadata: { name }, status: { addresses: addresses.map((address) => ({ type: "InternalIP", address })) } });
-const nodes = { items: [node("a", "10.0.0.1", "2001:db8::1"), node("b", "10.0.0.2")] };
+const nodes = [node("a", "10.0.0.1", "2001:db8::1"), node("b", "10.0.0.2")];
 const apiServer = (...flags: string[]) => ({ metadata: { name: "kube-apiserver-a" }, spec: { nodeName: "a", containers: [{ command: ["kube-apiserver", ...flags] }] } });
 const service = { metadata: { name: "controller", namespace: config.ingress.namespace }, spec: { ports: [{ nodePort: 80 }, { nodePort: 443 }] } };
-const look = (facts: NodePortFacts, seen: Parameters<typeof nodePortFindings>[2] = {}, server?: string, ingress = {}) => nodePortFindings(wants(ingress), { nodes, ...facts }, seen, server);
+const look = (facts: NodePortFacts, seen: Parameters<typeof nodePortFindings>[2] = {}, server?: string, ingress = {}) => nodePortFindings(wants(ingress), facts, { nodes, ...seen }, server);
 
 test("a kubeadm cluster with kube-proxy has nothing to say, and neither has one that says nothing", () => {
   const kubeadm = { data: { ClusterConfiguration: "controlPlaneEndpoint: api.example.com:443\n" } };
