@@ -8,7 +8,7 @@ import { addressOf, existingNodes, initOf, inNode, nodeNamed, removeNode, routeP
 import { CLUSTER_PACKAGES, installPackages } from "./cluster/packages";
 import { enforcePolicies, releasePolicies } from "./cluster/policies";
 import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry";
-import { buildSystemImages, pauseOf } from "./cluster/system-images";
+import { buildSystemImages, imagesFor, pauseOf } from "./cluster/system-images";
 import { environment } from "./environment";
 import { CACHE, DUAL_STACK, KUBECONFIG, PLUGINS, REGISTRY, RELEASE, STATE, TOOLS } from "./paths";
 import { action, run } from "./shell";
@@ -125,7 +125,7 @@ async function addNode(name: string | undefined): Promise<void> {
   while (taken.has(`worker-${free}`)) free++;
   const node = nodeNamed(name ?? `worker-${free}`);
   const minor = release(undefined);
-  const archives = (await buildSystemImages(await buildBinaries(minor), kubernetesVersion(minor))).filter((image) => node.role === "control-plane" || image.everyNode);
+  const archives = imagesFor(node.role, await buildSystemImages(await buildBinaries(minor), kubernetesVersion(minor)));
   await action(`boot ${node.name} on ${addressOf(node)}`, () => startNode(node, TOOLS, pauseOf(archives)));
   await action("load its images", () => importImages(node, TOOLS, archives));
   await routePods(existingNodes());
@@ -141,7 +141,7 @@ async function upgrade(asked: string | undefined): Promise<void> {
   const binaries = await buildBinaries(minor);
   const archives = await buildSystemImages(binaries, version);
   for (const node of existingNodes()) {
-    await action(`load the images of ${version} on ${node.name}`, () => importImages(node, TOOLS, archives.filter(({ everyNode }) => everyNode || node.role === "control-plane")));
+    await action(`load the images of ${version} on ${node.name}`, () => importImages(node, TOOLS, imagesFor(node.role, archives)));
     await action(`kubeadm upgrade of ${node.name}`, () => upgradeNode(node, node.name === FIRST.name, TOOLS, binaries.kubernetes, version));
   }
   fs.writeFileSync(RELEASE, minor);

@@ -26,7 +26,6 @@ function iptables(operation: "-C" | "-I" | "-D", [table, chain, ...match]: (type
 
 /** Makes the bridge, turns forwarding on and adds the rules. Running it again changes nothing. */
 export async function networkUp(): Promise<void> {
-  fs.mkdirSync(STATE, { recursive: true, mode: 0o711 });
   if (!fs.existsSync(`/sys/class/net/${NETWORK.bridge}`)) {
     await run("ip", ["link", "add", NETWORK.bridge, "type", "bridge"]);
     await run("ip", ["addr", "add", `${NETWORK.gateway}/24`, "dev", NETWORK.bridge]);

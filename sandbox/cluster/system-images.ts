@@ -93,6 +93,9 @@ async function archiveOf(image: SystemImage, binaries: string): Promise<string> 
   return archive;
 }
 
+/** Those that a node of a role needs. */
+export const imagesFor = (role: "control-plane" | "worker", archives: SystemArchive[]): SystemArchive[] => archives.filter(({ everyNode }) => everyNode || role === "control-plane");
+
 /** The pause image among them. */
 export const pauseOf = (archives: SystemArchive[]): string => archives.find(({ reference }) => reference.includes("/pause:"))!.reference;
 

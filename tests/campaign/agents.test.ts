@@ -1,8 +1,6 @@
-import { parse } from "yaml";
 import { pipelineXml } from "../../cli/jenkins";
-import { REPO } from "../../sandbox/paths";
-import { run, waitFor } from "../../sandbox/shell";
-import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jenkinsVersion, jobXml, kubectl, kubectlJson, ownCloud, plainTemplate, realJenkins, setCloud, startBuild } from "../e2e/sandbox";
+import { waitFor } from "../../sandbox/shell";
+import { createJob, deleteJob, ensurePlatform, finishedBuild, firstAgentImage, jenkins, jenkinsAnswers, jenkinsVersion, jobXml, kubectl, kubectlJson, plainTemplate, realJenkins, sandbox, setCloud, startBuild } from "../e2e/sandbox";
 
 /** Agents on several nodes: nodes that come, go in order and go without a word while builds wait and run; a controller that dies. */
 
@@ -18,7 +16,6 @@ interface JobBuilds {
 
 const WORKER = "worker-1";
 const FIRST = "control-plane-1";
-const sandbox = (...args: string[]) => run("npm", ["run", "-s", "sandbox", "--", ...args], { cwd: REPO, env: ENV });
 const agentPods = async () => (await kubectlJson<{ items: Pod[] }>(["-n", "jenkins-agents", "get", "pods", "-l", "jenkins=agent"])).items;
 const noAgents = (seconds = 180) => waitFor("all agents' pods to be gone", seconds, async () => (await agentPods()).length === 0);
 const workerJoined = async () => (await kubectl(["get", "nodes", "-o", "name"])).includes(`node/${WORKER}`);
@@ -191,8 +188,7 @@ test("an agent whose controller was killed in its build goes once the garbage co
 test("a build that fills its Docker disk is evicted alone, and its log says so", async () => {
   const [full, other] = ["campaign-full", "campaign-beside"];
   const shell = "dd if=/dev/zero of=big bs=1M count=700 status=none\necho 'FROM scratch' > Dockerfile\necho 'COPY big /big' >> Dockerfile\ndocker build -q -t full .\nsleep 120";
-  const { templates } = await ownCloud();
-  const dindImage = (parse(templates[0].yaml) as { spec: { containers: { name: string; image: string }[] } }).spec.containers.find(({ name }) => name === "dind")!.image;
+  const dindImage = await firstAgentImage("dind");
   const controller = () => kubectl(["-n", "jenkins", "get", "pods", "-l", "app.kubernetes.io/component=controller", "-o", "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[*].restartCount}"]);
   const before = await controller();
   await setCloud(full, { ...(await plainTemplate(full)), docker: "dind", dockerSize: "500Mi" }, { dindImage, buildkitImage: "", insecureRegistries: [] });

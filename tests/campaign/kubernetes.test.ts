@@ -4,7 +4,7 @@ import { newestMinor, supportedMinors } from "../../checks/kubernetes";
 import { addressesOf, nodeNamed } from "../../sandbox/cluster/nodes";
 import { NETWORK, REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
-import { createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jobXml, kubectl, NODE, onNode, pulumi, STACK, startBuild, waitFor } from "../e2e/sandbox";
+import { createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jobXml, kubectl, NODE, onNode, pulumi, sandbox, STACK, startBuild, waitFor } from "../e2e/sandbox";
 
 /**
  * The platform on each release of Kubernetes that it is made for, on a cluster of both address families, and a live one taken from
@@ -14,7 +14,6 @@ import { createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenki
 
 jest.setTimeout(3_600_000);
 
-const sandbox = (...args: string[]) => run("npm", ["run", "-s", "sandbox", "--", ...args], { cwd: REPO, env: ENV });
 const fresh = async (minor: string, ...options: string[]) => {
   await sandbox("down");
   await sandbox("up", "--kubernetes", minor, ...options);

@@ -1,7 +1,5 @@
-import { REPO } from "../../sandbox/paths";
-import { run } from "../../sandbox/shell";
 import { enforcePolicies, releasePolicies } from "../../sandbox/cluster/policies";
-import { createJob, deleteJob, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, onSandbox, pulumi, STACK, startBuild, waitFor } from "../e2e/sandbox";
+import { createJob, deleteJob, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, onSandbox, pulumi, sandbox, STACK, startBuild, waitFor } from "../e2e/sandbox";
 
 jest.setTimeout(900_000);
 
@@ -51,7 +49,6 @@ async function connects(from: From, host: string, port: number): Promise<boolean
 
 let addresses: Record<"controller" | "agent" | "stranger" | "apiService" | "apiEndpoint" | "registry", { host: string; port: number }>;
 
-const sandbox = (...args: string[]) => run("npm", ["run", "-s", "sandbox", "--", ...args], { cwd: REPO });
 
 beforeAll(async () => {
   await ensurePlatform();

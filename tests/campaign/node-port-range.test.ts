@@ -4,7 +4,7 @@ import * as path from "node:path";
 import { addressOf, inNode, nodeNamed, type Node } from "../../sandbox/cluster/nodes";
 import { REPO, SSH_KEY } from "../../sandbox/paths";
 import { run, type Result } from "../../sandbox/shell";
-import { ENV, kubectl, pulumi, STACK, waitFor } from "../e2e/sandbox";
+import { kubectl, pulumi, sandbox, STACK, waitFor } from "../e2e/sandbox";
 
 jest.setTimeout(1_200_000);
 
@@ -21,7 +21,6 @@ const readAll = () => Promise.all(nodes.map(read));
 const write = (node: Node, file: string, text: string) =>
   inNode(node, ["sh", "-c", `umask 077; cat >/etc/edited && mv /etc/edited ${file}`], { input: text });
 const MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml";
-const sandbox = (...args: string[]) => run("npm", ["run", "-s", "sandbox", "--", ...args], { cwd: REPO, env: ENV });
 const stack = (command: string, ...args: string[]): Promise<Result> =>
   pulumi([command, "--stack", NAME, ...args], { cwd: project, allowFailure: true });
 const up = (...args: string[]) => stack("up", "--yes", "--skip-preview", ...args);

@@ -37,6 +37,9 @@ export function onNode(args: string[], options: RunOptions = {}): Promise<Result
   return elsewhere ? run(program, [...before, ...args], options) : inNode({ name: "control-plane-1" }, args, options);
 }
 
+/** Runs a command of the sandbox's own, such as `add-node`. */
+export const sandbox = (...args: string[]): Promise<Result> => run("npm", ["run", "-s", "sandbox", "--", ...args], { cwd: REPO, env: ENV });
+
 /** Runs the real pulumi CLI in the project's folder (or `cwd`), without questions or colours. */
 export function pulumi(args: string[], options: RunOptions = {}): Promise<Result> {
   return run("pulumi", [...args, "--non-interactive", "--color", "never"], { cwd: REPO, env: ENV, ...options });
@@ -175,11 +178,16 @@ export async function ownCloud(): Promise<Cloud> {
   return (parse(data["jenkins.yaml"]) as { jenkins: { clouds: { kubernetes: Cloud }[] } }).jenkins.clouds[0].kubernetes;
 }
 
+/** Image of a container of the first agent's pod. */
+export async function firstAgentImage(container: string): Promise<string> {
+  const { spec } = parse((await ownCloud()).templates[0].yaml) as { spec: { containers: { name: string; image: string }[] } };
+  return spec.containers.find(({ name }) => name === container)!.image;
+}
+
 /** A template with the first agent's image and nothing else: no docker daemon, no caches. Its label is its name. */
 export async function plainTemplate(name: string): Promise<AgentTemplate> {
-  const first = parse((await ownCloud()).templates[0].yaml) as { spec: { containers: { name: string; image: string }[] } };
   return {
-    name, label: name, image: first.spec.containers.find((container) => container.name === "jnlp")!.image, docker: "none", caches: [],
+    name, label: name, image: await firstAgentImage("jnlp"), docker: "none", caches: [],
     resources: { requests: { cpu: "50m", memory: "128Mi" }, limits: { memory: "1Gi" } }, dockerResources: {}, cap: 10, idleMinutes: 0, podRetention: "never",
     connectTimeoutSeconds: 300, activeDeadlineSeconds: 0, nodeSelector: {}, tolerations: [], spread: false, unlabelled: false, volumes: [], env: {},
   };
