@@ -189,13 +189,13 @@ const poll = <T>(answer: Promise<T>): Promise<T | undefined> =>
     return undefined;
   });
 
-/** Takes something away that Jenkins may still be writing to: a deletion that fails half way is tried again for half a minute. */
+/** Takes something away that Jenkins may still be writing to: a deletion that fails half way, or is not answered, is tried again for half a minute. */
 async function gone(take: () => Promise<unknown>): Promise<void> {
   const end = Date.now() + 30_000;
   for (;;) {
     const error: unknown = await take().then(() => undefined, (reason: unknown) => reason);
     if (error === undefined || (error instanceof JenkinsError && error.status === 404)) return;
-    if (!(error instanceof JenkinsError && error.status >= 500) || Date.now() > end) throw error;
+    if ((error instanceof JenkinsError && error.status < 500) || Date.now() > end) throw error;
     await pause();
   }
 }

@@ -15,7 +15,7 @@ const work: Work = { pipeline: "x.Jenkinsfile", script: "echo 'hello'", paramete
 let plugins: { shortName: string; active: boolean }[];
 let result: string | null;
 let asked: string[];
-/** Answers that a deletion gets before it is done. */
+/** Answers that a deletion gets before it is done; 0 for none. */
 let busy: number[];
 let made: string;
 let server: http.Server;
@@ -34,6 +34,7 @@ beforeEach(async () => {
     if (what === "GET /job/JOB/1/api/json") return json({ building: result === null, result });
     if (what === "GET /job/JOB/1/consoleText") return void res.end("hello\nFinished\n");
     if (what === "POST /createItem") made = new URL(req.url!, "http://x").searchParams.get("name")!;
+    if (what === "POST /job/JOB/doDelete" && busy[0] === 0) return void (busy.shift(), req.socket.destroy());
     if (what === "POST /job/JOB/doDelete" && busy.length > 0) res.statusCode = busy.shift()!;
     res.end("{}");
   });
@@ -61,6 +62,7 @@ test("a good one is made, built with its parameters, and taken away", async () =
 
 test.each([
   ["half way, as a build's files are still written, is tried again", [500, 404], 2, /^$/],
+  ["without an answer is tried again", [0, 404], 2, /^$/],
   ["for want of rights is not", [403, 403], 2, /job smoke-\w+ is still there: .*403/], // Twice: with the crumb it has, and with a new one.
 ])("a deletion that fails %s", async (_, answers, times, reason) => {
   busy = answers;
