@@ -8,8 +8,9 @@ import { JenkinsMaster } from "./components/jenkins-master";
 import { NodePortRange } from "./components/node-port-range";
 import { OpenEbsStorage } from "./components/openebs-storage";
 import { applyPatches } from "./components/patches";
+import { pullSecretNames } from "./components/pull-secrets";
 import { refusal } from "./components/refusal";
-import { explain, loadConfig } from "./config";
+import { explain, imagePulls, loadConfig } from "./config";
 import { imageArgs, ingressArgs, jenkinsArgs, patchProblems, storageArgs } from "./config/arguments";
 
 /** The program: stack config in, components in order, stack outputs out. */
@@ -21,7 +22,7 @@ export = async () => {
   for (const { propertyPath, reason } of argProblems(toBuild)) problems.push({ key: propertyPath.replace(/^images\./, "agentImages."), found: reason });
   if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));
   // Asks registries for base images; what it does not find stops the run before anything is made.
-  const prepared = await prepareImages(toBuild, config.registry);
+  const prepared = await prepareImages(toBuild, { ...config.registry, others: config.pullSecrets.logins });
 
   const judgePatches = applyPatches(config.patches, (missed) => refusal(explain(patchProblems(config, missed), pulumi.getStack())));
   const provider = new k8s.Provider("cluster", {
@@ -56,7 +57,7 @@ export = async () => {
     config.backup &&
     new JenkinsBackup(
       "jenkins-backup",
-      { ...config.backup, namespace: jenkins.namespace, homeClaim: jenkins.homeClaim, image: config.images.restic, controllerPod: jenkins.controllerPod },
+      { ...config.backup, namespace: jenkins.namespace, homeClaim: jenkins.homeClaim, image: config.images.restic, controllerPod: jenkins.controllerPod, pullSecrets: pullSecretNames(imagePulls(config).pulls) },
       opts,
     );
 

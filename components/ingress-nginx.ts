@@ -2,6 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { hstsSeconds, httpNodePort, httpsNodePort, ingressReplicas, usual, within } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
+import { makePullSecret, type ImagePulls } from "./pull-secrets";
 import { canonicalResources, Resources } from "./quantity";
 import { type Transform, transformed } from "./transform";
 
@@ -22,8 +23,8 @@ export interface IngressNginxArgs {
   hstsSeconds?: number;
   /** Requests and limits. Default: what the upstream manifest requests, with a bound on memory. */
   resources?: Resources;
-  /** Login for the registry of the image. Default none. */
-  imagePullSecret?: { dockerConfigJson: pulumi.Input<string> };
+  /** What images are pulled with. Default nothing. */
+  pulls?: ImagePulls;
   /** Last changes to the main objects, see components/transform.ts. */
   transform?: {
     deployment?: Transform<k8s.apps.v1.DeploymentArgs>;
@@ -95,18 +96,8 @@ export class IngressNginx extends pulumi.ComponentResource {
       parent,
     );
     const here = namespace.metadata.name;
-    const pullSecret =
-      args.imagePullSecret &&
-      new k8s.core.v1.Secret(
-        `${name}-registry`,
-        {
-          metadata: { name: "registry-login", namespace: here, labels },
-          type: "kubernetes.io/dockerconfigjson",
-          data: { ".dockerconfigjson": pulumi.output(args.imagePullSecret.dockerConfigJson).apply((text) => Buffer.from(text).toString("base64")) },
-        },
-        parent,
-      );
-    const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: { name: "ingress-nginx", namespace: here, labels } }, parent);
+    const pulling = makePullSecret(`${name}-registry`, { namespace: here, labels }, args.pulls, parent);
+    const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: { name: "ingress-nginx", namespace: here, labels }, ...pulling }, parent);
     const subjects = [{ kind: "ServiceAccount", name: account.metadata.name, namespace: here }];
 
     // Rules as in deploy/static/provider/baremetal/deploy.yaml of release controller-v1.15.1.
@@ -190,7 +181,7 @@ export class IngressNginx extends pulumi.ComponentResource {
               serviceAccountName: account.metadata.name,
               enableServiceLinks: false,
               terminationGracePeriodSeconds: 300,
-              ...(pullSecret && { imagePullSecrets: [{ name: pullSecret.metadata.name }] }),
+              ...pulling,
               securityContext: {
                 // Lets nginx bind 80 and 443 as an ordinary user whatever the container runtime does with capabilities.
                 sysctls: [{ name: "net.ipv4.ip_unprivileged_port_start", value: "0" }],

@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { misfit, nodeFolder, usual } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
+import { makePullSecret, pullSecretNames, type ImagePulls } from "./pull-secrets";
 import { type Transform, transformed } from "./transform";
 
 /** What of the storage an environment installs: the provisioner with a StorageClass, or the class alone. */
@@ -21,8 +22,8 @@ export interface OpenEbsStorageArgs {
   storageClassName?: string;
   /** What becomes of a volume's folder when its claim is deleted. Default `Delete`. */
   reclaimPolicy?: "Delete" | "Retain";
-  /** Login for the registry of the images. Default none. */
-  imagePullSecret?: { dockerConfigJson: pulumi.Input<string> };
+  /** What images are pulled with. Default nothing. */
+  pulls?: ImagePulls;
   /** Last changes to the main objects, see components/transform.ts. */
   transform?: {
     storageClass?: Transform<k8s.storage.v1.StorageClassArgs>;
@@ -93,18 +94,8 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
       { metadata: { name: namespaceName, labels: { ...labels, ...ownLabels(), "pod-security.kubernetes.io/enforce": "privileged" } } },
       parent,
     );
-    const pullSecret =
-      args.imagePullSecret &&
-      new k8s.core.v1.Secret(
-        `${name}-registry`,
-        {
-          metadata: { name: "registry-login", namespace: namespace.metadata.name, labels },
-          type: "kubernetes.io/dockerconfigjson",
-          data: { ".dockerconfigjson": pulumi.output(args.imagePullSecret.dockerConfigJson).apply((text) => Buffer.from(text).toString("base64")) },
-        },
-        parent,
-      );
-    const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: { name: component, namespace: namespace.metadata.name, labels } }, parent);
+    const pulling = makePullSecret(`${name}-registry`, { namespace: namespace.metadata.name, labels }, args.pulls, parent);
+    const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: { name: component, namespace: namespace.metadata.name, labels }, ...pulling }, parent);
     const subjects = [{ kind: "ServiceAccount", name: account.metadata.name, namespace: namespace.metadata.name }];
 
     // Claims and volumes are the cluster's; pods, leases and the rest stay in the provisioner's own namespace.
@@ -167,7 +158,7 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
             spec: {
               serviceAccountName: account.metadata.name,
               enableServiceLinks: false,
-              ...(pullSecret && { imagePullSecrets: [{ name: pullSecret.metadata.name }] }),
+              ...pulling,
               containers: [
                 {
                   name: component,
@@ -181,7 +172,7 @@ export class OpenEbsStorage extends pulumi.ComponentResource {
                     { name: "OPENEBS_IO_HELPER_IMAGE", value: args.helperImage },
                     { name: "OPENEBS_IO_INSTALLER_TYPE", value: "build-platform" },
                     { name: "LEADER_ELECTION_ENABLED", value: "false" },
-                    ...(pullSecret ? [{ name: "OPENEBS_IO_IMAGE_PULL_SECRETS", value: pullSecret.metadata.name }] : []),
+                    ...(pulling.imagePullSecrets ? [{ name: "OPENEBS_IO_IMAGE_PULL_SECRETS", value: pullSecretNames(args.pulls).join(",") }] : []),
                   ],
                   // As in the provisioner's chart; pgrep sees the first 15 letters of a program's name. The time is for a node that is busy.
                   livenessProbe: { exec: { command: ["sh", "-c", 'test "$(pgrep -c "^provisioner-loc.*")" = 1'] }, initialDelaySeconds: 30, periodSeconds: 60, timeoutSeconds: 10 },

@@ -3,42 +3,31 @@ import * as pulumi from "@pulumi/pulumi";
 import type { AgentImagesArgs } from "../components/agent-images";
 import type { IngressNginxArgs } from "../components/ingress-nginx";
 import { startFrom } from "../components/jenkins-backup";
-import type { JenkinsMasterArgs, RegistryLogin } from "../components/jenkins-master";
+import type { JenkinsMasterArgs } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { nodePortsLabel } from "../components/ownership";
 import type { Missed } from "../components/patches";
-import { agentSettings, publicPort, type PlatformConfig, type Problem } from ".";
+import { agentSettings, imagePulls, publicPort, type PlatformConfig, type Problem } from ".";
 import { architectures } from "./builds";
 import { idlePatch, mistakeAt } from "./mistakes";
 
 /** What each component is told, as far as the config knows it. */
 
-/** Login for the registry of the images; undefined where it asks for none. */
-export function registryLogin({ registry: { host, username, password } }: PlatformConfig): RegistryLogin | undefined {
-  return username && password ? { host, username, password: pulumi.secret(password) } : undefined;
-}
-
-/** The same as a pull secret's content. */
-function imagePullSecret({ registry: { host, username, password } }: PlatformConfig): { imagePullSecret?: { dockerConfigJson: pulumi.Output<string> } } {
-  if (!username || !password) return {};
-  return { imagePullSecret: { dockerConfigJson: pulumi.secret(JSON.stringify({ auths: { [host]: { auth: Buffer.from(`${username}:${password}`).toString("base64") } } })) } };
-}
-
 export function imageArgs(config: PlatformConfig): AgentImagesArgs {
-  const { registry: { host, prefix, insecure }, imageBuild: { platforms, ...build } } = config;
-  const { username, password } = registryLogin(config) ?? {};
+  const { registry: { host, prefix, insecure, username, password }, imageBuild: { platforms, ...build }, mirrors, pullSecrets: { logins } } = config;
   return {
     ...build,
-    registry: { host, prefix, insecure, ...(username && { username, password }) },
+    registry: { host, prefix, insecure, ...(username && password && { username, password: pulumi.secret(password) }), ...(logins.length > 0 && { others: logins }) },
     images: config.builds,
     ...(platforms.length > 0 && { platforms }),
-    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context } }),
+    mirrors,
+    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context }, ...imagePulls(config) }),
   };
 }
 
 export function ingressArgs(config: PlatformConfig): IngressNginxArgs {
   const { className, namespace, httpNodePort, httpsNodePort, replicas, hstsSeconds } = config.ingress;
-  return { image: config.images.ingressNginx, ingressClassName: className, namespace, httpNodePort, httpsNodePort, replicas, hstsSeconds, ...imagePullSecret(config) };
+  return { image: config.images.ingressNginx, ingressClassName: className, namespace, httpNodePort, httpsNodePort, replicas, hstsSeconds, ...imagePulls(config) };
 }
 
 /** Undefined where the StorageClass is somebody else's. */
@@ -53,7 +42,7 @@ export function storageArgs(config: PlatformConfig): OpenEbsStorageArgs | undefi
     helperImage: config.images.openebsLinuxUtils,
     // What the home's claim leaves behind, by a restore or by mistake, stays on the disk.
     reclaimPolicy: protectHome ? "Retain" : "Delete",
-    ...imagePullSecret(config),
+    ...imagePulls(config),
   };
 }
 
@@ -78,7 +67,6 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => references[name] ?? name;
-  const pulls = registryLogin(config);
   return {
     address: { domain, port: publicPort(ingress), ingressClassName, ingressNamespace, ...(ingress.tls && { tls: ingress.tls }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
@@ -99,9 +87,9 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
       ...(rights && { rights }),
       networkPolicies,
       apiServerCidrs: apiServerAddresses.map((address) => `${address}/${net.isIPv6(address) ? 128 : 32}`),
-      ...(pulls && { registryLogin: pulls }),
+      ...imagePulls(config),
     },
-    configuration: { fragments: cascFragments, secretFiles, ...(documents && { live: documents }) },
+    configuration: { fragments: cascFragments, secretFiles, ...(documents && { live: documents }), ...(config.mirrors.jenkinsUpdates && { updateSite: config.mirrors.jenkinsUpdates }) },
     monitoring: { ...(prometheusNamespace && { prometheusNamespace }), serviceMonitor, serviceMonitorLabels, dashboard },
     ...(rehearsal.enabled && { rehearsal: { ...config.cluster, ...rehearsal } }),
     patches: config.patches,

@@ -4,16 +4,18 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { ImageSpec } from "../components/agent-images";
 import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
-import { pullSecretName } from "../components/jenkins-master/accounts";
 import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess, SshProxy } from "../components/node-port-range";
+import { mirrored, type Mirrors } from "../components/mirrors";
 import { changes, type Patch } from "../components/patches";
+import { dockerConfigJson, loginHost, pullSecretNames, type ImagePulls, type RegistryLogin } from "../components/pull-secrets";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
+import { mirrorsOf } from "./mirrors";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
 import { certificate, fits, hostKey, plugin, privateKey, usual, withoutComment } from "./pieces";
 import { rules, type Say } from "./rules";
@@ -38,6 +40,10 @@ export interface PlatformConfig
   storage: { className: string; install: Settings["storageInstall"]; basePath: string; size: string; protectHome: boolean };
   /** The API servers' range; undefined where it is left as it is, another environment's or Kubernetes' own. */
   nodePorts?: { range: string; reserveLocalPorts: boolean; access: ControlPlaneAccess; ports: number[] };
+  /** Where what lies on the internet is fetched from instead; images are references by it already. */
+  mirrors: Mirrors;
+  /** Log-ins beyond the registry's own, and Secrets of log-ins that are in each namespace already. */
+  pullSecrets: { logins: RegistryLogin[]; existing: string[] };
   /** Images the stack builds, by name. */
   builds: Record<string, ImageSpec>;
   /** `image` is the name of a build or a full reference. */
@@ -183,26 +189,34 @@ function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches"
   }));
 }
 
+/** What every pod's image is pulled with: the log-in for the registry of the images, and the others; nothing where there is none. */
+export function imagePulls({ registry: { host, username, password }, pullSecrets: { logins, existing } }: Pick<PlatformConfig, "registry" | "pullSecrets">): { pulls?: ImagePulls } {
+  const all = [...(username && password ? [{ registry: host, username, password }] : []), ...logins.map((login) => ({ ...login, registry: loginHost(login.registry) }))];
+  if (all.length + existing.length === 0) return {};
+  return { pulls: { ...(all.length > 0 && { dockerConfigJson: pulumi.secret(dockerConfigJson(all)) }), ...(existing.length > 0 && { existing }) } };
+}
+
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
+export const agentSettings = ({ images, registry, mirrors, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "mirrors" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
   priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
   insecureRegistries: registry.insecure ? [registry.host] : [],
+  mirrors,
   ...(agentCache && { cachePath: agentCache.path }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
   pods: agentPods,
 });
 
 /** Patches of the agents' pods that change none of them, each made after those before it. */
-function agentPatchProblems(config: Parameters<typeof agentSettings>[0] & Pick<Settings, "agents">, say: Say): void {
-  const { username, password } = config.registry;
+function agentPatchProblems(config: Parameters<typeof agentSettings>[0] & Pick<Settings, "agents"> & Pick<PlatformConfig, "pullSecrets">, say: Say): void {
+  const pullSecrets = pullSecretNames(imagePulls(config).pulls);
   config.patches.forEach(({ target, patch }, i) => {
     if (target.kind !== "Pod" || Object.keys(patch).length === 0) return;
     const earlier = { ...config, patches: config.patches.slice(0, i) };
     const [settings, templates] = [agentSettings(earlier), agentTemplates(earlier)];
-    const pods: Record<string, object> = { ...Object.fromEntries(templates.map((template) => [template.name, agentPod(template, settings)])), [defaultsTemplate]: defaultsPod({ settings, templates, ...(username && password && { pullSecret: pullSecretName }) }) };
+    const pods: Record<string, object> = { ...Object.fromEntries(templates.map((template) => [template.name, agentPod(template, settings)])), [defaultsTemplate]: defaultsPod({ settings, templates, pullSecrets }) };
     const hit = Object.keys(pods).filter((name) => podPatches([config.patches[i]], name).length > 0);
     if (hit.length > 0 && !hit.some((name) => changes(pods[name], patch))) say(`patches[${i}].patch`, ...idlePatch("Pod", hit));
   });
@@ -262,6 +276,11 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const rights = Object.keys(settings.rights).length > 0 ? settings.rights : undefined;
   const further = pluginsOf(plugins, env, say);
   const built = builds(settings, login, rights, further);
+  const mirrors = mirrorsOf(settings);
+  const hub = mirrors.registries["docker.io"];
+  if (hub !== undefined && mirrors.dockerd === undefined && settings.agents.some(({ docker }) => docker === "dind"))
+    warn(`mirrors.registries.docker.io: ${hub} has a path, with which the Docker daemons of agents can ask no mirror: docker pull and docker build on agents go to Docker Hub. Set mirrors.dockerd to a root address of the mirror, if it has one, or the agents' docker to rootless.`);
+  const pullSecrets = { logins: settings.pullSecrets.flatMap(({ registry, username, password }) => (registry && username && password ? [{ registry, username, password }] : [])), existing: settings.pullSecrets.flatMap(({ existing }) => existing ?? []) };
   const agents = agentTemplates(settings);
   for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
@@ -271,10 +290,10 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   // Two environments that shared one folder could put artifacts into each other's builds.
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
-  agentPatchProblems({ agents: settings.agents, images, registry, agentPods, patches, namespaces, ...cache }, say);
+  agentPatchProblems({ agents: settings.agents, images, registry, mirrors, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
   const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
-    domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
+    domain, images, registry, mirrors, pullSecrets, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces,
@@ -324,7 +343,9 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     if (about.required && (value === undefined || value === "") && !single.some((problem) => problem.key === key) && !isGiven(raw, key)) say(key, undefined, about.expected!);
   });
   for (const rule of rules) rule(settings, say, (key) => isGiven(raw, key));
-  const config = resolve(settings, env, say, (line) => void warnings.push(line));
+  const { registries } = mirrorsOf(settings);
+  const images = Object.fromEntries(Object.entries(settings.images).map(([key, image]) => [key, isGiven(raw, `images.${key}`) ? image : mirrored(image, registries)])) as Settings["images"];
+  const config = resolve({ ...settings, images }, env, say, (line) => void warnings.push(line));
   // Of such a key nothing else is said, it would be shown; nor of what an object lacks that is none.
   const rest = problems.filter(({ key }) => !exposed.includes(key.split(/[.[]/)[0]) && !single.some((problem) => key.startsWith(`${problem.key}.`)));
   const refused = exposed.map((key) => mistakeAt(key, "an encrypted value", "plain text: what this key holds stands unencrypted in the cluster", "give secrets by secretFiles or controller.envFrom, and set the key without --secret"));

@@ -59,6 +59,10 @@ export const host: Piece = { expected: "a host name or address, IPv6 without bra
 /** A node or a StorageClass: a name, or several joined by dots. */
 export const domainOrName = (expected: string): Piece => ({ expected, also: (text) => domainPattern.test(text) || namePattern.test(text) });
 export const registry: Piece = { expected: "a registry that the nodes can pull from, as host or host:port, an IPv6 address as [fd00::1]:5000", pattern: registryPattern, also: (text) => Number(registryPattern.exec(text)?.[1]?.slice(1) ?? 443) <= 65535 && net.isIPv6(/^\[(.*)\]/.exec(text)?.[1] ?? "::") };
+/** What stands before an image's path where a mirror has it. */
+export const registryMirror: Piece = { expected: "a mirror as host or host/path, without scheme, such as mirror.example.com/dockerhub", pattern: new RegExp(`${registryPattern.source.slice(0, -1)}(?:/${pathComponent})*$`) };
+/** An address that stands in files of many kinds as it is, and in plain text: no log-in in it. */
+export const address: Piece = { expected: "an address such as https://mirror.example.com/path, without user, password and query", pattern: /^https?:\/\/[A-Za-z0-9[\].:-]+(\/[\w.~%+,=:-]+)*\/?$/ };
 export const imagePath: Piece = { expected: "a path of small letters, digits and single . _ - inside parts divided by /, for example team/build-platform", pattern: new RegExp(`^${pathComponent}(?:/${pathComponent})*$`) };
 export const imageName: Piece = { expected: "an image name of at most 100 small letters and digits with single . _ - between them, for example maven-dind", pattern: new RegExp(`^(?=.{1,100}$)${pathComponent}$`) };
 export const imageReference: Piece = { expected: "a full image reference such as registry.example.com/path/name:tag", pattern: referencePattern };

@@ -86,6 +86,20 @@ const registryLoginIsWhole: Rule = ({ registry: { username, password } }, say) =
   if ((username === undefined) !== (password === undefined)) say(username === undefined ? "registry.username" : "registry.password", undefined, "both username and password, or neither");
 };
 
+const pullSecretsAreWhole: Rule = ({ pullSecrets, registry }, say, given) => {
+  const login = ["registry", "username", "password"] as const;
+  const taken = new Set(registry.username === undefined ? [] : [registry.host]);
+  pullSecrets.forEach((entry, i) => {
+    const at = `pullSecrets[${i}]`;
+    for (const key of login) {
+      if (entry.existing !== undefined && given(`${at}.${key}`)) say(`${at}.${key}`, entry[key], "nothing beside existing, a Secret that has its own log-ins", "make two entries of it, or remove one of the two");
+      if (entry.existing === undefined && !given(`${at}.existing`) && !given(`${at}.${key}`)) say(`${at}.${key}`, undefined, "registry, username and password, or existing in place of the three");
+    }
+    if (entry.registry !== undefined && taken.has(entry.registry)) say(`${at}.registry`, entry.registry, "a registry that has no log-in yet, by registry.username or another entry", "remove one of the two");
+    if (entry.registry !== undefined) taken.add(entry.registry);
+  });
+};
+
 const upstreamArgsAreKnown: Rule = ({ agentImages, images }, say) => {
   for (const [name, { args }] of Object.entries(agentImages))
     for (const [arg, text] of Object.entries(args))
@@ -233,6 +247,6 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
-  registryLoginIsWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
+  registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

@@ -137,6 +137,8 @@ const imageText = (key: ImageKey) => {
   return text(`Image in place of ${pin.image}, as a full reference.`, { is: piece.imageReference, example: `registry.example.com/${pin.image.replace(/^[^/]+\//, "")}:${pin.tag}`, default: `${pin.image}:${pin.tag}${pin.digest ? `@${pin.digest}` : ""}`, defaultText: "as in images/upstream.json" });
 };
 
+const mirrorText = (meaning: string, folder: string) => text(meaning, { is: piece.address, example: `https://mirror.example.com/${folder}` });
+
 const images = {
   images: section("Full references that replace upstream images, for mirrors.", Object.fromEntries(imageKeys.map((key) => [key, imageText(key)])) as Record<ImageKey, ReturnType<typeof imageText>>),
   registry: section("Registry that built images are pushed to and nodes pull from.", {
@@ -145,6 +147,25 @@ const images = {
     insecure: flag("Plain HTTP, or a certificate that cannot be checked.", false),
     username: text("User for pushes and pulls.", { is: userName, example: "robot" }),
     password: text("Password of that user, with --secret.", secretIn("a password")),
+  }),
+  mirrors: section("Where what lies on the internet is fetched from instead, by pods, image builds and agents' builds.", {
+    preset: maybeChoice("Public mirrors to take where no key beside it names another one; the docs list them.", ["china"]),
+    registries: texts("Mirrors of image registries, by registry: of every image that images does not name, of base images, and of what agents build from.", { key: piece.registry, is: piece.registryMirror, example: { "docker.io": "mirror.example.com/dockerhub" } }),
+    dockerd: text("Mirror of Docker Hub for the agents' Docker daemons, which know no other registry's and none with a path.", { is: { expected: "a root address such as https://mirror.example.com", pattern: /^https?:\/\/[A-Za-z0-9[\].:-]+\/?$/ }, example: "https://mirror.example.com", defaultText: "that of registries for docker.io, if it has no path" }),
+    jenkinsUpdates: mirrorText("Mirror of https://updates.jenkins.io, for the controller's image and the running Jenkins.", "jenkins-updates"),
+    jenkinsPlugins: mirrorText("Folder of a mirror with plugins, each as NAME/VERSION/NAME.hpi, for the controller's image.", "jenkins/plugins"),
+    maven: mirrorText("Mirror of Maven Central, for Maven and Gradle on agents.", "maven2"),
+    gradlePlugins: mirrorText("Mirror of Gradle's plugin portal, for Gradle on agents.", "gradle-plugins"),
+    npm: mirrorText("npm's registry on agents.", "npm"),
+    pip: mirrorText("pip's index on agents.", "pypi/simple"),
+    go: text("Go's module proxies on agents, as GOPROXY has them.", { is: { expected: "addresses, direct or off with commas or bars between them, such as https://proxy.example.com,direct", pattern: /^(https?:\/\/[\w.~%+=:[\]/-]+|direct|off)([,|](https?:\/\/[\w.~%+=:[\]/-]+|direct|off))*$/ }, example: "https://proxy.example.com,direct" }),
+    debian: mirrorText("Mirror of http://deb.debian.org/debian, for image builds whose Dockerfile declares ARG MIRROR_DEBIAN.", "debian"),
+  }),
+  pullSecrets: list("Further log-ins for registries and their mirrors, of every pod of the platform and of image builds.", {
+    registry: text("The registry as host or host:port; docker.io for Docker Hub.", { is: piece.registry, example: "docker.io" }),
+    username: text("User for pulls.", { is: userName, example: "robot" }),
+    password: text("Password or token of that user, with --secret.", secretIn("a password")),
+    existing: text("Instead of these three, a Secret of type kubernetes.io/dockerconfigjson that somebody else makes in each namespace. Image builds do not know it.", { is: piece.longName("the name of a Secret of type kubernetes.io/dockerconfigjson"), example: "company-registry" }),
   }),
   imageBuild: section("How images are built.", {
     builder: choice("What builds them: Docker's buildx or buildah on this machine, or a pod in the cluster.", ["buildah", "buildx", "in-cluster"], "buildx"),

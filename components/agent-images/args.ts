@@ -1,5 +1,7 @@
 import type * as kubernetes from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
+import type { Mirrors } from "../mirrors";
+import type { ImagePulls, RegistryLogin } from "../pull-secrets";
 import type { Transform } from "../transform";
 
 /** What builds the images: a local buildah, a local `docker buildx`, or a BuildKit pod in the cluster (needs kubectl only). */
@@ -19,6 +21,8 @@ export interface RegistryArgs {
   username?: pulumi.Input<string>;
   /** Password or token of `username`. Reaches the builder in a credentials file of mode 600, never a command line. */
   password?: pulumi.Input<string>;
+  /** Log-ins for other registries, for base images; they reach the builder in the same file. Default none. */
+  others?: RegistryLogin[];
 }
 
 /** One image to build. */
@@ -56,6 +60,10 @@ export interface AgentImagesArgs {
   cache?: string;
   /** Folder for a bill of materials (SPDX JSON) of each image, which is also stored beside the image in the registry. Needs syft on PATH. Default: none is made. */
   sbom?: string;
+  /** Where base images and what builds download come from instead, see components/mirrors.ts. Default: from where they are. */
+  mirrors?: Mirrors;
+  /** What the builder `in-cluster` is pulled with. Default nothing. */
+  pulls?: ImagePulls;
   /** What the builder `in-cluster` needs; of no use to the others. */
   inCluster?: InClusterArgs;
   /** True: `pulumi destroy` deletes the images of this stack's last build from the registry. Default false. */

@@ -1,10 +1,12 @@
 import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { mirrorArgs, mirrored } from "../mirrors";
+import type { RegistryLogin } from "../pull-secrets";
 import { refusal } from "../refusal";
 import type { AgentImagesArgs, ImageSpec, ImageState, RegistryArgs } from "./args";
 import { byText, type ImageContent, imageContent, imageTag } from "./content";
-import { baseImages } from "./dockerfile";
+import { baseImages, declaredArgs } from "./dockerfile";
 import { argProblems } from "./problems";
 
 /** host/prefix/name, without tag. */
@@ -20,6 +22,8 @@ export const script = "scripts/images/build-image.sh";
 export interface Login {
   username?: string;
   password?: string;
+  /** Those for other registries. */
+  others?: RegistryLogin[];
 }
 
 /**
@@ -29,8 +33,22 @@ export interface Login {
  */
 export async function prepareImages(args: AgentImagesArgs, login: Login = {}): Promise<AgentImagesArgs> {
   if (argProblems(args).length > 0) return args;
-  const pinned = { ...args, images: await pinBaseImages(args, login) };
+  const led = { ...args, images: Object.fromEntries(Object.entries(args.images).map(([name, spec]) => [name, withMirrors(spec, args)])) };
+  const pinned = { ...led, images: await pinBaseImages(led, login) };
   return { ...pinned, found: await inspectImages(pinned, login) };
+}
+
+/** The image with its base images led to the mirrors, as far as arguments name them, and with what its Dockerfile asks of the mirrors. */
+function withMirrors(spec: ImageSpec, { mirrors }: AgentImagesArgs): ImageSpec {
+  if (mirrors === undefined) return spec;
+  const text = fs.readFileSync(path.join(spec.context, spec.dockerfile ?? "Dockerfile"), "utf8");
+  const declared = declaredArgs(text);
+  const asked = Object.entries(mirrorArgs(mirrors)).filter(([arg]) => declared.has(arg));
+  const led = baseImages(text, spec.args).flatMap(({ arg, reference }): [string, string][] => {
+    const there = reference === undefined ? reference : mirrored(reference, mirrors.registries);
+    return arg === undefined || there === undefined || there === reference ? [] : [[arg, there]];
+  });
+  return asked.length + led.length === 0 ? spec : { ...spec, args: { ...Object.fromEntries(asked), ...spec.args, ...Object.fromEntries(led) } };
 }
 
 /** The images with every base image given by digest. */
@@ -72,8 +90,14 @@ export async function inspectImages(args: AgentImagesArgs, login: Login = {}): P
   return Object.fromEntries(await Promise.all(states));
 }
 
-const loginEnvironment = ({ username, password }: Login): Record<string, string> =>
-  username !== undefined && password !== undefined ? { REGISTRY_USERNAME: username, REGISTRY_PASSWORD: password } : {};
+const loginEnvironment = ({ username, password, others }: Login): Record<string, string> => ({
+  ...(username !== undefined && password !== undefined && { REGISTRY_USERNAME: username, REGISTRY_PASSWORD: password }),
+  ...otherLogins(others),
+});
+
+/** Log-ins for other registries as scripts/images/build-image.sh reads them; no variable where there are none. */
+export const otherLogins = (logins: RegistryLogin[] = []): { REGISTRY_LOGINS?: string } =>
+  logins.length === 0 ? {} : { REGISTRY_LOGINS: logins.map(({ registry, username, password }) => `${registry} ${Buffer.from(`${username}:${password}`).toString("base64")}`).join("\n") };
 
 /** What a program printed: all of its standard output, the last line of its error output. */
 interface Answer {
@@ -110,6 +134,7 @@ export function imageEnvironment(name: string, content: ImageContent, args: Agen
     IMAGE_SBOM: args.sbom ?? "",
     IMAGE_FILES: JSON.stringify(content.files),
     REGISTRY_INSECURE: String(args.registry.insecure),
+    ...(args.mirrors && Object.keys(args.mirrors.registries).length > 0 && { IMAGE_MIRRORS: Object.entries(args.mirrors.registries).map((pair) => pair.join("=")).join("\n") }),
     ...(args.builder !== "in-cluster" || args.inCluster === undefined
       ? {}
       : { BUILDKIT_IMAGE: args.inCluster.image, BUILDKIT_NAMESPACE: args.inCluster.namespace ?? buildNamespace, BUILDKIT_CONTEXT: args.inCluster.context ?? "" }),

@@ -2,9 +2,10 @@ import * as command from "@pulumi/command";
 import * as kubernetes from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels, partOf } from "../ownership";
+import { makePullSecret } from "../pull-secrets";
 import { transformed } from "../transform";
 import type { AgentImagesArgs } from "./args";
-import { buildNamespace, checkedReference, imageEnvironment, script } from "./builds";
+import { buildNamespace, checkedReference, imageEnvironment, otherLogins, script } from "./builds";
 import { imageContent } from "./content";
 import { argProblems } from "./problems";
 
@@ -38,7 +39,12 @@ export class AgentImages extends pulumi.ComponentResource {
     const before: pulumi.Resource[] = [];
     if (args.builder === "in-cluster") {
       const labels = { "pod-security.kubernetes.io/enforce": "privileged", ...partOf, ...ownLabels() };
-      before.push(new kubernetes.core.v1.Namespace(...transformed<kubernetes.core.v1.NamespaceArgs>(args.transform?.namespace, `${name}-builds`, { metadata: { name: args.inCluster?.namespace ?? buildNamespace, labels } }, { parent: this })));
+      const builds = new kubernetes.core.v1.Namespace(...transformed<kubernetes.core.v1.NamespaceArgs>(args.transform?.namespace, `${name}-builds`, { metadata: { name: args.inCluster?.namespace ?? buildNamespace, labels } }, { parent: this }));
+      before.push(builds);
+      const namespace = builds.metadata.name;
+      const pulling = makePullSecret(`${name}-builds-registry`, { namespace, labels: partOf }, args.pulls, { parent: this });
+      // The account under which build jobs run.
+      if (pulling.imagePullSecrets) before.push(new kubernetes.core.v1.ServiceAccountPatch(`${name}-builds-default-account`, { metadata: { name: "default", namespace }, ...pulling }, { parent: this }));
     }
     this.references = {};
     for (const [image, spec] of Object.entries(args.images)) {
@@ -55,6 +61,7 @@ export class AgentImages extends pulumi.ComponentResource {
             IMAGE_MISSING: missing ? `not in the registry at ${new Date().toISOString()}` : "",
             ...(registry.username === undefined ? {} : { REGISTRY_USERNAME: registry.username }),
             ...(registry.password === undefined ? {} : { REGISTRY_PASSWORD: pulumi.secret(registry.password) }),
+            ...Object.fromEntries(Object.entries(otherLogins(registry.others)).map(([key, logins]) => [key, pulumi.secret(logins)])),
           },
           logging: command.local.Logging.Stderr,
         },

@@ -57,6 +57,8 @@ export interface JenkinsBackupArgs {
   checkParts?: number;
   /** Requests and limits of restic. Default 100m/256Mi, at most one processor and 1Gi. */
   resources?: Resources;
+  /** Names of the pull secrets of the namespace. Default none. */
+  pullSecrets?: string[];
   /** Last changes to the CronJobs, see components/transform.ts. */
   transform?: {
     backup?: Transform<k8s.batch.v1.CronJobArgs>;
@@ -65,7 +67,7 @@ export interface JenkinsBackupArgs {
 }
 
 /** What restic's container needs to know. */
-export type ResticArgs = Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod" | "transform">;
+export type ResticArgs = Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod" | "pullSecrets" | "transform">;
 
 /**
  * The ssh command for an SFTP repository, for restic's option sftp.command; undefined for any other repository.

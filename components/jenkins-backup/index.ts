@@ -9,6 +9,7 @@ import type { V1PodSpec } from "@kubernetes/client-node";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels } from "../ownership";
+import { pullingWith } from "../pull-secrets";
 import { transformed } from "../transform";
 import { type JenkinsBackupArgs, jenkinsBackupProblems } from "./args";
 import { labels, names, saverLabels, verifierLabels } from "./names";
@@ -56,7 +57,7 @@ export class JenkinsBackup extends pulumi.ComponentResource {
     const secret = (part: string, objectName: string, data: pulumi.Input<Record<string, pulumi.Input<string>>>) =>
       new k8s.core.v1.Secret(`${name}-${part}`, { metadata: metadata(objectName), data: pulumi.secret(pulumi.output(data).apply((d) => Object.fromEntries(Object.entries(d).map(([k, v]) => [k, base64(v)])))) }, parent);
 
-    const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: metadata(names.backup), automountServiceAccountToken: false }, parent);
+    const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: metadata(names.backup), automountServiceAccountToken: false, ...pullingWith(args.pullSecrets ?? []) }, parent);
     const role = new k8s.rbac.v1.Role(`${name}-role`, { metadata: metadata(names.backup), rules: reportRules }, parent);
     const binding = new k8s.rbac.v1.RoleBinding(
       `${name}-role-binding`,

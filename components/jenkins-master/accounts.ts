@@ -1,11 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import type { RegistryLogin } from "./args";
+import { makePullSecret, type ImagePulls } from "../pull-secrets";
 import { labels, Place } from "./place";
-import { base64 } from "./secrets";
-
-/** Secret for the registry of the images, in both namespaces; none where it asks for no login. */
-export const pullSecretName = "registry-login";
 
 /**
  * What the kubernetes plugin does with the agents' namespace, and no more: it makes, watches, annotates and deletes pods, runs
@@ -20,12 +16,13 @@ export const controllerRules = [
 ];
 
 /** The accounts of the controller and of the agents, and what the first may do in the agents' namespace. */
-export function makeAccounts({ name, parent, here, there }: Place, registryLogin: RegistryLogin | undefined): { account: pulumi.Output<string>; binding: pulumi.Resource } {
-  const pullSecret = pullSecrets({ name, parent, here, there }, registryLogin);
+export function makeAccounts({ name, parent, here, there }: Place, pulls: ImagePulls | undefined): { account: pulumi.Output<string>; binding: pulumi.Resource } {
+  const pullSecret = (part: string, namespace: pulumi.Output<string>) => makePullSecret(`${name}-${part}-registry`, { namespace, labels }, pulls, parent);
+  const agentsPull = pullSecret("agents", there);
   const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: { name: "jenkins", namespace: here, labels }, ...pullSecret("controller", here) }, parent).metadata.name;
-  new k8s.core.v1.ServiceAccount(`${name}-agent-account`, { metadata: { name: "jenkins-agent", namespace: there, labels }, automountServiceAccountToken: false, ...pullSecret("agents", there) }, parent);
+  new k8s.core.v1.ServiceAccount(`${name}-agent-account`, { metadata: { name: "jenkins-agent", namespace: there, labels }, automountServiceAccountToken: false, ...agentsPull }, parent);
   // Kubernetes makes it with the namespace; pods that name no account run under it, such as those of pipelines that inherit nothing.
-  new k8s.core.v1.ServiceAccountPatch(`${name}-agents-default-account`, { metadata: { name: "default", namespace: there }, automountServiceAccountToken: false }, parent);
+  new k8s.core.v1.ServiceAccountPatch(`${name}-agents-default-account`, { metadata: { name: "default", namespace: there }, automountServiceAccountToken: false, ...agentsPull }, parent);
   const role = new k8s.rbac.v1.Role(`${name}-agents-role`, { metadata: { name: "jenkins", namespace: there, labels }, rules: controllerRules }, parent);
   const binding = new k8s.rbac.v1.RoleBinding(
     `${name}-agents-role-binding`,
@@ -37,20 +34,4 @@ export function makeAccounts({ name, parent, here, there }: Place, registryLogin
     parent,
   );
   return { account, binding };
-}
-
-/** Makes a namespace's pull secret and gives what an account has to say of it. */
-function pullSecrets({ name, parent }: Place, login: RegistryLogin | undefined): (part: string, namespace: pulumi.Output<string>) => { imagePullSecrets?: { name: pulumi.Output<string> }[] } {
-  if (!login) return () => ({});
-  const config = pulumi.secret(
-    pulumi.all([login.username, login.password]).apply(([username, password]) => base64(JSON.stringify({ auths: { [login.host]: { auth: base64(`${username}:${password}`) } } }))),
-  );
-  return (part, namespace) => {
-    const secret = new k8s.core.v1.Secret(
-      `${name}-${part}-registry`,
-      { metadata: { name: pullSecretName, namespace, labels }, type: "kubernetes.io/dockerconfigjson", data: { ".dockerconfigjson": config } },
-      parent,
-    );
-    return { imagePullSecrets: [{ name: secret.metadata.name }] };
-  };
 }

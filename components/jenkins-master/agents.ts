@@ -1,7 +1,10 @@
 import { patched, same } from "../patches";
+import { pullingWith } from "../pull-secrets";
+import type { Mirrors } from "../mirrors";
 import { canonicalResources, Resources, scratch } from "../quantity";
 import { gradleAgentScript } from "./cache";
 import { onArchitectures } from "../boot";
+import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
 
 /** How builds of a template reach a container builder. */
 export type DockerMode = "dind" | "rootless" | "none";
@@ -100,6 +103,8 @@ export interface AgentSettings {
   buildkitImage: string;
   /** Registries (host:port) that speak plain HTTP, which dockerd must be told. */
   insecureRegistries: string[];
+  /** Where builds fetch from instead, see mirrors.ts. Default: from where things are. */
+  mirrors?: Mirrors;
   /** Architectures that built images are for, such as amd64. Default any. */
   architectures?: string[];
   /** PriorityClass of all agents; that of `ownPriorities` is made. Default none. */
@@ -189,6 +194,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
           "--host=tcp://127.0.0.1:2375",
           "--tls=false",
           ...settings.insecureRegistries.map((host) => `--insecure-registry=${host}`),
+          ...(settings.mirrors?.dockerd ? [`--registry-mirror=${settings.mirrors.dockerd}`] : []),
         ],
         env: [{ name: "DOCKER_TLS_CERTDIR", value: "" }],
         securityContext: { privileged: true, runAsUser: 0, runAsGroup: 0, runAsNonRoot: false },
@@ -225,7 +231,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
         },
         // The client for the build: agent images hold none.
         lifecycle: { postStart: { exec: { command: ["/bin/sh", "-c", `cp "$(command -v buildctl)" ${buildkitTools}/`] } } },
-        volumeMounts: [{ name: "docker-data", mountPath: "/home/user/.local/share/buildkit" }, { name: "buildkit", mountPath: buildkitTools }, workspaceMount],
+        volumeMounts: [{ name: "docker-data", mountPath: "/home/user/.local/share/buildkit" }, { name: "buildkit", mountPath: buildkitTools }, workspaceMount, ...buildkitMounts(settings.mirrors)],
         resources,
       },
     ];
@@ -297,13 +303,13 @@ const overNodes = {
  * template over this, it takes over nodeSelector, tolerations, volumes, containers by name, initContainers, accounts, pull secrets,
  * runAsUser and runAsGroup, hostNetwork, labels and annotations; of anything else, what is said here stays (PodTemplateUtils.combine).
  */
-export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret?: string): Pod {
+export function podDefaults(settings: AgentSettings, spread: boolean, pullSecrets: string[] = []): Pod {
   const pod = {
     apiVersion: "v1",
     kind: "Pod",
     spec: {
       ...podBase(settings),
-      ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
+      ...pullingWith(pullSecrets),
       ...(spread && overNodes),
       containers: [
         {
@@ -341,7 +347,7 @@ export function outlivesMerge(pod: Pod, over: Pod): boolean {
  */
 export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod {
   const caches = settings.cachePath === undefined ? [] : template.caches;
-  const own: Record<string, string> = { ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)) };
+  const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)) };
   const { MAVEN_OPTS: maven } = template.env;
   const env = {
     ...own,
@@ -351,6 +357,8 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   };
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
+  const files = mirrorMounts(settings.mirrors, gradle ? gradleHome : undefined, template.volumes.map(({ mountPath }) => mountPath));
+  const needsFiles = files.length > 0 || (template.docker === "rootless" && buildkitMounts(settings.mirrors).length > 0);
   const [architecture, ...others] = (template.built && settings.architectures) || [];
   // A pod that has a nodeSelector is not kept to Linux by the plugin any more.
   const nodeSelector = { ...(architecture && others.length === 0 && { "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture }), ...template.nodeSelector };
@@ -381,6 +389,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
             })),
             ...(gradle ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
             ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
+            ...files,
             ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
           ],
         },
@@ -401,6 +410,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
               { name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } },
             ]
           : []),
+        ...(needsFiles ? [{ name: mirrorVolume, configMap: { name: agentMirrorsName } }] : []),
         ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), ...volumeSource(volume) })),
       ],
     },

@@ -2,6 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { domain, fits, maxRamPercentage, size, within } from "../../config/pieces";
 import type { Patch } from "../patches";
+import type { ImagePulls } from "../pull-secrets";
 import { isQuantity, Resources } from "../quantity";
 import type { Transform } from "../transform";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
@@ -106,15 +107,6 @@ export interface AgentsArgs {
   cloud?: Record<string, unknown>;
 }
 
-/** Pull secret for a registry that asks for a password. */
-export interface RegistryLogin {
-  /** Registry as host or host:port. */
-  host: string;
-  username: pulumi.Input<string>;
-  /** Kept secret. */
-  password: pulumi.Input<string>;
-}
-
 /** Who gets in, and what may reach what. */
 export interface AccessArgs {
   /** Name of the administrator. */
@@ -133,8 +125,8 @@ export interface AccessArgs {
   networkPolicies?: boolean;
   /** Addresses of the API server as CIDRs, which agents must not reach. */
   apiServerCidrs?: pulumi.Input<pulumi.Input<string>[]>;
-  /** Login for the registry of the images. Default none. */
-  registryLogin?: RegistryLogin;
+  /** What images are pulled with. Default nothing. */
+  pulls?: ImagePulls;
 }
 
 /** The site's own configuration as code. */
@@ -145,6 +137,8 @@ export interface ConfigurationArgs {
   live?: Record<string, string>;
   /** Keys of Secrets in the controller's namespace that documents refer to as `${<secret>-<key>}`. Default none. */
   secretFiles?: SecretFile[];
+  /** Update site that Jenkins asks for updates and security warnings, in place of https://updates.jenkins.io. */
+  updateSite?: string;
 }
 
 /** What looks at Jenkins. */

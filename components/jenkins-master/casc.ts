@@ -17,8 +17,10 @@ export interface CascInput {
   containerCap: number;
   templates: AgentTemplate[];
   settings: AgentSettings;
-  /** Secret of the agents' namespace for the registry of the images; undefined where it asks for no login. */
-  pullSecret?: string;
+  /** Pull secrets of the agents' namespace. Default none. */
+  pullSecrets?: string[];
+  /** Mirror of https://updates.jenkins.io. */
+  updateSite?: string;
   /** Settings of the kubernetes plugin's cloud, as JCasC names them, that replace the platform's; templates and podLabels in it come to the platform's. */
   cloud?: Record<string, unknown>;
   /** The site's own JCasC documents by file name; they may bring their own security realm and authorization strategy. */
@@ -52,7 +54,7 @@ const yamlText = (value: object): string => stringify(value, { lineWidth: 0, ali
 const bringsKey = (input: CascInput, key: string): boolean => said(input.fragments, "jenkins", key).length > 0;
 
 /** The pod that all others start from. Where any is spread over the nodes, all are that start from it: the plugin's merge keeps the first word on it. */
-export const defaultsPod = ({ settings, templates, pullSecret }: Pick<CascInput, "settings" | "templates" | "pullSecret">): Record<string, unknown> => podDefaults(settings, templates.some(({ spread }) => spread), pullSecret);
+export const defaultsPod = ({ settings, templates, pullSecrets }: Pick<CascInput, "settings" | "templates" | "pullSecrets">): Record<string, unknown> => podDefaults(settings, templates.some(({ spread }) => spread), pullSecrets);
 
 function podTemplate(template: AgentTemplate, { settings, templates }: CascInput): object {
   const pod = agentPod(template, settings);
@@ -148,6 +150,7 @@ export function cascConfig(input: CascInput): object {
       ...(!bringsKey(input, "securityRealm") && { securityRealm: securityRealm(input.login) }),
       ...(!bringsKey(input, "authorizationStrategy") && { authorizationStrategy: authorizationStrategy(input.rights, input.login, foreign) }),
       clouds: [{ kubernetes: kubernetesCloud(input) }],
+      ...(input.updateSite && { updateCenter: { sites: [{ id: "default", url: `${input.updateSite.replace(/\/$/, "")}/update-center.json` }] } }),
     },
     unclassified: { location: { url: input.url } },
   };

@@ -2,8 +2,8 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { agentCap } from "../../config/pieces";
 import { patchedObject } from "../patches";
+import { pullSecretNames } from "../pull-secrets";
 import { Registration, transformed } from "../transform";
-import { pullSecretName } from "./accounts";
 import { jenkinsUrl } from "./address";
 import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
 import { cascFile, CascInput, renderCasc } from "./casc";
@@ -39,7 +39,8 @@ export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput 
     containerCap: agents.cap ?? agentCap.usual,
     templates: agents.templates.map((template, i) => ({ ...template, image: images[i] })),
     settings: agents.settings,
-    ...(access.registryLogin && { pullSecret: pullSecretName }),
+    pullSecrets: pullSecretNames(access.pulls),
+    ...(configuration.updateSite && { updateSite: configuration.updateSite }),
     ...(agents.cloud && { cloud: agents.cloud }),
     ...(configuration.fragments && { fragments: configuration.fragments }),
     secretNames: secretNames({ ...access, ...configuration }),

@@ -8,6 +8,7 @@ import { cacheKeeperObject } from "./cache-keeper";
 import { configurationObject } from "./configuration";
 import { controllerObject, controllerPod, makeHome, withoutFirst } from "./controller";
 import { makeDisruptionBudgets, makeNetworkPolicies, makePriorities } from "./fences";
+import { makeAgentMirrors } from "./mirrors";
 import { makeMonitoring } from "./monitoring";
 import { after, makeNamespaces } from "./place";
 import { makePodPolicy } from "./pod-policy";
@@ -55,7 +56,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: `JenkinsMaster "${name}" cannot be made`, errors: problems });
 
     const place = makeNamespaces(this, name, args);
-    const { account, binding } = makeAccounts(place, args.access.registryLogin);
+    const { account, binding } = makeAccounts(place, args.access.pulls);
     const priorities = makePriorities(place, args);
     const claim = makeHome(place, args.home);
     const services = makeServices(place);
@@ -76,6 +77,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     makeIngress(place, args, services.http);
     makeMonitoring(place, args);
     makeNetworkPolicies(place, args);
+    makeAgentMirrors(place, args.agents.settings.mirrors);
     const keeper = cacheKeeperObject(place, args.agents);
     if (keeper) new k8s.apps.v1.DaemonSet(...keeper);
     makePodPolicy(place, args, keeper && patched("DaemonSet", keeper[1]));

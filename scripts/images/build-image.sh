@@ -35,6 +35,10 @@ An image whose tag is in the registry already is not built again. Every option m
 
 Environment only:
   REGISTRY_USERNAME, REGISTRY_PASSWORD  log-in for R's host (else the builder's own log-ins are used)
+  REGISTRY_LOGINS                       log-ins for other hosts, of base images: one HOST BASE64(USER:PASSWORD) per line; then
+                                        they and the one above are all that the builder knows
+  IMAGE_MIRRORS                         mirrors of registries, one HOST=MIRROR per line, for the base images that a Dockerfile
+                                        names itself: of buildah and in-cluster (buildx: in the builder's own configuration)
   BUILD_IMAGE_STORAGE                   buildah: storage folder, default buildah's own
   BUILDAH_ISOLATION                     buildah: default chroot, which needs no privileges of a container runtime
   BUILDX_BUILDER                        buildx: which builder, default the current one; it needs BuildKit's own image
@@ -115,6 +119,9 @@ if [ "$action" = resolve ]; then
   if [ "${image%%/*}" != "$host" ]; then
     insecure=false
     unset REGISTRY_USERNAME REGISTRY_PASSWORD
+    login=$(awk -v host="${image%%/*}" '$1 == host { print $2 }' <<<"${REGISTRY_LOGINS:-}" | base64 -d)
+    if [ -n "$login" ]; then REGISTRY_USERNAME=${login%%:*} REGISTRY_PASSWORD=${login#*:}; fi
+    unset login
   fi
   case $image in
     docker.io/*/*) image=registry-1.$image ;;
@@ -218,6 +225,8 @@ run() {
   fi
 }
 
+limited="a registry allows no further pulls for now: give a log-in for it in pullSecrets, or a mirror of it in mirrors.registries"
+
 # What the end of the log most likely means, as something to do.
 advice() {
   local log host=${repository%%/*}
@@ -234,6 +243,8 @@ advice() {
     echo "a registry speaks plain HTTP: if it is $host and you trust the network to it, set registry.insecure to true (--insecure)."
   elif has 'x509|certificate'; then
     echo "a registry's certificate is not trusted: install its CA on this machine, or for $host alone set registry.insecure to true (--insecure)."
+  elif has 'toomanyrequests|too many requests|status(: | code:? )?429'; then
+    echo "$limited"
   elif has 'unauthorized|authentication required|denied|forbidden|status 401|status 403'; then
     echo "a registry refused the log-in: check registry.username and registry.password for $host and that they may push to ${repository#*/}."
   elif has 'manifest unknown|manifest for .* not found|name unknown|reading manifest|: not found|building at STEP "(COPY|ADD) .*no such file'; then
@@ -245,13 +256,17 @@ advice() {
   fi
 }
 
-# Credentials file in the format all builders read; only for this host, and only if a log-in was given.
+# Credentials file in the format all builders read; only for this host and those of REGISTRY_LOGINS, and only if a log-in was given.
 write_auth() {
-  if [ -z "${REGISTRY_USERNAME:-}" ]; then return; fi
+  if [ -z "${REGISTRY_USERNAME:-}${REGISTRY_LOGINS:-}" ]; then return; fi
   (
     umask 077
     mkdir -p "$work/docker"
-    printf '{"auths":{"%s":{"auth":"%s"}}}\n' "${repository%%/*}" "$(printf '%s:%s' "$REGISTRY_USERNAME" "${REGISTRY_PASSWORD:-}" | base64 | tr -d '\n')" >"$work/docker/config.json"
+    {
+      if [ -n "${REGISTRY_USERNAME:-}" ]; then printf '%s %s\n' "${repository%%/*}" "$(printf '%s:%s' "$REGISTRY_USERNAME" "${REGISTRY_PASSWORD:-}" | base64 | tr -d '\n')"; fi
+      # The name under which every builder looks for Docker Hub's.
+      printf '%s\n' "${REGISTRY_LOGINS:-}" | sed '/^$/d; s|^docker\.io |https://index.docker.io/v1/ |'
+    } | awk 'BEGIN { printf "{\"auths\":{" } { printf "%s\"%s\":{\"auth\":\"%s\"}", NR > 1 ? "," : "", $1, $2 } END { print "}}" }' >"$work/docker/config.json"
   )
 }
 
@@ -337,16 +352,20 @@ build_buildah() {
   need buildah "install it (Debian: apt-get install buildah), or set the builder to buildx or in-cluster."
   local buildah=(buildah) tls=(--tls-verify=true) options=() item
   if [ -n "${BUILD_IMAGE_STORAGE:-}" ]; then buildah+=(--root "$BUILD_IMAGE_STORAGE/root" --runroot "$BUILD_IMAGE_STORAGE/run"); fi
-  if [ "$insecure" = true ]; then
+  if [ "$insecure" = true ] || [ -n "${IMAGE_MIRRORS:-}" ]; then
     # Only this host, not every registry the Dockerfile names, as --tls-verify=false would; after this machine's own rules.
     local own=${CONTAINERS_REGISTRIES_CONF:-${HOME:-}/.config/containers/registries.conf}
     if [ ! -f "$own" ]; then own=/etc/containers/registries.conf; fi
     {
       if [ -f "$own" ]; then cat "$own"; fi
-      printf '\n[[registry]]\nlocation = "%s"\ninsecure = true\n' "${repository%%/*}"
+      if [ "$insecure" = true ]; then printf '\n[[registry]]\nlocation = "%s"\ninsecure = true\n' "${repository%%/*}"; fi
+      awk -F= -v insecure="$insecure" -v own="${repository%%/*}" 'NF > 1 {
+        split($2, host, "/")
+        printf "\n[[registry]]\nlocation = \"%s\"\n[[registry.mirror]]\nlocation = \"%s\"\ninsecure = %s\n", $1, $2, insecure == "true" && host[1] == own ? "true" : "false"
+      }' <<<"${IMAGE_MIRRORS:-}"
     } >"$work/registries.conf"
     export CONTAINERS_REGISTRIES_CONF=$work/registries.conf
-    tls=(--tls-verify=false)
+    if [ "$insecure" = true ]; then tls=(--tls-verify=false); fi
   fi
   if [ -f "$work/docker/config.json" ]; then options+=(--authfile "$work/docker/config.json"); fi
   local push=("${options[@]+"${options[@]}"}" "${tls[@]}" --digestfile "$work/digest")
@@ -499,6 +518,7 @@ build_in_cluster() {
   if [ "$insecure" = true ]; then
     printf '[registry."%s"]\n  http = %s\n  insecure = true\n' "${repository%%/*}" "$(case $registry_url in http:*) echo true ;; *) echo false ;; esac)" >"$work/buildkitd.toml"
   fi
+  awk -F= 'NF > 1 { printf "[registry.\"%s\"]\n  mirrors = [\"%s\"]\n", $1, $2 }' <<<"${IMAGE_MIRRORS:-}" >>"$work/buildkitd.toml"
   mkdir -p "$work/docker"
   undo=("${kubectl[@]}" delete job "$job" --ignore-not-found --wait=false)
   run "creating the BuildKit job" "${kubectl[@]}" create --filename "$work/job.json"
@@ -578,7 +598,7 @@ started=$(date +%s)
 registry_configure
 write_auth
 # The password is in files of this run's own folder now; no program that is started needs it.
-unset REGISTRY_PASSWORD
+unset REGISTRY_PASSWORD REGISTRY_LOGINS
 buildkit_insecure=""
 if [ "$insecure" = true ]; then buildkit_insecure=",registry.insecure=true"; fi
 
@@ -592,7 +612,7 @@ case $action in
     exit 0
     ;;
   resolve)
-    digest=$(registry_digest "$tag") || fail "${repository%%/*} did not answer for $repository:$tag (status $(registry_status))"
+    digest=$(registry_digest "$tag") || fail "${repository%%/*} did not answer for $repository:$tag (status $(registry_status))$(if [ "$(registry_status)" = 429 ]; then printf ': %s' "$limited"; fi)"
     if [ -z "$digest" ]; then fail "there is no image $repository:$tag"; fi
     echo "$digest"
     exit 0

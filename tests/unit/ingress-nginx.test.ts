@@ -96,7 +96,7 @@ test("a registry login becomes a pull secret, and without one there is none", as
   expect(all("Secret")).toHaveLength(0);
   expect(the("Deployment").inputs.spec.template.spec).not.toHaveProperty("imagePullSecrets");
   await useMocks();
-  await make({ imagePullSecret: { dockerConfigJson: "{}" } });
+  await make({ pulls: { dockerConfigJson: "{}" } });
   expect(the("Deployment").inputs.spec.template.spec.imagePullSecrets).toEqual([{ name: the("Secret").inputs.metadata.name }]);
 });
 

@@ -12,6 +12,7 @@ import { controllerRules, ingressAnnotations, javaOptions, JenkinsMaster, Jenkin
 import { dashboard } from "../../components/jenkins-master/dashboard";
 import { configurationScript } from "../../components/jenkins-master/reload";
 import { authorizationStrategy, permissions, securityRealm } from "../../components/jenkins-master/login";
+import { dockerConfigJson } from "../../components/pull-secrets";
 import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
 
 jest.setTimeout(60_000);
@@ -556,14 +557,14 @@ describe("the network", () => {
 
 describe("the registry's login", () => {
   test("reaches both service accounts as a Secret", async () => {
-    await make({ access: { registryLogin: { host: "registry.test", username: "puller", password: "pull-secret" } } });
+    await make({ access: { pulls: { dockerConfigJson: dockerConfigJson([{ registry: "registry.test", username: "puller", password: "pull-secret" }]) } } });
     expect(all("Secret").map((s) => `${s.inputs.metadata.namespace}/${s.inputs.metadata.name}`).sort()).toEqual(["jenkins-agents/registry-login", "jenkins/jenkins-admin", "jenkins/registry-login"]);
     for (const account of all("ServiceAccount")) expect(account.inputs.imagePullSecrets).toEqual([{ name: "registry-login" }]);
     for (const object of all("Secret").filter((s) => s.inputs.metadata.name === "registry-login")) expect(Object.keys(object.inputs.data)).toContain("value");
   });
 
   test("is named in what pipelines' own pods start from: one that names a pull secret of its own loses the account's", async () => {
-    await make({ access: { ...args.access, registryLogin: { host: "registry.test", username: "u", password: "p" } } });
+    await make({ access: { ...args.access, pulls: { dockerConfigJson: "{}" } } });
     expect(parse(cloud().templates.at(-1).yaml).spec.imagePullSecrets).toEqual([{ name: "registry-login" }]);
   });
 
@@ -760,10 +761,10 @@ describe("the JCasC document", () => {
       volumes: fc.array(volume, { maxLength: 2 }),
     });
     fc.assert(
-      fc.property(fc.array(template, { minLength: 1, maxLength: 3 }), fc.option(fc.constant("registry-login"), { nil: undefined }), (templates, pullSecret) => {
+      fc.property(fc.array(template, { minLength: 1, maxLength: 3 }), fc.constantFrom<string[]>([], ["registry-login"]), (templates, pullSecrets) => {
         // One object in many places is what aliases are made of.
         const same = { requests: { cpu: "1" }, limits: { memory: "1Gi" } };
-        const text = renderCasc({ ...input, ...(pullSecret && { pullSecret }), templates: templates.map((t, i) => ({ ...maven, ...t, name: `t${i}`, resources: same, dockerResources: same })) });
+        const text = renderCasc({ ...input, pullSecrets, templates: templates.map((t, i) => ({ ...maven, ...t, name: `t${i}`, resources: same, dockerResources: same })) });
         for (const yaml of [text, ...parse(text).jenkins.clouds[0].kubernetes.templates.map((t: Json) => t.yaml)]) {
           visit(parseDocument(yaml), { Alias: (_, alias) => { throw new Error(`alias ${alias.source}`); }, Node: (_, node) => expect("anchor" in node ? node.anchor : undefined).toBeUndefined() });
         }
@@ -809,7 +810,7 @@ describe("the JCasC document", () => {
     const defaults = (of: CascInput = input): Json => parse(templatesOf(of).at(-1).yaml);
 
     test("are named in the cloud and hold what a pipeline's own pod needs: the agent's image, our account without token, our security context", () => {
-      const given = { ...input, settings: { ...settings, agentImage: "mirror.test/jenkins/inbound-agent:1" }, pullSecret: "registry-login" };
+      const given = { ...input, settings: { ...settings, agentImage: "mirror.test/jenkins/inbound-agent:1" }, pullSecrets: ["registry-login"] };
       const template = templatesOf(given).at(-1);
       expect(cloudOf(given).defaultsProviderTemplate).toBe(template.name);
       expect(template).toMatchObject({ yamlMergeStrategy: "merge", inheritYamlMergeStrategy: true });

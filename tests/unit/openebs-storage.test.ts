@@ -83,7 +83,7 @@ test("the cluster role holds no wildcard, no Secrets and no pods; pods only in i
 });
 
 test("a registry login reaches provisioner and helper pods, as a Secret", async () => {
-  await make({ imagePullSecret: { dockerConfigJson: '{"auths":{}}' } });
+  await make({ pulls: { dockerConfigJson: '{"auths":{}}' } });
   const pod = the("Deployment").inputs.spec.template.spec;
   expect(pod.imagePullSecrets).toEqual([{ name: "registry-login" }]);
   expect(pod.containers[0].env).toContainEqual({ name: "OPENEBS_IO_IMAGE_PULL_SECRETS", value: "registry-login" });
