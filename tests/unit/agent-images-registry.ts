@@ -14,6 +14,8 @@ export interface RegistryOptions {
   referrers?: boolean;
   /** Answers every request for a manifest's deletion with this status. */
   deleteStatus?: number;
+  /** True: as Docker Hub where pulls without a log-in are used up, answers them with 429. */
+  limited?: boolean;
   /** Answers so many of the next requests with 429. */
   busy?: number;
 }
@@ -78,7 +80,8 @@ export class RegistryStandIn {
       this.options.busy--;
       return end(429, { "Retry-After": "1" });
     }
-    const { login, tokens } = this.options;
+    const { login, tokens, limited } = this.options;
+    if (limited && request.headers.authorization === undefined) return end(429, {}, JSON.stringify({ errors: [{ code: "TOOMANYREQUESTS" }] }));
     if (login) {
       const basic = `Basic ${Buffer.from(`${login.username}:${login.password}`).toString("base64")}`;
       const { authorization } = request.headers;

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { prepareImages, type AgentImagesArgs } from "../../components/agent-images";
+import { imageEnvironment, otherLogins, prepareImages, type AgentImagesArgs } from "../../components/agent-images";
 import { digestOf, RegistryStandIn } from "./agent-images-registry";
 
 // Each test starts some dozens of programs, which a busy machine does slowly.
@@ -123,6 +123,33 @@ describe("build-image.sh", () => {
     const read = (name: string) => fs.readFileSync(path.join(folder, "copy", name), "utf8");
     expect(Object.fromEntries(Object.keys(files).map((name) => [name, read(name)]))).toEqual({ ...files, "run.sh": "#!/bin/sh\necho hi\n" });
     expect(fs.statSync(path.join(folder, "copy/run.sh")).mode & 0o777).toBe(0o755);
+  });
+
+  test("log-ins for other hosts stand in the builder's credentials file beside the registry's, and nowhere else", async () => {
+    buildah("one");
+    const REGISTRY_LOGINS = otherLogins([{ registry: "docker.io", username: "robot", password: "hub:pw" }, { registry: "m.test:5000", username: "me", password: "other-pw" }]).REGISTRY_LOGINS!;
+    const auths = () => (JSON.parse(fs.readFileSync(path.join(folder, "auth"), "utf8").split("\n")[1]) as { auths: Record<string, { auth: string }> }).auths;
+    const named = () => Object.fromEntries(Object.entries(auths()).map(([host, { auth }]) => [host, Buffer.from(auth, "base64").toString()]));
+    const ended = await build([], { REGISTRY_LOGINS });
+    expect([ended.code, named()]).toEqual([0, { "https://index.docker.io/v1/": "robot:hub:pw", "m.test:5000": "me:other-pw" }]);
+    await build(["--force"], { REGISTRY_LOGINS, REGISTRY_USERNAME: "own", REGISTRY_PASSWORD: "own-pw" });
+    expect(named()).toEqual({ [registry.host]: "own:own-pw", "https://index.docker.io/v1/": "robot:hub:pw", "m.test:5000": "me:other-pw" });
+    for (const text of [calls(), ended.out, ended.err]) for (const secret of ["hub:pw", "other-pw", Buffer.from("robot:hub:pw").toString("base64")]) expect(text).not.toContain(secret);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test("mirrors reach buildah in its configuration of registries, behind this machine's own", async () => {
+    buildah("one");
+    fs.writeFileSync(path.join(folder, "bin/buildah"), fs.readFileSync(path.join(folder, "bin/buildah"), "utf8").replace("while [", 'cat "${CONTAINERS_REGISTRIES_CONF:-/dev/null}" >"$FOLDER/registries"\n    while ['), { mode: 0o755 });
+    const registries = () => fs.readFileSync(path.join(folder, "registries"), "utf8");
+    await build(["--force"], { IMAGE_MIRRORS: `docker.io=${registry.host}/hub\nquay.io=m.test` });
+    expect(registries()).toContain(`[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "${registry.host}/hub"\ninsecure = true\n`);
+    expect(registries()).toContain('[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "m.test"\ninsecure = false\n');
+    await build(["--force"]);
+    expect(registries()).not.toContain("mirror");
+    const of = (mirrors?: Record<string, string>) => imageEnvironment("a", { hash: "0".repeat(64), files: {} }, { registry: { host: "r", prefix: "", insecure: false }, builder: "buildah", images: { a: { context: "." } }, ...(mirrors && { mirrors: { registries: mirrors, insecure: [] } }) });
+    expect(of({ "docker.io": "m.test" }).IMAGE_MIRRORS).toBe("docker.io=m.test");
+    for (const none of [of(), of({})]) expect(none).not.toHaveProperty("IMAGE_MIRRORS");
   });
 
   test.each([false, true])("keeps the password from arguments, output and disk afterwards (token registry: %s)", async (tokens) => {
@@ -488,6 +515,31 @@ describe("prepareImages", () => {
 
   test("names every base image that cannot be found, and the fix", async () => {
     await expect(prepareImages(args(`${registry.host}/jenkins/inbound-agent:2`))).rejects.toThrow(/image maven-dind, argument BASE_IMAGE: .*there is no image .*@sha256:/);
+  });
+
+  test("a registry that allows no pulls without a log-in: pullSecrets help, and the message says so", async () => {
+    const digest = registry.seed("library/base", "base", "1");
+    registry.options = { limited: true, login: { username: "robot", password: "p:w" } };
+    const given = args(`${registry.host}/library/base:1`);
+    await expect(prepareImages(given)).rejects.toThrow(/status 429.*pullSecrets.*mirrors\.registries/);
+    const prepared = await prepareImages({ ...given, registry: { ...given.registry, host: "127.0.0.1:1" } }, { others: [{ registry: "elsewhere.test", username: "x", password: "y" }] }).catch((error: Error) => error.message);
+    expect(prepared).toMatch(/could not be looked up/);
+    const others = [{ registry: registry.host, username: "robot", password: "p:w" }];
+    expect(await run("build-image.sh", ["--repository", "127.0.0.1:1/x/y", "--resolve", `${registry.host}/library/base:1`], { ...otherLogins(others) })).not.toMatchObject({ err: expect.stringContaining("429") });
+    expect((await prepareImages(given, { username: "robot", password: "p:w" })).images["maven-dind"].args).toEqual({ BASE_IMAGE: `${registry.host}/library/base:1@${digest}` });
+  });
+
+  test("base images come from the mirrors, whoever names them, and Dockerfiles get what they declare", async () => {
+    const digest = registry.seed("hub/library/debian", "base", "12");
+    const mirrors = { registries: { "docker.io": `${registry.host}/hub` }, insecure: [], debian: "http://deb.test/debian", npm: "https://npm.test" };
+    fs.writeFileSync(path.join(folder, "context/Dockerfile"), "ARG BASE_IMAGE=debian:12\nARG PINNED\nFROM ${PINNED} AS other\nFROM ${BASE_IMAGE}\nARG MIRROR_DEBIAN\nARG MIRROR_PIP\n");
+    const given = args("unused");
+    given.images["maven-dind"].args = { PINNED: `docker.io/x/y@${digest}` };
+    const led = await prepareImages({ ...given, mirrors });
+    expect(led.images["maven-dind"].args).toEqual({ PINNED: `${registry.host}/hub/x/y@${digest}`, BASE_IMAGE: `${registry.host}/hub/library/debian:12@${digest}`, MIRROR_DEBIAN: "http://deb.test/debian" });
+    given.images["maven-dind"].args = { PINNED: `docker.io/x/y@${digest}`, BASE_IMAGE: `r.test/z@${digest}`, MIRROR_DEBIAN: "http://mine.test" };
+    expect((await prepareImages({ ...given, mirrors })).images["maven-dind"].args).toMatchObject({ MIRROR_DEBIAN: "http://mine.test", BASE_IMAGE: `r.test/z@${digest}` });
+    expect((await prepareImages({ ...given, mirrors: { registries: {}, insecure: [] } })).images).toEqual(given.images);
   });
 
   test("unreachable registry for the built image: unknown, not an error", async () => {

@@ -192,6 +192,60 @@ test("the registry's password reaches Secrets only", async () => {
   }
 });
 
+interface PodSpec { serviceAccountName?: string; imagePullSecrets?: { name: string }[] }
+/** Every pod that a fully configured stack leads to: where it runs, and its spec. */
+function pods(): [what: string, namespace: string, spec: PodSpec][] {
+  const plain = (value: unknown): unknown => (value !== null && typeof value === "object" && "4dabf18193072939515e22adb298388d" in value ? (value as unknown as { value: unknown }).value : value);
+  const templates = ["Deployment", "DaemonSet"].flatMap((kind) => all(kind).map(({ inputs }): [string, string, PodSpec] => [`${kind} ${inputs.metadata.name}`, inputs.metadata.namespace, inputs.spec.template.spec]));
+  const jobs = all("CronJob").map(({ inputs }): [string, string, PodSpec] => [`CronJob ${inputs.metadata.name}`, inputs.metadata.namespace, inputs.spec.jobTemplate.spec.template.spec]);
+  const { objects: tried, namespace } = JSON.parse(plain(registered.find(({ name }) => name === "jenkins-rehearsal")!.inputs.stdin) as string);
+  const agents = (parse(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).jenkins.clouds[0].kubernetes.templates as { name: string; yaml: string }[]).map(({ name, yaml }): [string, string, PodSpec] => [`agent ${name}`, "jenkins-agents", parse(yaml).spec]);
+  // Pods that others make there: of pipelines, and of builds.
+  const others = ["jenkins-agents", ...(all("Namespace").some(({ inputs }) => inputs.metadata.name === "image-builds") ? ["image-builds"] : [])].map((there): [string, string, PodSpec] => ["a pod of its own", there, {}]);
+  return [...templates, ...jobs, ["rehearsal", namespace, tried.job.spec.template.spec], ...agents, ...others];
+}
+const complete = { imageBuild: { builder: "in-cluster" }, backup: { repository: "s3:https://s3.test/a", password: "a", keysRepository: "s3:https://s3.test/b", keysPassword: "b" } };
+
+test("every account and every pod of the platform pulls with the login of the registry, with those of pullSecrets, and with Secrets that are there already", async () => {
+  await run({ ...complete, registry: { host: "registry.test", username: "puller", password: "the-registry-password" }, pullSecrets: [{ registry: "docker.io", username: "robot", password: "the-hub-password" }, { existing: "company" }] }, ["registry", "backup", "pullSecrets"]);
+  const expected = [{ name: "registry-login" }, { name: "company" }];
+  const accounts = [...all("ServiceAccount"), ...all("ServiceAccountPatch")];
+  expect(accounts.map(({ inputs }) => `${inputs.metadata.namespace}/${inputs.metadata.name}`).sort()).toEqual(["image-builds/default", "ingress-nginx/ingress-nginx", "jenkins-agents/default", "jenkins-agents/jenkins-agent", "jenkins/jenkins", "jenkins/jenkins-backup", "openebs/localpv-provisioner"]);
+  for (const { name, inputs } of accounts) expect([name, inputs.imagePullSecrets]).toEqual([name, expected]);
+  const found = pods();
+  expect(found.length).toBeGreaterThanOrEqual(11);
+  for (const [what, namespace, { serviceAccountName = "default", imagePullSecrets }] of found) {
+    const account = accounts.find(({ inputs }) => inputs.metadata.namespace === namespace && inputs.metadata.name === serviceAccountName);
+    expect([what, imagePullSecrets ?? account?.inputs.imagePullSecrets]).toEqual([what, expected]);
+    const content = all("Secret").find(({ inputs }) => inputs.metadata.name === "registry-login" && inputs.metadata.namespace === namespace)!.inputs.data.value[".dockerconfigjson"] as string;
+    expect(Object.keys(JSON.parse(Buffer.from(content, "base64").toString()).auths)).toEqual(["registry.test", "https://index.docker.io/v1/"]);
+  }
+  // What the provisioner's short-lived pods are pulled with.
+  expect(the("Deployment", "localpv-provisioner").inputs.spec.template.spec.containers[0].env).toContainEqual({ name: "OPENEBS_IO_IMAGE_PULL_SECRETS", value: "registry-login,company" });
+  for (const { type, name, inputs } of objects().filter((r) => !r.type.endsWith(":Secret")))
+    for (const [key, value] of Object.entries(inputs))
+      if ((value as { value?: unknown })?.value === undefined) expect([type, name, key, JSON.stringify(value)]).toEqual([type, name, key, expect.not.stringMatching(/the-(registry|hub)-password/)]);
+});
+
+test("without a login no account and no pod names a pull secret, and no mirror is anywhere", async () => {
+  await run(complete, ["backup"]);
+  for (const { name, inputs } of [...all("ServiceAccount"), ...all("ServiceAccountPatch")]) expect([name, inputs]).toEqual([name, expect.not.objectContaining({ imagePullSecrets: expect.anything() })]);
+  for (const [what, , spec] of pods()) expect([what, spec]).toEqual([what, expect.not.objectContaining({ imagePullSecrets: expect.anything() })]);
+  expect(all("Secret").map(({ inputs }) => inputs.metadata.name)).not.toContain("registry-login");
+  expect(all("ConfigMap").map(({ inputs }) => inputs.metadata.name)).not.toContain("agent-mirrors");
+  expect(JSON.stringify(registered)).not.toMatch(/IMAGE_MIRRORS|REGISTRY_LOGINS|registry-mirror/);
+});
+
+test("mirrors: pods, builds and agents fetch from them", async () => {
+  await run({ images: {}, mirrors: { registries: { "docker.io": "mirror.test", "registry.k8s.io": "k8s.mirror.test/x" }, maven: "https://m.test/maven2", jenkinsUpdates: "https://m.test/updates" } });
+  const images = JSON.stringify(registered).match(/[^"\\\s=]*(docker\.io|registry\.k8s\.io)\/[^"\\\s]*/g) ?? [];
+  expect(images).toEqual([]);
+  expect(the("Deployment", "ingress-nginx-controller").inputs.spec.template.spec.containers[0].image).toMatch(/^k8s\.mirror\.test\/x\/ingress-nginx\/controller:.*@sha256:/);
+  expect(Object.keys(the("ConfigMap", "agent-mirrors").inputs.data).sort()).toEqual(["build-platform-mirrors.gradle", "buildkitd.toml", "settings.xml"]);
+  expect(parse(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).jenkins.updateCenter.sites).toEqual([{ id: "default", url: "https://m.test/updates/update-center.json" }]);
+  expect(registered.find(({ name }) => name === "agent-images-controller")!.inputs.environment).toMatchObject({ IMAGE_MIRRORS: "docker.io=mirror.test\nregistry.k8s.io=k8s.mirror.test/x", IMAGE_ARGS: expect.stringContaining("JENKINS_IMAGE=mirror.test/jenkins/jenkins:") });
+});
+
 test("mistakes in config stop it before anything is registered, all in one message", async () => {
   const error = await run({ domain: "nope", storageSize: "15", registry: {} }).catch((thrown: Error) => thrown);
   expect(pulumi.RunError.isInstance(error)).toBe(true);
