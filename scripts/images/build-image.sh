@@ -266,7 +266,7 @@ write_auth() {
       if [ -n "${REGISTRY_USERNAME:-}" ]; then printf '%s %s\n' "${repository%%/*}" "$(printf '%s:%s' "$REGISTRY_USERNAME" "${REGISTRY_PASSWORD:-}" | base64 | tr -d '\n')"; fi
       # The name under which every builder looks for Docker Hub's.
       printf '%s\n' "${REGISTRY_LOGINS:-}" | sed '/^$/d; s|^docker\.io |https://index.docker.io/v1/ |'
-    } | awk 'BEGIN { printf "{\"auths\":{" } { printf "%s\"%s\":{\"auth\":\"%s\"}", NR > 1 ? "," : "", $1, $2 } END { print "}}" }' >"$work/docker/config.json"
+    } | awk 'BEGIN { printf "{\"auths\":{" } { printf "%s\"%s\":{\"auth\":\"%s\"}", (NR > 1 ? "," : ""), $1, $2 } END { print "}}" }' >"$work/docker/config.json"
   )
 }
 
@@ -361,7 +361,7 @@ build_buildah() {
       if [ "$insecure" = true ]; then printf '\n[[registry]]\nlocation = "%s"\ninsecure = true\n' "${repository%%/*}"; fi
       awk -F= -v insecure="$insecure" -v own="${repository%%/*}" 'NF > 1 {
         split($2, host, "/")
-        printf "\n[[registry]]\nlocation = \"%s\"\n[[registry.mirror]]\nlocation = \"%s\"\ninsecure = %s\n", $1, $2, insecure == "true" && host[1] == own ? "true" : "false"
+        printf "\n[[registry]]\nlocation = \"%s\"\n[[registry.mirror]]\nlocation = \"%s\"\ninsecure = %s\n", $1, $2, (insecure == "true" && host[1] == own ? "true" : "false")
       }' <<<"${IMAGE_MIRRORS:-}"
     } >"$work/registries.conf"
     export CONTAINERS_REGISTRIES_CONF=$work/registries.conf
