@@ -149,8 +149,8 @@ const images = {
     password: text("Password of that user, with --secret.", secretIn("a password")),
   }),
   mirrors: section("Where what lies on the internet is fetched from instead, by pods, image builds and agents' builds.", {
-    preset: maybeChoice("Public mirrors to take where no key beside it names another one; the docs list them.", ["china"]),
-    registries: texts("Mirrors of image registries, by registry: of every image that images does not name, of base images, and of what agents build from.", { key: piece.registry, is: piece.registryMirror, example: { "docker.io": "mirror.example.com/dockerhub" } }),
+    preset: maybeChoice("Public mirrors to take where no key beside it names another one; docs/mirrors.md lists them.", ["china"]),
+    registries: texts("Mirrors of image registries, by registry: of every image that images does not name, of base images, and of what rootless BuildKit builds from.", { key: piece.registry, is: piece.registryMirror, example: { "docker.io": "mirror.example.com/dockerhub" } }),
     dockerd: text("Mirror of Docker Hub for the agents' Docker daemons, which know no other registry's and none with a path.", { is: { expected: "a root address such as https://mirror.example.com", pattern: /^https?:\/\/[A-Za-z0-9[\].:-]+\/?$/ }, example: "https://mirror.example.com", defaultText: "that of registries for docker.io, if it has no path" }),
     jenkinsUpdates: mirrorText("Mirror of https://updates.jenkins.io, for the controller's image and the running Jenkins.", "jenkins-updates"),
     jenkinsPlugins: mirrorText("Folder of a mirror with plugins, each as NAME/VERSION/NAME.hpi, for the controller's image.", "jenkins/plugins"),
