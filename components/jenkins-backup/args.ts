@@ -1,6 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
 import type { Resources } from "../quantity";
+import type { Surroundings } from "../surroundings";
 import type { Transform } from "../transform";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
@@ -57,6 +58,8 @@ export interface JenkinsBackupArgs {
   checkParts?: number;
   /** Requests and limits of restic. Default 100m/256Mi, at most one processor and 1Gi. */
   resources?: Resources;
+  /** The network around, with the certificates in the ConfigMap that JenkinsMaster makes of them: its proxy, and who is trusted. Default none. */
+  surroundings?: Surroundings;
   /** Last changes to the CronJobs, see components/transform.ts. */
   transform?: {
     backup?: Transform<k8s.batch.v1.CronJobArgs>;
