@@ -214,15 +214,18 @@ const hostAndPort = (url: string): { host: string; port: string } => {
   return { host: hostname, port: port || "80" };
 };
 
+/** Where the proxy is, as flags of a JVM. */
+export const javaProxy = (proxy: Proxy): string[] =>
+  (["http", "https"] as const).flatMap((scheme) => {
+    const { host, port } = hostAndPort(proxy[scheme]);
+    return [`-D${scheme}.proxyHost=${host}`, `-D${scheme}.proxyPort=${port}`];
+  });
+
 /** Flags of a JVM; none of them holds a secret. */
 export function javaFlags({ caBundle, proxy }: Surroundings = {}): string[] {
-  const way = (scheme: "http" | "https") => {
-    const { host, port } = hostAndPort(proxy![scheme]);
-    return [`-D${scheme}.proxyHost=${host}`, `-D${scheme}.proxyPort=${port}`];
-  };
   return [
     ...(caBundle === undefined ? [] : [`-Djavax.net.ssl.trustStore=${trustFolder}/cacerts`, `-Djavax.net.ssl.trustStorePassword=${storePassword}`]),
-    ...(proxy ? [...way("http"), ...way("https"), `-Dhttp.nonProxyHosts=${javaPatterns(proxy).join("|")}`] : []),
+    ...(proxy ? [...javaProxy(proxy), `-Dhttp.nonProxyHosts=${javaPatterns(proxy).join("|")}`] : []),
   ];
 }
 

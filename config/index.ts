@@ -306,7 +306,8 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const login = loginOf(settings.login);
   const rights = Object.keys(settings.rights).length > 0 ? settings.rights : undefined;
   const further = pluginsOf(plugins, env, say);
-  const built = builds(settings, login, rights, further);
+  const surroundings = surroundingsOf(settings, env, say);
+  const built = builds(settings, login, rights, further, surroundings.surroundings.proxy);
   const agents = agentTemplates(settings);
   for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
@@ -317,7 +318,6 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
   agentPatchProblems({ agents: settings.agents, images, registry, agentPods, patches, namespaces, ...cache }, say);
-  const surroundings = surroundingsOf(settings, env, say);
   const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
     domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,

@@ -56,7 +56,7 @@ const containers = (pod: Json): Json[] => [...(pod.initContainers ?? []), ...pod
 /** What speaks to nothing beyond the cluster, and why. */
 const exceptions: Record<string, string> = {
   configuration: "copies files", "config-reload": "asks Jenkins in its own pod", report: "asks the API server", "company-trust": "makes what the others trust",
-  keeper: "deletes files", gradle: "joins files", "gradle-cache": "copies files", controller: "the ingress controller, which is asked and asks only the cluster", "openebs-provisioner": "asks the API server",
+  keeper: "deletes files", gradle: "joins files", "gradle-cache": "copies files", controller: "the ingress controller, which is asked and asks only the cluster", "localpv-provisioner": "asks the API server",
 };
 
 const network = () => ({ trust: { caBundleFile: path.join(folder, "company.pem") }, proxy: { https: "http://proxy.corp.test:3128", ...login } });
