@@ -16,9 +16,9 @@ import { imageArgs, ingressArgs, jenkinsArgs, patchProblems, storageArgs } from 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
   const config = loadConfig();
-  const { problems, warnings, apiServerAddresses, lastGoodBackup, nodeArchitectures, documents } = await preflight(config, pulumi.getStack());
+  const { problems, warnings, apiServerAddresses, lastGoodBackup, nodeArchitectures, documents, surroundings = config.surroundings } = await preflight(config, pulumi.getStack());
   warnings.forEach((line) => void pulumi.log.warn(line));
-  const toBuild = imageArgs(config);
+  const toBuild = imageArgs(config, surroundings);
   for (const { propertyPath, reason } of argProblems(toBuild)) problems.push({ key: propertyPath.replace(/^images\./, "agentImages."), found: reason });
   if (problems.length > 0) throw refusal(explain(problems, pulumi.getStack()));
   // Asks registries for base images; what it does not find stops the run before anything is made.
@@ -48,7 +48,7 @@ export = async () => {
 
   const jenkins = new JenkinsMaster(
     "jenkins",
-    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }) }),
+    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, surroundings, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }) }),
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
     { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) },
   );
@@ -57,7 +57,7 @@ export = async () => {
     config.backup &&
     new JenkinsBackup(
       "jenkins-backup",
-      { ...config.backup, namespace: jenkins.namespace, homeClaim: jenkins.homeClaim, image: config.images.restic, controllerPod: jenkins.controllerPod, pullSecrets: pullSecretNames(imagePulls(config).pulls) },
+      { ...config.backup, namespace: jenkins.namespace, homeClaim: jenkins.homeClaim, image: config.images.restic, controllerPod: jenkins.controllerPod, pullSecrets: pullSecretNames(imagePulls(config).pulls), surroundings },
       opts,
     );
 

@@ -7,12 +7,15 @@ import * as http from "node:http";
 import * as https from "node:https";
 import * as os from "node:os";
 import * as path from "node:path";
+import * as tls from "node:tls";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "../components/quantity";
+import { goesDirect, type Surroundings } from "../components/surroundings";
 import type { PlatformConfig, Problem } from "../config";
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
+import { completed, type NetworkFacts, readNetwork, reason, through } from "./surroundings";
 
 /** How often and for how long one answer is awaited. */
 export interface Patience {
@@ -23,8 +26,8 @@ export interface Patience {
 
 const patience: Patience = { timeoutMs: 5000, attempts: 3, pauseMs: 1000 };
 
-/** The answer to a GET, or why there is none. */
-type Answer = { status: number; body: string } | { failure: string };
+/** The answer to a GET, or why there is none, with Node's code for it. */
+type Answer = { status: number; body: string } | { failure: string; code?: string };
 
 async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Patience): Promise<Answer> {
   return new Promise((resolve) => {
@@ -36,15 +39,26 @@ async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Pa
       answer.on("error", (error) => resolve({ failure: reason(error) }));
     });
     request.on("timeout", () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
-    request.on("error", (error) => resolve({ failure: reason(error) }));
+    request.on("error", (error: NodeJS.ErrnoException) => resolve({ failure: reason(error), ...(error.code && { code: error.code }) }));
   });
 }
 
-function reason(error: Error): string {
-  // Node gives a failed connection to several addresses as one error without a message of its own.
-  const first = (error as AggregateError).errors?.[0] as Error | undefined;
-  return error.message || first?.message || ((error as NodeJS.ErrnoException).code ?? error.name);
+/** Asks as everything else does in these surroundings: through the proxy, and with the certificates beside those that Node and this machine trust. */
+async function askOutside(url: string, options: https.RequestOptions, wait: Patience, { caBundle, proxy }: Surroundings): Promise<Answer> {
+  const at = new URL(url);
+  // Node 22.15 and later know what $NODE_EXTRA_CA_CERTS names, too.
+  const { getCACertificates } = tls as { getCACertificates?: () => string[] };
+  const trust = caBundle === undefined ? {} : { ca: [...(getCACertificates?.() ?? tls.rootCertificates), caBundle] };
+  try {
+    const way = proxy && !goesDirect(proxy, at.hostname) ? await through(at.protocol === "https:" ? proxy.https : proxy.http, proxy.login, at, wait.timeoutMs) : {};
+    return await ask(url, { ...options, ...trust, ...way }, wait);
+  } catch (error) {
+    return { failure: reason(error as Error) };
+  }
 }
+
+/** Node's codes for a certificate that nobody it trusts has signed. */
+const unknownIssuer = ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "UNABLE_TO_GET_ISSUER_CERT", "UNABLE_TO_GET_ISSUER_CERT_LOCALLY", "SELF_SIGNED_CERT_IN_CHAIN", "DEPTH_ZERO_SELF_SIGNED_CERT"];
 
 /** The answer in words, for a message. */
 function words(answer: Answer): string {
@@ -52,7 +66,7 @@ function words(answer: Answer): string {
 }
 
 /** Whether the registry speaks its API: 200, or 401 where it wants a login first. */
-export async function registryProblem(registry: PlatformConfig["registry"], wait: Patience = patience): Promise<Problem | undefined> {
+export async function registryProblem(registry: PlatformConfig["registry"], wait: Patience = patience, surroundings: Surroundings = {}): Promise<Problem | undefined> {
   const tries: [string, https.RequestOptions][] = registry.insecure
     ? [
         [`http://${registry.host}/v2/`, {}],
@@ -60,18 +74,28 @@ export async function registryProblem(registry: PlatformConfig["registry"], wait
       ]
     : [[`https://${registry.host}/v2/`, {}]];
   const seen: string[] = [];
+  let stranger = false;
   for (const [url, options] of tries) {
-    const answer = await ask(url, options, wait);
+    const answer = await askOutside(url, options, wait, surroundings);
     if ("status" in answer && (answer.status === 200 || answer.status === 401)) return undefined;
+    stranger ||= "code" in answer && unknownIssuer.includes(answer.code ?? "");
     seen.push(`${url}: ${words(answer)}`);
   }
+  if (stranger)
+    return {
+      key: "registry.host",
+      found: `${seen.join("; ")}: the certificate is of an unknown issuer`,
+      expected: `a certificate of a public authority, or of one that the stack is told of`,
+      fix: surroundings.caBundle === undefined ? "pulumi config set --path 'trust.caBundleFile' <file>, with the certificate of the authority that signed the registry's own" : "add the certificate of the authority that signed the registry's own to those of trust",
+    };
+  const proxied = surroundings.proxy && !goesDirect(surroundings.proxy, new URL(`https://${registry.host}`).hostname);
   return {
     key: "registry.host",
     found: seen.join("; "),
     expected: `an image registry that answers at ${registry.host}`,
     fix: registry.insecure
       ? "start the registry, or correct the name: pulumi config set --path 'registry.host' <host:port>"
-      : "start the registry, correct registry.host, or set registry.insecure: true for one without a valid certificate",
+      : `start the registry, correct registry.host, ${proxied ? "add it to proxy.noProxy where it is reached without the proxy, " : ""}or set registry.insecure: true for one that speaks plain HTTP`,
   };
 }
 
@@ -120,13 +144,15 @@ export interface ClusterFacts {
   secrets?: Record<string, string[] | null>;
   /** What other environments and others have in the cluster. */
   neighbours: Neighbourhood;
+  /** What objects of the cluster say of the network around; absent where nothing asks for it. */
+  network?: NetworkFacts;
   /** What decides about the ports of the nodes, and the API server's address in the kubeconfig; absent where nobody asked. */
   nodePorts?: NodePortFacts & { server: string };
 }
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
 export async function inspectCluster(
-  { cluster, namespaces }: Pick<PlatformConfig, "cluster" | "namespaces">,
+  { cluster, namespaces, surroundings, surroundingsIn }: Pick<PlatformConfig, "cluster" | "namespaces"> & Partial<Pick<PlatformConfig, "surroundings" | "surroundingsIn">>,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
   wantedSecrets: string[] = [],
@@ -214,13 +240,14 @@ export async function inspectCluster(
     }),
   );
   const version = (await found<{ gitVersion: string }>("/version"))?.gitVersion;
+  const network = surroundings && surroundingsIn && (await readNetwork(found, surroundings, surroundingsIn));
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(nodePorts && { nodePorts }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }) };
 }
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */
@@ -282,10 +309,15 @@ export async function preflight(
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts"> & { problems: Problem[]; warnings: string[] }> {
-  const [cluster, registry] = await Promise.all([
-    inspectCluster(config, environment, wait, usedSecrets(config), config.ingress.install),
-    config.imageBuild.builder === "in-cluster" ? undefined : registryProblem(config.registry, wait),
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
+  const inspected = inspectCluster(config, environment, wait, usedSecrets(config), config.ingress.install);
+  const { surroundings, surroundingsIn } = config;
+  const known = async () => completed(surroundings, await inspected.then((facts) => ("key" in facts ? {} : facts)));
+  const [cluster, network, registry] = await Promise.all([
+    inspected,
+    known(),
+    // Which certificates are trusted, and what goes round the proxy, the cluster may have to say first.
+    config.imageBuild.builder === "in-cluster" ? undefined : (surroundings.proxy || surroundingsIn.caBundle ? known() : Promise.resolve(surroundings)).then((each) => registryProblem(config.registry, wait, each)),
   ]);
   const home = "key" in cluster ? [] : [storageSizeProblem(config.storage.size, cluster.homeSize), storageClassProblem(config.storage.className, cluster.homeClass)];
   const neighbours = "key" in cluster ? [] : neighbourProblems(config, stack, cluster.neighbours);
@@ -293,6 +325,6 @@ export async function preflight(
   const remark = "key" in cluster || cluster.version === undefined ? "" : versionRemark(cluster.version);
   const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...ports.filter(({ level }) => level === "warn").map(({ key, found, expected, fix }) => `${key}: ${found}; expected ${expected}: ${fix}`)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : secretProblems(config, cluster.secrets)), ...neighbours, ...stops];
-  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings };
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? [])]), ...neighbours, ...stops];
+  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };
 }

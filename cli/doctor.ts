@@ -9,6 +9,7 @@ import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { architectures } from "../config/builds";
 import { registryProblem } from "../checks/preflight";
+import { completed, readNetwork } from "../checks/surroundings";
 import { run } from "./repository";
 import { readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
@@ -269,7 +270,7 @@ const succeeds = (program: string, ...args: string[]): Promise<boolean> =>
   });
 
 /** This machine: the programs that `pulumi up` starts, and the registry as preview asks it. */
-async function machine({ config }: Stack): Promise<Line[]> {
+async function machine({ config, kubectl }: Stack): Promise<Line[]> {
   const tools: [string, boolean, string][] = [["pulumi", await succeeds("pulumi", "version"), "install it: https://www.pulumi.com/docs/install/"]];
   if (config.nodePorts?.access.kind === "ssh") tools.push(["ssh", await succeeds("ssh", "-V"), "install the OpenSSH client"]);
   const { builder } = config.imageBuild;
@@ -278,7 +279,9 @@ async function machine({ config }: Stack): Promise<Line[]> {
   const lines = tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
   // A registry that only the cluster must reach is asked by the build itself.
   if (builder === "in-cluster") return lines;
-  const [check, problem] = [`registry ${config.registry.host}`, await registryProblem(config.registry)];
+  const network = await readNetwork((target) => kubectl("get", "--raw", target).then((text) => JSON.parse(text), () => undefined), config.surroundings, config.surroundingsIn);
+  lines.push(...network.problems.map(({ key, found, fix }) => line("fail", key, "cluster", found, fix)));
+  const [check, problem] = [`registry ${config.registry.host}`, await registryProblem(config.registry, undefined, completed(config.surroundings, { network }))];
   return [...lines, problem ? line("fail", check, "this machine", problem.found, problem.fix) : line("ok", check, "this machine", "reachable")];
 }
 

@@ -7,18 +7,21 @@ import type { JenkinsMasterArgs } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { nodePortsLabel } from "../components/ownership";
 import type { Missed } from "../components/patches";
+import type { Surroundings } from "../components/surroundings";
 import { agentSettings, imagePulls, publicPort, type PlatformConfig, type Problem } from ".";
 import { architectures } from "./builds";
 import { idlePatch, mistakeAt } from "./mistakes";
 
 /** What each component is told, as far as the config knows it. */
 
-export function imageArgs(config: PlatformConfig): AgentImagesArgs {
+/** @param surroundings the network around, with what the cluster says of it */
+export function imageArgs(config: PlatformConfig, surroundings: Surroundings = config.surroundings): AgentImagesArgs {
   const { registry: { host, prefix, insecure, username, password }, imageBuild: { platforms, ...build }, mirrors, pullSecrets: { logins } } = config;
   return {
     ...build,
     registry: { host, prefix, insecure, ...(username && password && { username, password: pulumi.secret(password) }), ...(logins.length > 0 && { others: logins }) },
     images: config.builds,
+    surroundings,
     ...(platforms.length > 0 && { platforms }),
     mirrors,
     ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context }, ...imagePulls(config) }),
@@ -58,11 +61,13 @@ export interface Made {
   nodeArchitectures?: string[];
   /** The running Jenkins' documents; undefined where none is there yet. */
   documents?: Record<string, string>;
+  /** The network around, with what the cluster says of it. */
+  surroundings: Surroundings;
 }
 
 export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
   const { domain, ingress, storage, controller, agents, agentCap, agentCache, cloud, images, admin, login, rights, networkPolicies, backup, rehearsal } = config;
-  const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses, nodeArchitectures, documents } = made;
+  const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses, nodeArchitectures, documents, surroundings } = made;
   const builtFor = architectures(config.imageBuild, nodeArchitectures);
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
@@ -70,7 +75,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
   return {
     address: { domain, port: publicPort(ingress), ingressClassName, ingressNamespace, ...(ingress.tls && { tls: ingress.tls }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
-    controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic }, backup.startFrom) }) },
+    controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }) },
     agents: {
       templates: agents.map((agent) => ({ ...agent, image: image(agent.image), built: agent.image in references })),
       cap: agentCap,
@@ -93,6 +98,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
     monitoring: { ...(prometheusNamespace && { prometheusNamespace }), serviceMonitor, serviceMonitorLabels, dashboard },
     ...(rehearsal.enabled && { rehearsal: { ...config.cluster, ...rehearsal } }),
     patches: config.patches,
+    surroundings,
     namespace: config.namespaces.jenkins,
     agentsNamespace: config.namespaces.agents,
     ...(config.nodePorts && { namespaceLabels: { [nodePortsLabel]: "owner" } }),

@@ -1,6 +1,7 @@
 import * as path from "node:path";
 import type { ImageSpec } from "../components/agent-images";
 import { loginPlugins } from "../components/jenkins-master";
+import { javaProxy, type Proxy } from "../components/surroundings";
 import type { ImageKey, Settings } from "./schema";
 
 /** Which images the stack builds, of what. */
@@ -21,6 +22,9 @@ export function ownBuilds(images: Record<ImageKey, string>): Record<string, Imag
   };
 }
 
+/** Its argument with flags of the JVM that downloads plugins, which goes by no variable of the environment. */
+const downloadFlags = "JAVA_TOOL_OPTIONS";
+
 /** A build with texts added to one of its arguments, beside those that it has. */
 function withArg(build: ImageSpec, arg: string, texts: string[]): ImageSpec {
   const all = [build.args?.[arg], ...texts].filter((text) => text !== undefined && text !== "");
@@ -31,8 +35,9 @@ function withArg(build: ImageSpec, arg: string, texts: string[]): ImageSpec {
  * The repository's builds and those of the config, which may also change arguments of the former: all that are used, and
  * those that the config adds even if only a pipeline's own pod template refers to them.
  * @param plugins further plugins of the controller, each with its version
+ * @param proxy the way out for what a build downloads
  */
-export function builds(settings: Settings, login: Parameters<typeof loginPlugins>[0], rights: Parameters<typeof loginPlugins>[1], plugins: string[]): Record<string, ImageSpec> {
+export function builds(settings: Settings, login: Parameters<typeof loginPlugins>[0], rights: Parameters<typeof loginPlugins>[1], plugins: string[], proxy?: Proxy): Record<string, ImageSpec> {
   const { images, agentImages, agents, controller } = settings;
   const own = ownBuilds(images);
   const argument = (text: string) => (text.startsWith("upstream:") ? (images[text.slice("upstream:".length) as ImageKey] ?? "") : text);
@@ -47,6 +52,7 @@ export function builds(settings: Settings, login: Parameters<typeof loginPlugins
   const all = { ...own, ...Object.fromEntries(configured) };
   const optional = [...loginPlugins(login, rights), ...(settings.prometheusNamespace ? ["prometheus"] : [])];
   all[controllerBuild] = withArg(withArg(all[controllerBuild], optionalPlugins, optional), furtherPlugins, plugins);
+  if (proxy && isOwn(all[controllerBuild], own)) all[controllerBuild] = withArg(all[controllerBuild], downloadFlags, javaProxy(proxy));
   const used = new Set([controller.image ?? controllerBuild, ...agents.map(({ image }) => image)]);
   return Object.fromEntries(Object.entries(all).filter(([name]) => used.has(name) || !(name in own)));
 }
@@ -62,9 +68,12 @@ export function architectures({ builder, platforms }: Pick<Settings["imageBuild"
   return [machine === "x64" ? "amd64" : machine];
 }
 
+/** Whether the controller's image is made of the repository's own Dockerfile. */
+const isOwn = ({ context, dockerfile }: ImageSpec, own: Record<string, ImageSpec>): boolean => context === own[controllerBuild].context && dockerfile === undefined;
+
 /** Plugins baked into the controller image beyond those of plugins.txt; undefined where the image is made of something else, and may hold any. */
 export function bakedIn(all: Record<string, ImageSpec>, own: Record<string, ImageSpec>): string[] | undefined {
   const build = all[controllerBuild];
-  if (build === undefined || build.context !== own[controllerBuild].context || build.dockerfile !== undefined) return undefined;
+  if (build === undefined || !isOwn(build, own)) return undefined;
   return [optionalPlugins, furtherPlugins].flatMap((arg) => (build.args?.[arg] ?? "").split(/\s+/)).filter((text) => text !== "");
 }

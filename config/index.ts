@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -14,6 +15,7 @@ import { mirrored, type Mirrors } from "../components/mirrors";
 import { changes, type Patch } from "../components/patches";
 import { dockerConfigJson, loginHost, pullSecretNames, type ImagePulls, type RegistryLogin } from "../components/pull-secrets";
 import { refusal } from "../components/refusal";
+import { alwaysDirect, certificatesOf, type Surroundings } from "../components/surroundings";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
@@ -61,6 +63,10 @@ export interface PlatformConfig
   /** The site's own JCasC documents, by file name. */
   cascFragments: Record<string, string>;
   backup?: BackupConfig;
+  /** The network around, as far as the config alone says it. */
+  surroundings: Surroundings;
+  /** What of it an object in the cluster holds. */
+  surroundingsIn: { caBundle?: { namespace: string; name: string; key: string }; proxyLogin?: { namespace: string; name: string } };
 }
 
 /** Where and how often jenkins_home is backed up. */
@@ -242,8 +248,47 @@ function backupOf({ ssh, verifyVolume: { storageClass, size }, ...backup }: NonN
   };
 }
 
+/** What keeps a text from being trusted, in a message's words of what is there; undefined for certificates in PEM. */
+export function bundleProblem(pem: string): string | undefined {
+  if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(pem)) return "a private key, which is nobody else's to have";
+  const certificates = certificatesOf(pem);
+  const broken = certificates.findIndex((certificate) => {
+    try {
+      return new X509Certificate(certificate) === undefined;
+    } catch {
+      return true;
+    }
+  });
+  if (broken >= 0) return `a text whose certificate ${broken + 1} cannot be read`;
+  return certificates.length === 0 ? "a text without a certificate" : undefined;
+}
+
+/** What a bundle of certificates has to be. */
+export const bundleExpected = { expected: "the certificates of authorities in PEM, -----BEGIN CERTIFICATE----- and so on", fix: "openssl x509 -in <file> -noout -subject must name each of them" };
+
+/** An address that no proxy outside can reach: of the private ranges of RFC 1918 and RFC 4193, or the machine's own. */
+const isPrivate = (host: string): boolean => /^(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|127\.)[\d.]+$/.test(host) || /^f[cd][0-9a-f]*:/i.test(host);
+
+/** The network as the keys have it. */
+function surroundingsOf({ trust, proxy, domain, registry, namespace }: Settings, env: Environment, say: Say): Pick<PlatformConfig, "surroundings" | "surroundingsIn"> {
+  const { caBundleFile, caBundleConfigMap } = trust;
+  const bundle = caBundleFile && fileAt("trust.caBundleFile", caBundleFile, env, say);
+  const wrong = bundle === undefined ? undefined : bundleProblem(bundle);
+  if (wrong) say("trust.caBundleFile", `${caBundleFile}: ${wrong}`, bundleExpected.expected, bundleExpected.fix);
+  const { http = proxy.https, https = proxy.http, username, password, loginSecret } = proxy;
+  const host = registry.host.replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
+  const noProxy = [...new Set([...alwaysDirect, domain, ...(isPrivate(host) ? [host] : []), ...proxy.noProxy.map((each) => each.replace(/^\*(?=\.)/, ""))])].filter((each) => each !== "");
+  return {
+    surroundings: {
+      ...(bundle && !wrong && { caBundle: bundle }),
+      ...(http !== undefined && https !== undefined && { proxy: { http, https, noProxy, ...(username && password && { login: { username, password } }) } }),
+    },
+    surroundingsIn: { ...(caBundleConfigMap && { caBundle: { ...caBundleConfigMap, namespace: caBundleConfigMap.namespace ?? namespace } }), ...(loginSecret && { proxyLogin: { ...loginSecret, namespace: loginSecret.namespace ?? namespace } }) },
+  };
+}
+
 /** The documents of a folder and its subfolders, by path; each mistake in them with its file and key, and what only Jenkins can judge. */
-function readFragments(folder: string, env: Environment, say: Say, warn: (line: string) => void, taken: Omit<CascInput, "fragments" | "templates" | "settings">): Record<string, string> {
+function readFragments(folder: string, env: Environment, say: Say, warn: (line: string) => void, taken: Omit<CascInput, "fragments" | "templates" | "settings">, surroundings: Surroundings): Record<string, string> {
   if (folder === "" || !env.listFolder) return {};
   const at = expanded(folder, env);
   const list = env.listFolder;
@@ -252,7 +297,7 @@ function readFragments(folder: string, env: Environment, say: Say, warn: (line: 
     // Scripts alone do nothing: a document has to name them.
     if (!Object.keys(fragments).some(isDocument)) say("cascFolder", folder, "a folder with files that end in .yaml or .yml");
     // Which keys the platform's own document sets does not depend on these.
-    const own = { templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [] } };
+    const own = { templates: [], settings: { dindImage: "", buildkitImage: "", insecureRegistries: [], surroundings } };
     for (const { file, problem, severity } of fragmentProblems({ ...own, ...taken, fragments })) {
       if (severity === "error") say("cascFolder", `${file}: ${problem}`, "documents that Jenkins takes", `edit ${path.join(folder, file)}`);
       else warn(`cascFolder: ${path.join(folder, file)} ${problem}`);
@@ -275,7 +320,8 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const login = loginOf(settings.login);
   const rights = Object.keys(settings.rights).length > 0 ? settings.rights : undefined;
   const further = pluginsOf(plugins, env, say);
-  const built = builds(settings, login, rights, further);
+  const surroundings = surroundingsOf(settings, env, say);
+  const built = builds(settings, login, rights, further, surroundings.surroundings.proxy);
   const mirrors = mirrorsOf(settings);
   const hub = mirrors.registries["docker.io"];
   if (hub !== undefined && mirrors.dockerd === undefined && settings.agents.some(({ docker }) => docker === "dind"))
@@ -318,8 +364,9 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
       login, rights, namespace, agentsNamespace: `${namespace}-agents`, containerCap: agentCap, env: Object.keys(controller.env), envFrom: controller.envFrom,
       plugins: bakedIn(built, ownBuilds(images)),
       secretNames: secretNames({ secretFiles, ...(adminExistingSecret && { adminExistingSecret }) }),
-    }),
+    }, surroundings.surroundings),
     ...(backup && { backup: backupOf(backup, settings.storageSize) }),
+    ...surroundings,
   };
 }
 

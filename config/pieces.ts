@@ -91,6 +91,13 @@ export const plugin: Piece = { expected: "a plugin with its version such as git:
 export const labelName: Piece = { expected: "the name of a node label such as disk or example.com/disk", pattern: /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$/ };
 export const labelValue: Piece = { expected: "a node label's value of at most 63 letters, digits, dots, hyphens and underscores", pattern: /^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$/ };
 export const variableName: Piece = { expected: "the name of a variable: letters, digits, underscores, hyphens and dots, no digit first", pattern: /^[-._A-Za-z][-._A-Za-z0-9]*$/ };
+/** Neither Java nor Jenkins speaks TLS to a proxy. */
+export const proxyAddress: Piece = { expected: "an address such as http://proxy.example.com:3128, its login in username and password", pattern: /^http:\/\/([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}$/ };
+const prefix = (address: string, length: string): boolean => /^\d{1,3}$/.test(length) && net.isIP(address) !== 0 && Number(length) <= (net.isIPv6(address) ? 128 : 32);
+export const noProxy: Piece = {
+  expected: "a host such as git.example.com, which stands for those below it as well, a domain such as .example.com, an address, or a CIDR such as 192.0.2.0/24",
+  also: (text) => (text.includes("/") ? prefix(text.split("/")[0], text.slice(text.indexOf("/") + 1)) : net.isIP(text) !== 0 || hostPattern.test(text.replace(/^\*?\./, ""))),
+};
 /** A key of a Secret or ConfigMap. */
 export const dataKey = (expected: string): Piece => ({ expected, pattern: /^[-._A-Za-z0-9]+$/ });
 

@@ -82,6 +82,17 @@ const sshNeedsLogin: Rule = ({ nodePortRange, controlPlane: { access, nodes, pro
     say("controlPlane.privateKey", undefined, "a way to log in: privateKey, privateKeyFile or agentSocket", "pulumi config set --path 'controlPlane.privateKeyFile' ~/.ssh/id_ed25519");
 };
 
+const oneBundle: Rule = ({ trust: { caBundleFile, caBundleConfigMap } }, say) => {
+  if (caBundleFile !== undefined && caBundleConfigMap) say("trust.caBundleConfigMap", `a ConfigMap beside the file ${caBundleFile}`, "one of caBundleFile and caBundleConfigMap", "remove one of them");
+};
+
+const proxyIsWhole: Rule = ({ proxy: { http, https, noProxy, username, loginSecret } }, say, given) => {
+  const password = given("proxy.password");
+  if (http === undefined && https === undefined && !given("proxy.http") && !given("proxy.https") && (noProxy.length > 0 || username !== undefined || password || loginSecret)) say("proxy.https", undefined, "the address of the proxy, such as http://proxy.example.com:3128");
+  if ((username !== undefined) !== password) say(username === undefined ? "proxy.username" : "proxy.password", undefined, "both username and password, or neither");
+  if (loginSecret && (username !== undefined || password)) say("proxy.loginSecret", "a Secret beside username and password", "one of the two", "remove one of them");
+};
+
 const registryLoginIsWhole: Rule = ({ registry: { username, password } }, say) => {
   if ((username === undefined) !== (password === undefined)) say(username === undefined ? "registry.username" : "registry.password", undefined, "both username and password, or neither");
 };
@@ -247,6 +258,6 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
-  registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
+  oneBundle, proxyIsWhole, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

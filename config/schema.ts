@@ -131,6 +131,28 @@ const nodePorts = {
   }),
 };
 
+const network = {
+  trust: section("Certificates of authorities of your own, trusted beside the public ones by everything that the platform runs and by what it asks itself.", {
+    caBundleFile: text("File of the project with the certificates in PEM.", { is: aFile, example: "certificates/company.pem" }),
+    caBundleConfigMap: maybe("A ConfigMap that holds them instead, read at each preview.", {
+      name: text("Name of the ConfigMap.", { is: piece.longName("the name of a ConfigMap"), example: "company-ca-bundle", required: true }),
+      key: text("The key with the certificates in PEM.", { is: piece.dataKey("a key of that ConfigMap"), example: "ca.crt", default: "ca.crt" }),
+      namespace: text("Its namespace; before the first up there is no controller's.", { is: piece.name("the namespace of that ConfigMap"), example: "cert-manager", defaultText: "the controller's" }),
+    }),
+  }),
+  proxy: section("Proxy on the way out of the network.", {
+    http: text("Its address for http: destinations, without a login.", { is: piece.proxyAddress, example: "http://proxy.example.com:3128", defaultText: "that of https" }),
+    https: text("Its address for https: destinations, which is http: as well.", { is: piece.proxyAddress, example: "http://proxy.example.com:3128", defaultText: "that of http" }),
+    noProxy: words("Hosts, domains and CIDRs that are reached without it, beside the cluster's own.", { is: piece.noProxy, example: ".example.com", entries: "a list of hosts, domains such as .example.com, and CIDRs" }),
+    username: text("User that it asks for.", { is: userName, example: "build-platform" }),
+    password: text("Password of that user, with --secret.", secretIn("a password")),
+    loginSecret: maybe("A Secret with keys username and password that holds them instead, read at each preview.", {
+      name: text("Name of the Secret.", { is: piece.longName("the name of a Secret"), example: "proxy-login", required: true }),
+      namespace: text("Its namespace; before the first up there is no controller's.", { is: piece.name("the namespace of that Secret"), example: "network", defaultText: "the controller's" }),
+    }),
+  }),
+};
+
 const imageKeys = Object.keys(upstream) as ImageKey[];
 const imageText = (key: ImageKey) => {
   const pin: { image: string; tag: string; digest?: string } = upstream[key];
@@ -377,9 +399,9 @@ const rest = {
 };
 
 /** The keys by area, for people to read. */
-export const areas = { "Address and cluster": place, Storage: storage, "Node ports": nodePorts, Images: images, Agents: agents, Controller: controller, People: people, Monitoring: monitoring, Backup: backup, "Anything else": rest };
+export const areas = { "Address and cluster": place, Storage: storage, "Node ports": nodePorts, Network: network, Images: images, Agents: agents, Controller: controller, People: people, Monitoring: monitoring, Backup: backup, "Anything else": rest };
 
-export const schema = z.strictObject({ ...place, ...storage, ...nodePorts, ...images, ...agents, ...controller, ...people, ...monitoring, ...backup, ...rest });
+export const schema = z.strictObject({ ...place, ...storage, ...nodePorts, ...network, ...images, ...agents, ...controller, ...people, ...monitoring, ...backup, ...rest });
 
 /** What a stack file says, the defaults filled in. */
 export type Settings = z.infer<typeof schema>;

@@ -2,6 +2,7 @@ import type * as kubernetes from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
 import type { Mirrors } from "../mirrors";
 import type { ImagePulls, RegistryLogin } from "../pull-secrets";
+import type { Surroundings } from "../surroundings";
 import type { Transform } from "../transform";
 
 /** What builds the images: a local buildah, a local `docker buildx`, or a BuildKit pod in the cluster (needs kubectl only). */
@@ -70,6 +71,8 @@ export interface AgentImagesArgs {
   deleteOnDestroy?: boolean;
   /** What the registry said just now, by image name, see `prepareImages`. An image that is missing is built again though its content is unchanged. Default: nothing is known. */
   found?: Record<string, ImageState>;
+  /** The network around: its proxy, and whose certificates are trusted beside this machine's own. Default none. */
+  surroundings?: Surroundings;
   /** Last changes to the namespace of builder `in-cluster`, see components/transform.ts. */
   transform?: {
     namespace?: Transform<kubernetes.core.v1.NamespaceArgs>;

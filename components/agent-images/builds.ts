@@ -4,6 +4,7 @@ import * as path from "node:path";
 import { mirrorArgs, mirrored } from "../mirrors";
 import type { RegistryLogin } from "../pull-secrets";
 import { refusal } from "../refusal";
+import { proxyTexts, type Surroundings } from "../surroundings";
 import type { AgentImagesArgs, ImageSpec, ImageState, RegistryArgs } from "./args";
 import { byText, type ImageContent, imageContent, imageTag } from "./content";
 import { baseImages, declaredArgs } from "./dockerfile";
@@ -59,8 +60,8 @@ async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Recor
     const bases = baseImages(fs.readFileSync(path.join(spec.context, spec.dockerfile ?? "Dockerfile"), "utf8"), spec.args);
     const open = new Map(bases.flatMap(({ arg, reference }) => (arg === undefined || reference === undefined || reference.includes("@") ? [] : [[arg, reference] as const])));
     const pairs = [...open].map(async ([key, value]): Promise<[string, string]> => {
-      const environment = { IMAGE_NAME: name, IMAGE_REPOSITORY: repository(args.registry, name), REGISTRY_INSECURE: String(args.registry.insecure), ...loginEnvironment(login) };
-      const asked = digests.get(value) ?? run(script, ["--resolve", value], environment);
+      const environment = { IMAGE_NAME: name, IMAGE_REPOSITORY: repository(args.registry, name), REGISTRY_INSECURE: String(args.registry.insecure), ...(args.surroundings?.caBundle !== undefined && { REGISTRY_CA: "-" }), ...loginEnvironment(login) };
+      const asked = digests.get(value) ?? run(script, ["--resolve", value], environment, args.surroundings);
       digests.set(value, asked);
       const answer = await asked;
       if (answer.ok) return [key, `${value}@${answer.out}`];
@@ -84,7 +85,7 @@ export async function inspectImages(args: AgentImagesArgs, login: Login = {}): P
   if (argProblems(args).length > 0) return {};
   const states = Object.entries(args.images).map(async ([name, spec]): Promise<[string, ImageState]> => {
     const environment = imageEnvironment(name, imageContent(spec, args.builder, args.platforms), args);
-    const { out } = await run(script, ["--inspect"], { ...environment, ...loginEnvironment(login) });
+    const { out } = await run(script, ["--inspect"], { ...environment, ...loginEnvironment(login) }, args.surroundings);
     return [name, out === "present" || out === "missing" ? out : "unknown"];
   });
   return Object.fromEntries(await Promise.all(states));
@@ -106,9 +107,11 @@ interface Answer {
   error: string;
 }
 
-function run(file: string, args: string[], environment: Record<string, string>): Promise<Answer> {
+function run(file: string, args: string[], environment: Record<string, string>, surroundings: Surroundings = {}): Promise<Answer> {
   return new Promise((resolve) => {
-    const child = spawn(file, args, { env: { ...process.env, ...environment }, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(file, args, { env: { ...process.env, ...environment, ...proxyTexts(surroundings) }, stdio: ["pipe", "pipe", "pipe"] });
+    // A program that ends before it has read all of it says why by itself.
+    child.stdin.on("error", () => {}).end(surroundings.caBundle ?? "");
     let out = "";
     let error = "";
     child.stdout.on("data", (chunk) => (out += chunk));
@@ -135,6 +138,7 @@ export function imageEnvironment(name: string, content: ImageContent, args: Agen
     IMAGE_FILES: JSON.stringify(content.files),
     REGISTRY_INSECURE: String(args.registry.insecure),
     ...(args.mirrors && Object.keys(args.mirrors.registries).length > 0 && { IMAGE_MIRRORS: Object.entries(args.mirrors.registries).map((pair) => pair.join("=")).join("\n") }),
+    ...(args.surroundings?.caBundle === undefined ? {} : { REGISTRY_CA: "-" }),
     ...(args.builder !== "in-cluster" || args.inCluster === undefined
       ? {}
       : { BUILDKIT_IMAGE: args.inCluster.image, BUILDKIT_NAMESPACE: args.inCluster.namespace ?? buildNamespace, BUILDKIT_CONTEXT: args.inCluster.context ?? "" }),

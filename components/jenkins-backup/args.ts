@@ -1,6 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
 import type { Resources } from "../quantity";
+import type { Surroundings } from "../surroundings";
 import type { Transform } from "../transform";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
@@ -59,6 +60,8 @@ export interface JenkinsBackupArgs {
   resources?: Resources;
   /** Names of the pull secrets of the namespace. Default none. */
   pullSecrets?: string[];
+  /** The network around, with the certificates in the ConfigMap that JenkinsMaster makes of them: its proxy, and who is trusted. Default none. */
+  surroundings?: Surroundings;
   /** Last changes to the CronJobs, see components/transform.ts. */
   transform?: {
     backup?: Transform<k8s.batch.v1.CronJobArgs>;

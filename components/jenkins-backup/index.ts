@@ -10,6 +10,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels } from "../ownership";
 import { pullingWith } from "../pull-secrets";
+import { proxyTexts } from "../surroundings";
 import { transformed } from "../transform";
 import { type JenkinsBackupArgs, jenkinsBackupProblems } from "./args";
 import { labels, names, saverLabels, verifierLabels } from "./names";
@@ -70,7 +71,7 @@ export class JenkinsBackup extends pulumi.ComponentResource {
     );
     // Addresses may carry a password, so they are secrets as well.
     const secrets = secret("secret", names.backup, { repository: args.repository, password: args.password, "keys-repository": args.keysRepository, "keys-password": args.keysPassword });
-    const environment = secret("environment", `${names.backup}-environment`, pulumi.output(args.environment ?? {}).apply((given) => ({ TZ: "UTC", ...given })));
+    const environment = secret("environment", `${names.backup}-environment`, pulumi.output(args.environment ?? {}).apply((given) => ({ TZ: "UTC", ...proxyTexts(args.surroundings), ...given })));
     const ssh = args.ssh ? [secret("ssh", `${names.backup}-ssh`, { id: args.ssh.privateKey, known_hosts: args.ssh.knownHosts })] : [];
     const script = new k8s.core.v1.ConfigMap(`${name}-scripts`, { metadata: metadata(names.scripts), data: scripts(args.excludes ?? []) }, parent);
     // Its content belongs to the backups.

@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import type * as k8s from "@pulumi/kubernetes";
 import { canonicalResources, type Resources, scratch } from "../quantity";
+import { goMounts, goTrust, networkVolumes } from "../surroundings";
 import { type JenkinsBackupArgs, type ResticArgs, sftpCommand } from "./args";
 import { names } from "./names";
 
@@ -32,6 +33,7 @@ export function resticContainer(args: ResticArgs, command: string[]): Container 
     CHECK_PARTS: String(args.checkParts ?? 14),
     UPLOAD_LIMIT: String(args.uploadLimit ?? 0),
     HOME: "/scratch",
+    ...goTrust(args.surroundings),
     ...Object.fromEntries(Object.entries(commands).filter(([, value]) => value !== undefined)),
   };
   return {
@@ -56,6 +58,7 @@ export function resticContainer(args: ResticArgs, command: string[]): Container 
             { name: "scripts", mountPath: "/etc/passwd", subPath: "passwd", readOnly: true },
           ]
         : []),
+      ...goMounts(args.surroundings),
     ],
   };
 }
@@ -79,6 +82,7 @@ export function resticVolumes(args: ResticArgs): Volume[] {
     { name: "tmp", ...scratch("20Gi") },
     ...folderRepositories(args).map(({ volume }) => ({ name: volume, persistentVolumeClaim: { claimName: `${names.backup}-${volume}` } })),
     ...(args.ssh ? [{ name: "ssh", secret: { secretName: `${names.backup}-ssh`, defaultMode: 0o440 } }] : []),
+    ...networkVolumes(args.surroundings, false),
   ];
 }
 

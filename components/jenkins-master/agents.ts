@@ -2,6 +2,7 @@ import { patched, same } from "../patches";
 import { pullingWith } from "../pull-secrets";
 import type { Mirrors } from "../mirrors";
 import { canonicalResources, Resources, scratch } from "../quantity";
+import { goEnvironment, goMounts, javaEnvironment, mavenFlags, networkMounts, networkVolumes, type Surroundings, toolEnvironment, toolMounts, trustContainers } from "../surroundings";
 import { gradleAgentScript } from "./cache";
 import { onArchitectures } from "../boot";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
@@ -115,6 +116,8 @@ export interface AgentSettings {
   defaultsPatches?: Record<string, unknown>[];
   /** What pods of pipelines may have beyond the agents. Default: nothing, and others are refused. */
   pods?: PodRules;
+  /** The network around: its proxy, and whose certificates are trusted. Default none. */
+  surroundings?: Surroundings;
 }
 
 type Pod = Record<string, unknown>;
@@ -132,7 +135,7 @@ export const agentUser = 1000;
 const gradleHome = "/home/jenkins/.gradle";
 
 /** Folders of the build container that are the platform's own to mount. */
-export const ownMounts = [workspace, gradleHome, buildkitTools, `${cacheMount}/maven`, `${cacheMount}/gradle`];
+export const ownMounts = [workspace, gradleHome, buildkitTools, `${cacheMount}/maven`, `${cacheMount}/gradle`, ...networkMounts];
 
 const sharedCaches: Record<CachedTool, { readOnly: boolean; env: Record<string, string> }> = {
   // Many agents write one local repository: Maven Resolver's file locks make that safe between processes.
@@ -196,7 +199,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
           ...settings.insecureRegistries.map((host) => `--insecure-registry=${host}`),
           ...(settings.mirrors?.dockerd ? [`--registry-mirror=${settings.mirrors.dockerd}`] : []),
         ],
-        env: [{ name: "DOCKER_TLS_CERTDIR", value: "" }],
+        env: [{ name: "DOCKER_TLS_CERTDIR", value: "" }, ...goEnvironment(settings.surroundings)],
         securityContext: { privileged: true, runAsUser: 0, runAsGroup: 0, runAsNonRoot: false },
         // The kubernetes plugin gives an agent work only when its whole pod is ready: no build meets a missing daemon.
         readinessProbe: {
@@ -204,7 +207,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
           periodSeconds: 1,
           timeoutSeconds: 5,
         },
-        volumeMounts: [{ name: "docker-data", mountPath: "/var/lib/docker" }, workspaceMount],
+        volumeMounts: [{ name: "docker-data", mountPath: "/var/lib/docker" }, workspaceMount, ...goMounts(settings.surroundings)],
         resources,
       },
     ];
@@ -216,6 +219,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
         image: settings.buildkitImage,
         // Builds share the pod's network and its MTU: without a CNI configuration, which the image has none of, BuildKit makes none for them.
         args: ["--addr=tcp://127.0.0.1:1234", "--oci-worker-no-process-sandbox"],
+        ...(goEnvironment(settings.surroundings).length > 0 && { env: goEnvironment(settings.surroundings) }),
         // What BuildKit's own Kubernetes example for the rootless mode asks for: user namespaces are made inside.
         // https://github.com/moby/buildkit/blob/master/examples/kubernetes/deployment%2Bservice.rootless.yaml
         securityContext: {
@@ -231,7 +235,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
         },
         // The client for the build: agent images hold none.
         lifecycle: { postStart: { exec: { command: ["/bin/sh", "-c", `cp "$(command -v buildctl)" ${buildkitTools}/`] } } },
-        volumeMounts: [{ name: "docker-data", mountPath: "/home/user/.local/share/buildkit" }, { name: "buildkit", mountPath: buildkitTools }, workspaceMount, ...buildkitMounts(settings.mirrors)],
+        volumeMounts: [{ name: "docker-data", mountPath: "/home/user/.local/share/buildkit" }, { name: "buildkit", mountPath: buildkitTools }, workspaceMount, ...buildkitMounts(settings.mirrors), ...goMounts(settings.surroundings)],
         resources,
       },
     ];
@@ -269,6 +273,15 @@ const dockerEnv: Record<DockerMode, Record<string, string>> = {
   none: {},
 };
 
+/** Environment of a build container: of what the network asks for, a template's own word counts, but flags of a JVM come behind the platform's. Of two settings of one option Java takes the last. */
+function buildEnvironment(given: Record<string, string>, network?: Surroundings, own: Record<string, string> = {}): { name: string; value?: unknown; valueFrom?: unknown }[] {
+  const maven = [own.MAVEN_OPTS, ...mavenFlags(network)].filter(Boolean).join(" ");
+  const flags: Record<string, string> = { ...(maven && { MAVEN_OPTS: maven }), ...javaEnvironment(network) };
+  const joined = Object.fromEntries(["MAVEN_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"].flatMap((name) => (name in given ? [[name, [flags[name], given[name]].filter(Boolean).join(" ")]] : [])));
+  const texts = { ...own, ...flags, ...given, ...joined };
+  return [...Object.entries(texts).map(([name, value]) => ({ name, value })), ...toolEnvironment(network).filter(({ name }) => !((name as string) in texts)) as { name: string }[]];
+}
+
 /** What every agent's pod has, whoever describes it. */
 const podBase = ({ architectures = [], priorityClassName }: AgentSettings) => ({
   // The plugin's merge keeps the first word on affinity: all pods say the same. One architecture is a matter of nodeSelector, which it joins.
@@ -304,6 +317,7 @@ const overNodes = {
  * runAsUser and runAsGroup, hostNetwork, labels and annotations; of anything else, what is said here stays (PodTemplateUtils.combine).
  */
 export function podDefaults(settings: AgentSettings, spread: boolean, pullSecrets: string[] = []): Pod {
+  const network = settings.agentImage === undefined ? undefined : settings.surroundings;
   const pod = {
     apiVersion: "v1",
     kind: "Pod",
@@ -319,8 +333,12 @@ export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret
           // The requests are those that the plugin gives an agent of its own making.
           resources: { requests: { cpu: "100m", memory: "256Mi" }, limits: { memory: "1Gi" } },
           securityContext: unprivileged,
+          ...(buildEnvironment({}, network).length > 0 && { env: buildEnvironment({}, network) }),
+          ...(toolMounts(network).length > 0 && { volumeMounts: toolMounts(network) }),
         },
       ],
+      ...(network?.caBundle !== undefined && { initContainers: trustContainers(network, settings.agentImage!) }),
+      ...(networkVolumes(network).length > 0 && { volumes: networkVolumes(network) }),
     },
   };
   return patchedPod(pod, settings.defaultsPatches);
@@ -348,13 +366,7 @@ export function outlivesMerge(pod: Pod, over: Pod): boolean {
 export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod {
   const caches = settings.cachePath === undefined ? [] : template.caches;
   const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)) };
-  const { MAVEN_OPTS: maven } = template.env;
-  const env = {
-    ...own,
-    ...template.env,
-    // Of two settings of one option Java takes the last.
-    ...(maven !== undefined && { MAVEN_OPTS: [own.MAVEN_OPTS, maven].filter(Boolean).join(" ") }),
-  };
+  const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
   const files = mirrorMounts(settings.mirrors, gradle ? gradleHome : undefined, template.volumes.map(({ mountPath }) => mountPath));
@@ -372,12 +384,13 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
       ...(template.spread && overNodes),
       ...(template.userNamespace && { hostUsers: false }),
+      ...(network?.caBundle !== undefined && { initContainers: trustContainers(network, template.image) }),
       containers: [
         {
           name: "jnlp",
           image: template.image,
           workingDir: workspace,
-          env: Object.entries(env).map(([name, value]) => ({ name, value })),
+          env: buildEnvironment(template.env, network, own),
           resources: canonicalResources(template.resources),
           securityContext: unprivileged,
           volumeMounts: [
@@ -391,6 +404,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
             ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
             ...files,
             ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
+            ...toolMounts(network),
           ],
         },
         ...dockerSidecar(template, settings),
@@ -412,6 +426,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
           : []),
         ...(needsFiles ? [{ name: mirrorVolume, configMap: { name: agentMirrorsName } }] : []),
         ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), ...volumeSource(volume) })),
+        ...networkVolumes(network),
       ],
     },
   };

@@ -4,6 +4,7 @@ import { domain, fits, maxRamPercentage, size, within } from "../../config/piece
 import type { Patch } from "../patches";
 import type { ImagePulls } from "../pull-secrets";
 import { isQuantity, Resources } from "../quantity";
+import type { Surroundings } from "../surroundings";
 import type { Transform } from "../transform";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
 import { cloudSettingsProblems, defaultsTemplate } from "./casc";
@@ -167,6 +168,8 @@ export interface JenkinsMasterArgs {
   rehearsal?: RehearsalArgs;
   /** What the program changes of all objects with applyPatches, so that what is tried and what a backup boots have it, too. Default none. */
   patches?: Patch[];
+  /** The network around: its proxy, and whose certificates are trusted. Default none. */
+  surroundings?: Surroundings;
   /** Namespace of the controller. Default `jenkins`. */
   namespace?: string;
   /** Namespace of the agents. Default: the controller's with `-agents` behind it. */

@@ -4,6 +4,7 @@ import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, outlivesMerg
 import { Check, CLOUD, cloudProblems, type Keys } from "./casc-schema";
 import { isForeign, readable, said, withoutEqual } from "./documents";
 import { scratch } from "../quantity";
+import { jenkinsProxy } from "../surroundings";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
@@ -147,6 +148,7 @@ export function cascConfig(input: CascInput): object {
       mode: "EXCLUSIVE",
       slaveAgentPort: 50000,
       crumbIssuer: "standard",
+      ...jenkinsProxy(input.settings.surroundings),
       ...(!bringsKey(input, "securityRealm") && { securityRealm: securityRealm(input.login) }),
       ...(!bringsKey(input, "authorizationStrategy") && { authorizationStrategy: authorizationStrategy(input.rights, input.login, foreign) }),
       clouds: [{ kubernetes: kubernetesCloud(input) }],

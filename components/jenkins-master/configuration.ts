@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { agentCap } from "../../config/pieces";
 import { patchedObject } from "../patches";
 import { pullSecretNames } from "../pull-secrets";
+import { proxyFiles } from "../surroundings";
 import { Registration, transformed } from "../transform";
 import { jenkinsUrl } from "./address";
 import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
@@ -22,7 +23,7 @@ export interface SecretFile {
 export const secretFileName = ({ secret, key }: SecretFile): string => `${secret}-${key}`;
 
 /** Names of such files that the platform itself has. */
-export const ownSecretNames = ["admin-user", "admin-password", ...Object.values(secretKeys)];
+export const ownSecretNames = ["admin-user", "admin-password", ...Object.values(secretKeys), ...Object.values(proxyFiles)];
 
 /** What JCasC documents may refer to; undefined where a Secret of the site's own may hold anything. */
 export const secretNames = (args: Pick<AccessArgs, "adminExistingSecret"> & Pick<ConfigurationArgs, "secretFiles">): string[] | undefined =>
@@ -38,7 +39,7 @@ export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput 
     agentsNamespace: namespaces.agents,
     containerCap: agents.cap ?? agentCap.usual,
     templates: agents.templates.map((template, i) => ({ ...template, image: images[i] })),
-    settings: agents.settings,
+    settings: { ...agents.settings, ...(args.surroundings && { surroundings: args.surroundings }) },
     pullSecrets: pullSecretNames(access.pulls),
     ...(configuration.updateSite && { updateSite: configuration.updateSite }),
     ...(agents.cloud && { cloud: agents.cloud }),

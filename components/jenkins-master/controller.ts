@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { maxRamPercentage, startupSeconds, terminationSeconds } from "../../config/pieces";
 import { homeSecurity, onArchitectures } from "../boot";
 import { canonicalQuantity, canonicalResources, scratch } from "../quantity";
+import { caAnnotation, javaFlags, networkVolumes, proxyFiles, proxyName, type Surroundings, toolEnvironment, toolMounts, trustContainers, withoutNodes } from "../surroundings";
 import { Registration, transformed } from "../transform";
 import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
@@ -25,7 +26,7 @@ export interface ControllerRefs {
  * The controller's JVM options: the heap follows the container's memory limit.
  * @param agentImage what the kubernetes plugin puts into pods that bring no agent of their own and inherit none, in place of Docker Hub's
  */
-export function javaOptions(maxRamPercentage: number, further?: string, agentImage?: string): string {
+export function javaOptions(maxRamPercentage: number, further?: string, agentImage?: string, surroundings?: Surroundings): string {
   return [
     "-Djenkins.install.runSetupWizard=false",
     `-XX:MaxRAMPercentage=${maxRamPercentage.toFixed(1)}`,
@@ -36,6 +37,7 @@ export function javaOptions(maxRamPercentage: number, further?: string, agentIma
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
     ...(agentImage ? [`-Dorg.csanchez.jenkins.plugins.kubernetes.pipeline.PodTemplateStepExecution.defaultImage=${agentImage}`] : []),
+    ...javaFlags(surroundings),
     ...(further ? [further] : []),
   ].join(" ");
 }
@@ -53,7 +55,7 @@ export function makeHome({ name, parent, here }: Place, home: HomeArgs): pulumi.
 }
 
 /** What the Deployment of the one controller is made from. */
-export function controllerObject({ name, parent, here }: Place, { controller, monitoring, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
+export function controllerObject({ name, parent, here }: Place, { controller, monitoring, surroundings, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
   // A home of hundreds of gigabytes takes its time to come from a repository.
   const patience = controller.beforeStart ? "6h" : "20m";
   const content = {
@@ -68,7 +70,7 @@ export function controllerObject({ name, parent, here }: Place, { controller, mo
         metadata: {
           labels: controllerLabels,
           // Neither configuration nor password is named here: a change is read by the running Jenkins, see reload.ts.
-          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring) },
+          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring), ...caAnnotation(surroundings) },
         },
         spec: controller.beforeStart ? afterFirst(pod, controller.beforeStart) : pod,
       },
@@ -97,11 +99,11 @@ export function withoutFirst({ spec }: k8s.apps.v1.DeploymentArgs, pod: PodSpec,
 const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
 
 /** The environment that the platform gives Jenkins. */
-function ownEnvironment({ maxRamPercentage: heap = maxRamPercentage.usual, javaOpts }: Pick<ControllerArgs, "maxRamPercentage" | "javaOpts">, agentImage?: string): k8s.types.input.core.v1.EnvVar[] {
+function ownEnvironment({ maxRamPercentage: heap = maxRamPercentage.usual, javaOpts }: Pick<ControllerArgs, "maxRamPercentage" | "javaOpts">, agentImage?: string, surroundings?: Surroundings): k8s.types.input.core.v1.EnvVar[] {
   return [
     { name: "CASC_JENKINS_CONFIG", value: liveConfiguration },
     { name: "SECRETS", value: "/run/secrets/jenkins" },
-    { name: "JAVA_OPTS", value: javaOptions(heap, javaOpts, agentImage) },
+    { name: "JAVA_OPTS", value: javaOptions(heap, javaOpts, agentImage, surroundings) },
     // The unpacked war is no data: it stays out of the home and so out of backups.
     { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
     { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
@@ -116,7 +118,8 @@ function ownEnvironment({ maxRamPercentage: heap = maxRamPercentage.usual, javaO
 export const ownVariables = [...ownEnvironment({}).map(({ name }) => name), "JENKINS_HOME", "REF"];
 
 /** The controller's pod, held to Pod Security level `restricted`. */
-export function controllerPod({ agents, controller, configuration: { secretFiles = [] } = {} }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
+export function controllerPod({ agents, controller, configuration: { secretFiles = [] } = {}, surroundings }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
+  const network = withoutNodes(surroundings);
   const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
   const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
   const secretsMount = { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true };
@@ -137,6 +140,7 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
   ];
   const furtherSecrets = [
     ...(refs.secrets.login ? [{ secret: { name: refs.secrets.login.name } }] : []),
+    ...(network.proxy?.login ? [{ secret: { name: proxyName, items: Object.entries(proxyFiles).map(([key, path]) => ({ key, path })) } }] : []),
     ...secretFiles.map(({ secret, key }) => ({ secret: { name: secret, items: [{ key, path: secretFileName({ secret, key }) }] } })),
   ];
   return {
@@ -148,14 +152,15 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
     ...(controller.nodeSelector && Object.keys(controller.nodeSelector).length > 0 && { nodeSelector: controller.nodeSelector }),
     ...(controller.tolerations && controller.tolerations.length > 0 && { tolerations: controller.tolerations }),
     securityContext: homeSecurity,
-    initContainers: [{ name: "configuration", command: ["/bin/bash", "-c", configurationScript], env: places, ...configurator }],
+    initContainers: [{ name: "configuration", command: ["/bin/bash", "-c", configurationScript], env: places, ...configurator }, ...trustContainers(network, controller.image)],
     containers: [
       {
         name: "jenkins",
         image: controller.image,
         env: [
           // A site's own registry for it (jnlpregistry) goes before the plugin's name, not before a whole reference.
-          ...ownEnvironment(controller, Object.entries(agents.cloud ?? {}).some(([key, value]) => key.toLowerCase() === "jnlpregistry" && value) ? undefined : agents.settings.agentImage),
+          ...ownEnvironment(controller, Object.entries(agents.cloud ?? {}).some(([key, value]) => key.toLowerCase() === "jnlpregistry" && value) ? undefined : agents.settings.agentImage, network),
+          ...toolEnvironment(network).filter(({ name }) => !((name as string) in (controller.env ?? {}))),
           ...Object.entries(controller.env ?? {}).map(([name, value]) => ({ name, value })),
         ],
         ...(controller.envFrom?.length && { envFrom: controller.envFrom.map((name) => ({ secretRef: { name } })) }),
@@ -170,7 +175,7 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
         livenessProbe: { ...probe, failureThreshold: 6 },
         readinessProbe: { ...probe, failureThreshold: 3 },
         securityContext: confined,
-        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, { ...live, readOnly: true }, secretsMount, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }],
+        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, { ...live, readOnly: true }, secretsMount, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }, ...toolMounts(network)],
       },
       {
         name: "config-reload",
@@ -190,6 +195,7 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
       // The unpacked war is a few hundred MiB; uploads and heap dumps are the largest in /tmp.
       { name: "cache", ...scratch("5Gi") },
       { name: "tmp", ...scratch("20Gi") },
+      ...networkVolumes(network),
     ],
   };
 }

@@ -1,8 +1,10 @@
+import * as net from "node:net";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { usual } from "../../config/pieces";
 import type { JenkinsMasterArgs } from "./args";
 import { ownLabels } from "../ownership";
+import type { Proxy } from "../surroundings";
 import { controllerLabels, labels, namespacesOf, ownPriorities, Place } from "./place";
 
 const agentLabels = { jenkins: "agent" };
@@ -51,8 +53,19 @@ const worldWithout = (cidrs: string[]) =>
     return { ipBlock: { cidr, ...(except.length > 0 && { except }) } };
   });
 
+/** The way to a proxy that the world's addresses may not stand for: on a node of the API server, or in the cluster behind a Service, whose pods may listen on another port. */
+function proxyRules(proxy: Proxy | undefined): k8s.types.input.networking.v1.NetworkPolicyEgressRule[] {
+  const urls = proxy ? [...new Set([proxy.http, proxy.https])].map((url) => new URL(url)) : [];
+  return urls.flatMap(({ hostname, port }): k8s.types.input.networking.v1.NetworkPolicyEgressRule[] => {
+    const address = hostname.replace(/^\[|\]$/g, "");
+    const [, namespace] = /^[^.]+\.([^.]+)\.svc(\.|$)/.exec(hostname) ?? [];
+    if (namespace !== undefined) return [{ to: [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } } }] }];
+    return net.isIP(address) ? [{ to: [{ ipBlock: { cidr: `${address}/${net.isIPv6(address) ? 128 : 32}` } }], ports: [{ port: Number(port || 80), protocol: "TCP" }] }] : [];
+  });
+}
+
 /** Who may connect to the controller, and to whom agents may. */
-export function makeNetworkPolicies({ name, parent, here, there }: Place, { address, access, monitoring }: JenkinsMasterArgs): void {
+export function makeNetworkPolicies({ name, parent, here, there }: Place, { address, access, monitoring, surroundings }: JenkinsMasterArgs): void {
   if (!(access.networkPolicies ?? true)) return;
   const from = (namespace: pulumi.Input<string>) => ({ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } } });
   const tcp = (...ports: number[]) => ports.map((port) => ({ port, protocol: "TCP" }));
@@ -84,6 +97,7 @@ export function makeNetworkPolicies({ name, parent, here, there }: Place, { addr
           { to: [{ ...from("kube-system"), podSelector: { matchLabels: { "k8s-app": "kube-dns" } } }], ports: [{ port: 53, protocol: "UDP" }, ...tcp(53)] },
           { to: [{ ...from(here), podSelector: { matchLabels: controllerLabels } }], ports: tcp(8080, 50000) },
           { to: pulumi.output(access.apiServerCidrs ?? []).apply(worldWithout) },
+          ...proxyRules(surroundings?.proxy),
         ],
       },
     },

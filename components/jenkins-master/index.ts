@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { patchedObject } from "../patches";
+import type { Registration } from "../transform";
 import { makeAccounts } from "./accounts";
 import { jenkinsUrl, makeIngress, makeServices } from "./address";
 import { JenkinsMasterArgs, jenkinsMasterProblems } from "./args";
@@ -10,6 +11,7 @@ import { controllerObject, controllerPod, makeHome, withoutFirst } from "./contr
 import { makeDisruptionBudgets, makeNetworkPolicies, makePriorities } from "./fences";
 import { makeAgentMirrors } from "./mirrors";
 import { makeMonitoring } from "./monitoring";
+import { networkObjects } from "./network";
 import { after, makeNamespaces } from "./place";
 import { makePodPolicy } from "./pod-policy";
 import { makeRehearsal } from "./rehearsal";
@@ -68,9 +70,15 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     const patched = <T extends object>(kind: string, object: T) => patchedObject(args.patches ?? [], kind, object);
     // What runs before each start fills a home: neither an empty one nor a restored copy has it.
     this.controllerPod = withoutFirst(patched("Deployment", controller[1]), pod, args.controller.beforeStart);
-    const ownSecrets = secretObjects(place, secrets);
-    const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { pod: this.controllerPod, documents: patched("ConfigMap", documents[1]), secrets: ownSecrets.map(([, object]) => patched("Secret", object)) })] : [];
-    const content = [...ownSecrets.map((secret) => new k8s.core.v1.Secret(...after(secret, rehearsed))), new k8s.core.v1.ConfigMap(...after(documents, rehearsed))];
+    const network = networkObjects(place, args.surroundings);
+    const ownSecrets = [...secretObjects(place, secrets), ...network.controller.secrets];
+    const ownConfigMaps = [documents, ...network.controller.configMaps];
+    const tried = <T extends object>(kind: string, objects: Registration<T>[]) => objects.map(([, object]) => patched(kind, object));
+    const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { pod: this.controllerPod, configMaps: tried("ConfigMap", ownConfigMaps), secrets: tried("Secret", ownSecrets) })] : [];
+    const content = [
+      ...[...ownSecrets, ...network.agents.secrets].map((secret) => new k8s.core.v1.Secret(...after(secret, rehearsed))),
+      ...[...ownConfigMaps, ...network.agents.configMaps].map((configMap) => new k8s.core.v1.ConfigMap(...after(configMap, rehearsed))),
+    ];
     // Agents need the role; a controller that starts without it logs errors until it has it. A pod of a class that is not there is refused.
     new k8s.apps.v1.Deployment(...after(controller, [binding, ...priorities, ...content, ...rehearsed]));
     makeDisruptionBudgets(place);

@@ -6,7 +6,6 @@ import * as pulumi from "@pulumi/pulumi";
 import { bootParts, quietHook } from "../boot";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
-import { configMapName } from "./configuration";
 import { controllerLabels, Place } from "./place";
 import { base64 } from "./secrets";
 
@@ -66,6 +65,7 @@ export function rehearsalObjects({ namespace, pod, configMaps, secrets }: Candid
   /** The container with every reference led to what stands for it here. */
   const led = (container: V1Container): V1Container => ({
     ...container,
+    ...(container.env && { env: container.env.map(({ valueFrom, ...variable }) => ({ ...variable, ...(valueFrom && { valueFrom: { ...valueFrom, ...(valueFrom.secretKeyRef && { secretKeyRef: ours(valueFrom.secretKeyRef, secrets) }) } }) })) }),
     ...(container.envFrom && {
       envFrom: container.envFrom.map((from) => ({ ...from, ...(from.secretRef && { secretRef: ours(from.secretRef, secrets) }), ...(from.configMapRef && { configMapRef: ours(from.configMapRef, configMaps) }) })),
     }),
@@ -168,15 +168,15 @@ export function rehearsalReasons({ pod, configMaps }: Pick<Candidate, "pod" | "c
 export function makeRehearsal(
   { name, parent, here }: Place,
   args: RehearsalArgs,
-  candidate: { pod: pulumi.Input<k8s.types.output.core.v1.PodSpec>; documents: k8s.core.v1.ConfigMapArgs; secrets: k8s.core.v1.SecretArgs[] },
+  candidate: { pod: pulumi.Input<k8s.types.output.core.v1.PodSpec>; configMaps: k8s.core.v1.ConfigMapArgs[]; secrets: k8s.core.v1.SecretArgs[] },
 ): pulumi.Resource {
   const { kubeconfig, context, timeoutSeconds } = args;
-  const whole = pulumi.all([here, candidate.pod, candidate.documents.data, pulumi.all(candidate.secrets)]).apply(
-    ([namespace, pod, data, secrets]): Candidate => ({
+  const whole = pulumi.all([here, candidate.pod, pulumi.all(candidate.configMaps), pulumi.all(candidate.secrets)]).apply(
+    ([namespace, pod, contents, secrets]): Candidate => ({
       namespace,
       // Resolved, a pod is the JSON that the API server takes.
       pod: pod as unknown as V1PodSpec,
-      configMaps: { [configMapName]: data ?? {} },
+      configMaps: Object.fromEntries(contents.map(({ metadata, data }) => [metadata!.name!, data ?? {}])),
       secrets: Object.fromEntries(secrets.map(({ metadata, data: own, stringData }) => [metadata!.name!, { ...own, ...Object.fromEntries(Object.entries(stringData ?? {}).map(([key, text]) => [key, base64(text)])) }])),
     }),
   );

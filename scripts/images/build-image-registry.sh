@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # the variables that this file expects are the including script's
 # Speaks to one image registry (OCI distribution API) with curl. Sourced by build-image.sh and clean-images.sh.
 #
-# Expects: $work, a private folder; $repository, host/path; $insecure, true or false; REGISTRY_USERNAME and
+# Expects: $work, a private folder, with ca/ca.crt where further certificates are trusted; $repository, host/path; $insecure, true or false; REGISTRY_USERNAME and
 # REGISTRY_PASSWORD in the environment, or neither. After a call $work/status holds the HTTP status (000: no connection),
 # $work/headers and $work/body the answer; $registry_url is the registry's address with its scheme.
 
@@ -16,6 +16,10 @@ registry_configure() {
     # Again on 429 and 5xx, as the registry asks for it, but not for long.
     printf 'silent\nconnect-timeout = 5\nmax-time = 60\nretry = 2\nretry-max-time = 10\n' >"$work/curl.conf"
     if [ "$insecure" = true ]; then printf 'insecure\n' >>"$work/curl.conf"; fi
+    if [ -f "$work/ca/ca.crt" ]; then
+      registry_roots | cat - "$work/ca/ca.crt" >"$work/roots.crt"
+      printf 'cacert = "%s"\n' "$work/roots.crt" >>"$work/curl.conf"
+    fi
     : >"$work/login.conf"
     if [ -n "${REGISTRY_USERNAME:-}" ]; then
       local user=${REGISTRY_USERNAME}:${REGISTRY_PASSWORD:-}
@@ -28,6 +32,18 @@ registry_configure() {
     status=$(curl --config "$work/curl.conf" --output /dev/null --write-out '%{http_code}' "$registry_url/" || true)
     if [ "$status" = 000 ]; then registry_url="http://$host/v2"; fi
   fi
+}
+
+# What this machine trusts, as curl would have it: a bundle that is named takes its place instead of joining it.
+registry_roots() {
+  local roots
+  for roots in "${CURL_CA_BUNDLE:-}" "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem; do
+    if [ -n "$roots" ] && [ -r "$roots" ]; then
+      cat "$roots"
+      echo
+      return
+    fi
+  done
 }
 
 # registry METHOD PATH [curl options]: one request below /v2/, with the token exchange of the distribution spec if asked for.

@@ -22,6 +22,8 @@ An image whose tag is in the registry already is not built again. Every option m
   --stack NAME       also tag NAME-<time>, which clean-images.sh goes by      IMAGE_STACK
   --sbom FOLDER      write <tag>.spdx.json there, and beside R (needs syft)   IMAGE_SBOM
   --insecure         R's host may use plain HTTP or an unverified certificate REGISTRY_INSECURE=true
+  --ca FILE          PEM certificates to trust beside this machine's own;     REGISTRY_CA
+                     - for standard input
   --namespace N      in-cluster: where the BuildKit job runs                  BUILDKIT_NAMESPACE
   --buildkit-image I in-cluster: BuildKit, rootless if its tag ends so        BUILDKIT_IMAGE
   --kube-context C   in-cluster: kubectl context, default the current one     BUILDKIT_CONTEXT
@@ -44,6 +46,7 @@ Environment only:
   BUILDX_BUILDER                        buildx: which builder, default the current one; it needs BuildKit's own image
                                         exporter (driver docker-container, kubernetes or remote)
   KUBECONFIG                            in-cluster: as kubectl reads it
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY     the proxy, in both spellings: for registries, and for commands of the Dockerfile
 
 Exit: 0 done, 1 failed (nothing was tagged), 2 bad input.
 HELP
@@ -52,6 +55,7 @@ HELP
 name=${IMAGE_NAME:-} repository=${IMAGE_REPOSITORY:-} context=${IMAGE_CONTEXT:-} tag=${IMAGE_TAG:-}
 dockerfile=${IMAGE_DOCKERFILE:-Dockerfile} builder=${IMAGE_BUILDER:-buildah} platforms=${IMAGE_PLATFORMS:-}
 cache=${IMAGE_CACHE:-} stack=${IMAGE_STACK:-} sbom=${IMAGE_SBOM:-} insecure=${REGISTRY_INSECURE:-false}
+ca=${REGISTRY_CA:-}
 namespace=${BUILDKIT_NAMESPACE:-} buildkit_image=${BUILDKIT_IMAGE:-} kube_context=${BUILDKIT_CONTEXT:-}
 action=build image="" force=false dry_run=false verbose=false
 build_args=()
@@ -71,7 +75,7 @@ fail() {
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --repository | --context | --name | --tag | --dockerfile | --arg | --builder | --platforms | --cache | --stack | --sbom | --namespace | --buildkit-image | --kube-context)
+    --repository | --context | --name | --tag | --dockerfile | --arg | --builder | --platforms | --cache | --stack | --sbom | --ca | --namespace | --buildkit-image | --kube-context)
       if [ $# -lt 2 ]; then bad_input "$1 needs a value; see --help"; fi
       case $1 in
         --repository) repository=$2 ;;
@@ -85,6 +89,7 @@ while [ $# -gt 0 ]; do
         --cache) cache=$2 ;;
         --stack) stack=$2 ;;
         --sbom) sbom=$2 ;;
+        --ca) ca=$2 ;;
         --namespace) namespace=$2 ;;
         --buildkit-image) buildkit_image=$2 ;;
         --kube-context) kube_context=$2 ;;
@@ -168,6 +173,7 @@ if [ "$action" = build ]; then
 elif [ -z "$tag" ]; then
   bad_input "--$action needs --tag"
 fi
+if [ -n "$ca" ] && [ "$ca" != - ] && [ ! -r "$ca" ]; then bad_input "there is no file \"$ca\" that can be read; give --ca a file of certificates in PEM, or - for standard input"; fi
 if [ -z "$tag" ]; then
   tag=$name-by-hand
   force=true
@@ -239,10 +245,15 @@ advice() {
   elif has 'building at STEP "RUN |process ".*" did not complete successfully'; then
     # Whatever its output says of log-ins or connections is the command's own affair.
     echo "a command of the Dockerfile failed: the lines above are the end of what it said; run again by hand with --verbose for all of it."
+  elif has '407 Proxy Authentication|Proxy Authentication Required'; then
+    echo "the proxy asks for a login: set proxy.username and proxy.password."
   elif has 'server gave HTTP response to HTTPS client'; then
     echo "a registry speaks plain HTTP: if it is $host and you trust the network to it, set registry.insecure to true (--insecure)."
   elif has 'x509|certificate'; then
-    echo "a registry's certificate is not trusted: install its CA on this machine, or for $host alone set registry.insecure to true (--insecure)."
+    case $builder in
+      buildx) echo "a registry's certificate is of an unknown issuer: set trust.caBundleFile (--ca) for this machine, and give the builder the same certificate when it is made (docker buildx create --config)." ;;
+      *) echo "a registry's certificate is of an unknown issuer: set trust.caBundleFile to the certificate of the authority that signed it (--ca)." ;;
+    esac
   elif has 'toomanyrequests|too many requests|status(: | code:? )?429'; then
     echo "$limited"
   elif has 'unauthorized|authentication required|denied|forbidden|status 401|status 403'; then
@@ -368,6 +379,8 @@ build_buildah() {
     if [ "$insecure" = true ]; then tls=(--tls-verify=false); fi
   fi
   if [ -f "$work/docker/config.json" ]; then options+=(--authfile "$work/docker/config.json"); fi
+  # Beside those that the machine trusts.
+  if [ -n "$ca" ]; then options+=(--cert-dir "$work/ca"); fi
   local push=("${options[@]+"${options[@]}"}" "${tls[@]}" --digestfile "$work/digest")
   # The same content gives the same digest: --timestamp 0 sets every time in the image to 1970, and history and base
   # annotations, which name images of this machine, are left out.
@@ -439,6 +452,8 @@ build_buildx() {
     done
   fi
   for item in "${build_args[@]+"${build_args[@]}"}" SOURCE_DATE_EPOCH=0; do options+=(--build-arg "$item"); done
+  # Without a value: it comes from the environment, and neither history nor cache keeps one of these.
+  for item in "${proxied[@]+"${proxied[@]}"}"; do options+=(--build-arg "$item"); done
   for item in "${labels[@]}"; do options+=(--label "$item" --annotation "$item"); done
   if [ -n "$platforms" ]; then options+=(--platform "$platforms"); fi
   case $cache in
@@ -493,6 +508,21 @@ job_manifest() {
 JSON
 }
 
+# What a build in a pod is told of the network around: a file with its environment, and before the build what reads it. BuildKit and
+# the commands of the Dockerfile have the proxy then; its login appears on no command line but that of the pod itself.
+in_network=()
+network_of_pod() {
+  local item
+  if [ -z "$ca" ] && [ ${#proxied[@]} -eq 0 ]; then return; fi
+  {
+    for item in "${proxied[@]+"${proxied[@]}"}"; do printf "%s='%s'\n" "$item" "$(printf %s "${!item}" | sed "s/'/'\\\\''/g")"; done
+    # BuildKit, in Go, adds what is in folders to the one file that its image has.
+    if [ -n "$ca" ]; then echo "SSL_CERT_DIR=/etc/ssl/certs:/etc/pki/tls/certs:/work/ca"; fi
+  } >"$work/network.env"
+  # shellcheck disable=SC2016 # for the pod's shell
+  in_network=(sh -c 'set -a; . /work/network.env; set +a; for name in '"${proxied[*]+"${proxied[*]}"}"'; do eval "set -- \"\$@\" --opt \"build-arg:$name=\$$name\""; done; exec "$@"' sh)
+}
+
 # BuildKit in a pod. Context and log-in travel through "kubectl exec" into memory of that pod; the cluster stores neither.
 build_in_cluster() {
   local kubectl=(kubectl --namespace "$namespace") options=() item
@@ -501,12 +531,13 @@ build_in_cluster() {
   job="build-$(printf '%s' "$name" | tr '._' '--' | cut -c 1-40)-$(date +%s)-$$"
   job_manifest >"$work/job.json"
   for item in "${build_args[@]+"${build_args[@]}"}" SOURCE_DATE_EPOCH=0; do options+=(--opt "build-arg:$item"); done
+  network_of_pod
   for item in "${labels[@]}"; do options+=(--opt "label:$item"); done
   if [ -n "$platforms" ]; then options+=(--opt "platform=$platforms"); fi
   if [ "$cache" = registry ]; then options+=(--import-cache "type=registry,ref=$repository-cache$buildkit_insecure" --export-cache "type=registry,ref=$repository-cache,mode=max$buildkit_insecure"); fi
   local annotations=""
   for item in "${labels[@]}"; do annotations+=",annotation.$item"; done
-  local build=(buildctl-daemonless.sh build --progress plain --frontend dockerfile.v0 --local context=/work/context --local dockerfile=/work/context
+  local build=("${in_network[@]+"${in_network[@]}"}" buildctl-daemonless.sh build --progress plain --frontend dockerfile.v0 --local context=/work/context --local dockerfile=/work/context
     --opt "filename=$dockerfile" "${options[@]}" --output "$(buildkit_output)$annotations" --metadata-file /work/metadata.json)
 
   if [ "$dry_run" = true ]; then
@@ -545,7 +576,9 @@ await_pod() {
 }
 
 send_context() {
-  tar -C "$work" -cf - context docker buildkitd.toml | "${kubectl[@]}" exec --stdin "job/$job" -- tar -C /work -xf -
+  local parts=(context docker buildkitd.toml) part
+  for part in network.env ca; do if [ -e "$work/$part" ]; then parts+=("$part"); fi; done
+  tar -C "$work" -cf - "${parts[@]}" | "${kubectl[@]}" exec --stdin "job/$job" -- tar -C /work -xf -
 }
 
 # SPDX list of what is in the image: in a local folder, and as an artifact beside the image in the registry.
@@ -555,6 +588,7 @@ write_sbom() {
   if [ -f "$work/docker/config.json" ]; then export DOCKER_CONFIG=$work/docker; fi
   case $registry_url in http:*) export SYFT_REGISTRY_INSECURE_USE_HTTP=true ;; esac
   if [ "$insecure" = true ]; then export SYFT_REGISTRY_INSECURE_SKIP_TLS_VERIFY=true; fi
+  if [ -n "$ca" ]; then export SSL_CERT_DIR=${SSL_CERT_DIR:-/etc/ssl/certs:/etc/pki/tls/certs}:$work/ca; fi
   SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:$repository@$1" --output "spdx-json=$work/sbom.json"
   if [ "$dry_run" = true ]; then return; fi
   mv "$work/sbom.json" "$file"
@@ -593,6 +627,16 @@ delete_image() {
   registry_delete_attached "$digest"
   say "deleted $repository@$digest"
 }
+
+# The proxy's variables that are set; programs go by one spelling or the other.
+proxied=()
+for variable in HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy; do
+  if [ -n "${!variable:-}" ]; then proxied+=("$variable"); fi
+done
+if [ -n "$ca" ]; then
+  mkdir "$work/ca"
+  if [ "$ca" = - ]; then cat; else cat "$ca"; fi >"$work/ca/ca.crt"
+fi
 
 started=$(date +%s)
 registry_configure

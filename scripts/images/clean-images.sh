@@ -18,10 +18,11 @@ Do not run it while a `pulumi up` runs. The registry frees the space with its ow
   --kube-context C  cluster to ask, repeatable: name every cluster that pulls from R; default: the current context
   --no-cluster      ask no cluster: only stack versions count
   --insecure        R's host may use plain HTTP or an unverified certificate
+  --ca FILE         certificates in PEM to trust beside this machine's own
   --dry-run         delete nothing, print what would be
   --help            this text
 
-Environment: REGISTRY_USERNAME and REGISTRY_PASSWORD, KUBECONFIG.
+Environment: REGISTRY_USERNAME and REGISTRY_PASSWORD, KUBECONFIG, HTTPS_PROXY and NO_PROXY.
 Exit: 0 done, 1 failed (nothing further is deleted), 2 bad input.
 HELP
 }
@@ -36,16 +37,17 @@ fail() {
   exit 1
 }
 
-registry_name="" keep=5 insecure=false dry_run=false cluster=true
+registry_name="" keep=5 insecure=false ca="" dry_run=false cluster=true
 contexts=() names=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --registry | --keep | --kube-context)
+    --registry | --keep | --kube-context | --ca)
       if [ $# -lt 2 ]; then bad_input "$1 needs a value; see --help"; fi
       case $1 in
         --registry) registry_name=${2%/} ;;
         --keep) keep=$2 ;;
         --kube-context) contexts+=("$2") ;;
+        --ca) ca=$2 ;;
       esac
       shift 2
       ;;
@@ -58,6 +60,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 if [ -z "$registry_name" ]; then bad_input "give --registry HOST/PREFIX, for example registry.example.org/build-platform"; fi
+if [ -n "$ca" ] && [ ! -r "$ca" ]; then bad_input "there is no file \"$ca\" that can be read; give --ca a file of certificates in PEM"; fi
 case $keep in
   "" | *[!0-9]* | 0) bad_input "--keep $keep is no number above 0; a stack needs at least its present images" ;;
 esac
@@ -115,6 +118,10 @@ decide() {
     }' "$work/used" "$work/tags"
 }
 
+if [ -n "$ca" ]; then
+  mkdir "$work/ca"
+  cp "$ca" "$work/ca/ca.crt"
+fi
 failed=0
 for name in "${names[@]}"; do
   repository=$registry_name/$name

@@ -175,7 +175,7 @@ describe("build-image.sh", () => {
   test.each([
     ["no space left on device", /disk is full/],
     ["http: server gave HTTP response to HTTPS client", /registry\.insecure/],
-    ["tls: failed to verify certificate: x509: certificate signed by unknown authority", /CA/],
+    ["tls: failed to verify certificate: x509: certificate signed by unknown authority", /trust\.caBundleFile.*--ca/],
     ["unauthorized: authentication required", /registry\.username/],
     ["reading manifest 9 in docker.io/library/maven: manifest unknown", /does not exist.*BASE_IMAGE=example\.org\/base:1/],
     ["dial tcp 10.0.0.1:5000: connect: connection refused", /cannot be reached/],

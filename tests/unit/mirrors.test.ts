@@ -182,7 +182,7 @@ describe("pull secrets in config", () => {
   });
 
   test("and mirrors reach the component that makes Jenkins", () => {
-    const made = { storageClassName: "s", ingressClassName: "i", ingressNamespace: "n", references: {}, apiServerAddresses: [] };
+    const made = { storageClassName: "s", ingressClassName: "i", ingressNamespace: "n", references: {}, apiServerAddresses: [], surroundings: {} };
     const { config } = read({ mirrors: { jenkinsUpdates: "https://m.test/updates", npm: "https://m.test/npm" }, pullSecrets: [{ existing: "company" }] });
     expect(jenkinsArgs(config, made)).toMatchObject({ access: { pulls: { existing: ["company"] } }, configuration: { updateSite: "https://m.test/updates" }, agents: { settings: { mirrors: { npm: "https://m.test/npm" } } } });
     expect(jenkinsArgs(plain, made).access).not.toHaveProperty("pulls");

@@ -1,0 +1,93 @@
+/** The network around as the cluster and this machine see it: what objects of the cluster say of it, and the way out. */
+import * as http from "node:http";
+import * as https from "node:https";
+import * as net from "node:net";
+import * as tls from "node:tls";
+import { parse } from "yaml";
+import type { ProxyLogin, Surroundings } from "../components/surroundings";
+import { bundleExpected, bundleProblem, type PlatformConfig, type Problem } from "../config";
+import type { Neighbourhood } from "./neighbours";
+
+/** Why a request failed, in words. */
+export function reason(error: Error): string {
+  // Node gives a failed connection to several addresses as one error without a message of its own.
+  const first = (error as AggregateError).errors?.[0] as Error | undefined;
+  return error.message || first?.message || ((error as NodeJS.ErrnoException).code ?? error.name);
+}
+
+/** What a request needs to go through a proxy: for https: a connection that it makes to the host, for http: the proxy in the host's place. */
+export async function through(address: string, login: ProxyLogin | undefined, url: URL, timeoutMs: number): Promise<https.RequestOptions> {
+  const proxy = new URL(address);
+  const way = { host: proxy.hostname.replace(/^\[|\]$/g, ""), port: proxy.port || 80 };
+  const headers = login && { "Proxy-Authorization": `Basic ${Buffer.from(`${login.username}:${login.password}`).toString("base64")}` };
+  if (url.protocol === "http:") return { ...way, path: url.href, headers: { Host: url.host, ...headers } };
+  const socket = await new Promise<net.Socket>((resolve, reject) => {
+    const to = `${url.hostname}:${url.port || 443}`;
+    const request = http.request({ ...way, method: "CONNECT", path: to, timeout: timeoutMs, agent: false, headers: { Host: to, ...headers } });
+    request.on("connect", ({ statusCode }, connection: net.Socket) => {
+      if (statusCode === 200) return resolve(connection);
+      connection.destroy();
+      reject(new Error(`the proxy ${address} answers ${statusCode}${statusCode === 407 ? ", it asks for a login" : ""}`));
+    });
+    request.on("timeout", () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
+    request.on("error", (error) => reject(new Error(`the proxy ${address}: ${reason(error)}`))).end();
+  });
+  const name = url.hostname.replace(/^\[|\]$/g, "");
+  return { agent: Object.assign(new https.Agent(), { createConnection: (options: tls.ConnectionOptions) => tls.connect({ ...options, socket, ...(!net.isIP(name) && { servername: name }) }) }) };
+}
+
+/** What objects of the cluster hold of the network around. */
+export interface NetworkFacts {
+  /** The certificates of trust.caBundleConfigMap. */
+  caBundle?: string;
+  /** The login of proxy.loginSecret. */
+  login?: ProxyLogin;
+  /** Ranges of Services and pods, and the cluster's own domain. */
+  inside: string[];
+  problems: Problem[];
+}
+
+/** Reads what the config names of it, and with a proxy what is not to go through it: the ranges as kubeadm was told them, else as the API server and the nodes have them. */
+export async function readNetwork(json: <T>(target: string) => Promise<T | undefined>, { proxy }: Surroundings, { caBundle: bundleIn, proxyLogin: loginIn }: PlatformConfig["surroundingsIn"]): Promise<NetworkFacts> {
+  type Content = { data?: Record<string, string> };
+  const [bundle, login] = await Promise.all([
+    bundleIn && json<Content>(`/api/v1/namespaces/${bundleIn.namespace}/configmaps/${bundleIn.name}`),
+    loginIn && json<Content>(`/api/v1/namespaces/${loginIn.namespace}/secrets/${loginIn.name}`),
+  ]);
+  const facts: NetworkFacts = { inside: [], problems: [] };
+  /** Keys of an object, or a mistake where one of them is not there. */
+  const taken = (key: string, kind: string, where: { namespace: string; name: string }, object: Content | undefined, keys: string[]): string[] => {
+    const missing = keys.filter((each) => !object?.data?.[each]);
+    const make = `kubectl -n ${where.namespace} create ${kind === "Secret" ? "secret generic" : "configmap"} ${where.name} ${keys.map((each) => `--from-file=${each}=<file>`).join(" ")}`;
+    if (missing.length > 0) facts.problems.push({ key, found: object ? `${kind} ${where.name} of namespace ${where.namespace} without key ${missing.join(", ")}` : `no ${kind} ${where.name} in namespace ${where.namespace}`, expected: `a ${kind} with key ${keys.join(" and ")}`, fix: object ? "correct it, or its name and keys" : `${make}; or set its namespace to one that is there already` });
+    return missing.length > 0 ? [] : keys.map((each) => object!.data![each]);
+  };
+  if (bundleIn) {
+    const [pem] = taken("trust.caBundleConfigMap", "ConfigMap", bundleIn, bundle, [bundleIn.key]);
+    const wrong = pem === undefined ? undefined : bundleProblem(pem);
+    if (wrong) facts.problems.push({ key: "trust.caBundleConfigMap", found: `${bundleIn.key} of ConfigMap ${bundleIn.name}: ${wrong}`, ...bundleExpected });
+    else if (pem !== undefined) facts.caBundle = pem;
+  }
+  if (loginIn) {
+    const [username, password] = taken("proxy.loginSecret", "Secret", loginIn, login, ["username", "password"]).map((text) => Buffer.from(text, "base64").toString().replace(/\r?\n$/, ""));
+    if (username !== undefined) facts.login = { username, password };
+  }
+  if (proxy) {
+    const kubeadm = await json<Content>("/api/v1/namespaces/kube-system/configmaps/kubeadm-config");
+    const { networking = {} } = (parse(kubeadm?.data?.ClusterConfiguration ?? "") ?? {}) as { networking?: { serviceSubnet?: string; podSubnet?: string; dnsDomain?: string } };
+    const [services, nodes] = await Promise.all([
+      networking.serviceSubnet ?? json<{ items: { spec: { cidrs: string[] } }[] }>("/apis/networking.k8s.io/v1/servicecidrs").then((list) => list?.items.flatMap(({ spec }) => spec.cidrs).join() ?? ""),
+      networking.podSubnet ?? json<{ items: { spec: { podCIDRs?: string[] } }[] }>("/api/v1/nodes").then((list) => list?.items.flatMap(({ spec }) => spec.podCIDRs ?? []).join() ?? ""),
+    ]);
+    facts.inside = [...`${services},${nodes}`.split(","), ...(networking.dnsDomain ? [`.${networking.dnsDomain}`] : [])].filter((each) => each !== "");
+  }
+  return facts;
+}
+
+/** The network around with what the cluster says of it. */
+export function completed({ caBundle, proxy }: Surroundings, { network, neighbours }: { network?: NetworkFacts; neighbours?: Neighbourhood } = {}): Surroundings {
+  const bundle = caBundle ?? network?.caBundle;
+  const login = proxy?.login ?? network?.login;
+  const nodes = (neighbours?.nodes ?? []).flatMap(({ status }) => (status?.addresses ?? []).map(({ address }) => address)).sort();
+  return { ...(bundle !== undefined && { caBundle: bundle }), ...(proxy && { proxy: { ...proxy, noProxy: [...new Set([...proxy.noProxy, ...(network?.inside ?? [])])], nodes: [...new Set(nodes)], ...(login && { login }) } }) };
+}
