@@ -1,6 +1,7 @@
 import * as net from "node:net";
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentImagesArgs } from "../components/agent-images";
+import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
 import type { IngressNginxArgs } from "../components/ingress-nginx";
 import { startFrom } from "../components/jenkins-backup";
 import type { JenkinsMasterArgs, RegistryLogin } from "../components/jenkins-master";
@@ -25,15 +26,22 @@ function imagePullSecret({ registry: { host, username, password } }: PlatformCon
 }
 
 export function imageArgs(config: PlatformConfig): AgentImagesArgs {
-  const { registry: { host, prefix, insecure }, imageBuild: { platforms, ...build } } = config;
+  const { registry: { host, prefix, insecure }, imageRegistry: own, imageBuild: { platforms, ...build } } = config;
   const { username, password } = registryLogin(config) ?? {};
   return {
     ...build,
-    registry: { host, prefix, insecure, ...(username && { username, password }) },
+    registry: own
+      ? { host: registryAddress(registryName, own.namespace, pushPort), prefix, insecure: true, pulledFrom: host }
+      : { host, prefix, insecure, ...(username && { username, password }) },
     images: config.builds,
     ...(platforms.length > 0 && { platforms }),
-    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context } }),
+    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, ...(own ? config.cluster : { context: config.cluster.context }) } }),
   };
+}
+
+/** Undefined where the registry is somebody else's. */
+export function registryArgs({ imageRegistry, images, namespaces }: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
+  return imageRegistry && { ...imageRegistry, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents };
 }
 
 export function ingressArgs(config: PlatformConfig): IngressNginxArgs {

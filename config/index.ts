@@ -2,7 +2,8 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
-import type { ImageSpec } from "../components/agent-images";
+import type { Builder, ImageSpec } from "../components/agent-images";
+import { jobsRegistryName, pullPort, registryAddress } from "../components/image-registry";
 import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { pullSecretName } from "../components/jenkins-master/accounts";
 import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
@@ -15,8 +16,8 @@ import { changes, type Patch } from "../components/patches";
 import { refusal } from "../components/refusal";
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
-import { certificate, fits, hostKey, plugin, privateKey, usual, withoutComment } from "./pieces";
-import { rules, type Say } from "./rules";
+import { certificate, fits, hostKey, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
+import { hasOwnRegistry, rules, type Say } from "./rules";
 import type { Settings } from "./schema";
 
 export { controllerBuild } from "./builds";
@@ -30,7 +31,7 @@ export const ingressPorts = ({ install, httpNodePort, httpsNodePort }: Pick<Sett
 
 /** Everything the stack is told, checked and complete: the keys of the schema, grouped as they are used, with what files say. */
 export interface PlatformConfig
-  extends Pick<Settings, "domain" | "images" | "registry" | "imageBuild" | "agentCap" | "agentPods" | "cloud" | "rehearsal" | "networkPolicies" | "prometheusNamespace" | "serviceMonitor" | "serviceMonitorLabels" | "dashboard" | "secretFiles" | "patches"> {
+  extends Pick<Settings, "domain" | "images" | "agentCap" | "agentPods" | "cloud" | "rehearsal" | "networkPolicies" | "prometheusNamespace" | "serviceMonitor" | "serviceMonitorLabels" | "dashboard" | "secretFiles" | "patches"> {
   /** The context is always named, so that a stack never reaches the cluster that happens to be selected. */
   cluster: { kubeconfig?: string; context: string };
   /** Namespaces of the controller, of the agents and of image builds in the cluster. */
@@ -38,6 +39,11 @@ export interface PlatformConfig
   storage: { className: string; install: Settings["storageInstall"]; basePath: string; size: string; protectHome: boolean };
   /** The API servers' range; undefined where it is left as it is, another environment's or Kubernetes' own. */
   nodePorts?: { range: string; reserveLocalPorts: boolean; access: ControlPlaneAccess; ports: number[] };
+  /** Where built images are pulled from. */
+  registry: Pick<Settings["registry"], "prefix" | "insecure" | "username" | "password"> & { host: string };
+  /** The stack's own registry; undefined where it is another. */
+  imageRegistry?: { namespace: string; nodesNamespace: string; port: number; size: string; jobsSize: string };
+  imageBuild: Omit<Settings["imageBuild"], "builder"> & { builder: Builder };
   /** Images the stack builds, by name. */
   builds: Record<string, ImageSpec>;
   /** `image` is the name of a build or a full reference. */
@@ -184,12 +190,12 @@ function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches"
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
+export const agentSettings = ({ images, registry, imageRegistry, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
   priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
-  insecureRegistries: registry.insecure ? [registry.host] : [],
+  insecureRegistries: imageRegistry ? [registryAddress(jobsRegistryName, imageRegistry.namespace, pullPort)] : registry.insecure ? [registry.host] : [],
   ...(agentCache && { cachePath: agentCache.path }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
   pods: agentPods,
@@ -206,6 +212,18 @@ function agentPatchProblems(config: Parameters<typeof agentSettings>[0] & Pick<S
     const hit = Object.keys(pods).filter((name) => podPatches([config.patches[i]], name).length > 0);
     if (hit.length > 0 && !hit.some((name) => changes(pods[name], patch))) say(`patches[${i}].patch`, ...idlePatch("Pod", hit));
   });
+}
+
+/** The registry of the images, and what the stack makes of its own. */
+function registryOf(settings: Settings): Pick<PlatformConfig, "registry" | "imageRegistry" | "imageBuild"> {
+  const { imageBuild, namespace, registry: { host, port, size, jobsSize, prefix, insecure, username, password } } = settings;
+  const registry = { prefix, insecure, ...(username !== undefined && { username }), ...(password !== undefined && { password }) };
+  const own = hasOwnRegistry(settings.registry, host !== undefined);
+  const build = { imageBuild: { ...imageBuild, builder: imageBuild.builder ?? (own ? ("in-cluster" as const) : ("buildx" as const)) } };
+  if (!own) return { registry: { host: host ?? "", ...registry }, ...build };
+  const [main, nodes] = namespace === usual.namespace ? ["image-registry", "image-pulls"] : [`${namespace}-registry`, `${namespace}-image-pulls`];
+  const made = { namespace: main, nodesNamespace: nodes, port: port ?? usualRegistryPort(namespace), size, jobsSize };
+  return { registry: { ...registry, host: `localhost:${made.port}` }, imageRegistry: made, ...build };
 }
 
 function loginOf({ oidc, ldap }: Settings["login"]): Login | undefined {
@@ -267,14 +285,15 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
   const address = { ...ingress, ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
-  const { domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
+  const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
-  agentPatchProblems({ agents: settings.agents, images, registry, agentPods, patches, namespaces, ...cache }, say);
+  const registries = registryOf(settings);
+  agentPatchProblems({ agents: settings.agents, images, ...registries, agentPods, patches, namespaces, ...cache }, say);
   const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
-    domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
+    domain, images, ...registries, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces,

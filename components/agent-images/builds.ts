@@ -110,9 +110,10 @@ export function imageEnvironment(name: string, content: ImageContent, args: Agen
     IMAGE_SBOM: args.sbom ?? "",
     IMAGE_FILES: JSON.stringify(content.files),
     REGISTRY_INSECURE: String(args.registry.insecure),
+    ...(args.registry.pulledFrom === undefined ? {} : { REGISTRY_PULLED_FROM: args.registry.pulledFrom }),
     ...(args.builder !== "in-cluster" || args.inCluster === undefined
       ? {}
-      : { BUILDKIT_IMAGE: args.inCluster.image, BUILDKIT_NAMESPACE: args.inCluster.namespace ?? buildNamespace, BUILDKIT_CONTEXT: args.inCluster.context ?? "" }),
+      : { BUILDKIT_IMAGE: args.inCluster.image, BUILDKIT_NAMESPACE: args.inCluster.namespace ?? buildNamespace, BUILDKIT_CONTEXT: args.inCluster.context ?? "", ...(args.inCluster.kubeconfig === undefined ? {} : { KUBECONFIG: args.inCluster.kubeconfig }) }),
   };
 }
 

@@ -53,6 +53,7 @@ export class AgentImages extends pulumi.ComponentResource {
             IMAGE_STACK: pulumi.getStack(),
             // Any new value makes the command run. Only what the registry lacks gets one; see ignoreChanges below.
             IMAGE_MISSING: missing ? `not in the registry at ${new Date().toISOString()}` : "",
+            ...(registry.volume === undefined ? {} : { REGISTRY_VOLUME: registry.volume }),
             ...(registry.username === undefined ? {} : { REGISTRY_USERNAME: registry.username }),
             ...(registry.password === undefined ? {} : { REGISTRY_PASSWORD: pulumi.secret(registry.password) }),
           },

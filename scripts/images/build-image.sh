@@ -22,9 +22,11 @@ An image whose tag is in the registry already is not built again. Every option m
   --stack NAME       also tag NAME-<time>, which clean-images.sh goes by      IMAGE_STACK
   --sbom FOLDER      write <tag>.spdx.json there, and beside R (needs syft)   IMAGE_SBOM
   --insecure         R's host may use plain HTTP or an unverified certificate REGISTRY_INSECURE=true
+  --pulled-from HOST R's host is a Service of the cluster, SERVICE.NAMESPACE.svc:PORT, reached with kubectl;
+                     what is printed has HOST in its place                    REGISTRY_PULLED_FROM
   --namespace N      in-cluster: where the BuildKit job runs                  BUILDKIT_NAMESPACE
   --buildkit-image I in-cluster: BuildKit, rootless if its tag ends so        BUILDKIT_IMAGE
-  --kube-context C   in-cluster: kubectl context, default the current one     BUILDKIT_CONTEXT
+  --kube-context C   kubectl's context, default the current one               BUILDKIT_CONTEXT
   --force            build even if the tag is in the registry
   --inspect          build nothing; print present, missing or unknown
   --resolve IMAGE    build nothing; print the digest that IMAGE's tag has in its registry
@@ -48,6 +50,7 @@ HELP
 name=${IMAGE_NAME:-} repository=${IMAGE_REPOSITORY:-} context=${IMAGE_CONTEXT:-} tag=${IMAGE_TAG:-}
 dockerfile=${IMAGE_DOCKERFILE:-Dockerfile} builder=${IMAGE_BUILDER:-buildah} platforms=${IMAGE_PLATFORMS:-}
 cache=${IMAGE_CACHE:-} stack=${IMAGE_STACK:-} sbom=${IMAGE_SBOM:-} insecure=${REGISTRY_INSECURE:-false}
+pulled_from=${REGISTRY_PULLED_FROM:-}
 namespace=${BUILDKIT_NAMESPACE:-} buildkit_image=${BUILDKIT_IMAGE:-} kube_context=${BUILDKIT_CONTEXT:-}
 action=build image="" force=false dry_run=false verbose=false
 build_args=()
@@ -67,7 +70,7 @@ fail() {
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --repository | --context | --name | --tag | --dockerfile | --arg | --builder | --platforms | --cache | --stack | --sbom | --namespace | --buildkit-image | --kube-context)
+    --repository | --context | --name | --tag | --dockerfile | --arg | --builder | --platforms | --cache | --stack | --sbom | --pulled-from | --namespace | --buildkit-image | --kube-context)
       if [ $# -lt 2 ]; then bad_input "$1 needs a value; see --help"; fi
       case $1 in
         --repository) repository=$2 ;;
@@ -81,6 +84,7 @@ while [ $# -gt 0 ]; do
         --cache) cache=$2 ;;
         --stack) stack=$2 ;;
         --sbom) sbom=$2 ;;
+        --pulled-from) pulled_from=$2 ;;
         --namespace) namespace=$2 ;;
         --buildkit-image) buildkit_image=$2 ;;
         --kube-context) kube_context=$2 ;;
@@ -113,7 +117,7 @@ if [ "$action" = resolve ]; then
     *) image=docker.io/$image ;;
   esac
   if [ "${image%%/*}" != "$host" ]; then
-    insecure=false
+    insecure=false pulled_from=""
     unset REGISTRY_USERNAME REGISTRY_PASSWORD
   fi
   case $image in
@@ -136,6 +140,12 @@ fi
 # It goes into file names, the BuildKit job's name and the default tag.
 if ! printf '%s' "$name" | grep -Eq '^[a-z0-9]+([._-]+[a-z0-9]+)*$'; then
   bad_input "\"$name\" is no image name; use lower-case letters and digits with . _ - between them"
+fi
+in_cluster=false
+if [ -n "$pulled_from" ]; then
+  in_cluster=true
+  if ! printf '%s' "${repository%%/*}" | grep -Eq '^[a-z0-9-]+\.[a-z0-9-]+\.svc:[0-9]+$'; then bad_input "\"${repository%%/*}\" is no Service of the cluster; beside --pulled-from give SERVICE.NAMESPACE.svc:PORT/PATH/NAME"; fi
+  if [ "$action" = build ] && [ "$builder" != in-cluster ]; then bad_input "builder \"$builder\" does not reach a registry in the cluster; use in-cluster"; fi
 fi
 case $builder in
   buildah | buildx | in-cluster) ;;
@@ -171,10 +181,11 @@ fi
 temporary=${TMPDIR:-/tmp}
 find "$temporary" -maxdepth 1 -type d -name 'build-image.??????' -user "$(id -u)" -mtime +0 -exec rm -rf {} + 2>/dev/null || true
 work=$(mktemp -d "$temporary/build-image.XXXXXX" 2>&1) || fail "no temporary folder can be made: $work; point TMPDIR at a folder that can be written to."
-child="" undo=()
+child="" undo=() forward=""
 clean_up() {
   # The builder and what it started: a process group of its own, see run.
   if [ -n "$child" ]; then kill -- "-$child" 2>/dev/null || true; fi
+  if [ -n "$forward" ]; then kill "$forward" 2>/dev/null || true; fi
   if [ ${#undo[@]} -gt 0 ]; then "${undo[@]}" >/dev/null 2>&1 || true; fi
   rm -rf "$work"
 }
@@ -535,7 +546,8 @@ write_sbom() {
   if [ -f "$work/docker/config.json" ]; then export DOCKER_CONFIG=$work/docker; fi
   case $registry_url in http:*) export SYFT_REGISTRY_INSECURE_USE_HTTP=true ;; esac
   if [ "$insecure" = true ]; then export SYFT_REGISTRY_INSECURE_SKIP_TLS_VERIFY=true; fi
-  SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:$repository@$1" --output "spdx-json=$work/sbom.json"
+  local from=${registry_url#*//}
+  SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:${from%/v2}/${repository#*/}@$1" --output "spdx-json=$work/sbom.json"
   if [ "$dry_run" = true ]; then return; fi
   mv "$work/sbom.json" "$file"
   if registry_attach "$1" application/spdx+json "$file"; then
@@ -631,4 +643,4 @@ else
   say "built and pushed in $(($(date +%s) - started)) s as $repository:$tag"
 fi
 if [ -n "$sbom" ] && { [ "$built" = true ] || [ ! -f "$sbom/$tag.spdx.json" ]; }; then write_sbom "$digest"; fi
-echo "$repository@$digest"
+echo "${pulled_from:-${repository%%/*}}/${repository#*/}@$digest"

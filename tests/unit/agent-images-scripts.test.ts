@@ -291,6 +291,46 @@ describe("build-image.sh", () => {
     expect(leftovers()).toEqual([]);
   });
 
+  describe("a registry in the cluster", () => {
+    const service = "image-registry.image-registry.svc:5001";
+    const ask = (args: string[], environment = {}) => run("build-image.sh", ["--repository", `${service}/team/maven-dind`, "--context", "context", "--tag", "maven-dind-0123456789ab", "--builder", "in-cluster", "--namespace", "builds", "--buildkit-image", "b:1", "--pulled-from", "localhost:61500", ...args], environment);
+    /** Stand-in for kubectl port-forward: says it forwards to a port, and lives until it is stopped. */
+    const kubectl = (port: number | string) => program("kubectl", `printf 'kubectl %s\\n' "$*" >>"$FOLDER/calls"; echo "Forwarding from 127.0.0.1:${port} -> 5001"; echo $$ >"$FOLDER/forward"; exec sleep 60`);
+    const gone = () => expect(() => process.kill(Number(fs.readFileSync(path.join(folder, "forward"), "utf8")), 0)).toThrow("ESRCH");
+
+    test("is asked through the API server, and the reference has the name by which nodes pull", async () => {
+      const digest = registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab");
+      kubectl(registry.host.split(":")[1]);
+      expect(await ask(["--kube-context", "prod"])).toMatchObject({ code: 0, out: `localhost:61500/team/maven-dind@${digest}\n` });
+      expect(calls()).toContain("kubectl --context prod --namespace image-registry port-forward --address 127.0.0.1 --pod-running-timeout 10s service/image-registry :5001");
+      gone();
+      // Whatever proxy this machine has for others.
+      expect(await ask(["--inspect"], { http_proxy: "http://127.0.0.1:9" })).toMatchObject({ code: 0, out: "present\n" });
+      registry.clear();
+      expect(await ask(["--inspect"])).toMatchObject({ code: 0, out: "missing\n" });
+      gone();
+    });
+
+    test("that cannot be reached is nothing to go by", async () => {
+      program("kubectl", "echo no such namespace >&2; exit 1");
+      expect(await ask(["--inspect"])).toMatchObject({ code: 0, out: "unknown\n" });
+    });
+
+    test.each([
+      [["--builder", "buildah"], "does not reach a registry in the cluster"],
+      [["--repository", "registry.example.com/team/maven-dind"], "is no Service of the cluster"],
+    ])("%j is bad input", async (args, words) => {
+      expect(await ask(args)).toMatchObject({ code: 2, out: "", err: expect.stringContaining(words) });
+    });
+
+    test("has no say in where base images are looked up", async () => {
+      registry.seed("base", "one", "1");
+      const ended = await ask(["--resolve", `${registry.host}/base:1`]);
+      expect(ended.out + ended.err).not.toContain("kubectl");
+      expect(calls()).not.toContain("kubectl");
+    });
+  });
+
   test("a registry at an IPv6 address is taken", async () => {
     buildah("one");
     const ended = await run("build-image.sh", ["--repository", "[::1]:1/team/maven-dind", "--context", "context", "--insecure", "--dry-run"]);

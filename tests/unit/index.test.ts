@@ -63,6 +63,18 @@ test("the whole stack is wired: components, their order and what they hand on", 
   });
 });
 
+test("without a registry the stack brings its own before the images, and pods pull by the nodes' loopback", async () => {
+  await run({ registry: {}, imageBuild: {} });
+  expect(registered.map((r) => r.type)).toContain("build-platform:registry:ImageRegistry");
+  expect(all("DaemonSet").map(({ inputs }) => inputs.metadata.name)).toContain("image-registry-node");
+  const environment = all("Command").find(({ name }) => name === "agent-images-controller")!.inputs.environment;
+  expect(environment.value ?? environment).toMatchObject({ IMAGE_REPOSITORY: "image-registry.image-registry.svc:5001/build-platform/controller", REGISTRY_PULLED_FROM: "localhost:61500", IMAGE_BUILDER: "in-cluster" });
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).toContain("--insecure-registry=jobs-registry.image-registry.svc:5000");
+  await run();
+  expect(registered.map((r) => r.type)).not.toContain("build-platform:registry:ImageRegistry");
+  expect(JSON.stringify(registered)).not.toContain("REGISTRY_PULLED_FROM");
+});
+
 test("the controller is evicted last and agents first, by classes of the platform's own; the controller's key replaces one", async () => {
   await run();
   expect(all("PriorityClass").map(({ inputs }) => inputs.metadata.name).sort()).toEqual(["jenkins-agents", "jenkins-controller"]);
