@@ -1,10 +1,11 @@
-import { createHash } from "node:crypto";
+import { createHash, createPrivateKey, createPublicKey, hkdfSync, type KeyObject, sign } from "node:crypto";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { fits, name as namePiece, registryPort, size as sizePiece, within } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
 import { canonicalQuantity } from "./quantity";
+import { randomText } from "./random";
 import { type Transform, transformed } from "./transform";
 
 export interface ImageRegistryArgs {
@@ -16,6 +17,8 @@ export interface ImageRegistryArgs {
   size: string;
   /** Room for the images that jobs push, with its unit. */
   jobsSize: string;
+  /** Repositories that images are pushed to, without the registry's name. */
+  repositories: string[];
   /** Port of every node's loopback on which its container runtime finds the registry; each environment of a cluster has its own. */
   port: number;
   /** Namespace of the registries; the component makes it. */
@@ -45,20 +48,45 @@ export const pushPort = 5001;
 /** Address of one of the registries inside the cluster. */
 export const registryAddress = (service: string, namespace: string, port: number): string => `${service}.${namespace}.svc:${port}`;
 
+/** Secret with the token for pushes, under the key token. */
+export const pushSecretName = `${registryName}-push`;
+
 const folder = "/var/lib/registry";
 const configFolder = "/etc/image-registry";
 const component = "app.kubernetes.io/name";
 /** Nobody on the nodes. */
 const user = 65532;
 
-/** Configuration of a registry over the claim. */
-export function storeConfig(port: number, readOnly: boolean): string {
+const [issuer, keyName] = ["build-platform", "push"];
+
+/** The key that pushes are signed with, of a text that nobody else knows: Ed25519, its 32 bytes behind the frame of RFC 8410. */
+function pushKey(secret: string): KeyObject {
+  const seed = Buffer.from(hkdfSync("sha256", secret, "", `${registryName} ${keyName}`, 32));
+  return createPrivateKey({ key: Buffer.concat([Buffer.from("302e020100300506032b657004220420", "hex"), seed]), format: "der", type: "pkcs8" });
+}
+
+/** What the registry knows a token for pushes by: public keys as a JWK set. */
+export const pushKeys = (secret: string): string => JSON.stringify({ keys: [{ ...createPublicKey(pushKey(secret)).export({ format: "jwk" }), kid: keyName, alg: "EdDSA", use: "sig" }] });
+
+/** The token that pushes to some repositories, and deletes there, with what the registry's token authentication asks for. It holds as long as the key does. */
+export function pushToken(secret: string, repositories: string[]): string {
+  const access = [...new Set(repositories)].sort().map((name) => ({ type: "repository", name, actions: ["pull", "push", "delete"] }));
+  const claims = { iss: issuer, aud: registryName, sub: keyName, jti: keyName, iat: 0, nbf: 0, exp: Date.UTC(2100, 0) / 1000, access };
+  const text = [{ alg: "EdDSA", typ: "JWT", kid: keyName }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
+  return `${text}.${sign(null, Buffer.from(text), pushKey(secret)).toString("base64url")}`;
+}
+
+/** Configuration of a registry over the claim: one that only reads, one that takes tokens alone, or one open to whoever reaches it. */
+export function storeConfig(port: number, access: "read" | "token" | "open"): string {
+  const readOnly = access === "read";
   return stringify({
     version: 0.1,
     log: { level: "warn", accesslog: { disabled: true } },
     storage: { filesystem: { rootdirectory: folder }, delete: { enabled: !readOnly }, maintenance: readOnly ? { readonly: { enabled: true }, uploadpurging: { enabled: false } } : { uploadpurging: { enabled: true, age: "24h", interval: "6h", dryrun: false } } },
     // What it answers holds behind a port-forward as well.
     http: { addr: `:${port}`, relativeurls: true },
+    // Nobody hands out tokens: the place to ask for one is a name that never is one.
+    ...(access === "token" && { auth: { token: { realm: `http://${registryName}.invalid/`, service: registryName, issuer, jwks: `${configFolder}/keys.json`, signingalgorithms: ["EdDSA"] } } }),
   });
 }
 
@@ -110,16 +138,18 @@ const pod = {
 };
 
 /** Pods start anew with another configuration. */
-const configMark = (data: Record<string, string>) => ({ "build-platform/config": createHash("sha256").update(JSON.stringify(data)).digest("hex").slice(0, 12) });
+const configMark = (data: Record<string, pulumi.Input<string>>) => ({ "build-platform/config": pulumi.output(data).apply((texts) => createHash("sha256").update(JSON.stringify(texts)).digest("hex").slice(0, 12)) });
 
 /**
  * The cluster's own image registry. Built images are pushed to it inside the cluster; nodes pull them as `localhost:PORT/...`,
  * which container runtimes speak plain HTTP to without being told, through a process of the DaemonSet on each node's loopback.
  *
  * Two processes serve the platform's images from one volume: one that only reads, for everybody in the cluster, and one that
- * writes, for pods of the builds' namespace alone. What jobs push lies in a registry of its own, on a volume of its own.
+ * writes, for who has the token, and by NetworkPolicy for pods of the builds' namespace alone. What jobs push lies in a registry
+ * of its own, on a volume of its own.
  *
- * Names others may rely on: in `namespace` Deployments and Services `image-registry` and `jobs-registry`; in `nodesNamespace`
+ * Names others may rely on: in `namespace` Deployments and Services `image-registry` and `jobs-registry`, and Secret
+ * `image-registry-push`; in `nodesNamespace`
  * DaemonSet `image-registry-node`.
  *
  * @throws InputPropertiesError listing every bad argument, before any resource is made
@@ -136,14 +166,23 @@ export class ImageRegistry extends pulumi.ComponentResource {
     const tcp = (port: number) => [{ port, protocol: "TCP" }];
 
     const namespace = this.namespace(`${name}-namespace`, args.namespace, "restricted");
-    const push = { "push.yml": storeConfig(pushPort, false), "pull.yml": storeConfig(pullPort, true) };
-    const reader = program("pull", args.image, "pull.yml", pullPort);
-    const platform = this.store(`${name}-platform`, registryName, namespace, args, args.size, push, [
-      program("push", args.image, "push.yml", pushPort),
+    const secret = randomText(`${name}-push-key`, { parent: this });
+    // The public half is none: with it the whole ConfigMap would be.
+    const config = { "push.yml": storeConfig(pushPort, "token"), "pull.yml": storeConfig(pullPort, "read"), "keys.json": pulumi.unsecret(secret.apply(pushKeys)) };
+    new k8s.core.v1.Secret(
+      `${name}-push`,
+      { metadata: { name: pushSecretName, namespace, labels: { [component]: registryName, ...partOf } }, data: { token: pulumi.secret(secret.apply((text) => Buffer.from(pushToken(text, args.repositories)).toString("base64"))) } },
+      { parent: this },
+    );
+    const [writer, reader] = [program("push", args.image, "push.yml", pushPort), program("pull", args.image, "pull.yml", pullPort)];
+    const open = { tcpSocket: { port: pushPort } };
+    const platform = this.store(`${name}-platform`, registryName, namespace, args, args.size, config, [
+      // Whoever has no token is told so, which is no answer to a probe.
+      { ...writer, readinessProbe: { ...open, periodSeconds: 2 }, livenessProbe: { ...open, initialDelaySeconds: 10, periodSeconds: 20, timeoutSeconds: 5 } },
       { ...reader, volumeMounts: [{ name: "config", mountPath: configFolder, readOnly: true }, { name: "images", mountPath: folder, readOnly: true }] },
     // Whoever pulls comes from a node's own network, whose addresses no policy can name on every network plugin.
     ], [{ ports: tcp(pullPort) }, { from: from(args.buildsNamespace), ports: tcp(pushPort) }]);
-    const jobs = this.store(`${name}-jobs`, jobsRegistryName, namespace, args, args.jobsSize, { "push.yml": storeConfig(pullPort, false) }, [program("push", args.image, "push.yml", pullPort)], [{ from: from(args.agentsNamespace), ports: tcp(pullPort) }]);
+    const jobs = this.store(`${name}-jobs`, jobsRegistryName, namespace, args, args.jobsSize, { "push.yml": storeConfig(pullPort, "open") }, [program("push", args.image, "push.yml", pullPort)], [{ from: from(args.agentsNamespace), ports: tcp(pullPort) }]);
     this.nodes(`${name}-node`, args, [platform.deployment, jobs.deployment]);
 
     this.volume = platform.claim.metadata.uid;
@@ -155,7 +194,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
   }
 
   /** A registry on a claim of its own: one pod, so that what is unused is removed at its start, when nothing can be uploaded. */
-  private store(name: string, called: string, namespace: pulumi.Output<string>, args: ImageRegistryArgs, size: string, config: Record<string, string>, containers: Container[], ingress: k8s.types.input.networking.v1.NetworkPolicyIngressRule[]) {
+  private store(name: string, called: string, namespace: pulumi.Output<string>, args: ImageRegistryArgs, size: string, config: Record<string, pulumi.Input<string>>, containers: Container[], ingress: k8s.types.input.networking.v1.NetworkPolicyIngressRule[]) {
     const parent = { parent: this };
     const labels = { [component]: called, ...partOf };
     const metadata = { name: called, namespace, labels };

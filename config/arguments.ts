@@ -9,7 +9,7 @@ import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { nodePortsLabel } from "../components/ownership";
 import type { Missed } from "../components/patches";
 import { agentSettings, publicPort, type PlatformConfig, type Problem } from ".";
-import { architectures } from "./builds";
+import { architectures, ownBuilds } from "./builds";
 import { idlePatch, mistakeAt } from "./mistakes";
 
 /** What each component is told, as far as the config knows it. */
@@ -40,8 +40,10 @@ export function imageArgs(config: PlatformConfig): AgentImagesArgs {
 }
 
 /** Undefined where the registry is somebody else's. */
-export function registryArgs({ imageRegistry, images, namespaces }: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
-  return imageRegistry && { ...imageRegistry, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents };
+export function registryArgs({ imageRegistry, images, registry: { prefix }, builds: used, namespaces }: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
+  // With those of the repository that are not used now, so that what is left of them can be deleted; each with its build cache.
+  const repositories = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => (prefix === "" ? name : `${prefix}/${name}`));
+  return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents };
 }
 
 export function ingressArgs(config: PlatformConfig): IngressNginxArgs {

@@ -93,7 +93,7 @@ const oneRegistry: Rule = ({ registry }, say, given) => {
   const givenOf = (...keys: string[]) => keys.map((key) => `registry.${key}`).filter(given);
   const foreign = givenOf("host", "insecure", "username", "password");
   if (registry.builtIn) for (const key of foreign) say(key, "a setting of another registry", "nothing beside registry.builtIn: true, which needs neither address nor login", `pulumi config rm --path '${key}', or registry.builtIn to use that registry`);
-  else if (!given("registry.host") && (registry.builtIn === false || foreign.length > 0)) say("registry.host", undefined, `the registry's address, because of ${foreign[0] ?? "registry.builtIn: false"}`, "pulumi config set --path 'registry.host' <host:port>; without any of these keys the stack brings a registry of its own");
+  else if (!given("registry.host") && (registry.builtIn === false || foreign.length > 0)) say("registry.host", undefined, `the registry's address, because of ${foreign[0] ?? "registry.builtIn: false"}; without that the stack brings a registry of its own`);
   if (hasOwnRegistry(registry, given("registry.host"))) return;
   for (const key of givenOf("port", "size", "jobsSize")) say(key, "a setting of the built-in registry", "nothing beside registry.host", `pulumi config rm --path '${key}'`);
 };

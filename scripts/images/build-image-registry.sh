@@ -9,14 +9,18 @@
 
 manifest_types="application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
 
-# Reaches a Service of the cluster through the API server, by a free port of this machine. Where it cannot, requests fail.
+# Reaches a Service of the cluster through the API server, by a free port of this machine, and takes the token for pushes from
+# the Secret beside it. Where it cannot, requests fail.
 registry_forward() {
-  local kubectl=(kubectl) service port="" in_namespace tries=0
+  local kubectl=(kubectl --request-timeout 30s) service port="" in_namespace tries=0
   if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
   registry_url=http://127.0.0.1:9/v2
   IFS=. read -r service in_namespace _ <<<"${repository%%/*}"
   port=${repository%%/*} port=${port##*:}
-  "${kubectl[@]}" --namespace "$in_namespace" port-forward --address 127.0.0.1 --pod-running-timeout 10s "service/$service" ":$port" >"$work/forward" 2>&1 &
+  kubectl+=(--namespace "$in_namespace")
+  (umask 077 && "${kubectl[@]}" get secret "$service-push" --output 'go-template={{.data.token | base64decode}}' >"$work/push-token" 2>"$work/forward") || return 0
+  (umask 077 && sed 's/.*/header = "Authorization: Bearer &"/' "$work/push-token" >"$work/login.conf")
+  "${kubectl[@]}" --request-timeout 0 port-forward --address 127.0.0.1 --pod-running-timeout 10s "service/$service" ":$port" >"$work/forward" 2>&1 &
   forward=$!
   until port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\) .*/\1/p' "$work/forward") && [ -n "$port" ]; do
     tries=$((tries + 1))

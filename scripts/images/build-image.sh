@@ -41,6 +41,7 @@ Environment only:
   BUILDAH_ISOLATION                     buildah: default chroot, which needs no privileges of a container runtime
   BUILDX_BUILDER                        buildx: which builder, default the current one; it needs BuildKit's own image
                                         exporter (driver docker-container, kubernetes or remote)
+  BUILDKITD_CONFIG                      in-cluster: a file with further lines for buildkitd.toml, such as of base images' registries
   KUBECONFIG                            in-cluster: as kubectl reads it
 
 Exit: 0 done, 1 failed (nothing was tagged), 2 bad input.
@@ -258,6 +259,10 @@ advice() {
 
 # Credentials file in the format all builders read; only for this host, and only if a log-in was given.
 write_auth() {
+  if [ -s "$work/push-token" ]; then
+    (umask 077 && mkdir -p "$work/docker" && printf '{"auths":{"%s":{"registrytoken":"%s"}}}\n' "${repository%%/*}" "$(cat "$work/push-token")" >"$work/docker/config.json")
+    return
+  fi
   if [ -z "${REGISTRY_USERNAME:-}" ]; then return; fi
   (
     umask 077
@@ -510,6 +515,7 @@ build_in_cluster() {
   if [ "$insecure" = true ]; then
     printf '[registry."%s"]\n  http = %s\n  insecure = true\n' "${repository%%/*}" "$(case $registry_url in http:*) echo true ;; *) echo false ;; esac)" >"$work/buildkitd.toml"
   fi
+  if [ -n "${BUILDKITD_CONFIG:-}" ]; then cat "$BUILDKITD_CONFIG" >>"$work/buildkitd.toml"; fi
   mkdir -p "$work/docker"
   undo=("${kubectl[@]}" delete job "$job" --ignore-not-found --wait=false)
   run "creating the BuildKit job" "${kubectl[@]}" create --filename "$work/job.json"

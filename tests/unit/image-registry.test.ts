@@ -1,14 +1,17 @@
+import { createPublicKey, verify } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parse as parseYaml } from "yaml";
-import { ImageRegistry, nodeConfig, storeConfig, type ImageRegistryArgs } from "../../components/image-registry";
+import { ImageRegistry, nodeConfig, pushKeys, pushToken, storeConfig, type ImageRegistryArgs } from "../../components/image-registry";
 import { parseConfig } from "../../config";
 import { imageArgs, registryArgs } from "../../config/arguments";
 import { imageEnvironment } from "../../components/agent-images";
 import { all, defaults, environment, hostKey, objects, settled, the, useMocks } from "./mocks";
 
-const args: ImageRegistryArgs = { image: "registry.test/registry:3", storageClassName: "disk", size: "20Gi", jobsSize: "50Gi", port: 61500, namespace: "image-registry", nodesNamespace: "image-pulls", buildsNamespace: "image-builds", agentsNamespace: "jenkins-agents" };
+jest.setTimeout(60_000);
+
+const args: ImageRegistryArgs = { image: "registry.test/registry:3", storageClassName: "disk", size: "20Gi", jobsSize: "50Gi", repositories: ["build-platform/controller"], port: 61500, namespace: "image-registry", nodesNamespace: "image-pulls", buildsNamespace: "image-builds", agentsNamespace: "jenkins-agents" };
 
 async function make(further: Partial<ImageRegistryArgs> = {}): Promise<void> {
   new ImageRegistry("registry", { ...args, ...further });
@@ -32,13 +35,31 @@ describe("the component", () => {
     await make();
     const { containers } = the("Deployment", "image-registry").inputs.spec.template.spec;
     expect(containers.map(({ name, volumeMounts }: { name: string; volumeMounts: { name: string; readOnly?: boolean }[] }) => [name, volumeMounts.find((each) => each.name === "images")?.readOnly ?? false])).toEqual([["push", false], ["pull", true]]);
-    expect(parseYaml(storeConfig(5000, true)).storage).toMatchObject({ delete: { enabled: false }, maintenance: { readonly: { enabled: true } } });
-    expect(parseYaml(storeConfig(5001, false)).storage).toMatchObject({ delete: { enabled: true } });
-    expect(parseYaml(storeConfig(5001, false)).storage.maintenance).not.toHaveProperty("readonly");
+    expect(parseYaml(storeConfig(5000, "read")).storage).toMatchObject({ delete: { enabled: false }, maintenance: { readonly: { enabled: true } } });
+    expect(parseYaml(storeConfig(5001, "token")).storage).toMatchObject({ delete: { enabled: true } });
+    expect(parseYaml(storeConfig(5001, "token")).storage.maintenance).not.toHaveProperty("readonly");
     const peer = (name: string) => [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": name } } }];
     expect(the("NetworkPolicy", "image-registry").inputs.spec).toMatchObject({ policyTypes: ["Ingress", "Egress"], ingress: [{ ports: [{ port: 5000, protocol: "TCP" }] }, { from: peer("image-builds"), ports: [{ port: 5001, protocol: "TCP" }] }] });
     expect(the("NetworkPolicy", "jobs-registry").inputs.spec.ingress).toEqual([{ from: peer("jenkins-agents"), ports: [{ port: 5000, protocol: "TCP" }] }]);
     expect(the("Service", "image-registry").inputs.spec.ports).toEqual([{ name: "push", port: 5001, targetPort: "push" }, { name: "pull", port: 5000, targetPort: "pull" }]);
+  });
+
+  test("a token pushes to its repositories alone, is a secret, and the registry knows it by a key that gives nothing away", async () => {
+    await useMocks((name) => (name === "registry-push-key" ? "s3cret" : ""));
+    await make();
+    const { data: secret } = the("Secret", "image-registry-push").inputs;
+    const token = Buffer.from((secret.value ?? secret).token as string, "base64").toString();
+    expect(token).toBe(pushToken("s3cret", args.repositories));
+    const { data } = the("ConfigMap", "image-registry").inputs;
+    const [key] = JSON.parse(data["keys.json"]).keys;
+    expect(key).toEqual({ kty: "OKP", crv: "Ed25519", x: expect.any(String), kid: "push", alg: "EdDSA", use: "sig" });
+    const [head, claims, signature] = token.split(".");
+    expect(verify(null, Buffer.from(`${head}.${claims}`), createPublicKey({ key, format: "jwk" }), Buffer.from(signature, "base64url"))).toBe(true);
+    const other = JSON.parse(pushKeys("other")).keys[0];
+    expect(verify(null, Buffer.from(`${head}.${claims}`), createPublicKey({ key: other, format: "jwk" }), Buffer.from(signature, "base64url"))).toBe(false);
+    expect(JSON.parse(Buffer.from(claims, "base64url").toString())).toMatchObject({ iss: "build-platform", aud: "image-registry", access: [{ type: "repository", name: "build-platform/controller", actions: ["pull", "push", "delete"] }] });
+    expect(parseYaml(data["push.yml"]).auth.token).toMatchObject({ issuer: "build-platform", service: "image-registry", jwks: "/etc/image-registry/keys.json" });
+    for (const text of [storeConfig(5000, "open"), storeConfig(5000, "read"), nodeConfig(1, "x")]) expect(text).not.toContain("auth:");
   });
 
   test("what is unused is removed before anything serves, and two programs never write at once", async () => {
@@ -100,7 +121,7 @@ describe("the config", () => {
       expect(config.imageRegistry).toEqual({ namespace: "image-registry", nodesNamespace: "image-pulls", port: 61500, size: "20Gi", jobsSize: "20Gi" });
       expect(config.imageBuild.builder).toBe("in-cluster");
       expect(imageArgs(config).registry).toEqual({ host: "image-registry.image-registry.svc:5001", prefix: "build-platform", insecure: true, pulledFrom: "localhost:61500" });
-      expect(registryArgs(config, "disk")).toEqual({ ...args, image: config.images.registry, jobsSize: "20Gi" });
+      expect(registryArgs(config, "disk")).toEqual({ ...args, image: config.images.registry, jobsSize: "20Gi", repositories: ["controller", "maven-dind", "gradle-dind"].flatMap((image) => [`build-platform/${image}`, `build-platform/${image}-cache`]) });
     }
   });
 

@@ -209,7 +209,7 @@ test("mistakes in config stop it before anything is registered, all in one messa
   expect(pulumi.RunError.isInstance(error)).toBe(true);
   // Pulumi would format a stack for many seconds and then not show it.
   expect((error as Error).stack).toBeUndefined();
-  for (const key of ["domain", "storageSize", "registry.host"]) expect((error as Error).message).toContain(`\n  ${key}\n`);
+  for (const key of ["domain", "storageSize", "imageBuild.builder"]) expect((error as Error).message).toContain(`\n  ${key}\n`);
   await settled();
   expect(registered).toEqual([]);
 });
