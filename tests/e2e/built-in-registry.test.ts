@@ -2,18 +2,16 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
-import { enforcePolicies, releasePolicies } from "../../sandbox/cluster/policies";
 import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, type RunOptions } from "../../sandbox/shell";
 import { ensureBuildkitImage } from "./buildkit";
-import { ENV, ensurePlatform, kubectl, kubectlJson, onNode, pulumi, request, STACK, waitFor } from "./sandbox";
+import { ENV, ensurePlatform, kubectl, kubectlJson, pulumi, request, STACK, waitFor } from "./sandbox";
 
 /** A second environment that is told of no registry: it brings its own, builds into it in the cluster, and pulls from it by the node's loopback. */
 jest.setTimeout(1_800_000);
 
 const SECOND = "own-registry";
 const HOST = "own-registry.sandbox.test";
-const namespaces = { jenkins: SECOND, agents: `${SECOND}-agents`, registry: `${SECOND}-registry`, pulls: `${SECOND}-image-pulls` };
 const stackFile = path.join(REPO, `Pulumi.${SECOND}.yaml`);
 let folder: string;
 let options: RunOptions;
@@ -67,7 +65,7 @@ test("it comes up: images are built in the cluster, and the node pulls them from
   await second(["up", "--yes", "--skip-preview"]);
   await login();
   for (const [name, reference] of Object.entries(await references())) expect(reference).toMatch(new RegExp(`^localhost:\\d+/build-platform/${name}@sha256:[0-9a-f]{64}$`));
-  const { items } = await kubectlJson<{ items: { spec: { containers: { name: string; image: string }[] } }[] }>(["-n", namespaces.jenkins, "get", "pods"]);
+  const { items } = await kubectlJson<{ items: { spec: { containers: { name: string; image: string }[] } }[] }>(["-n", SECOND, "get", "pods"]);
   expect(items.flatMap(({ spec }) => spec.containers.map(({ image }) => image))).toContain((await references()).controller);
 });
 
@@ -78,84 +76,6 @@ test("a build runs on an agent whose image is pulled the same way", async () => 
 
 test("a second up changes nothing", async () => {
   expect((await second(["up", "--yes", "--skip-preview", "--expect-no-changes"])).stdout).toMatch(/\d+ unchanged/);
-});
-
-describe("whoever is not the builder", () => {
-  const agent = "overwrites";
-  const port = async () => (await references()).controller.replace(/^localhost:(\d+).*/, "$1");
-  /** Status of a request of a pod in the agents' namespace, by bash alone; 000 where no connection comes about. */
-  async function status(method: string, host: string, target: string, body = ""): Promise<string> {
-    const [name, at] = host.split(":");
-    const text = `${method} ${target} HTTP/1.1\\r\\nHost: ${host}\\r\\nContent-Type: application/vnd.oci.image.manifest.v1+json\\r\\nContent-Length: ${body.length}\\r\\nConnection: close\\r\\n\\r\\n`;
-    const script = `timeout 5 bash -c 'exec 3<>/dev/tcp/${name}/${at} && printf "${text}" >&3 && printf %s "$0" >&3 && head -n 1 <&3' '${body}' 2>/dev/null | cut -d " " -f 2 | grep . || echo 000`;
-    return (await kubectl(["-n", namespaces.agents, "exec", agent, "--", "bash", "-c", script])).trim();
-  }
-  const manifest = JSON.stringify({ schemaVersion: 2 });
-  const overwrite = (host: string) => status("PUT", host, "/v2/build-platform/controller/manifests/overwritten", manifest);
-
-  beforeAll(async () => {
-    const pod = {
-      apiVersion: "v1", kind: "Pod", metadata: { name: agent, namespace: namespaces.agents, labels: { jenkins: "agent" } },
-      spec: {
-        automountServiceAccountToken: false, terminationGracePeriodSeconds: 0, securityContext: { runAsUser: 1000, runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
-        containers: [{ name: "main", image: (await references())["maven-dind"], command: ["sleep", "3600"], securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } } }],
-      },
-    };
-    await kubectl(["apply", "-f", "-"], { input: JSON.stringify(pod) });
-    await kubectl(["-n", namespaces.agents, "wait", "--for=condition=Ready", `pod/${agent}`, "--timeout=180s"]);
-  });
-  afterAll(() => kubectl(["-n", namespaces.agents, "delete", "pod", agent, "--wait=false"], { allowFailure: true }));
-
-  test("may read, and is refused whatever it writes, where no network plugin enforces anything", async () => {
-    const service = `image-registry.${namespaces.registry}.svc`;
-    expect(await status("GET", `${service}:5000`, "/v2/build-platform/controller/tags/list")).toBe("200");
-    expect(await overwrite(`${service}:5000`)).toBe("405");
-    expect(await status("DELETE", `${service}:5000`, `/v2/build-platform/controller/manifests/${(await references()).controller.split("@")[1]}`)).toBe("405");
-    expect(await overwrite(`${service}:5001`)).toBe("401");
-    // The node's loopback is not a pod's, and there nobody writes either.
-    expect(await overwrite(`127.0.0.1:${await port()}`)).toBe("000");
-    expect((await onNode(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", `http://localhost:${await port()}/v2/build-platform/controller/blobs/uploads/`])).stdout).toBe("405");
-  });
-
-  test("has a registry for what its jobs push, which is not the platform's", async () => {
-    const jobs = `jobs-registry.${namespaces.registry}.svc:5000`;
-    expect(await status("POST", jobs, "/v2/jobs/mine/blobs/uploads/")).toBe("202");
-    // The platform's image of the same name there is another one.
-    expect(await status("GET", jobs, "/v2/build-platform/controller/tags/list")).toBe("404");
-  });
-
-  test("does not even reach the port for pushes where a network plugin enforces policies", async () => {
-    await enforcePolicies();
-    try {
-      await waitFor("the policy to be in force", 60, async () => (await overwrite(`image-registry.${namespaces.registry}.svc:5001`)) === "000");
-      expect(await status("GET", `image-registry.${namespaces.registry}.svc:5000`, "/v2/build-platform/controller/tags/list")).toBe("200");
-      expect((await onNode(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", `http://localhost:${await port()}/v2/build-platform/controller/tags/list`])).stdout).toBe("200");
-    } finally {
-      await releasePolicies();
-    }
-  });
-});
-
-test("what is unused goes, its space with it, and what runs stays", async () => {
-  const { stdout } = await run(path.join(REPO, "scripts/images/clean-images.sh"), ["--built-in", `${namespaces.registry}/build-platform`, "--keep", "1", "controller", "maven-dind"], options);
-  expect(stdout).toBe("");
-  expect((await second(["up", "--yes", "--skip-preview", "--expect-no-changes"])).stdout).toMatch(/\d+ unchanged/);
-});
-
-test("with the volume gone, the next up builds the images into a new one", async () => {
-  const before = await references();
-  await kubectl(["-n", namespaces.registry, "delete", "pvc", "-l", "app.kubernetes.io/name=image-registry", "--wait=false"]);
-  await kubectl(["-n", namespaces.registry, "delete", "pod", "-l", "app.kubernetes.io/name=image-registry"]);
-  await waitFor("the claim to be gone", 60, async () => (await kubectl(["-n", namespaces.registry, "get", "pvc", "-l", "app.kubernetes.io/name=image-registry", "-o", "name"])) === "");
-  await second(["up", "--yes", "--skip-preview", "--refresh"]);
-  for (const [name, reference] of Object.entries(await references())) {
-    expect(Object.keys(before)).toContain(name);
-    // Asked of the registry itself: the node may still have it from before.
-    const { tags } = JSON.parse(await kubectl(["get", "--raw", `/api/v1/namespaces/${namespaces.registry}/services/image-registry:pull/proxy/v2/build-platform/${name}/tags/list`])) as { tags: string[] };
-    expect(tags).toContainEqual(expect.stringMatching(new RegExp(`^${name}-[0-9a-f]{12}$`)));
-    expect(reference).toMatch(/^localhost:/);
-  }
-  await login();
 });
 
 test("destroy leaves nothing of it on the cluster", async () => {
