@@ -2,6 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { preflight } from "./checks/preflight";
 import { AgentImages, argProblems, prepareImages } from "./components/agent-images";
+import { ImageRegistry } from "./components/image-registry";
 import { IngressNginx } from "./components/ingress-nginx";
 import { describe as describeBackup, JenkinsBackup } from "./components/jenkins-backup";
 import { JenkinsMaster } from "./components/jenkins-master";
@@ -11,7 +12,7 @@ import { applyPatches } from "./components/patches";
 import { pullSecretNames } from "./components/pull-secrets";
 import { refusal } from "./components/refusal";
 import { explain, imagePulls, loadConfig } from "./config";
-import { imageArgs, ingressArgs, jenkinsArgs, patchProblems, storageArgs } from "./config/arguments";
+import { imageArgs, ingressArgs, jenkinsArgs, patchProblems, registryArgs, storageArgs } from "./config/arguments";
 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
@@ -44,13 +45,16 @@ export = async () => {
   const storage = toStore && new OpenEbsStorage("openebs-storage", toStore, afterNodePorts);
   const storageClassName = storage?.storageClassName ?? config.storage.className;
 
-  const { references } = new AgentImages("agent-images", prepared, config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
+  const toServe = registryArgs(config, storageClassName);
+  const registry = toServe && new ImageRegistry("image-registry", toServe, { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) });
+  const toBuildNow = registry ? { ...prepared, registry: { ...prepared.registry, volume: registry.volume } } : prepared;
+  const { references } = new AgentImages("agent-images", toBuildNow, registry ? { ...opts, dependsOn: [registry] } : config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
 
   const jenkins = new JenkinsMaster(
     "jenkins",
     jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, surroundings, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }) }),
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
-    { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) },
+    { ...opts, dependsOn: [nodePorts, storage, registry].filter((each) => each !== undefined) },
   );
 
   const backup =

@@ -2,6 +2,7 @@
  * Environments side by side on one cluster: what of the cluster another stack, or somebody else, holds already. The cluster
  * would refuse most of it half way through an update, and some not at all; here it is said before anything is made.
  */
+import { registryName } from "../components/image-registry";
 import { ownPriorities } from "../components/jenkins-master";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../components/ownership";
 import { architectures } from "../config/builds";
@@ -30,6 +31,8 @@ export interface Neighbourhood {
   services?: (ClusterObject & { spec?: { ports?: { nodePort?: number }[] } })[];
   /** The keepers of the agents' caches, of every environment. */
   caches?: (ClusterObject & { spec?: { template?: { spec?: { volumes?: { hostPath?: { path: string } }[] } } } })[];
+  /** What leads to an environment's own registry on the nodes, of every environment. */
+  registries?: (ClusterObject & { spec?: { template?: { spec?: { containers?: { ports?: { hostPort?: number }[] }[] } } }; status?: { desiredNumberScheduled?: number; numberReady?: number } })[];
   /** Volumes of the platform's backups, of every environment. */
   volumes?: (ClusterObject & { spec?: { hostPath?: { path: string }; claimRef?: { namespace?: string } } })[];
   nodes?: (ClusterObject & { status?: { nodeInfo?: { architecture: string }; addresses?: { type: string; address: string }[] } })[];
@@ -48,6 +51,7 @@ export const neighbourPaths: Record<keyof Neighbourhood, string> = {
   ingresses: "/apis/networking.k8s.io/v1/ingresses",
   services: "/api/v1/services",
   caches: `/apis/apps/v1/daemonsets${labelled("app.kubernetes.io/name=agent-cache")}`,
+  registries: `/apis/apps/v1/daemonsets${labelled(`app.kubernetes.io/name=${registryName}-node`)}`,
   volumes: `/api/v1/persistentvolumes${ours}`,
   nodes: "/api/v1/nodes",
   apiServers: `/api/v1/namespaces/kube-system/pods${labelled("component=kube-apiserver")}`,
@@ -65,7 +69,7 @@ export function flagOf({ spec }: Pick<CommandPod, "spec">, flag: string): string
 /** The node-port range in a kube-apiserver's command line; undefined where it has none and serves Kubernetes' own. */
 export const servedRange = (pod: Pick<CommandPod, "spec">): string | undefined => flagOf(pod, "service-node-port-range");
 
-type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "builds" | "controller" | "agentCache" | "backup">;
+type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "imageRegistry" | "builds" | "controller" | "agentCache" | "backup">;
 
 /** What the checks work on. */
 interface View {
@@ -98,7 +102,7 @@ export function neighbourProblems(config: Wants, stack: string, seen: Neighbourh
 }
 
 /** Names of the cluster that are another's. */
-function nameProblems({ config: { namespaces, storage, ingress, imageBuild, controller }, own, seen, foreignOwner }: View): Problem[] {
+function nameProblems({ config: { namespaces, storage, ingress, imageBuild, imageRegistry, controller }, own, seen, foreignOwner }: View): Problem[] {
   const problems: Problem[] = [];
   /** Reports objects that are there and not this stack's, all of one key together. */
   const taken = (key: string, wanted: [kind: string, objects: ClusterObject[] | undefined, name: string][], fix: string) => {
@@ -118,7 +122,7 @@ function nameProblems({ config: { namespaces, storage, ingress, imageBuild, cont
     });
   };
   const suffix = own.toLowerCase();
-  const builds = imageBuild.builder === "in-cluster" ? [namespaces.builds] : [];
+  const builds = [...(imageBuild.builder === "in-cluster" ? [namespaces.builds] : []), ...(imageRegistry ? [imageRegistry.namespace, imageRegistry.nodesNamespace] : [])];
   const { controller: first, agents: last } = ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents });
   const priorities = [...(controller.priorityClassName === first ? [first] : []), last];
   const strange = seen.priorityClasses?.find(({ metadata: { name, labels } }) => priorities.includes(name) && labels?.[ownerLabel] === undefined);
@@ -269,8 +273,8 @@ function architectureProblems({ config: { imageBuild, builds }, seen }: View): P
   ];
 }
 
-/** What the cluster would let two environments share without a word: a host name, a folder of caches, a folder of backups. */
-function sharedProblems({ config: { domain, namespaces, agentCache, backup }, seen }: View): Problem[] {
+/** What the cluster would let two environments share or fight for without a word: a host name, a folder of caches, a port of the nodes' loopback, a folder of backups. */
+function sharedProblems({ config: { domain, namespaces, agentCache, imageRegistry, backup }, seen }: View): Problem[] {
   const problems: Problem[] = [];
   for (const found of elsewhere(seen.ingresses, namespaces.jenkins).filter(({ spec }) => spec?.rules?.some(({ host }) => host === domain)))
     problems.push({ key: "domain", found: `${domain}, which Ingress ${named(found)} serves already`, expected: "a host name of this environment's own", fix: "pulumi config set domain <name>" });
@@ -279,6 +283,10 @@ function sharedProblems({ config: { domain, namespaces, agentCache, backup }, se
     problems.push({
       key: "agentCache.path", found: `${agentCache?.path}, which DaemonSet ${named(found)} keeps`, expected: "a folder of this environment's own, so that no build takes what another's put there",
       fix: "pulumi config set --path agentCache.path <folder>",
+    });
+  for (const found of elsewhere(seen.registries, imageRegistry?.nodesNamespace ?? "").filter(({ spec }) => spec?.template?.spec?.containers?.some(({ ports }) => ports?.some(({ hostPort }) => hostPort === imageRegistry?.port))))
+    problems.push({
+      key: "registry.port", found: `${imageRegistry?.port}, which DaemonSet ${named(found)} has on every node`, expected: "a port of this environment's own", fix: `pulumi config set --path registry.port ${(imageRegistry?.port ?? 0) + 1}`,
     });
   const plain = (folder: string | undefined) => folder?.replace(/\/+$/, "");
   for (const key of ["repository", "keysRepository"] as const)

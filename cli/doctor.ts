@@ -3,7 +3,7 @@ import * as dns from "node:dns/promises";
 import * as net from "node:net";
 import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNode } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
-import { ingressPorts, type Problem } from "../config";
+import { ingressPorts, type PlatformConfig, type Problem } from "../config";
 import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
 import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
@@ -115,6 +115,19 @@ export function judgeRuntimes(nodes: { name: string; runtime: string }[]): Line[
   return [...new Set(nodes.map(({ runtime }) => runtime))].sort().map((each) => line("ok", "container runtime", each, nodes.filter(({ runtime }) => runtime === each).map(({ name }) => name).join(", ")));
 }
 
+/** The stack's own registry as the nodes find it, and whether their runtimes take it: containerd speaks plain HTTP to its own machine, CRI-O where it is told to. */
+export function judgeRegistry({ port, nodesNamespace }: NonNullable<PlatformConfig["imageRegistry"]>, sets: NonNullable<Neighbourhood["registries"]>, runtimes: string[]): Line[] {
+  const check = `registry localhost:${port}`;
+  const { status: { desiredNumberScheduled: wanted = 0, numberReady: ready = 0 } = {} } = sets.find(({ metadata }) => metadata.namespace === nodesNamespace) ?? {};
+  const there = sets.some(({ metadata }) => metadata.namespace === nodesNamespace);
+  const lines = [
+    !there ? line("ok", check, "cluster", "not there yet; the first up brings it")
+    : ready < wanted ? line("fail", check, "cluster", `answers on ${ready} of ${wanted} nodes`, `kubectl -n ${nodesNamespace} get pods -o wide shows where not; its log tells of a port that a program of the node has: set another registry.port`)
+    : line("ok", check, "cluster", `answers on all ${wanted} nodes`),
+  ];
+  return runtimes.some((runtime) => runtime.startsWith("cri-o")) ? [...lines, line("warn", check, "cluster", "nodes run CRI-O, which asks it for a certificate", `on each, /etc/containers/registries.conf.d/build-platform.conf: [[registry]] location = "localhost:${port}" insecure = true`)] : lines;
+}
+
 /** StorageClasses that claims without a class get. More than one and the choice is the newest's. */
 export function judgeDefaultClass(defaults: string[]): Line {
   if (defaults.length > 1) return line("warn", "default StorageClass", "cluster", defaults.join(", "), "take the annotation storageclass.kubernetes.io/is-default-class from all but one");
@@ -133,11 +146,12 @@ function judgeUpgrade(files: Record<string, string>, where: string, range: strin
 }
 
 /**
+ * @param registry that is not the stack's own
  * @param ports of the ingress, where the stack installs one
  * @param range that the stack sets
  * @param shared folders of the nodes that pods share
  */
-export function judgeVisit(visit: Visit, basePath: string, registry: string, ports: number[], range?: string, shared: string[] = []): Line[] {
+export function judgeVisit(visit: Visit, basePath: string, registry: string | undefined, ports: number[], range?: string, shared: string[] = []): Line[] {
   const where = visit.name;
   if ("error" in visit) {
     const text = visit.error.trim().split("\n").pop() ?? "";
@@ -163,6 +177,7 @@ export function judgeVisit(visit: Visit, basePath: string, registry: string, por
   if (Number.isFinite(free)) lines.push(line(free > 2 ** 30 ? "ok" : "fail", `disk below ${basePath}`, where, `${(free / 2 ** 30).toFixed(1)} GiB free`, free > 2 ** 30 ? "" : "make room, or choose another storageBasePath"));
   else lines.push(line("warn", `disk below ${basePath}`, where, "df says nothing", `on ${where}: df -h ${basePath}`));
   lines.push(...judgeFolders(facts, where, basePath, shared));
+  if (registry === undefined) return lines;
   if (facts.registry === "yes") lines.push(line("ok", `registry ${registry}`, where, "reachable"));
   else if (facts.registry === "no") lines.push(line("fail", `registry ${registry}`, where, "cannot be reached from the node", `on ${where}: curl -v http(s)://${registry}/v2/ tells why; correct registry.host, DNS or the firewall`));
   else lines.push(line("warn", `registry ${registry}`, where, "the node has neither curl nor wget nor bash", `try it by hand from ${where}`));
@@ -211,12 +226,24 @@ function judgeFolders(facts: Record<string, string>, where: string, basePath: st
   return lines;
 }
 
-/** POSIX shell that prints what judgeVisit wants, one key=value per line. Reads only. */
-export function visitScript(basePath: string, registry: { host: string; insecure: boolean }, ports: number[], shared: string[] = []): string {
+/** POSIX shell that prints whether a registry is reached. */
+function registryScript(registry: { host: string; insecure: boolean }): string {
   const urls = registry.insecure ? [`http://${registry.host}/v2/`, `https://${registry.host}/v2/`] : [`https://${registry.host}/v2/`];
   const [, host, port] = /^\[?(.*?)\]?(?::(\d+))?$/.exec(registry.host) ?? [];
   const bare = `timeout 5 bash -c ': <"/dev/tcp/${host}/${port ?? (registry.insecure ? 80 : 443)}"' 2>/dev/null`;
   const insecure = registry.insecure ? "k" : "";
+  return `if command -v curl >/dev/null; then
+  answer=no
+  for url in ${urls.join(" ")}; do case $(curl -s${insecure} -o /dev/null -w '%{http_code}' --max-time 5 "$url") in 200|401) answer=yes;; esac; done
+elif command -v bash >/dev/null; then
+  if ${bare}; then answer=yes; else answer=no; fi
+else answer=unknown; fi
+echo "registry=$answer"
+`;
+}
+
+/** POSIX shell that prints what judgeVisit wants, one key=value per line. Reads only. */
+export function visitScript(basePath: string, registry: { host: string; insecure: boolean } | undefined, ports: number[], shared: string[] = []): string {
   return `sudo=
 if [ "$(id -u)" = 0 ]; then echo root=yes; elif why=$(sudo -n true 2>&1); then echo root=yes; sudo="sudo -n"; else echo root=no; echo "sudo=$(printf '%s\\n' "$why" | head -n 1)"; fi
 folder=$(sed -n 's/^staticPodPath: *//p' /var/lib/kubelet/config.yaml 2>/dev/null | tr -d '"')
@@ -230,14 +257,7 @@ findmnt -nro TARGET,OPTIONS -T "$d" 2>/dev/null | { read -r target options && ec
 echo "selinux=$(getenforce 2>/dev/null)"
 ${shared.map((folder) => `label=$(stat -c %C '${folder}' 2>/dev/null) && echo "label:${folder}=$label"`).join("\n")}
 echo "freeKib=$(df -Pk "$d" | awk 'NR == 2 { print $4 }')"
-if command -v curl >/dev/null; then
-  answer=no
-  for url in ${urls.join(" ")}; do case $(curl -s${insecure} -o /dev/null -w '%{http_code}' --max-time 5 "$url") in 200|401) answer=yes;; esac; done
-elif command -v bash >/dev/null; then
-  if ${bare}; then answer=yes; else answer=no; fi
-else answer=unknown; fi
-echo "registry=$answer"
-`;
+${registry ? registryScript(registry) : ""}`;
 }
 
 /** Runs a script on a control-plane node, by the OpenSSH client and with nothing of the user's own SSH configuration but the key. */
@@ -274,6 +294,7 @@ async function machine({ config, kubectl }: Stack): Promise<Line[]> {
   const tools: [string, boolean, string][] = [["pulumi", await succeeds("pulumi", "version"), "install it: https://www.pulumi.com/docs/install/"]];
   if (config.nodePorts?.access.kind === "ssh") tools.push(["ssh", await succeeds("ssh", "-V"), "install the OpenSSH client"]);
   const { builder } = config.imageBuild;
+  if (builder === "in-cluster") tools.push(["kubectl", await succeeds("kubectl", "version", "--client"), "install it: images are built, and the stack's own registry is asked, with it"]);
   if (builder === "buildah") tools.push(["buildah", await succeeds("buildah", "--version"), "install buildah, or set imageBuild.builder to buildx or in-cluster"]);
   if (builder === "buildx") tools.push(["docker buildx", await succeeds("docker", "buildx", "version"), "install Docker with buildx, or set imageBuild.builder to buildah or in-cluster"]);
   const lines = tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
@@ -315,6 +336,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   );
 
   lines.push(...judgeRuntimes(nodes.map(({ metadata, status }) => ({ name: metadata.name, runtime: status.nodeInfo.containerRuntimeVersion }))));
+  if (config.imageRegistry) lines.push(...judgeRegistry(config.imageRegistry, seen.registries, nodes.map(({ status }) => status.nodeInfo.containerRuntimeVersion)));
   lines.push(...judgeArchitectures(nodes.map(({ metadata, status }) => ({ name: metadata.name, architecture: status.nodeInfo.architecture })), architectures(config.imageBuild, nodeArchitectures(seen))));
 
   const perNode = await Promise.all(
@@ -349,14 +371,15 @@ export async function examine(stack: Stack): Promise<Line[]> {
   const ports = ingressPorts(config.ingress);
   const { agentCache, backup } = config;
   const shared = [agentCache?.path, backup?.repository, backup?.keysRepository].filter((each) => each?.startsWith("/")) as string[];
-  const script = visitScript(config.storage.basePath, config.registry, ports, shared);
+  const registry = config.imageRegistry ? undefined : config.registry;
+  const script = visitScript(config.storage.basePath, registry, ports, shared);
   const access = config.nodePorts?.access;
   const [here, there, ...visits] = await Promise.all([
     machine(stack),
     cluster(stack).catch((error: Error) => [line("fail", "cluster", config.cluster.context, error.message.trim().split("\n").pop() ?? "", "start the cluster, or correct kubeContext and kubeconfig; kubectl must be on PATH")]),
     ...(access ? access.nodes.map((node) => visit(stack, access, node, script)) : []),
   ]);
-  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, config.registry.host, ports, config.nodePorts?.range, shared))];
+  return [...doubts, ...here, ...there, ...visits.flatMap((each) => judgeVisit(each, config.storage.basePath, registry?.host, ports, config.nodePorts?.range, shared))];
 }
 
 const signs: Record<State, string> = { ok: "ok", warn: "WARN", fail: "FAIL" };

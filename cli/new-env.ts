@@ -18,7 +18,7 @@ Asks for what the options leave open.
   --domain HOST              host name people will use
   --context NAME             context of the cluster in the kubeconfig
   --kubeconfig FILE          default: $KUBECONFIG, or ~/.kube/config
-  --registry HOST[:PORT]     registry that built images go to and nodes pull from
+  --registry HOST[:PORT]     registry that built images go to and nodes pull from; without it the stack brings its own
   --insecure-registry        the registry speaks plain HTTP
   --storage-size SIZE        size of jenkins_home, with unit (20Gi)
   --tls-issuer NAME          cert-manager ClusterIssuer for HTTPS
@@ -40,7 +40,8 @@ export interface Answers {
   domain: string;
   context: string;
   kubeconfig?: string;
-  registry: string;
+  /** None for the stack's own. */
+  registry?: string;
   insecureRegistry: boolean;
   storageSize: string;
   tlsIssuer?: string;
@@ -81,7 +82,7 @@ export function stackConfig(project: string, name: string, answers: Answers): Re
     ...(answers.kubeconfig && { kubeconfig: answers.kubeconfig }),
     kubeContext: answers.context,
     ...clusterConfig(name, access),
-    registry: { host: answers.registry, ...(answers.insecureRegistry && { insecure: true }) },
+    ...(answers.registry && { registry: { host: answers.registry, ...(answers.insecureRegistry && { insecure: true }) } }),
     storageSize: answers.storageSize,
     ...(Object.keys(ingress).length > 0 && { ingress }),
   };
@@ -173,6 +174,8 @@ async function main(args: string[]): Promise<void> {
   if (stray !== undefined) throw new Error(`--host-key ${stray}: no --node has that name (${[...nodes.keys()].join(", ")})`);
   if (values["tls-issuer"] !== undefined && values["tls-secret"] !== undefined) throw new Error("either --tls-issuer or --tls-secret: cert-manager makes the certificate, or a Secret has it");
 
+  if (values["insecure-registry"] && values.yes && values.registry === undefined) throw new Error("--insecure-registry is about a --registry, and there is none");
+
   const prompt = values.yes ? undefined : prompter();
   try {
     const project = parse(fs.readFileSync(path.join(root, "Pulumi.yaml"), "utf8")) as { name: string; config: Record<string, { default?: unknown }> };
@@ -185,7 +188,7 @@ async function main(args: string[]): Promise<void> {
     };
     const domain = await ask("domain", "domain");
     const context = await ask("context", "kubeContext");
-    const registry = await ask("registry", "registry.host");
+    const registry = await ask("registry", "registry.host", "-");
     const storageSize = await ask("storage-size", "storageSize");
     const tlsIssuer = values["tls-secret"] === undefined ? await ask("tls-issuer", "ingress.clusterIssuer", "-") : "-";
 
@@ -219,7 +222,8 @@ async function main(args: string[]): Promise<void> {
     }
 
     const answers: Answers = {
-      domain, context, registry, storageSize, access,
+      domain, context, storageSize, access,
+      ...(registry !== "-" && registry !== "" && { registry }),
       ...(values.kubeconfig && { kubeconfig: values.kubeconfig }),
       insecureRegistry: values["insecure-registry"] ?? false,
       ...(tlsIssuer !== "-" && tlsIssuer !== "" && { tlsIssuer }),

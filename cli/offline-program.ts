@@ -84,8 +84,9 @@ const mocks: pulumi.runtime.Mocks = {
     const environment = revealed(inputs.environment) ?? {};
     if (type.startsWith("command:")) {
       // A build's digest is not known before it is built; this one changes exactly when the content does.
-      state.stdout = environment.IMAGE_REPOSITORY
-        ? `${environment.IMAGE_REPOSITORY}@sha256:${createHash("sha256").update(`${environment.IMAGE_TAG}`).digest("hex")}`
+      const repository = environment.REGISTRY_PULLED_FROM ? environment.IMAGE_REPOSITORY.replace(/^[^/]+/, environment.REGISTRY_PULLED_FROM) : environment.IMAGE_REPOSITORY;
+      state.stdout = repository
+        ? `${repository}@sha256:${createHash("sha256").update(`${environment.IMAGE_TAG}`).digest("hex")}`
         : `[output of ${name}]`;
     }
     return { id: name, state };

@@ -1,6 +1,7 @@
 import * as net from "node:net";
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentImagesArgs } from "../components/agent-images";
+import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
 import type { IngressNginxArgs } from "../components/ingress-nginx";
 import { startFrom } from "../components/jenkins-backup";
 import type { JenkinsMasterArgs } from "../components/jenkins-master";
@@ -9,23 +10,33 @@ import { nodePortsLabel } from "../components/ownership";
 import type { Missed } from "../components/patches";
 import type { Surroundings } from "../components/surroundings";
 import { agentSettings, imagePulls, publicPort, type PlatformConfig, type Problem } from ".";
-import { architectures } from "./builds";
+import { architectures, ownBuilds } from "./builds";
 import { idlePatch, mistakeAt } from "./mistakes";
 
 /** What each component is told, as far as the config knows it. */
 
 /** @param surroundings the network around, with what the cluster says of it */
 export function imageArgs(config: PlatformConfig, surroundings: Surroundings = config.surroundings): AgentImagesArgs {
-  const { registry: { host, prefix, insecure, username, password }, imageBuild: { platforms, ...build }, mirrors, pullSecrets: { logins } } = config;
+  const { registry: { host, prefix, insecure, username, password }, imageRegistry: own, imageBuild: { platforms, ...build }, mirrors, pullSecrets: { logins } } = config;
+  const others = logins.length > 0 && { others: logins };
   return {
     ...build,
-    registry: { host, prefix, insecure, ...(username && password && { username, password: pulumi.secret(password) }), ...(logins.length > 0 && { others: logins }) },
+    registry: own
+      ? { host: registryAddress(registryName, own.namespace, pushPort), prefix, insecure: true, pulledFrom: host, ...others }
+      : { host, prefix, insecure, ...(username && password && { username, password: pulumi.secret(password) }), ...others },
     images: config.builds,
     surroundings,
     ...(platforms.length > 0 && { platforms }),
     mirrors,
-    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, context: config.cluster.context }, ...imagePulls(config) }),
+    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, ...(own ? config.cluster : { context: config.cluster.context }) }, ...imagePulls(config) }),
   };
+}
+
+/** Undefined where the registry is somebody else's. */
+export function registryArgs({ imageRegistry, images, registry: { prefix }, builds: used, namespaces }: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
+  // With those of the repository that are not used now, so that what is left of them can be deleted; each with its build cache.
+  const repositories = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => (prefix === "" ? name : `${prefix}/${name}`));
+  return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents };
 }
 
 export function ingressArgs(config: PlatformConfig): IngressNginxArgs {

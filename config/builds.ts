@@ -1,5 +1,5 @@
 import * as path from "node:path";
-import type { ImageSpec } from "../components/agent-images";
+import type { Builder, ImageSpec } from "../components/agent-images";
 import { loginPlugins } from "../components/jenkins-master";
 import { javaProxy, type Proxy } from "../components/surroundings";
 import type { ImageKey, Settings } from "./schema";
@@ -62,7 +62,7 @@ export function builds(settings: Settings, login: Parameters<typeof loginPlugins
  * @param nodes the nodes' own, where they are known: what a cluster builds without being told for what runs on nodes like the builder's
  * @param machine what Node.js calls the architecture of the machine that a local builder runs on
  */
-export function architectures({ builder, platforms }: Pick<Settings["imageBuild"], "builder" | "platforms">, nodes: string[] = [], machine: string = process.arch): string[] | undefined {
+export function architectures({ builder, platforms }: { builder: Builder; platforms: string[] }, nodes: string[] = [], machine: string = process.arch): string[] | undefined {
   if (platforms.length > 0) return [...new Set(platforms.map((platform) => platform.split("/")[1]))];
   if (builder === "in-cluster") return new Set(nodes).size === 1 ? [nodes[0]] : undefined;
   return [machine === "x64" ? "amd64" : machine];

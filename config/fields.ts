@@ -76,6 +76,12 @@ export function integer(meaning: string, { least, most, usual }: Range, defaultT
   return z.preprocess(asNumber, z.int({ error }).min(least, { error }).max(most, { error }).default(usual)).register(about, { meaning, example: usual, default: usual, ...(defaultText && { defaultText }) });
 }
 
+/** A whole number, with a default that depends on other keys. */
+export function maybeInteger(meaning: string, { least, most, usual }: Range, defaultText: string) {
+  const error = `a whole number from ${least} to ${most}`;
+  return z.preprocess(asNumber, z.int({ error }).min(least, { error }).max(most, { error }).optional()).register(about, { meaning, example: usual, defaultText });
+}
+
 /** True or false. */
 export function flag(meaning: string, usual: boolean) {
   return z.preprocess(asFlag, z.boolean({ error: "true or false" }).default(usual)).register(about, { meaning, example: !usual, default: usual });
@@ -93,8 +99,8 @@ export function choice<const Words extends readonly [string, ...string[]]>(meani
 }
 
 /** One of a few words, or absent. */
-export function maybeChoice<const Words extends readonly [string, ...string[]]>(meaning: string, words: Words) {
-  return z.preprocess(none, z.enum(words, { error: `one of ${words.join(", ")}` }).optional()).register(about, { meaning, example: words[0] });
+export function maybeChoice<const Words extends readonly [string, ...string[]]>(meaning: string, words: Words, defaultText?: string) {
+  return z.preprocess(none, z.enum(words, { error: `one of ${words.join(", ")}` }).optional()).register(about, { meaning, example: words[0], ...(defaultText && { defaultText }) });
 }
 
 /** A list of texts; a mistake in one is told of the whole list. */

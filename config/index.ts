@@ -3,7 +3,8 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
-import type { ImageSpec } from "../components/agent-images";
+import type { Builder, ImageSpec } from "../components/agent-images";
+import { jobsRegistryName, pullPort, registryAddress } from "../components/image-registry";
 import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
@@ -19,8 +20,8 @@ import { alwaysDirect, certificatesOf, type Surroundings } from "../components/s
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
-import { certificate, fits, hostKey, plugin, privateKey, usual, withoutComment } from "./pieces";
-import { rules, type Say } from "./rules";
+import { certificate, fits, hostKey, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
+import { hasOwnRegistry, rules, type Say } from "./rules";
 import type { Settings } from "./schema";
 
 export { controllerBuild } from "./builds";
@@ -34,7 +35,7 @@ export const ingressPorts = ({ install, httpNodePort, httpsNodePort }: Pick<Sett
 
 /** Everything the stack is told, checked and complete: the keys of the schema, grouped as they are used, with what files say. */
 export interface PlatformConfig
-  extends Pick<Settings, "domain" | "images" | "registry" | "imageBuild" | "agentCap" | "agentPods" | "cloud" | "rehearsal" | "networkPolicies" | "prometheusNamespace" | "serviceMonitor" | "serviceMonitorLabels" | "dashboard" | "secretFiles" | "patches"> {
+  extends Pick<Settings, "domain" | "images" | "agentCap" | "agentPods" | "cloud" | "rehearsal" | "networkPolicies" | "prometheusNamespace" | "serviceMonitor" | "serviceMonitorLabels" | "dashboard" | "secretFiles" | "patches"> {
   /** The context is always named, so that a stack never reaches the cluster that happens to be selected. */
   cluster: { kubeconfig?: string; context: string };
   /** Namespaces of the controller, of the agents and of image builds in the cluster. */
@@ -46,6 +47,11 @@ export interface PlatformConfig
   mirrors: Mirrors;
   /** Log-ins beyond the registry's own, and Secrets of log-ins that are in each namespace already. */
   pullSecrets: { logins: RegistryLogin[]; existing: string[] };
+  /** Where built images are pulled from. */
+  registry: Pick<Settings["registry"], "prefix" | "insecure" | "username" | "password"> & { host: string };
+  /** The stack's own registry; undefined where it is another. */
+  imageRegistry?: { namespace: string; nodesNamespace: string; port: number; size: string; jobsSize: string };
+  imageBuild: Omit<Settings["imageBuild"], "builder"> & { builder: Builder };
   /** Images the stack builds, by name. */
   builds: Record<string, ImageSpec>;
   /** `image` is the name of a build or a full reference. */
@@ -203,12 +209,12 @@ export function imagePulls({ registry: { host, username, password }, pullSecrets
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, mirrors, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "mirrors" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
+export const agentSettings = ({ images, registry, imageRegistry, mirrors, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
   priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
-  insecureRegistries: registry.insecure ? [registry.host] : [],
+  insecureRegistries: imageRegistry ? [registryAddress(jobsRegistryName, imageRegistry.namespace, pullPort)] : registry.insecure ? [registry.host] : [],
   mirrors,
   ...(agentCache && { cachePath: agentCache.path }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
@@ -226,6 +232,18 @@ function agentPatchProblems(config: Parameters<typeof agentSettings>[0] & Pick<S
     const hit = Object.keys(pods).filter((name) => podPatches([config.patches[i]], name).length > 0);
     if (hit.length > 0 && !hit.some((name) => changes(pods[name], patch))) say(`patches[${i}].patch`, ...idlePatch("Pod", hit));
   });
+}
+
+/** The registry of the images, and what the stack makes of its own. */
+function registryOf(settings: Settings): Pick<PlatformConfig, "registry" | "imageRegistry" | "imageBuild"> {
+  const { imageBuild, namespace, registry: { host, port, size, jobsSize, prefix, insecure, username, password } } = settings;
+  const registry = { prefix, insecure, ...(username !== undefined && { username }), ...(password !== undefined && { password }) };
+  const own = hasOwnRegistry(settings.registry, host !== undefined);
+  const build = { imageBuild: { ...imageBuild, builder: imageBuild.builder ?? (own ? ("in-cluster" as const) : ("buildx" as const)) } };
+  if (!own) return { registry: { host: host ?? "", ...registry }, ...build };
+  const [main, nodes] = namespace === usual.namespace ? ["image-registry", "image-pulls"] : [`${namespace}-registry`, `${namespace}-image-pulls`];
+  const made = { namespace: main, nodesNamespace: nodes, port: port ?? usualRegistryPort(namespace), size, jobsSize };
+  return { registry: { ...registry, host: `localhost:${made.port}` }, imageRegistry: made, ...build };
 }
 
 function loginOf({ oidc, ldap }: Settings["login"]): Login | undefined {
@@ -276,7 +294,7 @@ function surroundingsOf({ trust, proxy, domain, registry, namespace }: Settings,
   const wrong = bundle === undefined ? undefined : bundleProblem(bundle);
   if (wrong) say("trust.caBundleFile", `${caBundleFile}: ${wrong}`, bundleExpected.expected, bundleExpected.fix);
   const { http = proxy.https, https = proxy.http, username, password, loginSecret } = proxy;
-  const host = registry.host.replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
+  const host = (registry.host ?? "").replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
   const noProxy = [...new Set([...alwaysDirect, domain, ...(isPrivate(host) ? [host] : []), ...proxy.noProxy.map((each) => each.replace(/^\*(?=\.)/, ""))])].filter((each) => each !== "");
   return {
     surroundings: {
@@ -332,14 +350,15 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
   const address = { ...ingress, ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
-  const { domain, images, registry, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
+  const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
-  agentPatchProblems({ agents: settings.agents, images, registry, mirrors, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
+  const registries = registryOf(settings);
+  agentPatchProblems({ agents: settings.agents, images, ...registries, mirrors, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
   const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
-    domain, images, registry, mirrors, pullSecrets, imageBuild, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
+    domain, images, ...registries, mirrors, pullSecrets, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces,

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import * as net from "node:net";
 import { Cron } from "croner";
 import { isQuantity, quantityMillis } from "../components/quantity";
@@ -131,6 +132,8 @@ export const cacheGi: Range = { least: 1, most: 100000, usual: 20 };
 export const ingressReplicas: Range = { least: 1, most: 100, usual: 1 };
 /** A year, as nginx' own. */
 export const hstsSeconds: Range = { least: 0, most: 63072000, usual: 31536000 };
+/** Of a program without privileges; the usual one lies above the ports of Services and those that Linux gives to outgoing connections. */
+export const registryPort: Range = { least: 1024, most: 65535, usual: 61500 };
 export const httpNodePort = port(80);
 export const httpsNodePort = port(443);
 
@@ -158,3 +161,7 @@ export const usual = {
   maxBodySize: "64m",
   agentCachePath: "/var/cache/build-platform",
 } as const;
+
+/** Port of the built-in registry of an environment that names none: by its namespace, so that two on a cluster hardly ever meet. */
+export const usualRegistryPort = (namespace: string): number =>
+  namespace === usual.namespace ? registryPort.usual : registryPort.usual + 1 + (createHash("sha256").update(namespace).digest().readUInt32BE() % 999);

@@ -111,6 +111,23 @@ const pullSecretsAreWhole: Rule = ({ pullSecrets, registry }, say, given) => {
   });
 };
 
+/** Whether the stack brings its own registry: also where nothing is said of one. */
+export const hasOwnRegistry = ({ builtIn }: Settings["registry"], givenHost: boolean): boolean => builtIn ?? !givenHost;
+
+const oneRegistry: Rule = ({ registry }, say, given) => {
+  const givenOf = (...keys: string[]) => keys.map((key) => `registry.${key}`).filter(given);
+  const foreign = givenOf("host", "insecure", "username", "password");
+  if (registry.builtIn) for (const key of foreign) say(key, "a setting of another registry", "nothing beside registry.builtIn: true, which needs neither address nor login", `pulumi config rm --path '${key}', or registry.builtIn to use that registry`);
+  else if (!given("registry.host") && (registry.builtIn === false || foreign.length > 0)) say("registry.host", undefined, `the registry's address, because of ${foreign[0] ?? "registry.builtIn: false"}; without that the stack brings a registry of its own`);
+  if (hasOwnRegistry(registry, given("registry.host"))) return;
+  for (const key of givenOf("port", "size", "jobsSize")) say(key, "a setting of the built-in registry", "nothing beside registry.host", `pulumi config rm --path '${key}'`);
+};
+
+const builderReachesRegistry: Rule = ({ registry, imageBuild: { builder } }, say, given) => {
+  if (builder !== undefined && builder !== "in-cluster" && hasOwnRegistry(registry, given("registry.host")))
+    say("imageBuild.builder", builder, "in-cluster with the built-in registry, which only pods of the cluster push to", "pulumi config rm --path 'imageBuild.builder', or set registry.host to a registry that this machine reaches");
+};
+
 const upstreamArgsAreKnown: Rule = ({ agentImages, images }, say) => {
   for (const [name, { args }] of Object.entries(agentImages))
     for (const [arg, text] of Object.entries(args))
@@ -258,6 +275,6 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
-  oneBundle, proxyIsWhole, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
+  oneBundle, proxyIsWhole, oneRegistry, builderReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

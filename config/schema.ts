@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { quantityMillis, type Resources } from "../components/quantity";
 import upstream from "../images/upstream.json";
-import { about, anything, choice, choices, flag, fromJson, integer, list, maybe, maybeChoice, maybeFlag, named, oneOrMore, section, text, texts, words } from "./fields";
+import { about, anything, choice, choices, flag, fromJson, integer, list, maybe, maybeChoice, maybeFlag, maybeInteger, named, oneOrMore, section, text, texts, words } from "./fields";
 import * as piece from "./pieces";
 import { usual } from "./pieces";
 
@@ -163,8 +163,12 @@ const mirrorText = (meaning: string, folder: string) => text(meaning, { is: piec
 
 const images = {
   images: section("Full references that replace upstream images, for mirrors.", Object.fromEntries(imageKeys.map((key) => [key, imageText(key)])) as Record<ImageKey, ReturnType<typeof imageText>>),
-  registry: section("Registry that built images are pushed to and nodes pull from.", {
-    host: text("The registry as host or host:port.", { is: piece.registry, example: "registry.example.com:5000", required: true, ask: "Image registry that the nodes can pull from, host or host:port" }),
+  registry: section("Registry that built images are pushed to and nodes pull from: the stack's own in the cluster, or another.", {
+    builtIn: maybeFlag("Whether the stack brings a registry, on a volume of storageClass. Nodes pull from it through their own loopback; those with containerd need nothing for it.", "true where no host is given"),
+    port: maybeInteger("Port of every node's loopback for the built-in registry. Every environment on a cluster has its own.", piece.registryPort, `${piece.registryPort.usual}; with another namespace one that comes of its name`),
+    size: text("Room for the built images in the built-in registry. With another size the images are built into a new volume.", { is: piece.size, example: "20Gi", default: "20Gi" }),
+    jobsSize: text("Room for the images that jobs push to the registry beside it. With another size it starts anew, empty.", { is: piece.size, example: "50Gi", default: "20Gi" }),
+    host: text("Another registry, as host or host:port.", { is: piece.registry, example: "registry.example.com:5000", ask: "Image registry that the nodes can pull from, host or host:port, - for the stack's own" }),
     prefix: text("Path between the registry's host and an image's name.", { is: piece.imagePath, example: "build-platform", default: "build-platform" }),
     insecure: flag("Plain HTTP, or a certificate that cannot be checked.", false),
     username: text("User for pushes and pulls.", { is: userName, example: "robot" }),
@@ -190,7 +194,7 @@ const images = {
     existing: text("Instead of these three, a Secret of type kubernetes.io/dockerconfigjson that somebody else makes in each namespace. Image builds do not know it.", { is: piece.longName("the name of a Secret of type kubernetes.io/dockerconfigjson"), example: "company-registry" }),
   }),
   imageBuild: section("How images are built.", {
-    builder: choice("What builds them: Docker's buildx or buildah on this machine, or a pod in the cluster.", ["buildah", "buildx", "in-cluster"], "buildx"),
+    builder: maybeChoice("What builds them: Docker's buildx or buildah on this machine, or a pod in the cluster.", ["buildah", "buildx", "in-cluster"], "in-cluster with the built-in registry, else buildx"),
     platforms: words("Platforms to build for.", { is: piece.platform, example: "linux/amd64", entries: "a list of platforms such as linux/amd64", defaultText: "the builder's own: of this machine, or of the nodes that images are built on" }),
     cache: text("Build cache: a folder of the machine that builds, or registry.", { is: { expected: "registry, or a folder" }, example: "registry" }),
     sbom: text("Folder for a bill of materials of each image, which needs syft.", { is: { expected: "a folder" }, example: "sbom" }),

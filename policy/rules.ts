@@ -53,6 +53,8 @@ interface Pod {
   what: string;
   agent: boolean;
   spec: PodSpec;
+  /** What leads nodes to the stack's own registry, by which container runtimes find it without being told. */
+  registryNode?: boolean;
 }
 
 /** The pods of Jenkins' pod templates inside a JCasC document. */
@@ -69,8 +71,10 @@ function podsOf({ type, props }: PolicyResource): Pod[] {
   switch (kind) {
     case "Pod":
       return [{ what: "pod", agent: false, spec: props.spec ?? {} }];
-    case "Deployment":
     case "DaemonSet":
+      if (props.metadata?.name === "image-registry-node") return [{ what: "pod", agent: false, registryNode: true, spec: props.spec?.template?.spec ?? {} }];
+      return [{ what: "pod", agent: false, spec: props.spec?.template?.spec ?? {} }];
+    case "Deployment":
     case "StatefulSet":
     case "ReplicaSet":
     case "Job":
@@ -150,11 +154,11 @@ export const rules: Rule[] = [
   },
   {
     name: "no-privileged-container",
-    description: "Only the container dind of agents is privileged, and no pod shares the node's network, processes or IPC.",
+    description: "Only the container dind of agents is privileged, and no pod but the one that leads nodes to the stack's registry shares the node's network, none its processes or IPC.",
     level: "mandatory",
     check: (resource) => [
       ...podsOf(resource).flatMap((pod) =>
-        (["hostNetwork", "hostPID", "hostIPC"] as const).flatMap((key) => (pod.spec[key] ? [`${pod.what} has ${key}; leave it out`] : [])),
+        (["hostNetwork", "hostPID", "hostIPC"] as const).flatMap((key) => (pod.spec[key] && !(key === "hostNetwork" && pod.registryNode) ? [`${pod.what} has ${key}; leave it out`] : [])),
       ),
       ...eachContainer(resource, (container, pod) =>
         container.securityContext?.privileged && !(pod.agent && container.name === "dind") ? "is privileged; only the container dind of agents may be" : undefined,

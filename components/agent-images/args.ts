@@ -20,6 +20,10 @@ export interface RegistryArgs {
   insecure: boolean;
   /** User to push with. Without it the builder's own log-ins (`docker login`, `buildah login`) are used. */
   username?: pulumi.Input<string>;
+  /** Where nodes pull from, as host or host:port, if `host` is a Service of the cluster as `<service>.<namespace>.svc:<port>`: this machine then reaches it through the API server, with kubectl. Default: `host`. */
+  pulledFrom?: string;
+  /** What changes when the registry's volume is another one, into which every image is built again. */
+  volume?: pulumi.Input<string>;
   /** Password or token of `username`. Reaches the builder in a credentials file of mode 600, never a command line. */
   password?: pulumi.Input<string>;
   /** Log-ins for other registries, for base images; they reach the builder in the same file. Default none. */
@@ -45,8 +49,10 @@ export interface InClusterArgs {
   image: string;
   /** Namespace of the build jobs; AgentImages makes it. It admits what BuildKit needs, so nothing else should run there. Default `image-builds`. */
   namespace?: string;
-  /** Context of the kubeconfig. Default: its current one. */
+  /** Context of the kubeconfig, also for a registry in the cluster. Default: its current one. */
   context?: string;
+  /** The kubeconfig's file. Default: as kubectl finds it. */
+  kubeconfig?: string;
 }
 
 /** Arguments of AgentImages. */

@@ -61,6 +61,7 @@ export class AgentImages extends pulumi.ComponentResource {
             // Any new value makes the command run. Only what the registry lacks gets one; see ignoreChanges below.
             IMAGE_MISSING: missing ? `not in the registry at ${new Date().toISOString()}` : "",
             ...Object.fromEntries(Object.entries(proxyTexts(args.surroundings)).map(([key, text]) => [key, args.surroundings?.proxy?.login ? pulumi.secret(text) : text])),
+            ...(registry.volume === undefined ? {} : { REGISTRY_VOLUME: registry.volume }),
             ...(registry.username === undefined ? {} : { REGISTRY_USERNAME: registry.username }),
             ...(registry.password === undefined ? {} : { REGISTRY_PASSWORD: pulumi.secret(registry.password) }),
             ...Object.fromEntries(Object.entries(otherLogins(registry.others)).map(([key, logins]) => [key, pulumi.secret(logins)])),

@@ -1,6 +1,6 @@
-import * as command from "@pulumi/command";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { randomText } from "../random";
 import type { Registration } from "../transform";
 import type { AccessArgs } from "./args";
 import { Login, loginSecretName, loginSecrets } from "./login";
@@ -39,27 +39,11 @@ export function secretObjects({ name, parent, here }: Place, { admin, login }: S
 
 function adminSecret({ name, parent }: Place, args: AccessArgs): MountedSecret {
   if (args.adminExistingSecret) return { name: args.adminExistingSecret };
-  const password = args.adminPassword ?? madePassword(name, parent, args.adminPasswordVersion ?? 1);
+  const password = args.adminPassword ?? randomText(`${name}-admin-password`, parent, [args.adminPasswordVersion ?? 1]);
   return { name: adminSecretName, data: { "admin-user": base64(args.adminUser), "admin-password": pulumi.secret(pulumi.output(password).apply(base64)) } };
 }
 
 function loginSecret(login: Login | undefined): MountedSecret | undefined {
   const content = loginSecrets(login);
   return content && { name: loginSecretName, data: pulumi.secret(pulumi.output(content).apply((texts) => Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, base64(text)])))) };
-}
-
-/** 32 random letters and digits (190 bits), made once and kept in the state as a secret. */
-function madePassword(name: string, parent: Place["parent"], version: number): pulumi.Output<string> {
-  const made = new command.local.Command(
-    `${name}-admin-password`,
-    {
-      create: "LC_ALL=C tr -dc 'A-Za-z0-9' </dev/urandom | head -c 32",
-      interpreter: ["/bin/sh", "-c"],
-      logging: "none",
-      triggers: [version],
-    },
-    // A later wording of the command must not make a new password.
-    { ...parent, additionalSecretOutputs: ["stdout"], ignoreChanges: ["create", "interpreter", "logging"] },
-  );
-  return pulumi.secret(made.stdout);
 }

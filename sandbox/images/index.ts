@@ -91,6 +91,7 @@ const RECIPES: Record<string, Recipe> = {
   "ingress-nginx": { on: ["base"], upstream: "ingressNginx", ...program("ingress-nginx", "nginx-ingress-controller") },
   "openebs-provisioner": { on: ["base"], upstream: "openebsProvisioner", prepare: goBinary("provisioner-localpv") },
   "openebs-linux-utils": { on: ["base"], upstream: "openebsLinuxUtils" },
+  "image-registry": { on: ["base"], upstream: "registry", ...program("registry", "registry") },
   restic: { on: ["base"], upstream: "restic", ...program("restic", "restic") },
 };
 

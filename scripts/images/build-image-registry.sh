@@ -1,11 +1,34 @@
 # shellcheck shell=bash disable=SC2154 # the variables that this file expects are the including script's
 # Speaks to one image registry (OCI distribution API) with curl. Sourced by build-image.sh and clean-images.sh.
 #
-# Expects: $work, a private folder, with ca/ca.crt where further certificates are trusted; $repository, host/path; $insecure, true or false; REGISTRY_USERNAME and
-# REGISTRY_PASSWORD in the environment, or neither. After a call $work/status holds the HTTP status (000: no connection),
+# Expects: $work, a private folder, with ca/ca.crt where further certificates are trusted; $repository, host/path; $insecure, true or
+# false; $in_cluster, true where the host is a Service of the cluster, SERVICE.NAMESPACE.svc:PORT, of $kube_context;
+# REGISTRY_USERNAME and REGISTRY_PASSWORD in the environment, or neither. Whoever sources it sets $forward to nothing, and
+# at its own end stops the process of that number. After a call $work/status holds the HTTP status (000: no connection),
 # $work/headers and $work/body the answer; $registry_url is the registry's address with its scheme.
 
 manifest_types="application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
+
+# Reaches a Service of the cluster through the API server, by a free port of this machine, and takes the token for pushes from
+# the Secret beside it. Where it cannot, requests fail.
+registry_forward() {
+  local kubectl=(kubectl --request-timeout 30s) service port="" in_namespace tries=0
+  if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
+  registry_url=http://127.0.0.1:9/v2
+  IFS=. read -r service in_namespace _ <<<"${repository%%/*}"
+  port=${repository%%/*} port=${port##*:}
+  kubectl+=(--namespace "$in_namespace")
+  (umask 077 && "${kubectl[@]}" get secret "$service-push" --output 'go-template={{.data.token | base64decode}}' >"$work/push-token" 2>"$work/forward") || return 0
+  (umask 077 && sed 's/.*/header = "Authorization: Bearer &"/' "$work/push-token" >"$work/login.conf")
+  "${kubectl[@]}" --request-timeout 0 port-forward --address 127.0.0.1 --pod-running-timeout 10s "service/$service" ":$port" >"$work/forward" 2>&1 &
+  forward=$!
+  until port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\) .*/\1/p' "$work/forward") && [ -n "$port" ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 400 ] || ! kill -0 "$forward" 2>/dev/null; then return; fi
+    sleep 0.05
+  done
+  registry_url=http://127.0.0.1:$port/v2
+}
 
 # Writes curl's configuration, which holds the password and so never goes on a command line.
 registry_configure() {
@@ -20,6 +43,7 @@ registry_configure() {
       registry_roots | cat - "$work/ca/ca.crt" >"$work/roots.crt"
       printf 'cacert = "%s"\n' "$work/roots.crt" >>"$work/curl.conf"
     fi
+    if [ "$in_cluster" = true ]; then printf 'noproxy = "127.0.0.1"\n' >>"$work/curl.conf"; fi
     : >"$work/login.conf"
     if [ -n "${REGISTRY_USERNAME:-}" ]; then
       local user=${REGISTRY_USERNAME}:${REGISTRY_PASSWORD:-}
@@ -27,7 +51,9 @@ registry_configure() {
       printf 'user = "%s"\n' "${user//\"/\\\"}" >"$work/login.conf"
     fi
   )
-  if [ "$insecure" = true ]; then
+  if [ "$in_cluster" = true ]; then
+    if [ -z "$forward" ]; then registry_forward; fi
+  elif [ "$insecure" = true ]; then
     # Plain HTTP only where config allows it, and only if the host does not speak TLS.
     status=$(curl --config "$work/curl.conf" --output /dev/null --write-out '%{http_code}' "$registry_url/" || true)
     if [ "$status" = 000 ]; then registry_url="http://$host/v2"; fi

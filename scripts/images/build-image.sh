@@ -24,9 +24,11 @@ An image whose tag is in the registry already is not built again. Every option m
   --insecure         R's host may use plain HTTP or an unverified certificate REGISTRY_INSECURE=true
   --ca FILE          PEM certificates to trust beside this machine's own;     REGISTRY_CA
                      - for standard input
+  --pulled-from HOST R's host is a Service of the cluster, SERVICE.NAMESPACE.svc:PORT, reached with kubectl;
+                     what is printed has HOST in its place                    REGISTRY_PULLED_FROM
   --namespace N      in-cluster: where the BuildKit job runs                  BUILDKIT_NAMESPACE
   --buildkit-image I in-cluster: BuildKit, rootless if its tag ends so        BUILDKIT_IMAGE
-  --kube-context C   in-cluster: kubectl context, default the current one     BUILDKIT_CONTEXT
+  --kube-context C   kubectl's context, default the current one               BUILDKIT_CONTEXT
   --force            build even if the tag is in the registry
   --inspect          build nothing; print present, missing or unknown
   --resolve IMAGE    build nothing; print the digest that IMAGE's tag has in its registry
@@ -45,6 +47,7 @@ Environment only:
   BUILDAH_ISOLATION                     buildah: default chroot, which needs no privileges of a container runtime
   BUILDX_BUILDER                        buildx: which builder, default the current one; it needs BuildKit's own image
                                         exporter (driver docker-container, kubernetes or remote)
+  BUILDKITD_CONFIG                      in-cluster: a file with further lines for buildkitd.toml, such as of base images' registries
   KUBECONFIG                            in-cluster: as kubectl reads it
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY     the proxy, in both spellings: for registries, and for commands of the Dockerfile
 
@@ -56,6 +59,7 @@ name=${IMAGE_NAME:-} repository=${IMAGE_REPOSITORY:-} context=${IMAGE_CONTEXT:-}
 dockerfile=${IMAGE_DOCKERFILE:-Dockerfile} builder=${IMAGE_BUILDER:-buildah} platforms=${IMAGE_PLATFORMS:-}
 cache=${IMAGE_CACHE:-} stack=${IMAGE_STACK:-} sbom=${IMAGE_SBOM:-} insecure=${REGISTRY_INSECURE:-false}
 ca=${REGISTRY_CA:-}
+pulled_from=${REGISTRY_PULLED_FROM:-}
 namespace=${BUILDKIT_NAMESPACE:-} buildkit_image=${BUILDKIT_IMAGE:-} kube_context=${BUILDKIT_CONTEXT:-}
 action=build image="" force=false dry_run=false verbose=false
 build_args=()
@@ -75,7 +79,7 @@ fail() {
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --repository | --context | --name | --tag | --dockerfile | --arg | --builder | --platforms | --cache | --stack | --sbom | --ca | --namespace | --buildkit-image | --kube-context)
+    --repository | --context | --name | --tag | --dockerfile | --arg | --builder | --platforms | --cache | --stack | --sbom | --ca | --pulled-from | --namespace | --buildkit-image | --kube-context)
       if [ $# -lt 2 ]; then bad_input "$1 needs a value; see --help"; fi
       case $1 in
         --repository) repository=$2 ;;
@@ -90,6 +94,7 @@ while [ $# -gt 0 ]; do
         --stack) stack=$2 ;;
         --sbom) sbom=$2 ;;
         --ca) ca=$2 ;;
+        --pulled-from) pulled_from=$2 ;;
         --namespace) namespace=$2 ;;
         --buildkit-image) buildkit_image=$2 ;;
         --kube-context) kube_context=$2 ;;
@@ -122,7 +127,7 @@ if [ "$action" = resolve ]; then
     *) image=docker.io/$image ;;
   esac
   if [ "${image%%/*}" != "$host" ]; then
-    insecure=false
+    insecure=false pulled_from=""
     unset REGISTRY_USERNAME REGISTRY_PASSWORD
     login=$(awk -v host="${image%%/*}" '$1 == host { print $2 }' <<<"${REGISTRY_LOGINS:-}" | base64 -d)
     if [ -n "$login" ]; then REGISTRY_USERNAME=${login%%:*} REGISTRY_PASSWORD=${login#*:}; fi
@@ -148,6 +153,12 @@ fi
 # It goes into file names, the BuildKit job's name and the default tag.
 if ! printf '%s' "$name" | grep -Eq '^[a-z0-9]+([._-]+[a-z0-9]+)*$'; then
   bad_input "\"$name\" is no image name; use lower-case letters and digits with . _ - between them"
+fi
+in_cluster=false
+if [ -n "$pulled_from" ]; then
+  in_cluster=true
+  if ! printf '%s' "${repository%%/*}" | grep -Eq '^[a-z0-9-]+\.[a-z0-9-]+\.svc:[0-9]+$'; then bad_input "\"${repository%%/*}\" is no Service of the cluster; beside --pulled-from give SERVICE.NAMESPACE.svc:PORT/PATH/NAME"; fi
+  if [ "$action" = build ] && [ "$builder" != in-cluster ]; then bad_input "builder \"$builder\" does not reach a registry in the cluster; use in-cluster"; fi
 fi
 case $builder in
   buildah | buildx | in-cluster) ;;
@@ -184,10 +195,11 @@ fi
 temporary=${TMPDIR:-/tmp}
 find "$temporary" -maxdepth 1 -type d -name 'build-image.??????' -user "$(id -u)" -mtime +0 -exec rm -rf {} + 2>/dev/null || true
 work=$(mktemp -d "$temporary/build-image.XXXXXX" 2>&1) || fail "no temporary folder can be made: $work; point TMPDIR at a folder that can be written to."
-child="" undo=()
+child="" undo=() forward=""
 clean_up() {
   # The builder and what it started: a process group of its own, see run.
   if [ -n "$child" ]; then kill -- "-$child" 2>/dev/null || true; fi
+  if [ -n "$forward" ]; then kill "$forward" 2>/dev/null || true; fi
   if [ ${#undo[@]} -gt 0 ]; then "${undo[@]}" >/dev/null 2>&1 || true; fi
   rm -rf "$work"
 }
@@ -269,15 +281,16 @@ advice() {
 
 # Credentials file in the format all builders read; only for this host and those of REGISTRY_LOGINS, and only if a log-in was given.
 write_auth() {
-  if [ -z "${REGISTRY_USERNAME:-}${REGISTRY_LOGINS:-}" ]; then return; fi
+  if [ ! -s "$work/push-token" ] && [ -z "${REGISTRY_USERNAME:-}${REGISTRY_LOGINS:-}" ]; then return; fi
   (
     umask 077
     mkdir -p "$work/docker"
     {
+      if [ -s "$work/push-token" ]; then printf '%s %s registrytoken\n' "${repository%%/*}" "$(cat "$work/push-token")"; fi
       if [ -n "${REGISTRY_USERNAME:-}" ]; then printf '%s %s\n' "${repository%%/*}" "$(printf '%s:%s' "$REGISTRY_USERNAME" "${REGISTRY_PASSWORD:-}" | base64 | tr -d '\n')"; fi
       # The name under which every builder looks for Docker Hub's.
       printf '%s\n' "${REGISTRY_LOGINS:-}" | sed '/^$/d; s|^docker\.io |https://index.docker.io/v1/ |'
-    } | awk 'BEGIN { printf "{\"auths\":{" } { printf "%s\"%s\":{\"auth\":\"%s\"}", (NR > 1 ? "," : ""), $1, $2 } END { print "}}" }' >"$work/docker/config.json"
+    } | awk 'BEGIN { printf "{\"auths\":{" } { printf "%s\"%s\":{\"%s\":\"%s\"}", (NR > 1 ? "," : ""), $1, ($3 == "" ? "auth" : $3), $2 } END { print "}}" }' >"$work/docker/config.json"
   )
 }
 
@@ -550,6 +563,7 @@ build_in_cluster() {
     printf '[registry."%s"]\n  http = %s\n  insecure = true\n' "${repository%%/*}" "$(case $registry_url in http:*) echo true ;; *) echo false ;; esac)" >"$work/buildkitd.toml"
   fi
   awk -F= 'NF > 1 { printf "[registry.\"%s\"]\n  mirrors = [\"%s\"]\n", $1, $2 }' <<<"${IMAGE_MIRRORS:-}" >>"$work/buildkitd.toml"
+  if [ -n "${BUILDKITD_CONFIG:-}" ]; then cat "$BUILDKITD_CONFIG" >>"$work/buildkitd.toml"; fi
   mkdir -p "$work/docker"
   undo=("${kubectl[@]}" delete job "$job" --ignore-not-found --wait=false)
   run "creating the BuildKit job" "${kubectl[@]}" create --filename "$work/job.json"
@@ -590,6 +604,8 @@ write_sbom() {
   if [ "$insecure" = true ]; then export SYFT_REGISTRY_INSECURE_SKIP_TLS_VERIFY=true; fi
   if [ -n "$ca" ]; then export SSL_CERT_DIR=${SSL_CERT_DIR:-/etc/ssl/certs:/etc/pki/tls/certs}:$work/ca; fi
   SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:$repository@$1" --output "spdx-json=$work/sbom.json"
+  local from=${registry_url#*//}
+  SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:${from%/v2}/${repository#*/}@$1" --output "spdx-json=$work/sbom.json"
   if [ "$dry_run" = true ]; then return; fi
   mv "$work/sbom.json" "$file"
   if registry_attach "$1" application/spdx+json "$file"; then
@@ -695,4 +711,4 @@ else
   say "built and pushed in $(($(date +%s) - started)) s as $repository:$tag"
 fi
 if [ -n "$sbom" ] && { [ "$built" = true ] || [ ! -f "$sbom/$tag.spdx.json" ]; }; then write_sbom "$digest"; fi
-echo "$repository@$digest"
+echo "${pulled_from:-${repository%%/*}}/${repository#*/}@$digest"

@@ -5,15 +5,19 @@ set -euo pipefail
 usage() {
   cat <<'HELP'
 Usage: scripts/images/clean-images.sh --registry HOST[/PREFIX] [options] [NAME...]
+       scripts/images/clean-images.sh --built-in NAMESPACE[/PREFIX] [options] [NAME...]
 
 Looks at the images NAME... (default: every folder of images/ with a Dockerfile) and deletes what is not used. Kept are
   - images whose digest stands anywhere in the cluster's pods, workloads or config maps (pod templates of agents included),
   - the last N images of each stack, by the tags <stack>-<time> that build-image.sh sets; a stack's version N back needs no older one,
   - everything with a tag that build-image.sh did not make.
 Prints the references it deleted on standard output, one per line, and what it kept and why on standard error.
-Do not run it while a `pulumi up` runs. The registry frees the space with its own garbage collection.
+Do not run it while a `pulumi up` runs. Another registry frees the space with its own garbage collection; the built-in one is
+started anew for it, which takes seconds, and not while an image is being built.
 
   --registry R      host and prefix, as registry.host and registry.prefix in the stack's config
+  --built-in N      the stack's own registry instead: its namespace and registry.prefix, such as image-registry/build-platform,
+                    in the cluster of the first --kube-context
   --keep N          versions to keep of each stack; default 5
   --kube-context C  cluster to ask, repeatable: name every cluster that pulls from R; default: the current context
   --no-cluster      ask no cluster: only stack versions count
@@ -37,14 +41,15 @@ fail() {
   exit 1
 }
 
-registry_name="" keep=5 insecure=false ca="" dry_run=false cluster=true
+registry_name="" keep=5 insecure=false ca="" dry_run=false cluster=true in_cluster=false forward="" kube_context="" built_in=""
 contexts=() names=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --registry | --keep | --kube-context | --ca)
+    --registry | --built-in | --keep | --kube-context | --ca)
       if [ $# -lt 2 ]; then bad_input "$1 needs a value; see --help"; fi
       case $1 in
         --registry) registry_name=${2%/} ;;
+        --built-in) built_in=${2%/} ;;
         --keep) keep=$2 ;;
         --kube-context) contexts+=("$2") ;;
         --ca) ca=$2 ;;
@@ -59,8 +64,16 @@ while [ $# -gt 0 ]; do
     *) names+=("$1") && shift ;;
   esac
 done
-if [ -z "$registry_name" ]; then bad_input "give --registry HOST/PREFIX, for example registry.example.org/build-platform"; fi
 if [ -n "$ca" ] && [ ! -r "$ca" ]; then bad_input "there is no file \"$ca\" that can be read; give --ca a file of certificates in PEM"; fi
+kube_context=${contexts[0]:-}
+if [ -n "$built_in" ]; then
+  if [ -n "$registry_name" ]; then bad_input "give --registry or --built-in, not both"; fi
+  if [ "$cluster" = false ]; then bad_input "--built-in and --no-cluster: the registry is in the cluster that is not to be asked"; fi
+  if ! printf '%s' "$built_in" | grep -Eq '^[a-z0-9-]+(/|$)'; then bad_input "--built-in $built_in is no namespace with a prefix; give NAMESPACE/PREFIX, for example image-registry/build-platform"; fi
+  in_cluster=true registry_namespace=${built_in%%/*}
+  registry_name=image-registry.$registry_namespace.svc:5001${built_in#"$registry_namespace"}
+fi
+if [ -z "$registry_name" ]; then bad_input "give --registry HOST/PREFIX, for example registry.example.org/build-platform, or --built-in NAMESPACE/PREFIX"; fi
 case $keep in
   "" | *[!0-9]* | 0) bad_input "--keep $keep is no number above 0; a stack needs at least its present images" ;;
 esac
@@ -73,7 +86,7 @@ fi
 if [ ${#names[@]} -eq 0 ]; then bad_input "there is no folder with a Dockerfile in images/; name the images"; fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/clean-images.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+trap 'if [ -n "$forward" ]; then kill "$forward" 2>/dev/null || true; fi; rm -rf "$work"' EXIT
 # shellcheck source=scripts/images/build-image-registry.sh
 . "$here/build-image-registry.sh"
 
@@ -92,6 +105,15 @@ if [ "$cluster" = true ]; then
   for context in "${contexts[@]+"${contexts[@]}"}"; do cluster_digests "$context"; done
   if [ ${#contexts[@]} -eq 0 ]; then cluster_digests ""; fi
 fi
+
+kubectl_here() {
+  local kubectl=(kubectl --request-timeout 30s)
+  if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
+  "${kubectl[@]}" "$@"
+}
+# What is being built may be on its way into the registry.
+builds_running() { kubectl_here get jobs --all-namespaces --selector app.kubernetes.io/name=image-build --output 'jsonpath={.items[?(@.status.active==1)].metadata.name}'; }
+if [ "$in_cluster" = true ] && running=$(builds_running) && [ -n "$running" ]; then fail "an image is being built ($running); nothing was deleted. Run this again when no pulumi up runs"; fi
 
 # Reads lines "tag digest"; prints "keep|delete|foreign tag digest reason" for each. A digest is deleted only if no tag keeps it.
 decide() {
@@ -156,4 +178,11 @@ for name in "${names[@]}"; do
     printf '%s@%s\n' "$repository" "$digest"
   done <"$work/doomed"
 done
+# Its space is freed at its start, before anything can be uploaded.
+if [ "$in_cluster" = true ] && [ "$dry_run" = false ]; then
+  rollout=(--namespace "$registry_namespace" rollout)
+  if ! kubectl_here "${rollout[@]}" restart deployment/image-registry >&2 || ! kubectl_here --request-timeout 0 "${rollout[@]}" status deployment/image-registry --timeout 5m >&2; then
+    fail "the registry did not start anew, so its space is not free yet: kubectl -n $registry_namespace describe pods tells why"
+  fi
+fi
 exit "$failed"

@@ -318,6 +318,48 @@ describe("build-image.sh", () => {
     expect(leftovers()).toEqual([]);
   });
 
+  describe("a registry in the cluster", () => {
+    const service = "image-registry.image-registry.svc:5001";
+    const ask = (args: string[], environment = {}) => run("build-image.sh", ["--repository", `${service}/team/maven-dind`, "--context", "context", "--tag", "maven-dind-0123456789ab", "--builder", "in-cluster", "--namespace", "builds", "--buildkit-image", "b:1", "--pulled-from", "localhost:61500", ...args], environment);
+    /** Stand-in for kubectl port-forward: says it forwards to a port, and lives until it is stopped. */
+    const kubectl = (port: number | string) => program("kubectl", `printf 'kubectl %s\\n' "$*" >>"$FOLDER/calls"; case "$*" in *secret*) printf push.to.ken; exit ;; esac; echo "Forwarding from 127.0.0.1:${port} -> 5001"; echo $$ >"$FOLDER/forward"; exec sleep 60`);
+    const gone = () => expect(() => process.kill(Number(fs.readFileSync(path.join(folder, "forward"), "utf8")), 0)).toThrow("ESRCH");
+
+    test("is asked through the API server, and the reference has the name by which nodes pull", async () => {
+      const digest = registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab");
+      kubectl(registry.host.split(":")[1]);
+      expect(await ask(["--kube-context", "prod"])).toMatchObject({ code: 0, out: `localhost:61500/team/maven-dind@${digest}\n` });
+      expect(calls()).toContain("kubectl --request-timeout 30s --context prod --namespace image-registry get secret image-registry-push --output");
+      expect(calls()).not.toContain("push.to.ken");
+      expect(calls()).toContain("kubectl --request-timeout 30s --context prod --namespace image-registry --request-timeout 0 port-forward --address 127.0.0.1 --pod-running-timeout 10s service/image-registry :5001");
+      gone();
+      // Whatever proxy this machine has for others.
+      expect(await ask(["--inspect"], { http_proxy: "http://127.0.0.1:9" })).toMatchObject({ code: 0, out: "present\n" });
+      registry.clear();
+      expect(await ask(["--inspect"])).toMatchObject({ code: 0, out: "missing\n" });
+      gone();
+    });
+
+    test("that cannot be reached is nothing to go by", async () => {
+      program("kubectl", "echo no such namespace >&2; exit 1");
+      expect(await ask(["--inspect"])).toMatchObject({ code: 0, out: "unknown\n" });
+    });
+
+    test.each([
+      [["--builder", "buildah"], "does not reach a registry in the cluster"],
+      [["--repository", "registry.example.com/team/maven-dind"], "is no Service of the cluster"],
+    ])("%j is bad input", async (args, words) => {
+      expect(await ask(args)).toMatchObject({ code: 2, out: "", err: expect.stringContaining(words) });
+    });
+
+    test("has no say in where base images are looked up", async () => {
+      registry.seed("base", "one", "1");
+      const ended = await ask(["--resolve", `${registry.host}/base:1`]);
+      expect(ended.out + ended.err).not.toContain("kubectl");
+      expect(calls()).not.toContain("kubectl");
+    });
+  });
+
   test("a registry at an IPv6 address is taken", async () => {
     buildah("one");
     const ended = await run("build-image.sh", ["--repository", "[::1]:1/team/maven-dind", "--context", "context", "--insecure", "--dry-run"]);
@@ -462,6 +504,44 @@ describe("clean-images.sh", () => {
     expect(ended.err).toContain("one of the last 2 of stack prod");
     expect(ended.err).toContain("tag v1.0 was made by somebody else");
     expect(calls()).toMatch(/^kubectl --request-timeout 30s get pods,.*configmaps --all-namespaces/m);
+  });
+
+  describe("of the built-in registry", () => {
+    const builtIn = (args: string[] = []) => run("clean-images.sh", ["--built-in", "image-registry/team", "--kube-context", "prod", ...args, "maven-dind"]);
+    const kubectl = (building: string, used: string) =>
+      program("kubectl", `printf 'kubectl %s\\n' "$*" >>"$FOLDER/calls"
+        case "$*" in
+          *port-forward*) echo "Forwarding from 127.0.0.1:${registry.host.split(":")[1]} -> 5001"; echo $$ >"$FOLDER/forward"; exec sleep 60 ;;
+          *secret*image-registry-push*) printf push.to.ken ;;
+          *image-build*) printf %s '${building}' ;;
+          *rollout*) ;;
+          *) echo '{"image": "localhost:61500/team/maven-dind@${used}"}' ;;
+        esac`);
+
+    test("deletes what is unused, keeps what pods run, and has the space freed by a fresh start", async () => {
+      const running = registry.seed("team/maven-dind", "running", "maven-dind-000000000001", `dev-${day(1)}`);
+      const old = registry.seed("team/maven-dind", "old", "maven-dind-000000000002", `dev-${day(2)}`);
+      const now = registry.seed("team/maven-dind", "now", "maven-dind-000000000003", `dev-${day(3)}`);
+      kubectl("", running);
+      const dry = await builtIn(["--keep", "1", "--dry-run"]);
+      expect(dry).toMatchObject({ code: 0, out: `image-registry.image-registry.svc:5001/team/maven-dind@${old}\n` });
+      expect(calls()).not.toContain("rollout");
+      expect(await builtIn(["--keep", "1"])).toMatchObject({ code: 0, out: dry.out });
+      expect([...registry.manifests.keys()].sort()).toEqual([running, now].sort());
+      expect(calls()).toMatch(/^kubectl --request-timeout 30s --context prod --namespace image-registry rollout restart deployment\/image-registry$/m);
+      expect(() => process.kill(Number(fs.readFileSync(path.join(folder, "forward"), "utf8")), 0)).toThrow("ESRCH");
+    });
+
+    test("waits for no build that runs: it refuses, and names it", async () => {
+      const old = registry.seed("team/maven-dind", "old", "maven-dind-000000000002");
+      kubectl("build-maven-dind-1", old);
+      expect(await builtIn()).toMatchObject({ code: 1, out: "", err: expect.stringContaining("an image is being built (build-maven-dind-1)") });
+      expect(registry.manifests.size).toBe(1);
+    });
+
+    test.each([[["--registry", "r.example.com/team"], "not both"], [["--no-cluster"], "--no-cluster"]])("beside %j is bad input", async (args, words) => {
+      expect(await builtIn(args)).toMatchObject({ code: 2, err: expect.stringContaining(words) });
+    });
   });
 
   test("takes the bill of materials along", async () => {

@@ -141,7 +141,7 @@ describe("text from the engine", () => {
 
 describe("mistakes", () => {
   test("are all reported together, each with key, find, expectation and fix", () => {
-    const { problems } = parseConfig({ ...defaults(), domain: "not_a_domain", storageSize: "15", nodePortRange: "30000-32767", controlPlane: { nodes: [{ name: "a", host: "b c" }] }, registry: {} }, environment);
+    const { problems } = parseConfig({ ...defaults(), domain: "not_a_domain", storageSize: "15", nodePortRange: "30000-32767", controlPlane: { nodes: [{ name: "a", host: "b c" }] }, registry: { builtIn: false } }, environment);
     expect(problems.map((p) => p.key).sort()).toEqual(["controlPlane.nodes[0].host", "controlPlane.nodes[0].hostKey", "controlPlane.privateKey", "domain", "kubeContext", "nodePortRange", "registry.host", "storageSize"]);
     const text = explain(problems, "dev");
     expect(text).toMatch(/^Stack dev cannot be brought up as configured; nothing was changed\./);

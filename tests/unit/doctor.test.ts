@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parseConfig } from "../../config";
-import { examine, judgeArchitectures, judgeDefaultClass, judgeNames, judgeNode, judgeNodePorts, judgeRuntimes, judgeVersion, judgeVisit, report, upgradeScript, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
+import { examine, judgeArchitectures, judgeDefaultClass, judgeNames, judgeNode, judgeNodePorts, judgeRegistry, judgeRuntimes, judgeVersion, judgeVisit, report, upgradeScript, visitScript, type Line, type NodeFacts } from "../../cli/doctor";
 import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import { environment, stackConfig } from "./mocks";
@@ -260,6 +260,19 @@ test.each([["buildah", "fail"], ["in-cluster", undefined]])("with builder %s, a 
   const stack = { name: "b", config, problems: [], warnings: [], keys: {}, kubectlArgs: [], kubectl: async () => Promise.reject(new Error("no cluster here")) } satisfies Stack;
   const found = (await examine(stack)).filter(({ check }) => check === `registry ${host}`);
   expect(found).toEqual(state ? [expect.objectContaining({ state, where: "this machine", found: expect.stringContaining("ECONNREFUSED"), fix: expect.stringContaining("start the registry") })] : []);
+});
+
+test("the stack's own registry is looked for on the nodes, and CRI-O has to be told of it", () => {
+  const own = { namespace: "image-registry", nodesNamespace: "image-pulls", port: 61500, size: "20Gi", jobsSize: "20Gi" };
+  const set = (numberReady: number) => [{ metadata: { name: "image-registry-node", namespace: "image-pulls" }, status: { desiredNumberScheduled: 3, numberReady } }];
+  const found = (sets: Parameters<typeof judgeRegistry>[1], runtime = "containerd://2.2.0") => judgeRegistry(own, sets, [runtime]).map(({ state, found }) => [state, found]);
+  expect(found([])).toEqual([["ok", "not there yet; the first up brings it"]]);
+  expect(found([{ metadata: { name: "image-registry-node", namespace: "other-image-pulls" } }])).toEqual(found([]));
+  expect(found(set(3))).toEqual([["ok", "answers on all 3 nodes"]]);
+  expect(found(set(2))).toEqual([["fail", "answers on 2 of 3 nodes"]]);
+  expect(found(set(3), "cri-o://1.36.0")[1]).toEqual(["warn", expect.stringContaining("CRI-O")]);
+  expect(judgeVisit({ name: "a", facts: {} }, "/var", undefined, []).filter(({ check }) => check.startsWith("registry"))).toEqual([]);
+  expect(visitScript("/var", undefined, [])).not.toContain("registry");
 });
 
 test("what is only a doubt about the config is a line as well, beside mistakes", async () => {

@@ -63,6 +63,18 @@ test("the whole stack is wired: components, their order and what they hand on", 
   });
 });
 
+test("without a registry the stack brings its own before the images, and pods pull by the nodes' loopback", async () => {
+  await run({ registry: {}, imageBuild: {} });
+  expect(registered.map((r) => r.type)).toContain("build-platform:registry:ImageRegistry");
+  expect(all("DaemonSet").map(({ inputs }) => inputs.metadata.name)).toContain("image-registry-node");
+  const environment = all("Command").find(({ name }) => name === "agent-images-controller")!.inputs.environment;
+  expect(environment.value ?? environment).toMatchObject({ IMAGE_REPOSITORY: "image-registry.image-registry.svc:5001/build-platform/controller", REGISTRY_PULLED_FROM: "localhost:61500", IMAGE_BUILDER: "in-cluster" });
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).toContain("--insecure-registry=jobs-registry.image-registry.svc:5000");
+  await run();
+  expect(registered.map((r) => r.type)).not.toContain("build-platform:registry:ImageRegistry");
+  expect(JSON.stringify(registered)).not.toContain("REGISTRY_PULLED_FROM");
+});
+
 test("the controller is evicted last and agents first, by classes of the platform's own; the controller's key replaces one", async () => {
   await run();
   expect(all("PriorityClass").map(({ inputs }) => inputs.metadata.name).sort()).toEqual(["jenkins-agents", "jenkins-controller"]);
@@ -251,7 +263,7 @@ test("mistakes in config stop it before anything is registered, all in one messa
   expect(pulumi.RunError.isInstance(error)).toBe(true);
   // Pulumi would format a stack for many seconds and then not show it.
   expect((error as Error).stack).toBeUndefined();
-  for (const key of ["domain", "storageSize", "registry.host"]) expect((error as Error).message).toContain(`\n  ${key}\n`);
+  for (const key of ["domain", "storageSize", "imageBuild.builder"]) expect((error as Error).message).toContain(`\n  ${key}\n`);
   await settled();
   expect(registered).toEqual([]);
 });

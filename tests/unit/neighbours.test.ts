@@ -27,6 +27,7 @@ function cluster(config: PlatformConfig, stack: string | undefined): Required<Ne
       object(namespaces.agents, made(stack, { "app.kubernetes.io/name": "jenkins" })),
       ...(storage.install === "provisioner" ? [object("openebs", made(stack))] : []),
       ...installed([object(ingress.namespace, made(stack))]),
+      ...(config.imageRegistry ? [object(config.imageRegistry.namespace, made(stack)), object(config.imageRegistry.nodesNamespace, made(stack))] : []),
       object("kube-system"),
     ],
     storageClasses: storage.install === "none" ? [] : [{ ...object(storage.className, made(stack)), provisioner: "openebs.io/local" }],
@@ -35,6 +36,7 @@ function cluster(config: PlatformConfig, stack: string | undefined): Required<Ne
     ingresses: [{ ...object("jenkins", partOf, namespaces.jenkins), spec: { rules: [{ host: config.domain }] } }],
     services: installed([{ ...object("ingress-nginx-controller", partOf, ingress.namespace), spec: { ports: [{ nodePort: ingress.httpNodePort }, { nodePort: ingress.httpsNodePort }] } }]),
     caches: [{ ...object("agent-cache", partOf, namespaces.agents), spec: { template: { spec: { volumes: [{ hostPath: { path: config.agentCache!.path } }] } } } }],
+    registries: config.imageRegistry ? [{ ...object("image-registry-node", made(stack), config.imageRegistry.nodesNamespace), spec: { template: { spec: { containers: [{ ports: [{ hostPort: config.imageRegistry.port }] }] } } } }] : [],
     volumes: [],
     nodes: [],
     apiServers: [{ ...object("kube-apiserver-cp-1", {}, "kube-system"), spec: { nodeName: "cp-1", containers: [{ command: ["kube-apiserver", ...(config.nodePorts ? [`--service-node-port-range=${config.nodePorts.range}`] : [])] }] } }],
@@ -46,6 +48,17 @@ const both = (a: Required<Neighbourhood>, b: Required<Neighbourhood>): Required<
   Object.fromEntries(Object.entries(a).map(([what, list]) => [what, [...list, ...(what === "apiServers" ? [] : b[what as keyof Neighbourhood])]])) as Required<Neighbourhood>;
 const empty: Neighbourhood = { namespaces: [], storageClasses: [], ingressClasses: [], ingresses: [], services: [], caches: [], volumes: [], apiServers: [] };
 const keysOf = (config: PlatformConfig, stack: string, seen: Neighbourhood) => neighbourProblems(config, stack, seen).map(({ key }) => key);
+
+test("registries of two environments have namespaces and ports of their own; one port for both is told", () => {
+  const own = (further: Record<string, unknown>) => parse({ registry: {}, imageBuild: {}, ...further });
+  const there = cluster(own({}), "a");
+  const mine = own({ ...beside, registry: {}, imageBuild: {} });
+  expect(keysOf(mine, "b", there)).toEqual([]);
+  expect(keysOf(own({}), "a", there)).toEqual([]);
+  const clash = own({ ...beside, registry: { port: 61500 }, imageBuild: {} });
+  expect(neighbourProblems(clash, "b", there)).toEqual([expect.objectContaining({ key: "registry.port", found: "61500, which DaemonSet image-pulls/image-registry-node has on every node", fix: "pulumi config set --path registry.port 61501" })]);
+  expect(neighbourProblems(own({}), "b", { ...empty, namespaces: [object("image-registry", made("a"))] })).toEqual([expect.objectContaining({ key: "namespace", found: "Namespace image-registry of stack a" })]);
+});
 
 test("a PriorityClass of somebody else's by the name of one's own is told; one that is not made is nobody's matter", () => {
   const seen = { ...empty, priorityClasses: [object("jenkins-agents"), object("jenkins-controller", made("other"))] };

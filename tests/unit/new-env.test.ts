@@ -50,6 +50,13 @@ test("writes a stack file that config/ and the editors' schema accept", () => {
   expect(validate({ config })).toBe(true);
 });
 
+test("a registry is not asked for where none is named: the stack brings its own", () => {
+  expect(run(["staging", "--local", "--yes"]).stderr).not.toContain("registry");
+  expect(run(["staging", "--local"], `${["ci.example.com", "admin@prod", "-", "", "-", "cp-1"].join("\n")}\n`).status).toBe(0);
+  expect(parse(written("staging")).config).not.toHaveProperty("build-platform:registry");
+  expect(run(["other", "--insecure-registry", "--yes"]).stderr).toContain("--insecure-registry is about a --registry");
+});
+
 test("asks for what options leave open, with defaults", () => {
   const answers = ["ci.example.com", "admin@prod", "registry.example.com", "", "-", "cp-1"];
   const ended = run(["staging", "--local"], `${answers.join("\n")}\n`);

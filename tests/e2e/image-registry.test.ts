@@ -1,0 +1,220 @@
+import { randomBytes } from "node:crypto";
+import { spawn, type ChildProcess } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { nodeConfig, pushKeys, pushToken, storeConfig } from "../../components/image-registry";
+import { buildTestTool } from "../../sandbox/cluster/binaries";
+import { enforcePolicies, releasePolicies } from "../../sandbox/cluster/policies";
+import { REGISTRY, REPO } from "../../sandbox/paths";
+import { run, waitFor } from "../../sandbox/shell";
+import { digestOf } from "../unit/agent-images-registry";
+import { freePort } from "./agent-images-bed";
+import { ensureBuildkitImage } from "./buildkit";
+import { ENV, kubectl, onNode, pulumi } from "./sandbox";
+
+/** ImageRegistry with the real registry: its configurations as processes of this machine, and the component on the cluster, without a Jenkins. */
+jest.setTimeout(900_000);
+
+const manifestType = "application/vnd.oci.image.manifest.v1+json";
+
+describe("the configurations, on the real program", () => {
+  let folder: string;
+  const running: Record<string, ChildProcess> = {};
+  const at: Record<string, string> = {};
+  const token = { Authorization: `Bearer ${pushToken("s3cret", ["platform/app"])}` };
+
+  async function serve(name: string, config: string, environment: Record<string, string> = {}): Promise<void> {
+    at[name] ??= `127.0.0.1:${await freePort()}`;
+    fs.writeFileSync(path.join(folder, `${name}.yml`), config);
+    const root = path.join(folder, name === "node" ? "node" : "store");
+    const env = { ...process.env, OTEL_TRACES_EXPORTER: "none", REGISTRY_HTTP_ADDR: at[name], REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY: root, ...environment };
+    running[name] = spawn(path.join(await buildTestTool("registry"), "registry"), ["serve", path.join(folder, `${name}.yml`)], { env, stdio: "ignore" });
+    await waitFor(`the registry ${name}`, 60, () => fetch(`http://${at[name]}/v2/`).then(() => true, () => false));
+  }
+  const end = (name: string) => new Promise<void>((resolve) => void (running[name].once("exit", () => resolve()), running[name].kill()));
+  const start = {
+    push: () => serve("push", storeConfig(1, "token"), { REGISTRY_AUTH_TOKEN_JWKS: path.join(folder, "keys.json") }),
+    pull: () => serve("pull", storeConfig(1, "read")),
+    node: () => serve("node", nodeConfig(1, at.pull)),
+  };
+  const ask = async (name: string, method: string, target: string, headers: Record<string, string> = {}, body?: string) => fetch(`http://${at[name]}/v2/${target}`, { method, headers, ...(body !== undefined && { body }) });
+  const statusOf = async (...args: Parameters<typeof ask>) => (await ask(...args)).status;
+
+  const layer = "a layer";
+  const manifest = JSON.stringify({ schemaVersion: 2, mediaType: manifestType, config: { mediaType: "application/vnd.oci.image.config.v1+json", digest: digestOf(layer), size: layer.length }, layers: [] });
+  const upload = async (name: string, repository: string, headers: Record<string, string>): Promise<number> => {
+    const begun = await ask(name, "POST", `${repository}/blobs/uploads/`, headers);
+    if (begun.status !== 202) return begun.status;
+    const place = begun.headers.get("location")!.replace(/^.*\/v2\//, "");
+    await ask(name, "PUT", `${place}&digest=${digestOf(layer)}`, { ...headers, "Content-Type": "application/octet-stream" }, layer);
+    return statusOf(name, "PUT", `${repository}/manifests/1`, { ...headers, "Content-Type": manifestType }, manifest);
+  };
+  const pulled = async () => [await statusOf("node", "GET", `platform/app/manifests/${digestOf(manifest)}`, { Accept: manifestType }), await statusOf("node", "GET", `platform/app/blobs/${digestOf(layer)}`)];
+
+  beforeAll(async () => {
+    folder = fs.mkdtempSync(path.join(os.tmpdir(), "image-registry-"));
+    fs.writeFileSync(path.join(folder, "keys.json"), pushKeys("s3cret"));
+    at.pull = `127.0.0.1:${await freePort()}`;
+    // Before what it leads to: after a power cut nobody keeps an order.
+    await start.node();
+    await start.push();
+    await start.pull();
+  });
+  afterAll(async () => {
+    for (const name of Object.keys(running)) await end(name);
+    fs.rmSync(folder, { recursive: true });
+  });
+
+  test("the token pushes, to its repositories alone, and nobody else does", async () => {
+    expect(await upload("push", "platform/app", {})).toBe(401);
+    expect(await upload("push", "platform/app", { Authorization: `Bearer ${pushToken("guessed", ["platform/app"])}` })).toBe(401);
+    expect(await upload("push", "platform/other", token)).toBe(401);
+    expect(await upload("push", "platform/app", token)).toBe(201);
+  });
+
+  test("the port that everybody reaches serves, and takes nothing, not even with the token", async () => {
+    expect(await statusOf("pull", "GET", "platform/app/tags/list")).toBe(200);
+    for (const name of ["pull", "node"]) {
+      expect([name, await upload(name, "platform/app", token)]).toEqual([name, 405]);
+      expect([name, await statusOf(name, "PUT", "platform/app/manifests/1", { ...token, "Content-Type": manifestType }, manifest)]).toEqual([name, 405]);
+      expect([name, await statusOf(name, "DELETE", `platform/app/manifests/${digestOf(manifest)}`, token)]).toEqual([name, 405]);
+    }
+  });
+
+  test("a node serves what it has had while the registry is away, also after a start of its own", async () => {
+    expect(await pulled()).toEqual([200, 200]);
+    await waitFor("the layer to be kept", 30, async () => fs.readdirSync(path.join(folder, "node"), { recursive: true }).some((file) => String(file).includes(digestOf(layer).slice(7)) && String(file).endsWith("data")));
+    await end("pull");
+    expect(await pulled()).toEqual([200, 200]);
+    await end("node");
+    await start.node();
+    expect(await pulled()).toEqual([200, 200]);
+    await start.pull();
+  });
+});
+
+describe("on the cluster", () => {
+  const id = randomBytes(3).toString("hex");
+  const stack = `registry-${id}`;
+  const names = { namespace: `e2e-${id}-registry`, nodesNamespace: `e2e-${id}-pulls`, buildsNamespace: `e2e-${id}-builds`, agentsNamespace: `e2e-${id}-agents` };
+  const port = 62000 + (parseInt(id, 16) % 1000);
+  const address = (service: string, at: number) => `${service}.${names.namespace}.svc:${at}`;
+  let folder: string;
+  let env: NodeJS.ProcessEnv;
+  const program = (args: string[], allowFailure = false) => pulumi([...args, "--stack", stack], { cwd: folder, env, allowFailure });
+  const reference = async () => (JSON.parse((await program(["stack", "output", "references", "--json"])).stdout) as { app: string }).app;
+  const write = (file: string, text: string) => {
+    fs.mkdirSync(path.dirname(path.join(folder, file)), { recursive: true });
+    fs.writeFileSync(path.join(folder, file), text);
+  };
+
+  beforeAll(async () => {
+    folder = fs.mkdtempSync(path.join(os.tmpdir(), "image-registry-e2e-"));
+    for (const link of ["scripts", "node_modules"]) fs.symlinkSync(path.join(REPO, link), path.join(folder, link));
+    write("buildkitd.toml", `[registry."${REGISTRY}"]\n  http = true\n`);
+    env = { ...ENV, BUILDKITD_CONFIG: path.join(folder, "buildkitd.toml") };
+    const base = await fetch(`http://${REGISTRY}/v2/library/debian/manifests/bookworm-slim`, { method: "HEAD", headers: { Accept: manifestType } });
+    write("images/app/Dockerfile", "ARG BASE\nFROM ${BASE}\nCOPY word /word\n");
+    write("images/app/word", "one\n");
+    write("package.json", "{}");
+    write("Pulumi.yaml", "name: registry\nruntime: {name: nodejs, options: {typescript: true, tsconfig: tsconfig.json}}\n");
+    write("tsconfig.json", JSON.stringify({ extends: path.join(REPO, "tsconfig.json"), compilerOptions: { noCheck: true, noEmit: false }, files: ["index.ts"] }));
+    const registry = { ...names, port, size: "1Gi", jobsSize: "1Gi", repositories: ["e2e/app"], storageClassName: stack, image: `${REGISTRY}/library/registry:3.1.2` };
+    const images = {
+      builder: "in-cluster", images: { app: { context: "images/app", args: { BASE: `${REGISTRY}/library/debian:bookworm-slim@${base.headers.get("docker-content-digest")}` } } },
+      registry: { host: address("image-registry", 5001), prefix: "e2e", insecure: true, pulledFrom: `localhost:${port}` }, inCluster: { image: await ensureBuildkitImage(), namespace: names.buildsNamespace },
+    };
+    write("index.ts", `import { AgentImages, prepareImages } from ${JSON.stringify(path.join(REPO, "components/agent-images"))};
+import { ImageRegistry } from ${JSON.stringify(path.join(REPO, "components/image-registry"))};
+export = async () => {
+  const args = ${JSON.stringify(images)} as any;
+  const prepared = await prepareImages(args);
+  const registry = new ImageRegistry("registry", ${JSON.stringify(registry)});
+  return { references: new AgentImages("images", { ...prepared, registry: { ...prepared.registry, volume: registry.volume } }, { dependsOn: [registry] }).references };
+};
+`);
+    // Folders of the node, as many as claims are made in these tests.
+    const volume = (i: number) => ({ apiVersion: "v1", kind: "PersistentVolume", metadata: { name: `${stack}-${i}` }, spec: { storageClassName: stack, capacity: { storage: "1Gi" }, accessModes: ["ReadWriteOnce"], hostPath: { path: `/var/openebs/${stack}/${i}`, type: "DirectoryOrCreate" } } });
+    const storageClass = { apiVersion: "storage.k8s.io/v1", kind: "StorageClass", metadata: { name: stack }, provisioner: "kubernetes.io/no-provisioner", volumeBindingMode: "WaitForFirstConsumer" };
+    await onNode(["sh", "-c", `mkdir -p -m 0777 ${[0, 1, 2].map((i) => `/var/openebs/${stack}/${i}`).join(" ")} && chmod 0777 /var/openebs/${stack}/*`]);
+    const agents = { apiVersion: "v1", kind: "Namespace", metadata: { name: names.agentsNamespace } };
+    await kubectl(["apply", "-f", "-"], { input: JSON.stringify({ apiVersion: "v1", kind: "List", items: [storageClass, ...[0, 1, 2].map(volume), agents] }) });
+    await pulumi(["stack", "init", stack], { cwd: folder, env });
+  });
+  afterAll(async () => {
+    await program(["destroy", "--yes", "--skip-preview"], true);
+    await program(["stack", "rm", "--yes", "--force"], true);
+    await kubectl(["delete", "namespace", names.agentsNamespace, "--wait=false"], { allowFailure: true });
+    await kubectl(["delete", "storageclass", stack], { allowFailure: true });
+    await kubectl(["delete", "persistentvolume", ...[0, 1, 2].map((i) => `${stack}-${i}`), "--wait=false"], { allowFailure: true });
+    await onNode(["rm", "-rf", `/var/openebs/${stack}`], { allowFailure: true });
+    fs.rmSync(folder, { recursive: true, force: true });
+  });
+
+  test("an image is built into it, a pod has it from the node's loopback, and a second up changes nothing", async () => {
+    await program(["up", "--yes", "--skip-preview"]);
+    expect(await reference()).toMatch(new RegExp(`^localhost:${port}/e2e/app@sha256:[0-9a-f]{64}$`));
+    const pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "agent", namespace: names.agentsNamespace }, spec: { terminationGracePeriodSeconds: 0, containers: [{ name: "main", image: await reference(), command: ["sleep", "3600"] }] } };
+    await kubectl(["apply", "-f", "-"], { input: JSON.stringify(pod) });
+    await kubectl(["-n", names.agentsNamespace, "wait", "--for=condition=Ready", "pod/agent", "--timeout=180s"]);
+    expect(await kubectl(["-n", names.agentsNamespace, "exec", "agent", "--", "cat", "/word"])).toBe("one\n");
+    expect((await program(["up", "--yes", "--skip-preview", "--expect-no-changes"])).stdout).toMatch(/\d+ unchanged/);
+  });
+
+  /** Status of a request of the pod, by bash alone; 000 where no connection comes about. */
+  async function status(method: string, host: string, target: string): Promise<string> {
+    const [name, at] = host.split(":");
+    const text = `${method} ${target} HTTP/1.1\\r\\nHost: ${host}\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n`;
+    const script = `(timeout 5 bash -c 'exec 3<>/dev/tcp/${name}/${at} && printf "${text}" >&3 && head -n 1 <&3' 2>/dev/null || true) | cut -d " " -f 2 | grep . || echo 000`;
+    return (await kubectl(["-n", names.agentsNamespace, "exec", "agent", "--", "bash", "-c", script])).trim();
+  }
+  const curl = async (...args: string[]) => (await onNode(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", ...args])).stdout;
+
+  test("an agent reads, and cannot overwrite, whether policies are enforced or not; its jobs have a registry of their own", async () => {
+    const start = "/v2/e2e/app/blobs/uploads/";
+    expect(await status("GET", address("image-registry", 5000), "/v2/e2e/app/tags/list")).toBe("200");
+    expect(await status("POST", address("image-registry", 5000), start)).toBe("405");
+    expect(await status("POST", address("image-registry", 5001), start)).toBe("401");
+    // A node's loopback is not a pod's; whoever is on the node cannot write there either.
+    expect(await status("GET", `127.0.0.1:${port}`, "/v2/")).toBe("000");
+    expect(await curl("-X", "POST", `http://localhost:${port}${start}`)).toBe("405");
+    expect(await status("POST", address("jobs-registry", 5000), "/v2/jobs/app/blobs/uploads/")).toBe("202");
+    expect(await status("GET", address("jobs-registry", 5000), "/v2/e2e/app/tags/list")).toBe("404");
+    await enforcePolicies();
+    try {
+      await waitFor("the policy to be in force", 60, async () => (await status("POST", address("image-registry", 5001), start)) === "000");
+      expect(await status("GET", address("image-registry", 5000), "/v2/e2e/app/tags/list")).toBe("200");
+      expect(await status("POST", address("jobs-registry", 5000), "/v2/jobs/app/blobs/uploads/")).toBe("202");
+      expect(await curl(`http://localhost:${port}/v2/e2e/app/tags/list`)).toBe("200");
+    } finally {
+      await releasePolicies();
+    }
+  });
+
+  test("what is unused goes, its space with it, and what runs stays", async () => {
+    const used = async () => Number((await onNode(["sh", "-c", `du -sk /var/openebs/${stack} | cut -f 1`])).stdout);
+    const former = await reference();
+    write("images/app/word", randomBytes(3 << 20).toString("hex"));
+    await program(["up", "--yes", "--skip-preview"]);
+    const unused = await reference();
+    write("images/app/word", "two\n");
+    await program(["up", "--yes", "--skip-preview"]);
+    const before = await used();
+    const { stdout } = await run(path.join(REPO, "scripts/images/clean-images.sh"), ["--built-in", `${names.namespace}/e2e`, "--keep", "1", "app"], { env });
+    expect(stdout.trim().split("\n")).toEqual([`${address("image-registry", 5001)}/e2e/app@${unused.split("@")[1]}`]);
+    expect(before - (await used())).toBeGreaterThan(2 << 10);
+    const has = (image: string) => kubectl(["get", "--raw", `/api/v1/namespaces/${names.namespace}/services/image-registry:pull/proxy/v2/e2e/app/manifests/${image.split("@")[1]}`]).then(() => true, () => false);
+    expect([await has(former), await has(unused), await has(await reference())]).toEqual([true, false, true]);
+  });
+
+  test("with the volume gone, up builds into the new one what it had built before", async () => {
+    const labels = ["-l", "app.kubernetes.io/name=image-registry"];
+    await kubectl(["-n", names.namespace, "delete", "pvc", ...labels, "--wait=false"]);
+    await kubectl(["-n", names.namespace, "delete", "pod", ...labels]);
+    await waitFor("the claim to be gone", 60, async () => (await kubectl(["-n", names.namespace, "get", "pvc", ...labels, "-o", "name"])) === "");
+    await program(["up", "--yes", "--skip-preview", "--refresh"]);
+    const { tags } = JSON.parse(await kubectl(["get", "--raw", `/api/v1/namespaces/${names.namespace}/services/image-registry:pull/proxy/v2/e2e/app/tags/list`])) as { tags: string[] };
+    expect(tags).toContainEqual(expect.stringMatching(/^app-[0-9a-f]{12}$/));
+  });
+});
