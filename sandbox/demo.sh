@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-npm run -s sandbox -- up
+npm run -s sandbox -- up --images auto
 eval "$(npm run -s sandbox -- env)"
 pulumi stack select --create sandbox
 pulumi up --stack sandbox --yes --skip-preview
@@ -19,6 +19,9 @@ if [[ $code != 200 ]]; then
   echo "http://$node/login with Host: $domain answers $code, not 200; see: kubectl -n jenkins get pods" >&2
   exit 1
 fi
+
+printf '\nWhat is real here, and what stands in for it:\n'
+npm run -s sandbox -- origins
 
 cat <<EOF
 
