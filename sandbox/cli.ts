@@ -1,7 +1,9 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { parseArgs } from "node:util";
 import { newestMinor, supportedMinors, supportedText, type SupportedMinor } from "../checks/kubernetes";
 import { buildBinaries, kubernetesVersion } from "./cluster/binaries";
+import { hostProblems, thisHost } from "./cluster/host";
 import { importImages, initCluster, joinCluster, kubectl, upgradeNode, waitReady } from "./cluster/kubeadm";
 import { networkDown, networkUp } from "./cluster/network";
 import { addressOf, existingNodes, initOf, inNode, nodeNamed, removeNode, routePods, startNode, stopNode, traces, type Node } from "./cluster/nodes";
@@ -10,16 +12,20 @@ import { enforcePolicies, releasePolicies } from "./cluster/policies";
 import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry";
 import { buildSystemImages, imagesFor, pauseOf } from "./cluster/system-images";
 import { environment } from "./environment";
-import { CACHE, DUAL_STACK, KUBECONFIG, PLUGINS, REGISTRY, RELEASE, STATE, TOOLS } from "./paths";
+import { imageSources, originTable, PULL_PACKAGES, pullUpstream, type ImageSource, type Origin } from "./images/upstream";
+import { CACHE, DUAL_STACK, KUBECONFIG, ORIGINS, PLUGINS, REGISTRY, RELEASE, STATE, TOOLS } from "./paths";
 import { action, run } from "./shell";
 
 const FIRST = nodeNamed("control-plane-1");
 
 const HELP = `sandbox: a real throwaway kubeadm cluster on this machine, with all that the stack needs beside it
 
-  up [--without-images] [--kubernetes MINOR] [--dual-stack]
+  up [--images auto|upstream|stand-ins] [--pins FILE] [--without-images] [--kubernetes MINOR] [--dual-stack]
                                   start everything, with Kubernetes ${supportedText} (${newestMinor} where none is named);
-                                  and with IPv6 beside IPv4 where asked for; running it again changes nothing
+                                  and with IPv6 beside IPv4 where asked for; running it again changes nothing.
+                                  Images and Pulumi's plugins: stand-ins (the usual), those that can be had and stand-ins for
+                                  the rest (auto), or no stand-in at all (upstream); FILE pins others than images/upstream.json
+  origins                         what is real of images and plugins, and why the rest is not
   down                            remove everything but the cache, whatever state it is in
   status                          what runs
   add-node [NAME]                 join a machine: worker-N (default) or control-plane-N
@@ -67,13 +73,61 @@ function release(asked: string | undefined): SupportedMinor {
   return minor;
 }
 
-async function up(withImages: boolean, minor: SupportedMinor, bothFamilies: boolean): Promise<void> {
+/** What a person asked `up` for. */
+interface UpOptions {
+  minor: SupportedMinor;
+  withImages: boolean;
+  bothFamilies: boolean;
+  images: ImageSource;
+  pins?: string;
+}
+
+/** Images and plugins, upstream's where they are asked for and can be had. @throws naming each that cannot, where nothing may stand in */
+async function furnish({ withImages, images, pins }: UpOptions, binaries: Record<string, string>): Promise<void> {
+  const { buildImages, pushImages, upstreamImages } = await import("./images/index");
+  const { bundlePlugins, PLUGINS: plugins } = await import("./plugins/bundle");
+  const { installOfficial } = await import("./plugins/official");
+  const { PULUMI_HOME } = environment();
+  const log = (line: string) => void process.stderr.write(`   ${line}\n`);
+  const wanted = withImages ? upstreamImages(pins) : [];
+  const asked = "asked for";
+  const pulled = images === "stand-ins"
+    ? { images: [], origins: wanted.map(({ name, pin }) => ({ part: name, upstream: `${pin.image}:${pin.tag}`, why: asked })) }
+    : await action("images that can be pulled", () => pullUpstream(wanted, path.join(CACHE, "upstream"), log));
+  const installed: Origin[] = images === "stand-ins"
+    ? plugins.map(({ name, official }) => ({ part: name, upstream: official, why: asked }))
+    : await action("Pulumi's plugins", () => installOfficial(path.join(TOOLS, "bin", "pulumi"), PULUMI_HOME, path.join(CACHE, "pulumi-plugins")));
+  const origins = [...pulled.origins, ...installed];
+  const missing = origins.filter(({ why }) => why !== undefined);
+  if (images === "upstream" && missing.length > 0) throw new Error(`not to be had from here (--images auto takes stand-ins for them):\n${missing.map(({ part, upstream, why }) => `  ${part}, ${upstream}: ${why}`).join("\n")}`);
+  await action("Pulumi plugins and backend", async () => {
+    await bundlePlugins(PLUGINS, installed.flatMap(({ part, why }) => (why === undefined ? [part] : [])));
+    fs.mkdirSync(path.join(STATE, "pulumi"), { recursive: true, mode: 0o700 });
+  });
+  const only = pulled.origins.flatMap(({ part, why }) => (why === undefined ? [] : [part]));
+  const made = only.length > 0 ? await action("stand-ins for images", () => buildImages({ cacheDir: CACHE, binaries, log, only })) : [];
+  if (withImages) await action(`push them to ${REGISTRY}`, () => pushImages([...pulled.images, ...made], REGISTRY, log));
+  fs.writeFileSync(ORIGINS, JSON.stringify(origins));
+}
+
+function upOptions(args: string[]): UpOptions {
+  const { values } = parseArgs({
+    args,
+    options: { kubernetes: { type: "string" }, images: { type: "string", default: "stand-ins" }, pins: { type: "string" }, "without-images": { type: "boolean", default: false }, "dual-stack": { type: "boolean", default: false } },
+  });
+  const images = imageSources.find((each) => each === values.images);
+  if (!images) throw new Error(`--images ${values.images}: expected one of ${imageSources.join(", ")}`);
+  return { minor: release(values.kubernetes), withImages: !values["without-images"], bothFamilies: values["dual-stack"], images, ...(values.pins !== undefined && { pins: values.pins }) };
+}
+
+async function up(options: UpOptions): Promise<void> {
+   const { minor, bothFamilies } = options;
   const started = Date.now();
   const elapsed = () => `${((Date.now() - started) / 1000).toFixed(0)} s`;
-  if (process.getuid?.() !== 0) throw new Error("the sandbox makes namespaces, mounts and a bridge: run it as root");
-  const { buildImages, DEBIAN_PACKAGES, pushImages } = await import("./images/index");
-  const { bundlePlugins } = await import("./plugins/bundle");
-  await action("install the Debian packages that are missing", () => installPackages([...CLUSTER_PACKAGES, ...DEBIAN_PACKAGES]));
+  const problems = hostProblems(await thisHost());
+  if (problems.length > 0) throw new Error(problems.join("\n"));
+  const { DEBIAN_PACKAGES } = await import("./images/index");
+  await action("install the Debian packages that are missing", () => installPackages([...CLUSTER_PACKAGES, ...DEBIAN_PACKAGES, ...(options.images === "stand-ins" ? [] : PULL_PACKAGES)]));
   const binaries = await buildBinaries(minor);
   fs.mkdirSync(STATE, { recursive: true, mode: 0o711 });
   if (bothFamilies && running() && !fs.existsSync(DUAL_STACK)) throw new Error("the sandbox has IPv4 alone: take it down first (npm run sandbox -- down)");
@@ -89,15 +143,7 @@ async function up(withImages: boolean, minor: SupportedMinor, bothFamilies: bool
   await routePods(existingNodes());
   await action("node Ready", () => waitReady(FIRST, TOOLS));
   process.stderr.write(`   node Ready ${elapsed()} after the start\n`);
-  await action("Pulumi plugins and backend", async () => {
-    await bundlePlugins(PLUGINS);
-    fs.mkdirSync(path.join(STATE, "pulumi"), { recursive: true, mode: 0o700 });
-  });
-  if (withImages) {
-    const images = await action("images that cannot be pulled here", () =>
-      buildImages({ cacheDir: CACHE, binaries, log: (line) => process.stderr.write(`   ${line}\n`) }));
-    await action(`push them to ${REGISTRY}`, () => pushImages(images, REGISTRY));
-  }
+  await furnish(options, binaries);
   await action("cluster DNS", () => kubectl(TOOLS, ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"]));
   process.stderr.write(`sandbox up in ${elapsed()}; next: eval "$(npm run -s sandbox -- env)"\n`);
 }
@@ -169,7 +215,9 @@ async function loadImage(source: string): Promise<void> {
 async function main([command, ...args]: string[]): Promise<void> {
   switch (command) {
     case "up":
-      return up(!args.includes("--without-images"), release(args.includes("--kubernetes") ? (args[args.indexOf("--kubernetes") + 1] ?? "") : undefined), args.includes("--dual-stack"));
+      return up(upOptions(args));
+    case "origins":
+      return void process.stdout.write(originTable(JSON.parse(fs.readFileSync(ORIGINS, "utf8")) as Origin[]));
     case "down":
       return down();
     case "status":

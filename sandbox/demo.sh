@@ -1,9 +1,16 @@
 #!/bin/bash
-# Starts the sandbox, reconciles the stack onto it and waits until Jenkins answers on port 80 of the node.
+# Starts the sandbox, reconciles the stack onto it and waits until Jenkins answers on port 80 of the node; `demo.sh down` removes all.
+# Without root there is no sandbox: the demo runs on kind then.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-npm run -s sandbox -- up
+if [[ $(id -u) != 0 ]]; then
+  [[ ${1:-} == down ]] || echo "Not root here: the demo runs on kind, in Docker (sandbox/kind.sh), not on the sandbox." >&2
+  exec sandbox/kind.sh "${1:-up}"
+fi
+if [[ ${1:-} == down ]]; then exec npm run -s sandbox -- down; fi
+
+npm run -s sandbox -- up --images auto
 eval "$(npm run -s sandbox -- env)"
 pulumi stack select --create sandbox
 pulumi up --stack sandbox --yes --skip-preview
@@ -19,6 +26,9 @@ if [[ $code != 200 ]]; then
   echo "http://$node/login with Host: $domain answers $code, not 200; see: kubectl -n jenkins get pods" >&2
   exit 1
 fi
+
+printf '\nWhat is real here, and what stands in for it:\n'
+npm run -s sandbox -- origins
 
 cat <<EOF
 

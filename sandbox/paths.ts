@@ -14,6 +14,8 @@ export const PLUGINS = path.join(STATE, "plugins");
 export const RELEASE = path.join(STATE, "kubernetes");
 /** There where the sandbox has IPv6 beside IPv4. */
 export const DUAL_STACK = path.join(STATE, "dual-stack");
+/** Says of each image and plugin whether it is real. */
+export const ORIGINS = path.join(STATE, "origins.json");
 /** Laid over /usr of every node; its bin/ also holds the operator's pulumi and kubectl. */
 export const TOOLS = path.join(STATE, "tools");
 export const SSH_KEY = path.join(STATE, "ssh", "id_ed25519");

@@ -3,6 +3,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { NETWORK, PREFIX, REGISTRY, SSH_KEY, STATE } from "../paths";
 import { run, startDetached, waitFor, type Result, type RunOptions } from "../shell";
+import { nodeResolvers } from "./host";
 import { dualStack, joinNetwork } from "./network";
 
 /** One machine of the sandbox: namespaces, a root file system and a cgroup of its own. */
@@ -121,6 +122,9 @@ function writeNodeFiles(node: Node, pause: string): void {
   };
   write("hostname", `${node.name}\n`);
   write("hosts", `127.0.0.1 localhost\n${addressOf(node)} ${node.name}\n`);
+  const [host, resolved] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"].map((file) => (fs.existsSync(file) ? fs.readFileSync(file, "utf8") : undefined));
+  const resolvers = nodeResolvers(host ?? "", resolved);
+  if (resolvers !== undefined) write("resolv.conf", resolvers);
   write("machine-id", `${randomBytes(16).toString("hex")}\n`);
   write("crictl.yaml", "runtime-endpoint: unix:///run/containerd/containerd.sock\n");
   write("containerd/sandbox.toml", containerdConfig(pause));

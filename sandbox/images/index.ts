@@ -15,9 +15,10 @@ import { createGzip } from "node:zlib";
 import { build as bundle } from "esbuild";
 import { knownPlugins } from "./jenkins/adapter/plugins";
 import { blobPath, blobsOf, push, readManifest, type Descriptor, type Manifest } from "./registry";
+import type { Pin, Wanted } from "./upstream";
 
 /** Debian packages that building the images needs on this machine. */
-export const DEBIAN_PACKAGES = ["buildah", "mmdebstrap"];
+export const DEBIAN_PACKAGES = ["buildah", "debian-archive-keyring", "mmdebstrap"];
 
 /** An image that lies finished in the cache. */
 export interface BuiltImage {
@@ -50,6 +51,10 @@ interface Recipe {
   on: string[];
   /** Key in images/upstream.json, or a full reference, of what it stands in for; absent for inner layers. */
   upstream?: string;
+  /** The upstream image goes with this one's alone: they speak a protocol that the stand-ins have their own of. */
+  pair?: string;
+  /** An address without which the upstream image is of no use. */
+  needs?: string;
   /** What else decides the content, besides the folder. */
   inputs?: (o: BuildOptions) => (string | Buffer)[];
   /** Puts what the Containerfile needs beyond its folder into the build context. */
@@ -60,9 +65,9 @@ const HERE = __dirname;
 const UPSTREAM = path.join(HERE, "../../images/upstream.json");
 /** The Debian release of the base image. */
 const DEBIAN = "bookworm";
-/** The release's lines among what apt says of this machine's sources; none on a machine with another release: mmdebstrap has its own then. */
+/** The base image's sources by what apt says of this machine's own: a mirror of Debian has every release. None on another distribution: mmdebstrap has its own then. */
 export const debianSources = (targets: string): string[] =>
-  [...new Set(targets.split("\n").flatMap((line) => new RegExp(`^Debian (deb \\S+ ${DEBIAN}(?:-updates|-security)? main)$`).exec(line)?.[1] ?? []))];
+  [...new Set([...targets.matchAll(/^Debian (deb \S+) [a-z]+((?:-updates|-security)? main)$/gm)].map(([, site, parts]) => `${site} ${DEBIAN}${parts}`))];
 let machineSources: string[] | undefined;
 /** Mirrors that this machine installs from, asked for once. */
 const ownSources = (): string[] =>
@@ -83,14 +88,14 @@ const RECIPES: Record<string, Recipe> = {
   jdk: { on: ["java"] },
   maven: { on: ["jdk"], upstream: "maven" },
   hudson: { on: ["maven"] },
-  jenkins: { on: ["java", "jdk", "hudson"], upstream: "jenkins", inputs: () => adapterSources().map((f) => fs.readFileSync(f)), prepare: bundleAdapter },
-  agent: { on: ["jdk"], upstream: "inboundAgent" },
+  jenkins: { on: ["java", "jdk", "hudson"], upstream: "jenkins", needs: `${process.env.JENKINS_UC ?? "https://updates.jenkins.io"}/update-center.actual.json`, inputs: () => adapterSources().map((f) => fs.readFileSync(f)), prepare: bundleAdapter },
+  agent: { on: ["jdk"], upstream: "inboundAgent", pair: "jenkins" },
   gradle: { on: ["jdk"], upstream: "gradle" },
   dind: { on: ["base"], upstream: "dockerDind" },
   "docker-cli": { on: ["base"], upstream: "dockerCli" },
   "ingress-nginx": { on: ["base"], upstream: "ingressNginx", ...program("ingress-nginx", "nginx-ingress-controller") },
   "openebs-provisioner": { on: ["base"], upstream: "openebsProvisioner", prepare: goBinary("provisioner-localpv") },
-  "openebs-linux-utils": { on: ["base"], upstream: "openebsLinuxUtils" },
+  "openebs-linux-utils": { on: ["base"], upstream: "openebsLinuxUtils", pair: "openebs-provisioner" },
   "image-registry": { on: ["base"], upstream: "registry", ...program("registry", "registry") },
   restic: { on: ["base"], upstream: "restic", ...program("restic", "restic") },
 };
@@ -154,18 +159,29 @@ export async function pushImages(images: BuiltImage[], registry: string, log: (l
   }
 }
 
+/** The upstream image that a folder stands in for, as `pins` (images/upstream.json) have it. */
+function pinOf(name: string, pins: Record<string, Pin>): Pin {
+  const upstream = RECIPES[name].upstream!;
+  if (upstream.includes("/")) {
+    const [, image, tag] = /^(.+):([^:/]+)$/.exec(upstream)!;
+    return { image, tag };
+  }
+  if (!pins[upstream]) throw new Error(`images/upstream.json has no entry ${upstream}, which sandbox/images/${name} stands in for`);
+  return pins[upstream];
+}
+
+const readPins = (file: string): Record<string, Pin> => JSON.parse(fs.readFileSync(file, "utf8")) as Record<string, Pin>;
+
+/** Every upstream image of the sandbox. @param pins a file in place of images/upstream.json; images that it does not name are as there */
+export function upstreamImages(pins?: string): Wanted[] {
+  const known = { ...readPins(UPSTREAM), ...(pins !== undefined && readPins(pins)) };
+  return Object.entries(RECIPES).flatMap(([name, { upstream, pair, needs }]) => (upstream === undefined ? [] : [{ name, pin: pinOf(name, known), ...(pair && { pair }), ...(needs && { needs }) }]));
+}
+
 /** Repository and tag of an image: the upstream name without its host. */
 function target(name: string): { repository: string; tag: string } {
-  const { upstream } = RECIPES[name];
-  let reference = upstream!;
-  if (!reference.includes("/")) {
-    const pins = JSON.parse(fs.readFileSync(UPSTREAM, "utf8")) as Record<string, { image: string; tag: string }>;
-    const pin = pins[reference];
-    if (!pin) throw new Error(`images/upstream.json has no entry ${reference}, which sandbox/images/${name} stands in for`);
-    reference = `${pin.image}:${pin.tag}`;
-  }
-  const [, repository, tag] = /^[^/]+\/(.+):([^:/]+)$/.exec(reference)!;
-  return { repository, tag };
+  const { image, tag } = pinOf(name, readPins(UPSTREAM));
+  return { repository: image.replace(/^[^/]+\//, ""), tag };
 }
 
 /** Hash of everything that decides an image's content. */

@@ -1,35 +1,37 @@
 // Bundles the sandbox's stand-ins for the official Pulumi plugins into executables that the engine finds on PATH.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { build } from "esbuild";
 
 /** Name of each executable, its source, and what it stands in for. */
-const PLUGINS = [
+export const PLUGINS = [
   { name: "pulumi-language-nodejs", source: "language-nodejs", official: "Pulumi's Node.js language host" },
   { name: "pulumi-resource-command", source: "command", official: "Pulumi's Command provider" },
   { name: "pulumi-resource-kubernetes", source: "kubernetes", official: "Pulumi's Kubernetes provider" },
 ];
 
 /** A hash of everything that decides what the bundles look like. */
-function inputHash(): string {
-  const hash = createHash("sha256");
+function inputHash(wanted: typeof PLUGINS): string {
+  const hash = createHash("sha256").update(wanted.map(({ name }) => name).join());
   const sources = readdirSync(__dirname).filter((name) => name.endsWith(".ts")).sort().map((name) => join(__dirname, name));
   for (const file of [...sources, join(__dirname, "../../package-lock.json")]) hash.update(file).update(readFileSync(file));
   return hash.digest("hex");
 }
 
 /**
- * Writes the three plugins into the folder and returns their paths. Bundles whose sources and
- * dependencies have not changed since the last call are left as they are.
+ * Writes the plugins, but for those whose official ones are there (by name), into the folder and returns their paths. Bundles whose
+ * sources and dependencies have not changed since the last call are left as they are.
  */
-export async function bundlePlugins(outDir: string): Promise<string[]> {
+export async function bundlePlugins(outDir: string, official: string[] = []): Promise<string[]> {
   const stamp = join(outDir, ".inputs");
-  const files = PLUGINS.map(({ name }) => join(outDir, name));
-  const inputs = inputHash();
+  const wanted = PLUGINS.filter(({ name }) => !official.includes(name));
+  const files = wanted.map(({ name }) => join(outDir, name));
+  const inputs = inputHash(wanted);
+  for (const name of official) rmSync(join(outDir, name), { force: true });
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === inputs && files.every(existsSync)) return files;
   mkdirSync(outDir, { recursive: true });
-  for (const { name, source, official } of PLUGINS) {
+  for (const { name, source, official } of wanted) {
     const result = await build({
       stdin: { contents: `import { main } from "./${source}"; void main();`, resolveDir: __dirname, loader: "ts" },
       banner: { js: `#!/usr/bin/env node\n// Stand-in for ${official}, made from sandbox/plugins/${source}.ts: sandbox only.` },

@@ -46,8 +46,8 @@ test("Debian comes from where this machine has it, and from nobody else's reposi
     "Debian deb http://mirror.example.org/debian bookworm contrib",
     "Debian Backports deb http://mirror.example.org/debian bookworm-backports main",
     "Somebody deb https://apt.example.com bookworm main",
-    "Debian deb http://mirror.example.org/debian trixie main",
   ];
   expect(debianSources(targets.join("\n"))).toEqual(["deb http://mirror.example.org/debian bookworm main", "deb http://mirror.example.org/debian-security bookworm-security main"]);
+  expect(debianSources("Debian deb http://mirror.example.org/debian trixie main\nDebian deb http://mirror.example.org/debian-security trixie-security main\nUbuntu deb http://archive.example.org/ubuntu noble main")).toEqual(["deb http://mirror.example.org/debian bookworm main", "deb http://mirror.example.org/debian-security bookworm-security main"]);
   expect(debianSources("")).toEqual([]);
 });

@@ -1,0 +1,43 @@
+/** Has the CLI install Pulumi's official plugins; what it cannot get is left to the stand-ins. */
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { dependencies } from "../../package.json";
+import { pinnedVersion } from "../cluster/binaries";
+import type { Origin } from "../images/upstream";
+import { run } from "../shell";
+import { PLUGINS } from "./bundle";
+
+/** Kind, name and version of each plugin as `pulumi plugin install` takes them, by the name of its executable. */
+const installed: Record<string, [kind: string, name: string, version: string]> = {
+  "pulumi-language-nodejs": ["language", "nodejs", pinnedVersion("pulumi", "github.com/pulumi/pulumi/pkg/v3").slice(1)],
+  "pulumi-resource-command": ["resource", "command", dependencies["@pulumi/command"]],
+  "pulumi-resource-kubernetes": ["resource", "kubernetes", dependencies["@pulumi/kubernetes"]],
+};
+
+/** Whether a program is on this PATH. */
+const onPath = (program: string, search: string): boolean => search.split(path.delimiter).some((folder) => folder !== "" && fs.existsSync(path.join(folder, program)));
+
+/**
+ * Installs what is not on the caller's PATH already, into a cache that survives the sandbox.
+ * @param home PULUMI_HOME of the sandbox; @param pulumi the CLI
+ * @returns where each plugin comes from; those without `why` need no stand-in
+ */
+export async function installOfficial(pulumi: string, home: string, cache: string): Promise<Origin[]> {
+  fs.mkdirSync(cache, { recursive: true });
+  fs.mkdirSync(home, { recursive: true, mode: 0o700 });
+  const plugins = path.join(home, "plugins");
+  if (!fs.existsSync(plugins)) fs.symlinkSync(cache, plugins);
+  const env = { ...process.env, PULUMI_HOME: home, PULUMI_SKIP_UPDATE_CHECK: "1" };
+  const origins: Origin[] = [];
+  for (const { name, official } of PLUGINS) {
+    const [kind, plugin, version] = installed[name];
+    const origin = { part: name, upstream: `${official} ${version}` };
+    if (onPath(name, process.env.PATH ?? "") || fs.existsSync(path.join(cache, `${kind}-${plugin}-v${version}`))) origins.push(origin);
+    else {
+      const { code, stdout, stderr } = await run(pulumi, ["plugin", "install", kind, plugin, version], { env, allowFailure: true });
+      const last = (stderr.trim() || stdout.trim()).split("\n").at(-1)!.replace(/^error: /, "");
+      origins.push(code === 0 ? origin : { ...origin, why: last });
+    }
+  }
+  return origins;
+}
