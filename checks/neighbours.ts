@@ -284,10 +284,9 @@ function sharedProblems({ config: { domain, namespaces, agentCache, imageRegistr
       key: "agentCache.path", found: `${agentCache?.path}, which DaemonSet ${named(found)} keeps`, expected: "a folder of this environment's own, so that no build takes what another's put there",
       fix: "pulumi config set --path agentCache.path <folder>",
     });
-  for (const found of elsewhere(seen.registries, imageRegistry?.nodesNamespace ?? "").filter(({ spec }) => spec?.template?.spec?.containers?.some(({ ports }) => ports?.some(({ hostPort }) => hostPort === imageRegistry?.port))))
-    problems.push({
-      key: "registry.port", found: `${imageRegistry?.port}, which DaemonSet ${named(found)} has on every node`, expected: "a port of this environment's own", fix: `pulumi config set --path registry.port ${(imageRegistry?.port ?? 0) + 1}`,
-    });
+  const { port, nodesNamespace } = imageRegistry ?? {};
+  for (const found of elsewhere(port === undefined ? [] : seen.registries, nodesNamespace ?? "").filter(({ spec }) => spec?.template?.spec?.containers?.some(({ ports }) => ports?.some(({ hostPort }) => hostPort === port))))
+    problems.push({ key: "registry.port", found: `${port}, which DaemonSet ${named(found)} has on every node`, expected: "a port of this environment's own", fix: `pulumi config set --path registry.port ${port! < 65535 ? port! + 1 : port! - 1}` });
   const plain = (folder: string | undefined) => folder?.replace(/\/+$/, "");
   for (const key of ["repository", "keysRepository"] as const)
     for (const { spec } of seen.volumes ?? []) {

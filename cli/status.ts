@@ -1,4 +1,5 @@
 import * as fs from "node:fs";
+import { registryName } from "../components/image-registry";
 import { jenkinsUrl } from "../components/jenkins-master";
 import { publicPort } from "../config";
 import { reloadState } from "../components/jenkins-master/reload";
@@ -25,6 +26,8 @@ export interface Facts {
   /** Builds that wait for an agent, longest first; undefined where Jenkins does not answer. */
   queue?: { job: string; why: string; since: Date }[];
   volume?: { phase: string; storageClass: string; node: string; requested: string; usedKib?: number };
+  /** The stack's own registry, and on how many nodes it answers. */
+  registry?: { ready: boolean; nodes: number; of: number };
   /** "off" where the stack has no backup. */
   backup?: "off" | { last?: BackupResult; lastGood?: BackupResult; lastVerified?: BackupResult };
   /** Range that each API server was started with. */
@@ -64,7 +67,7 @@ const stale = 2;
 
 /** The summary, one row for each part of the platform. */
 export function summary(facts: Facts): Row[] {
-  const { controller, refused, agents, queue, volume, backup, nodePorts, time } = facts;
+  const { controller, refused, agents, queue, volume, registry, backup, nodePorts, time } = facts;
   const unknown = (what: string): Row => ({ what, text: "could not be read", good: false });
   const running = agents?.filter(({ phase }) => phase === "Running").length;
   const ranges = new Set(nodePorts?.map(({ range }) => range));
@@ -86,6 +89,7 @@ export function summary(facts: Facts): Row[] {
           text: `${volume.phase}, ${volume.usedKib === undefined ? "use unknown" : `${size(volume.usedKib)} used`} of ${volume.requested} asked for, ${volume.storageClass}${volume.node ? ` on ${volume.node}` : ""}`,
         }
       : unknown("home volume"),
+    ...(registry ? [{ what: "registry", good: registry.ready && registry.nodes === registry.of, text: `${registry.ready ? "ready" : "not ready"}, answers on ${registry.nodes} of ${registry.of} nodes` }] : []),
   ];
   if (backup === undefined) rows.push(unknown("last backup"));
   else if (backup === "off") rows.push({ what: "last backup", text: "none: the stack has no backup", good: false });
@@ -252,6 +256,15 @@ export async function collect(stack: Stack): Promise<Facts> {
       const measured = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "jenkins", "--", "du", "-sk", "/var/jenkins_home").catch(() => "");
       const used = /^(\d+)/.exec(measured)?.[1];
       if (used) facts.volume.usedKib = Number(used);
+    }),
+    attempt("registry", async () => {
+      if (!config.imageRegistry) return;
+      const { namespace, nodesNamespace } = config.imageRegistry;
+      const [deployment, nodes] = await Promise.all([
+        json<{ status: { readyReplicas?: number } }>("-n", namespace, "get", "deployment", registryName),
+        json<{ status: { desiredNumberScheduled: number; numberReady: number } }>("-n", nodesNamespace, "get", "daemonset", `${registryName}-node`),
+      ]);
+      facts.registry = { ready: (deployment.status.readyReplicas ?? 0) > 0, nodes: nodes.status.numberReady, of: nodes.status.desiredNumberScheduled };
     }),
     attempt("last backup", async () => {
       if (!config.backup) return void (facts.backup = "off");

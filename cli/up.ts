@@ -16,6 +16,7 @@ Exit code 0: done. 1: preview or update failed, or the answer was no. 2: bad arg
 /** Parts of the platform, by the component type in a resource's URN, in the order in which they begin. */
 const PHASES: [type: string, name: string][] = [
   ["build-platform:cluster:NodePortRange", "node ports"],
+  ["build-platform:registry:ImageRegistry", "registry"],
   ["build-platform:images:AgentImages", "images"],
   ["build-platform:ingress:IngressNginx", "ingress"],
   ["build-platform:storage:OpenEbsStorage", "storage"],

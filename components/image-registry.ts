@@ -36,7 +36,7 @@ export interface ImageRegistryArgs {
   };
 }
 
-/** Name of the registry's Deployment and Service, and of its container that takes pushes. */
+/** Name of the Deployment and Service of the registry for the platform's images. */
 export const registryName = "image-registry";
 /** Name of the Deployment and Service of the registry for jobs' own images. */
 export const jobsRegistryName = "jobs-registry";

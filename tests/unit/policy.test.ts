@@ -6,6 +6,7 @@ const digest = `@sha256:${"a".repeat(64)}`;
 const container = (over: object = {}) => ({ name: "main", image: `registry.example.com/app:1${digest}`, resources: { limits: { memory: "1Gi" } }, ...over });
 const resource = (type: string, props: object, protect = false): PolicyResource => ({ type: `kubernetes:${type}`, name: "it", props, protect });
 const deployment = (over: object = {}, pod: object = {}) => resource("apps/v1:Deployment", { spec: { template: { spec: { containers: [container(over)], ...pod } } } });
+const registryNode = (pod: object, name = "image-registry-node") => resource("apps/v1:DaemonSet", { metadata: { name }, spec: { template: { spec: { containers: [container()], ...pod } } } });
 const casc = (...containers: object[]) =>
   resource("core/v1:ConfigMap", {
     metadata: { name: "jenkins-casc" },
@@ -43,6 +44,7 @@ const cases: Record<string, { good: [string, PolicyResource, string?][]; bad: [s
   "no-privileged-container": {
     good: [
       ["an ordinary container", deployment()],
+      ["what leads nodes to the stack's registry", registryNode({ hostNetwork: true })],
       ["dind in an agent", casc(container(), container({ name: "dind", securityContext: { privileged: true } }))],
     ],
     bad: [
@@ -51,6 +53,8 @@ const cases: Record<string, { good: [string, PolicyResource, string?][]; bad: [s
       ["a privileged build container of an agent", casc(container({ name: "jnlp", securityContext: { privileged: true } })), "agent template maven, container jnlp"],
       ["a privileged init container", deployment({}, { initContainers: [container({ name: "init", securityContext: { privileged: true } })] }), "container init"],
       ["the node's network", deployment({}, { hostNetwork: true }), "hostNetwork"],
+      ["the node's network for another DaemonSet", registryNode({ hostNetwork: true }, "other"), "hostNetwork"],
+      ["the node's processes for what leads to the registry", registryNode({ hostPID: true }), "hostPID"],
       ["the node's processes", deployment({}, { hostPID: true }), "hostPID"],
       ["the node's IPC", deployment({}, { hostIPC: true }), "hostIPC"],
     ],
