@@ -106,6 +106,9 @@ else
 fi
 `;
 
+/** Keys of the proxy's Secret that programs read as files. */
+const loginFiles = ["java-options", "maven-settings.xml"];
+
 /** The container that runs it before those that use toolEnvironment, in an image that holds what they trust already. */
 export const trustContainers = ({ caBundle }: Surroundings = {}, image: pulumi.Input<string>): Container[] =>
   caBundle === undefined
@@ -124,7 +127,7 @@ export const trustContainers = ({ caBundle }: Surroundings = {}, image: pulumi.I
 /** Volumes of a pod; without `joined` those of programs in Go alone. */
 export const networkVolumes = ({ caBundle, proxy }: Surroundings = {}, joined = true): Volume[] => [
   ...(caBundle === undefined ? [] : [{ name: caName, configMap: { name: caName } }, ...(joined ? [{ name: trustName, ...scratch("16Mi") }] : [])]),
-  ...(joined && proxy?.login ? [{ name: proxyName, secret: { secretName: proxyName, items: [{ key: "java-options", path: "java-options" }], defaultMode: 0o440 } }] : []),
+  ...(joined && proxy?.login ? [{ name: proxyName, secret: { secretName: proxyName, items: loginFiles.map((key) => ({ key, path: key })), defaultMode: 0o440 } }] : []),
 ];
 
 /** Mounts of a container that runs tools of any kind. */
@@ -174,7 +177,17 @@ export function proxySecret({ proxy }: Surroundings = {}): Record<string, string
   const { username, password } = login;
   // As a file that Java reads: in its environment it would tell them to every log, and on its command line to the whole pod.
   const options = [...["http", "https"].flatMap((scheme) => [`-D${scheme}.proxyUser=${username}`, `-D${scheme}.proxyPassword=${password}`]), "-Djdk.http.auth.tunneling.disabledSchemes="];
-  return { "http-url": withLogin(http, login), "https-url": withLogin(https, login), username, password, "java-options": options.map((each) => `"${each.replace(/[\\"]/g, "\\$&")}"\n`).join("") };
+  return { "http-url": withLogin(http, login), "https-url": withLogin(https, login), username, password, "maven-settings.xml": mavenSettings(proxy, login), "java-options": options.map((each) => `"${each.replace(/[\\"]/g, "\\$&")}"\n`).join("") };
+}
+
+/** Settings by which Maven logs in at the proxy: of the JVM's properties it takes the address alone. */
+function mavenSettings(proxy: Proxy, { username, password }: ProxyLogin): string {
+  const text = (value: string) => value.replace(/[<>&]/g, (each) => `&#${each.charCodeAt(0)};`);
+  const entries = (["http", "https"] as const).map((scheme) => {
+    const { host, port } = hostAndPort(proxy[scheme]);
+    return `<proxy><id>${proxyName}-${scheme}</id><active>true</active><protocol>${scheme}</protocol><host>${host}</host><port>${port}</port><username>${text(username)}</username><password>${text(password)}</password><nonProxyHosts>${javaPatterns(proxy).join("|")}</nonProxyHosts></proxy>`;
+  });
+  return `<settings><proxies>${entries.join("")}</proxies></settings>\n`;
 }
 
 /** Everything that is reached without the proxy; the nodes last. */
@@ -229,10 +242,10 @@ export function javaFlags({ caBundle, proxy }: Surroundings = {}): string[] {
   ];
 }
 
-/** Environment of build tools on the JVM. The proxy's login comes from a file that Java 9 and later read. */
+/** Environment of build tools on the JVM. The proxy's login comes from files that Java 9 and Maven 3.9 and later read. */
 export const javaEnvironment = (surroundings: Surroundings = {}): Record<string, string> => ({
   ...(javaFlags(surroundings).length > 0 && { JAVA_TOOL_OPTIONS: javaFlags(surroundings).join(" ") }),
-  ...(surroundings.proxy?.login && { JDK_JAVA_OPTIONS: `@${proxyFolder}/java-options` }),
+  ...(surroundings.proxy?.login && { JDK_JAVA_OPTIONS: `@${proxyFolder}/java-options`, MAVEN_ARGS: `--global-settings ${proxyFolder}/maven-settings.xml` }),
 });
 
 /** Has Maven go by the JVM's proxy, which its resolver does not by itself (3.9, 4), and not say at each download that it does. */

@@ -272,7 +272,8 @@ export function bundleProblem(pem: string): string | undefined {
   const certificates = certificatesOf(pem);
   const broken = certificates.findIndex((certificate) => {
     try {
-      return new X509Certificate(certificate) === undefined;
+      void new X509Certificate(certificate);
+      return false;
     } catch {
       return true;
     }

@@ -277,7 +277,7 @@ const dockerEnv: Record<DockerMode, Record<string, string>> = {
 function buildEnvironment(given: Record<string, string>, network?: Surroundings, own: Record<string, string> = {}): { name: string; value?: unknown; valueFrom?: unknown }[] {
   const maven = [own.MAVEN_OPTS, ...mavenFlags(network)].filter(Boolean).join(" ");
   const flags: Record<string, string> = { ...(maven && { MAVEN_OPTS: maven }), ...javaEnvironment(network) };
-  const joined = Object.fromEntries(["MAVEN_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"].flatMap((name) => (name in given ? [[name, [flags[name], given[name]].filter(Boolean).join(" ")]] : [])));
+  const joined = Object.fromEntries(["MAVEN_OPTS", "MAVEN_ARGS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"].flatMap((name) => (name in given ? [[name, [flags[name], given[name]].filter(Boolean).join(" ")]] : [])));
   const texts = { ...own, ...flags, ...given, ...joined };
   return [...Object.entries(texts).map(([name, value]) => ({ name, value })), ...toolEnvironment(network).filter(({ name }) => !((name as string) in texts)) as { name: string }[]];
 }
@@ -390,7 +390,8 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
           name: "jnlp",
           image: template.image,
           workingDir: workspace,
-          env: buildEnvironment(template.env, network, own),
+          // Settings of the site's own would be hidden by those with the proxy's login.
+          env: buildEnvironment(template.env, network, own).filter(({ name }) => name !== "MAVEN_ARGS" || name in template.env || !template.volumes.some(({ mountPath }) => mountPath.endsWith("/settings.xml"))),
           resources: canonicalResources(template.resources),
           securityContext: unprivileged,
           volumeMounts: [

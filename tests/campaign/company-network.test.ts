@@ -96,7 +96,8 @@ afterAll(async () => {
 });
 
 const address = `https://${inside}:${web}`;
-const program = `public class Hello { public static void main(String[] a) throws Exception { System.out.println("java: " + new String(new java.net.URL("${address}/hello").openStream().readAllBytes())); } }`;
+// Java's own client asks an Authenticator for a login; which one, the platform's properties say.
+const program = `public class Hello { public static void main(String[] a) throws Exception { java.net.Authenticator.setDefault(new java.net.Authenticator() { protected java.net.PasswordAuthentication getPasswordAuthentication() { return new java.net.PasswordAuthentication(System.getProperty("https.proxyUser"), System.getProperty("https.proxyPassword").toCharArray()); } }); System.out.println("java: " + new String(new java.net.URL("${address}/hello").openStream().readAllBytes())); } }`;
 const pom = `<project><modelVersion>4.0.0</modelVersion><parent><groupId>corp</groupId><artifactId>parent</artifactId><version>${version}</version></parent><artifactId>child</artifactId><packaging>pom</packaging><repositories><repository><id>inside</id><url>${address}/maven</url></repository></repositories></project>`;
 const image = `${inside}:${registry}/library/docker:28.5.1-cli`;
 

@@ -64,7 +64,7 @@ const network = () => ({ trust: { caBundleFile: path.join(folder, "company.pem")
 test("every container that reaches beyond the cluster trusts the company and goes through its proxy", async () => {
   await run(network());
   const met = new Set<string>();
-  const secretKeys = Object.keys(the("Secret", "jenkins-backup-environment").inputs.data);
+  const secretKeys = Object.keys(the("Secret", "jenkins-backup-environment").inputs.data.value);
   for (const [of, pod] of Object.entries(pods()))
     for (const container of containers(pod)) {
       const at = `${of}/${container.name}`;
