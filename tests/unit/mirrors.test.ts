@@ -149,6 +149,8 @@ describe("Jenkins' update site", () => {
   test("is the mirror where there is one, and Jenkins' own where not", () => {
     expect(cascConfig({ ...input, updateSite: "https://m.test/updates/" })).toMatchObject({ jenkins: { updateCenter: { sites: [{ id: "default", url: "https://m.test/updates/update-center.json" }] } } });
     expect(cascConfig(input)).not.toHaveProperty("jenkins.updateCenter");
+    // A site's own document has the last word.
+    expect(cascConfig({ ...input, updateSite: "https://m.test", fragments: { "a.yaml": "jenkins: {updateCenter: {sites: [{id: default, url: https://own.test}]}}" } })).not.toHaveProperty("jenkins.updateCenter");
   });
 });
 
