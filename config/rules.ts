@@ -99,14 +99,15 @@ const registryLoginIsWhole: Rule = ({ registry: { username, password } }, say) =
 
 const pullSecretsAreWhole: Rule = ({ pullSecrets, registry }, say, given) => {
   const login = ["registry", "username", "password"] as const;
-  const taken = new Set(registry.username === undefined ? [] : [registry.host]);
+  // Of the registry's own there is one, for pushes and pulls alike.
+  const taken = new Set([registry.host]);
   pullSecrets.forEach((entry, i) => {
     const at = `pullSecrets[${i}]`;
     for (const key of login) {
       if (entry.existing !== undefined && given(`${at}.${key}`)) say(`${at}.${key}`, entry[key], "nothing beside existing, a Secret that has its own log-ins", "make two entries of it, or remove one of the two");
       if (entry.existing === undefined && !given(`${at}.existing`) && !given(`${at}.${key}`)) say(`${at}.${key}`, undefined, "registry, username and password, or existing in place of the three");
     }
-    if (entry.registry !== undefined && taken.has(entry.registry)) say(`${at}.registry`, entry.registry, "a registry that has no log-in yet, by registry.username or another entry", "remove one of the two");
+    if (entry.registry !== undefined && taken.has(entry.registry)) say(`${at}.registry`, entry.registry, "another registry: each has one log-in, that of registry.host by registry.username and registry.password", "remove this one");
     if (entry.registry !== undefined) taken.add(entry.registry);
   });
 };

@@ -152,7 +152,7 @@ export function cascConfig(input: CascInput): object {
       ...(!bringsKey(input, "securityRealm") && { securityRealm: securityRealm(input.login) }),
       ...(!bringsKey(input, "authorizationStrategy") && { authorizationStrategy: authorizationStrategy(input.rights, input.login, foreign) }),
       clouds: [{ kubernetes: kubernetesCloud(input) }],
-      ...(input.updateSite && { updateCenter: { sites: [{ id: "default", url: `${input.updateSite.replace(/\/$/, "")}/update-center.json` }] } }),
+      ...(input.updateSite && !bringsKey(input, "updateCenter") && { updateCenter: { sites: [{ id: "default", url: `${input.updateSite.replace(/\/$/, "")}/update-center.json` }] } }),
     },
     unclassified: { location: { url: input.url } },
   };

@@ -79,11 +79,11 @@ const anyTemplate = fc.record({
 });
 const anyInput = fc.record({
   templates: fc.array(anyTemplate, { minLength: 1, maxLength: 3 }), cachePath: fc.constantFrom(undefined, "/var/cache/x"), login: fc.constantFrom(undefined, oidc, ldap({}), ldap({ groupMembershipAttribute: "memberOf" }), ldap({ groupMembershipFilter: "member={0}" })), rights: fc.constantFrom(undefined, rights),
-  cloud: fc.constantFrom<Record<string, unknown> | undefined>(undefined, { readTimeout: 60, podLabels: [{ key: "a", value: "b" }], templates: [{ name: "mine" }] }), pullSecrets: fc.constantFrom<string[] | undefined>(undefined, ["registry"]),
-}).map(({ templates, cachePath, login, rights: held, cloud, pullSecrets }): CascInput => ({
+  cloud: fc.constantFrom<Record<string, unknown> | undefined>(undefined, { readTimeout: 60, podLabels: [{ key: "a", value: "b" }], templates: [{ name: "mine" }] }), pullSecrets: fc.constantFrom<string[] | undefined>(undefined, ["registry"]), updateSite: fc.constantFrom(undefined, "https://m.test/updates"),
+}).map(({ templates, cachePath, login, rights: held, cloud, pullSecrets, updateSite }): CascInput => ({
   url: "https://jenkins.example.com/", namespace: "jenkins", agentsNamespace: "jenkins-agents", containerCap: 10, templates: templates.map((each, i) => ({ ...template, ...each, name: `t${i}`, label: `t${i}` })),
   settings: { dindImage: "docker:28-dind", buildkitImage: "buildkit:1", insecureRegistries: ["r:5000"], ...(cachePath && { cachePath }) },
-  ...(login && { login }), ...(held && { rights: held }), ...(cloud && { cloud }), ...(pullSecrets && { pullSecrets }),
+  ...(login && { login }), ...(held && { rights: held }), ...(cloud && { cloud }), ...(pullSecrets && { pullSecrets }), ...(updateSite && { updateSite }),
 }));
 
 /** Every map of a document with its place. */
