@@ -4,6 +4,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { fits, name as namePiece, registryPort, size as sizePiece, within } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
+import { makePullSecret, type ImagePulls } from "./pull-secrets";
 import { canonicalQuantity } from "./quantity";
 import { randomText } from "./random";
 import { type Transform, transformed } from "./transform";
@@ -29,6 +30,8 @@ export interface ImageRegistryArgs {
   buildsNamespace: string;
   /** The one namespace whose pods reach the jobs' registry. */
   agentsNamespace: string;
+  /** What the program's own image is pulled with. Default nothing. */
+  pulls?: ImagePulls;
   /** Last changes to the main objects, see components/transform.ts. */
   transform?: {
     deployment?: Transform<k8s.apps.v1.DeploymentArgs>;
@@ -166,6 +169,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
     const tcp = (port: number) => [{ port, protocol: "TCP" }];
 
     const namespace = this.namespace(`${name}-namespace`, args.namespace, "restricted");
+    const pulling = makePullSecret(`${name}-login`, { namespace, labels: { [component]: registryName, ...partOf } }, args.pulls, { parent: this });
     const secret = randomText(`${name}-push-key`, { parent: this });
     // The public half is none: with it the whole ConfigMap would be.
     const config = { "push.yml": storeConfig(pushPort, "token"), "pull.yml": storeConfig(pullPort, "read"), "keys.json": pulumi.unsecret(secret.apply(pushKeys)) };
@@ -176,13 +180,13 @@ export class ImageRegistry extends pulumi.ComponentResource {
     );
     const [writer, reader] = [program("push", args.image, "push.yml", pushPort), program("pull", args.image, "pull.yml", pullPort)];
     const open = { tcpSocket: { port: pushPort } };
-    const platform = this.store(`${name}-platform`, registryName, namespace, args, args.size, config, [
+    const platform = this.store(`${name}-platform`, registryName, namespace, { ...args, pulling }, args.size, config, [
       // Whoever has no token is told so, which is no answer to a probe.
       { ...writer, readinessProbe: { ...open, periodSeconds: 2 }, livenessProbe: { ...open, initialDelaySeconds: 10, periodSeconds: 20, timeoutSeconds: 5 } },
       { ...reader, volumeMounts: [{ name: "config", mountPath: configFolder, readOnly: true }, { name: "images", mountPath: folder, readOnly: true }] },
     // Whoever pulls comes from a node's own network, whose addresses no policy can name on every network plugin.
     ], [{ ports: tcp(pullPort) }, { from: from(args.buildsNamespace), ports: tcp(pushPort) }]);
-    const jobs = this.store(`${name}-jobs`, jobsRegistryName, namespace, args, args.jobsSize, { "push.yml": storeConfig(pullPort, "open") }, [program("push", args.image, "push.yml", pullPort)], [{ from: from(args.agentsNamespace), ports: tcp(pullPort) }]);
+    const jobs = this.store(`${name}-jobs`, jobsRegistryName, namespace, { ...args, pulling }, args.jobsSize, { "push.yml": storeConfig(pullPort, "open") }, [program("push", args.image, "push.yml", pullPort)], [{ from: from(args.agentsNamespace), ports: tcp(pullPort) }]);
     this.nodes(`${name}-node`, args, [platform.deployment, jobs.deployment]);
 
     this.volume = platform.claim.metadata.uid;
@@ -194,7 +198,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
   }
 
   /** A registry on a claim of its own: one pod, so that what is unused is removed at its start, when nothing can be uploaded. */
-  private store(name: string, called: string, namespace: pulumi.Output<string>, args: ImageRegistryArgs, size: string, config: Record<string, pulumi.Input<string>>, containers: Container[], ingress: k8s.types.input.networking.v1.NetworkPolicyIngressRule[]) {
+  private store(name: string, called: string, namespace: pulumi.Output<string>, args: ImageRegistryArgs & { pulling: ReturnType<typeof makePullSecret> }, size: string, config: Record<string, pulumi.Input<string>>, containers: Container[], ingress: k8s.types.input.networking.v1.NetworkPolicyIngressRule[]) {
     const parent = { parent: this };
     const labels = { [component]: called, ...partOf };
     const metadata = { name: called, namespace, labels };
@@ -225,7 +229,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
           selector: { matchLabels: labels },
           template: {
             metadata: { labels, annotations: configMark(config) },
-            spec: { ...pod, initContainers: [collect], containers, volumes: [{ name: "config", configMap: { name: configMap.metadata.name } }, { name: "images", persistentVolumeClaim: { claimName: claim.metadata.name } }] },
+            spec: { ...pod, ...args.pulling, initContainers: [collect], containers, volumes: [{ name: "config", configMap: { name: configMap.metadata.name } }, { name: "images", persistentVolumeClaim: { claimName: claim.metadata.name } }] },
           },
         },
       },
@@ -243,6 +247,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
     const namespace = this.namespace(`${name}s-namespace`, args.nodesNamespace, "privileged");
     const labels = { [component]: `${registryName}-node`, ...partOf };
     const metadata = { name: `${registryName}-node`, namespace, labels };
+    const pulling = makePullSecret(`${name}s-login`, { namespace, labels }, args.pulls, parent);
     const config = { "node.yml": nodeConfig(args.port, registryAddress(registryName, args.namespace, pullPort)) };
     const configMap = new k8s.core.v1.ConfigMap(`${name}-config`, { metadata, data: config }, parent);
     new k8s.apps.v1.DaemonSet(...transformed<k8s.apps.v1.DaemonSetArgs>(
@@ -257,6 +262,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
             metadata: { labels, annotations: configMark(config) },
             spec: {
               ...pod,
+              ...pulling,
               // A process of the node's network, as every kind of kube-proxy and what stands in its place lets it through.
               hostNetwork: true,
               dnsPolicy: "ClusterFirstWithHostNet",

@@ -33,10 +33,11 @@ export function imageArgs(config: PlatformConfig, surroundings: Surroundings = c
 }
 
 /** Undefined where the registry is somebody else's. */
-export function registryArgs({ imageRegistry, images, registry: { prefix }, builds: used, namespaces }: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
+export function registryArgs(config: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
+  const { imageRegistry, images, registry: { prefix }, builds: used, namespaces } = config;
   // With those of the repository that are not used now, so that what is left of them can be deleted; each with its build cache.
   const repositories = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => (prefix === "" ? name : `${prefix}/${name}`));
-  return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents };
+  return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents, ...imagePulls(config) };
 }
 
 export function ingressArgs(config: PlatformConfig): IngressNginxArgs {

@@ -239,6 +239,15 @@ test("every account and every pod of the platform pulls with the login of the re
       if ((value as { value?: unknown })?.value === undefined) expect([type, name, key, JSON.stringify(value)]).toEqual([type, name, key, expect.not.stringMatching(/the-(registry|hub)-password/)]);
 });
 
+test("the pods of the stack's own registry pull with the logins as well", async () => {
+  await run({ registry: {}, imageBuild: {}, pullSecrets: [{ registry: "docker.io", username: "robot", password: "the-hub-password" }] }, ["pullSecrets"]);
+  for (const [kind, name, namespace] of [["Deployment", "image-registry", "image-registry"], ["Deployment", "jobs-registry", "image-registry"], ["DaemonSet", "image-registry-node", "image-pulls"]]) {
+    expect([name, the(kind, name).inputs.spec.template.spec.imagePullSecrets]).toEqual([name, [{ name: "registry-login" }]]);
+    const secret = all("Secret").find(({ inputs }) => inputs.metadata.name === "registry-login" && inputs.metadata.namespace === namespace);
+    expect([name, Object.keys(JSON.parse(Buffer.from(secret!.inputs.data.value[".dockerconfigjson"], "base64").toString()).auths)]).toEqual([name, ["https://index.docker.io/v1/"]]);
+  }
+});
+
 test("without a login no account and no pod names a pull secret, and no mirror is anywhere", async () => {
   await run(complete, ["backup"]);
   for (const { name, inputs } of [...all("ServiceAccount"), ...all("ServiceAccountPatch")]) expect([name, inputs]).toEqual([name, expect.not.objectContaining({ imagePullSecrets: expect.anything() })]);

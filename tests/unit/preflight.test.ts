@@ -19,6 +19,8 @@ jest.mock("@kubernetes/client-node", () => {
   return loaded.exports;
 });
 
+/** The first question loads the library of the cluster. */
+jest.setTimeout(60_000);
 const impatient = { timeoutMs: 300, attempts: 2, pauseMs: 10 };
 let folder: string;
 const servers: http.Server[] = [];
