@@ -9,10 +9,9 @@ import { JenkinsMaster } from "./components/jenkins-master";
 import { NodePortRange } from "./components/node-port-range";
 import { OpenEbsStorage } from "./components/openebs-storage";
 import { applyPatches } from "./components/patches";
-import { pullSecretNames } from "./components/pull-secrets";
 import { refusal } from "./components/refusal";
-import { explain, imagePulls, loadConfig } from "./config";
-import { imageArgs, ingressArgs, jenkinsArgs, patchProblems, registryArgs, storageArgs } from "./config/arguments";
+import { explain, loadConfig } from "./config";
+import { backupArgs, imageArgs, ingressArgs, jenkinsArgs, patchProblems, registryArgs, storageArgs } from "./config/arguments";
 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
@@ -57,13 +56,8 @@ export = async () => {
     { ...opts, dependsOn: [nodePorts, storage, registry].filter((each) => each !== undefined) },
   );
 
-  const backup =
-    config.backup &&
-    new JenkinsBackup(
-      "jenkins-backup",
-      { ...config.backup, namespace: jenkins.namespace, homeClaim: jenkins.homeClaim, image: config.images.restic, controllerPod: jenkins.controllerPod, pullSecrets: pullSecretNames(imagePulls(config).pulls), surroundings },
-      opts,
-    );
+  const toSave = backupArgs(config, surroundings);
+  const backup = toSave && new JenkinsBackup("jenkins-backup", { ...toSave, namespace: jenkins.namespace, homeClaim: jenkins.homeClaim, controllerPod: jenkins.controllerPod }, opts);
 
   await judgePatches();
 

@@ -3,11 +3,12 @@ import * as pulumi from "@pulumi/pulumi";
 import type { AgentImagesArgs } from "../components/agent-images";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
 import type { IngressNginxArgs } from "../components/ingress-nginx";
-import { startFrom } from "../components/jenkins-backup";
+import { type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
 import type { JenkinsMasterArgs } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { nodePortsLabel } from "../components/ownership";
 import type { Missed } from "../components/patches";
+import { pullSecretNames } from "../components/pull-secrets";
 import type { Surroundings } from "../components/surroundings";
 import { agentSettings, imagePulls, publicPort, type PlatformConfig, type Problem } from ".";
 import { architectures, ownBuilds } from "./builds";
@@ -39,6 +40,10 @@ export function registryArgs(config: PlatformConfig, storageClassName: pulumi.In
   const repositories = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => (prefix === "" ? name : `${prefix}/${name}`));
   return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents, ...imagePulls(config) };
 }
+
+/** What the backup is told but for Jenkins' own names; undefined where there is none. */
+export const backupArgs = (config: PlatformConfig, surroundings: Surroundings): Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod"> | undefined =>
+  config.backup && { ...config.backup, image: config.images.restic, pullSecrets: pullSecretNames(imagePulls(config).pulls), surroundings };
 
 export function ingressArgs(config: PlatformConfig): IngressNginxArgs {
   const { className, namespace, httpNodePort, httpsNodePort, replicas, hstsSeconds } = config.ingress;
