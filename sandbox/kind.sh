@@ -38,7 +38,10 @@ need() {
     echo "kind: not on PATH: ${missing[*]}; install them, or run the demo as root on a machine that the sandbox runs on (README.md)" >&2
     exit 1
   fi
-  docker info >/dev/null 2>&1 || { echo "kind: docker does not answer ('docker info' fails): start Docker, or let this user use it" >&2; exit 1; }
+  if ! docker info >/dev/null 2>&1; then
+    echo "kind: docker does not answer ('docker info' fails): start Docker, or let this user use it" >&2
+    exit 1
+  fi
 }
 
 on_node() { docker exec --interactive "$node" "$@"; }
@@ -113,10 +116,13 @@ take_down() {
 
 eval "$(environment)"
 case ${1:-} in
-  up) bring_up ;;
-  cluster) make_cluster ;;
-  stack) make_stack ;;
-  env) environment ;;
-  down) take_down ;;
-  *) sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p' >&2; exit 2 ;;
+up) bring_up ;;
+cluster) make_cluster ;;
+stack) make_stack ;;
+env) environment ;;
+down) take_down ;;
+*)
+  sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p' >&2
+  exit 2
+  ;;
 esac
