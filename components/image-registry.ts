@@ -98,7 +98,8 @@ export function nodeConfig(port: number, from: string): string {
   return stringify({
     version: 0.1,
     log: { level: "warn", accesslog: { disabled: true } },
-    storage: { filesystem: { rootdirectory: folder } },
+    // Without leave to delete, what is past its time would stay; clients of a registry of this kind delete nothing all the same.
+    storage: { filesystem: { rootdirectory: folder }, delete: { enabled: true } },
     // A helper for log-ins that is never asked, since nobody asks for one: without it the program ends where the other registry does not answer at its start.
     proxy: { remoteurl: `http://${from}`, ttl: "1h", exec: { command: "false" } },
     http: { addr: `127.0.0.1:${port}` },

@@ -34,6 +34,10 @@ export function mirrored(reference: string, registries: Mirrors["registries"]): 
   return mirror === registry ? reference : `${mirror}/${rest}`;
 }
 
+/** The mirrors of Maven's settings: that of Central, if there is one, and what stands in Maven's own file, so that no repository of a build is asked over plain HTTP. */
+export const mavenMirrors = (maven?: string): string =>
+  `<mirrors>${maven === undefined ? "" : `<mirror><id>build-platform-central</id><mirrorOf>central</mirrorOf><url>${maven}</url></mirror>`}<mirror><id>maven-default-http-blocker</id><mirrorOf>external:http:*</mirrorOf><url>http://0.0.0.0/</url><blocked>true</blocked></mirror></mirrors>`;
+
 /** What an image's build is told of the mirrors, by the build arguments that its Dockerfile may declare for it. */
 export const mirrorArgs = ({ jenkinsUpdates, jenkinsPlugins, maven, npm, pip, go, debian }: Mirrors): Record<string, string> =>
   Object.fromEntries(

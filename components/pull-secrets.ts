@@ -18,13 +18,13 @@ export interface RegistryLogin {
 }
 
 /** Secret with all log-ins, in each namespace in which pods are made. */
-export const pullSecretName = "registry-login";
+const pullSecretName = "registry-login";
 
 /** Names of all pull secrets of a namespace. */
 export const pullSecretNames = ({ dockerConfigJson, existing = [] }: ImagePulls = {}): string[] => [...(dockerConfigJson === undefined ? [] : [pullSecretName]), ...existing];
 
 /** What an account or a pod says of its pull secrets: nothing where there are none. */
-export const pullingWith = (names: string[]): { imagePullSecrets?: { name: string }[] } => (names.length > 0 ? { imagePullSecrets: names.map((name) => ({ name })) } : {});
+export const pullingWith = <Name extends pulumi.Input<string>>(names: Name[]): { imagePullSecrets?: { name: Name }[] } => (names.length > 0 ? { imagePullSecrets: names.map((name) => ({ name })) } : {});
 
 /** Docker Hub's name in files of log-ins. */
 export const loginHost = (registry: string): string => (registry === "docker.io" ? "https://index.docker.io/v1/" : registry);
@@ -33,11 +33,11 @@ export const loginHost = (registry: string): string => (registry === "docker.io"
 export const dockerConfigJson = (logins: RegistryLogin[]): string =>
   JSON.stringify({ auths: Object.fromEntries(logins.map(({ registry, username, password }) => [registry, { auth: Buffer.from(`${username}:${password}`).toString("base64") }])) });
 
-/** Makes a namespace's Secret with the log-ins, if there are any, and gives what an account or a pod of it has to say. */
-export function makePullSecret(name: string, metadata: { namespace: pulumi.Input<string>; labels: Record<string, string> }, pulls: ImagePulls | undefined, opts: pulumi.CustomResourceOptions): ReturnType<typeof pullingWith> {
-  if (pulls?.dockerConfigJson !== undefined) {
-    const content = pulumi.secret(pulumi.output(pulls.dockerConfigJson).apply((text) => Buffer.from(text).toString("base64")));
-    new k8s.core.v1.Secret(name, { metadata: { name: pullSecretName, ...metadata }, type: "kubernetes.io/dockerconfigjson", data: { ".dockerconfigjson": content } }, opts);
-  }
-  return pullingWith(pullSecretNames(pulls));
+/** Makes a namespace's Secret with the log-ins, if there are any, and gives what an account or a pod of it has to say: who says it comes after the Secret. */
+export function makePullSecret(name: string, metadata: { namespace: pulumi.Input<string>; labels: Record<string, string> }, pulls: ImagePulls | undefined, opts: pulumi.CustomResourceOptions): ReturnType<typeof pullingWith<pulumi.Input<string>>> {
+  const existing = pulls?.existing ?? [];
+  if (pulls?.dockerConfigJson === undefined) return pullingWith<pulumi.Input<string>>(existing);
+  const content = pulumi.secret(pulumi.output(pulls.dockerConfigJson).apply((text) => Buffer.from(text).toString("base64")));
+  const secret = new k8s.core.v1.Secret(name, { metadata: { name: pullSecretName, ...metadata }, type: "kubernetes.io/dockerconfigjson", data: { ".dockerconfigjson": content } }, opts);
+  return pullingWith<pulumi.Input<string>>([secret.metadata.name, ...existing]);
 }

@@ -2,6 +2,7 @@ import { createHash, X509Certificate } from "node:crypto";
 import * as net from "node:net";
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
+import { mavenMirrors } from "./mirrors";
 import { canonicalResources, scratch } from "./quantity";
 
 /**
@@ -170,24 +171,24 @@ export function proxyTexts({ proxy }: Surroundings = {}): Record<string, string>
 
 const withLogin = (url: string, login?: ProxyLogin): string => (login ? url.replace("://", `://${encodeURIComponent(login.username)}:${encodeURIComponent(login.password)}@`) : url);
 
-/** What the Secret holds; undefined where the proxy asks for no login. */
-export function proxySecret({ proxy }: Surroundings = {}): Record<string, string> | undefined {
+/** What the Secret holds; undefined where the proxy asks for no login. @param maven the mirror of Central, which its settings of Maven name as well */
+export function proxySecret({ proxy }: Surroundings = {}, maven?: string): Record<string, string> | undefined {
   if (!proxy?.login) return undefined;
   const { http, https, login } = proxy;
   const { username, password } = login;
   // As a file that Java reads: in its environment it would tell them to every log, and on its command line to the whole pod.
   const options = [...["http", "https"].flatMap((scheme) => [`-D${scheme}.proxyUser=${username}`, `-D${scheme}.proxyPassword=${password}`]), "-Djdk.http.auth.tunneling.disabledSchemes="];
-  return { "http-url": withLogin(http, login), "https-url": withLogin(https, login), username, password, "maven-settings.xml": mavenSettings(proxy, login), "java-options": options.map((each) => `"${each.replace(/[\\"]/g, "\\$&")}"\n`).join("") };
+  return { "http-url": withLogin(http, login), "https-url": withLogin(https, login), username, password, "maven-settings.xml": mavenSettings(proxy, login, maven), "java-options": options.map((each) => `"${each.replace(/[\\"]/g, "\\$&")}"\n`).join("") };
 }
 
 /** Settings by which Maven logs in at the proxy: of the JVM's properties it takes the address alone. */
-function mavenSettings(proxy: Proxy, { username, password }: ProxyLogin): string {
+function mavenSettings(proxy: Proxy, { username, password }: ProxyLogin, maven?: string): string {
   const text = (value: string) => value.replace(/[<>&]/g, (each) => `&#${each.charCodeAt(0)};`);
   const entries = (["http", "https"] as const).map((scheme) => {
     const { host, port } = hostAndPort(proxy[scheme]);
     return `<proxy><id>${proxyName}-${scheme}</id><active>true</active><protocol>${scheme}</protocol><host>${host}</host><port>${port}</port><username>${text(username)}</username><password>${text(password)}</password><nonProxyHosts>${javaPatterns(proxy).join("|")}</nonProxyHosts></proxy>`;
   });
-  return `<settings><proxies>${entries.join("")}</proxies></settings>\n`;
+  return `<settings><proxies>${entries.join("")}</proxies>${mavenMirrors(maven)}</settings>\n`;
 }
 
 /** Everything that is reached without the proxy; the nodes last. */
@@ -228,17 +229,19 @@ const hostAndPort = (url: string): { host: string; port: string } => {
 };
 
 /** Where the proxy is, as flags of a JVM. */
-export const javaProxy = (proxy: Proxy): string[] =>
-  (["http", "https"] as const).flatMap((scheme) => {
+export const javaProxy = (proxy: Proxy): string[] => [
+  ...(["http", "https"] as const).flatMap((scheme) => {
     const { host, port } = hostAndPort(proxy[scheme]);
     return [`-D${scheme}.proxyHost=${host}`, `-D${scheme}.proxyPort=${port}`];
-  });
+  }),
+  `-Dhttp.nonProxyHosts=${javaPatterns(proxy).join("|")}`,
+];
 
 /** Flags of a JVM; none of them holds a secret. */
 export function javaFlags({ caBundle, proxy }: Surroundings = {}): string[] {
   return [
     ...(caBundle === undefined ? [] : [`-Djavax.net.ssl.trustStore=${trustFolder}/cacerts`, `-Djavax.net.ssl.trustStorePassword=${storePassword}`]),
-    ...(proxy ? [...javaProxy(proxy), `-Dhttp.nonProxyHosts=${javaPatterns(proxy).join("|")}`] : []),
+    ...(proxy ? javaProxy(proxy) : []),
   ];
 }
 

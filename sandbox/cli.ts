@@ -121,7 +121,7 @@ function upOptions(args: string[]): UpOptions {
 }
 
 async function up(options: UpOptions): Promise<void> {
-   const { minor, bothFamilies } = options;
+  const { minor, bothFamilies } = options;
   const started = Date.now();
   const elapsed = () => `${((Date.now() - started) / 1000).toFixed(0)} s`;
   const problems = hostProblems(await thisHost());

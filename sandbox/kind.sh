@@ -49,7 +49,7 @@ on_node() { docker exec --interactive "$node" "$@"; }
 make_cluster() {
   need
   mkdir -p "$state/pulumi"
-  if ! kind get clusters 2>/dev/null | grep -qx "$cluster"; then
+  if ! grep -qx "$cluster" <<<"$(kind get clusters 2>/dev/null)"; then
     say "kind cluster $cluster"
     # No image is named: each release of kind brings the node image that it was tested with, by digest.
     kind create cluster --name "$cluster" --wait 180s --config - <<EOF

@@ -3,7 +3,7 @@ import * as kubernetes from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { ownLabels, partOf } from "../ownership";
 import { makePullSecret } from "../pull-secrets";
-import { proxyTexts } from "../surroundings";
+import { proxyTexts, withoutNodes } from "../surroundings";
 import { transformed } from "../transform";
 import type { AgentImagesArgs } from "./args";
 import { buildNamespace, checkedReference, imageEnvironment, otherLogins, script } from "./builds";
@@ -60,7 +60,7 @@ export class AgentImages extends pulumi.ComponentResource {
             IMAGE_STACK: pulumi.getStack(),
             // Any new value makes the command run. Only what the registry lacks gets one; see ignoreChanges below.
             IMAGE_MISSING: missing ? `not in the registry at ${new Date().toISOString()}` : "",
-            ...Object.fromEntries(Object.entries(proxyTexts(args.surroundings)).map(([key, text]) => [key, args.surroundings?.proxy?.login ? pulumi.secret(text) : text])),
+            ...Object.fromEntries(Object.entries(proxyTexts(withoutNodes(args.surroundings))).map(([key, text]) => [key, args.surroundings?.proxy?.login ? pulumi.secret(text) : text])),
             ...(registry.volume === undefined ? {} : { REGISTRY_VOLUME: registry.volume }),
             ...(registry.username === undefined ? {} : { REGISTRY_USERNAME: registry.username }),
             ...(registry.password === undefined ? {} : { REGISTRY_PASSWORD: pulumi.secret(registry.password) }),

@@ -391,7 +391,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
           image: template.image,
           workingDir: workspace,
           // Settings of the site's own would be hidden by those with the proxy's login.
-          env: buildEnvironment(template.env, network, own).filter(({ name }) => name !== "MAVEN_ARGS" || name in template.env || !template.volumes.some(({ mountPath }) => mountPath.endsWith("/settings.xml"))),
+          env: buildEnvironment(template.env, network, own).filter(({ name }) => name !== "MAVEN_ARGS" || !network?.proxy?.login || name in template.env || !template.volumes.some(({ mountPath }) => mountPath.endsWith("/settings.xml"))),
           resources: canonicalResources(template.resources),
           securityContext: unprivileged,
           volumeMounts: [

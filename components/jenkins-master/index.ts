@@ -70,7 +70,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     const patched = <T extends object>(kind: string, object: T) => patchedObject(args.patches ?? [], kind, object);
     // What runs before each start fills a home: neither an empty one nor a restored copy has it.
     this.controllerPod = withoutFirst(patched("Deployment", controller[1]), pod, args.controller.beforeStart);
-    const network = networkObjects(place, args.surroundings);
+    const network = networkObjects(place, args.surroundings, args.agents.settings.mirrors?.maven);
     const ownSecrets = [...secretObjects(place, secrets), ...network.controller.secrets];
     const ownConfigMaps = [documents, ...network.controller.configMaps];
     const tried = <T extends object>(kind: string, objects: Registration<T>[]) => objects.map(([, object]) => patched(kind, object));

@@ -1,5 +1,5 @@
 import * as k8s from "@pulumi/kubernetes";
-import { buildkitConfig, type Mirrors } from "../mirrors";
+import { buildkitConfig, mavenMirrors, type Mirrors } from "../mirrors";
 import { labels, type Place } from "./place";
 
 /** How builds on agents find the mirrors: by variables of their tools, and by files of a ConfigMap where a tool has none. */
@@ -12,14 +12,8 @@ export const mavenSettings = "/usr/share/maven/conf/settings.xml";
 const gradleScript = "build-platform-mirrors.gradle";
 const buildkitd = "buildkitd.toml";
 
-/** The mirror of Central, and what stands in Maven's own file: no repository of a build is asked over plain HTTP. */
-const settingsXml = (maven: string): string => `<settings xmlns="http://maven.apache.org/SETTINGS/1.2.0">
-  <mirrors>
-    <mirror><id>build-platform-central</id><mirrorOf>central</mirrorOf><url>${maven}</url></mirror>
-    <mirror><id>maven-default-http-blocker</id><mirrorOf>external:http:*</mirrorOf><url>http://0.0.0.0/</url><blocked>true</blocked></mirror>
-  </mirrors>
-</settings>
-`;
+/** Maven's settings where no proxy has its own, see components/surroundings.ts. */
+const settingsXml = (maven: string): string => `<settings xmlns="http://maven.apache.org/SETTINGS/1.2.0">${mavenMirrors(maven)}</settings>\n`;
 
 /**
  * Leads repositories of builds to the mirrors wherever a build names them, as soon as it does. Without a repository for plugins Gradle

@@ -11,9 +11,9 @@ export interface NetworkObjects {
   secrets: Registration<k8s.core.v1.SecretArgs>[];
 }
 
-/** The objects of both namespaces. */
-export function networkObjects({ name, parent, here, there }: Place, surroundings: Surroundings = {}): { controller: NetworkObjects; agents: NetworkObjects } {
-  const login = proxySecret(surroundings);
+/** The objects of both namespaces. @param maven the mirror of Maven Central, if there is one */
+export function networkObjects({ name, parent, here, there }: Place, surroundings: Surroundings = {}, maven?: string): { controller: NetworkObjects; agents: NetworkObjects } {
+  const login = proxySecret(surroundings, maven);
   const of = (part: string, namespace: pulumi.Output<string>): NetworkObjects => ({
     configMaps: surroundings.caBundle === undefined ? [] : [[`${name}-${part}company-ca`, { metadata: { name: caName, namespace, labels }, data: caContent(surroundings.caBundle) }, parent]],
     secrets: login === undefined ? [] : [[`${name}-${part}company-proxy`, { metadata: { name: proxyName, namespace, labels }, data: pulumi.secret(Object.fromEntries(Object.entries(login).map(([key, text]) => [key, base64(text)]))) }, parent]],

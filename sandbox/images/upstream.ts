@@ -55,7 +55,7 @@ export function withPairs(wanted: Wanted[], reasons: Record<string, string>): Re
 
 /**
  * Pulls each image into a folder of its own in the cache, two at a time; one that is there is not asked for again.
- * @param folder of the cache; @param registry `host:port` whose repositories they will be called by
+ * @param folder of the cache
  * @returns those that were had, ready to be pushed, and where every one comes from
  */
 export async function pullUpstream(wanted: Wanted[], folder: string, log: (line: string) => void): Promise<{ images: BuiltImage[]; origins: Origin[] }> {

@@ -9,10 +9,14 @@
 
 manifest_types="application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
 
+# The API server is reached as preview reaches it, whatever proxy stands before registries.
+kubectl_direct=(kubectl)
+if [ -n "${HTTPS_PROXY:-}${https_proxy:-}" ]; then kubectl_direct=(env 'NO_PROXY=*' 'no_proxy=*' kubectl); fi
+
 # Reaches a Service of the cluster through the API server, by a free port of this machine, and takes the token for pushes from
 # the Secret beside it. Where it cannot, requests fail.
 registry_forward() {
-  local kubectl=(kubectl --request-timeout 30s) service port="" in_namespace tries=0
+  local kubectl=("${kubectl_direct[@]}" --request-timeout 30s) service port="" in_namespace tries=0
   if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
   registry_url=http://127.0.0.1:9/v2
   IFS=. read -r service in_namespace _ <<<"${repository%%/*}"
@@ -33,6 +37,8 @@ registry_forward() {
 # Writes curl's configuration, which holds the password and so never goes on a command line.
 registry_configure() {
   local host=${repository%%/*}
+  # The way into a cluster is found once; its registry stays the same from one repository to the next.
+  if [ "$in_cluster" = true ] && [ -n "$forward" ]; then return; fi
   registry_url="https://$host/v2"
   (
     umask 077
@@ -52,7 +58,7 @@ registry_configure() {
     fi
   )
   if [ "$in_cluster" = true ]; then
-    if [ -z "$forward" ]; then registry_forward; fi
+    registry_forward
   elif [ "$insecure" = true ]; then
     # Plain HTTP only where config allows it, and only if the host does not speak TLS.
     status=$(curl --config "$work/curl.conf" --output /dev/null --write-out '%{http_code}' "$registry_url/" || true)

@@ -269,6 +269,10 @@ advice() {
   elif has 'toomanyrequests|too many requests|status(: | code:? )?429'; then
     echo "$limited"
   elif has 'unauthorized|authentication required|denied|forbidden|status 401|status 403'; then
+    if [ "$in_cluster" = true ]; then
+      echo "the registry in the cluster refused the token of Secret image-registry-push: pulumi up --refresh makes both anew where they differ."
+      return
+    fi
     echo "a registry refused the log-in: check registry.username and registry.password for $host and that they may push to ${repository#*/}."
   elif has 'manifest unknown|manifest for .* not found|name unknown|reading manifest|: not found|building at STEP "(COPY|ADD) .*no such file'; then
     echo "an image or file that the Dockerfile names does not exist: check the build arguments (${build_args[*]+"${build_args[*]}"}) and the line above."
@@ -286,7 +290,10 @@ write_auth() {
     umask 077
     mkdir -p "$work/docker"
     {
-      if [ -s "$work/push-token" ]; then printf '%s %s registrytoken\n' "${repository%%/*}" "$(cat "$work/push-token")"; fi
+      if [ -s "$work/push-token" ]; then
+        # By the Service's name for the builder, by the forwarded port for programs of this machine.
+        for host in "${repository%%/*}" "$(sed 's|^[a-z]*://||; s|/v2$||' <<<"$registry_url")"; do printf '%s %s registrytoken\n' "$host" "$(cat "$work/push-token")"; done
+      fi
       if [ -n "${REGISTRY_USERNAME:-}" ]; then printf '%s %s\n' "${repository%%/*}" "$(printf '%s:%s' "$REGISTRY_USERNAME" "${REGISTRY_PASSWORD:-}" | base64 | tr -d '\n')"; fi
       # The name under which every builder looks for Docker Hub's.
       printf '%s\n' "${REGISTRY_LOGINS:-}" | sed '/^$/d; s|^docker\.io |https://index.docker.io/v1/ |'
@@ -538,7 +545,7 @@ network_of_pod() {
 
 # BuildKit in a pod. Context and log-in travel through "kubectl exec" into memory of that pod; the cluster stores neither.
 build_in_cluster() {
-  local kubectl=(kubectl --namespace "$namespace") options=() item
+  local kubectl=("${kubectl_direct[@]}" --namespace "$namespace") options=() item
   need kubectl "install it, or set the builder to buildah or buildx."
   if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
   job="build-$(printf '%s' "$name" | tr '._' '--' | cut -c 1-40)-$(date +%s)-$$"
@@ -603,7 +610,6 @@ write_sbom() {
   case $registry_url in http:*) export SYFT_REGISTRY_INSECURE_USE_HTTP=true ;; esac
   if [ "$insecure" = true ]; then export SYFT_REGISTRY_INSECURE_SKIP_TLS_VERIFY=true; fi
   if [ -n "$ca" ]; then export SSL_CERT_DIR=${SSL_CERT_DIR:-/etc/ssl/certs:/etc/pki/tls/certs}:$work/ca; fi
-  SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:$repository@$1" --output "spdx-json=$work/sbom.json"
   local from=${registry_url#*//}
   SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:${from%/v2}/${repository#*/}@$1" --output "spdx-json=$work/sbom.json"
   if [ "$dry_run" = true ]; then return; fi
@@ -656,6 +662,9 @@ fi
 
 started=$(date +%s)
 registry_configure
+if [ "$registry_url" = http://127.0.0.1:9/v2 ] && [ "$action" = build ] && [ "$dry_run" = false ]; then
+  fail "the registry ${repository%%/*} is not reached through the API server: $(tail -n 1 "$work/forward"). kubectl get pods --all-namespaces tells whether it runs"
+fi
 write_auth
 # The password is in files of this run's own folder now; no program that is started needs it.
 unset REGISTRY_PASSWORD REGISTRY_LOGINS

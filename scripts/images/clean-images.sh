@@ -93,7 +93,7 @@ trap 'if [ -n "$forward" ]; then kill "$forward" 2>/dev/null || true; fi; rm -rf
 # Digests that clusters name. A cluster that cannot be asked stops everything: not knowing is no reason to delete.
 : >"$work/used"
 cluster_digests() {
-  local kubectl=(kubectl --request-timeout 30s)
+  local kubectl=("${kubectl_direct[@]}" --request-timeout 30s)
   if [ -n "$1" ]; then kubectl+=(--context "$1"); fi
   "${kubectl[@]}" get pods,replicasets,deployments,statefulsets,daemonsets,jobs,cronjobs,configmaps --all-namespaces --output json >"$work/objects" 2>"$work/error" ||
     fail "cluster ${1:-of the current context} cannot be asked what it runs: $(tail -n 1 "$work/error"); nothing was deleted. Mend the access, or give --no-cluster if no cluster uses these images"
@@ -107,7 +107,7 @@ if [ "$cluster" = true ]; then
 fi
 
 kubectl_here() {
-  local kubectl=(kubectl --request-timeout 30s)
+  local kubectl=("${kubectl_direct[@]}" --request-timeout 30s)
   if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
   "${kubectl[@]}" "$@"
 }

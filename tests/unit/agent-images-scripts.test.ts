@@ -470,6 +470,7 @@ describe("build-image.sh", () => {
     expect(JSON.parse(fs.readFileSync(path.join(folder, "sbom/maven-dind-0123456789ab.spdx.json"), "utf8"))).toEqual({ spdxVersion: "SPDX-2.3" });
     const digest = ended.out.trim().split("@")[1];
     expect(calls()).toContain(`syft scan registry:${registry.host}/team/maven-dind@${digest}`);
+    expect(calls().match(/syft scan/g)).toHaveLength(1);
     const artifacts = [...registry.manifests.values()].map((m) => JSON.parse(m.body)).filter((m) => m.artifactType === "application/spdx+json");
     expect(artifacts).toEqual([expect.objectContaining({ subject: { mediaType: "application/vnd.oci.image.manifest.v1+json", digest, size: registry.manifests.get(digest)?.body.length } })]);
     expect(artifacts[0].layers[0].digest).toBe(digestOf('{"spdxVersion":"SPDX-2.3"}\n'));
@@ -530,6 +531,14 @@ describe("clean-images.sh", () => {
       expect([...registry.manifests.keys()].sort()).toEqual([running, now].sort());
       expect(calls()).toMatch(/^kubectl --request-timeout 30s --context prod --namespace image-registry rollout restart deployment\/image-registry$/m);
       expect(() => process.kill(Number(fs.readFileSync(path.join(folder, "forward"), "utf8")), 0)).toThrow("ESRCH");
+    });
+
+    test("looks through every image that it is told of, by one way into the cluster", async () => {
+      const [old, other] = ["gradle-dind", "maven-dind"].map((name) => registry.seed(`team/${name}`, `old ${name}`, `${name}-000000000002`));
+      kubectl("", "sha256:none");
+      const ended = await builtIn(["gradle-dind"]);
+      expect(ended).toMatchObject({ code: 0, out: ["gradle-dind", "maven-dind"].map((name, i) => `image-registry.image-registry.svc:5001/team/${name}@${[old, other][i]}\n`).join("") });
+      expect(calls().match(/port-forward/g)).toHaveLength(1);
     });
 
     test("waits for no build that runs: it refuses, and names it", async () => {

@@ -76,7 +76,7 @@ describe("the component", () => {
     expect(spec).toMatchObject({ hostNetwork: true, priorityClassName: "system-node-critical", tolerations: [{ operator: "Exists" }] });
     expect(spec.containers[0].ports).toEqual([{ name: "node", containerPort: 61777, hostPort: 61777, hostIP: "127.0.0.1" }]);
     expect(spec.containers[0].readinessProbe.httpGet).toEqual({ path: "/v2/", port: 61777, host: "127.0.0.1" });
-    expect(parseYaml(nodeConfig(61777, "image-registry.image-registry.svc:5000"))).toMatchObject({ http: { addr: "127.0.0.1:61777" }, proxy: { remoteurl: "http://image-registry.image-registry.svc:5000", ttl: "1h" } });
+    expect(parseYaml(nodeConfig(61777, "image-registry.image-registry.svc:5000"))).toMatchObject({ http: { addr: "127.0.0.1:61777" }, storage: { delete: { enabled: true } }, proxy: { remoteurl: "http://image-registry.image-registry.svc:5000", ttl: "1h" } });
     expect(the("ConfigMap", "image-registry-node").inputs.data["node.yml"]).toBe(nodeConfig(61777, "image-registry.image-registry.svc:5000"));
   });
 

@@ -265,3 +265,12 @@ test("nothing of it is in a pod where nothing is set", () => {
   expect(config.surroundings).toEqual({});
   for (const agent of config.agents) expect(agentPod(agent, { ...agentSettings(config), surroundings: {} })).toEqual(agentPod(agent, agentSettings(config)));
 });
+
+test("a proxy with a login and a mirror of Central: Maven's one global settings file has both, and its block of plain HTTP with and without a mirror", () => {
+  const around = { proxy: { http: "http://proxy.test:3128", https: "http://proxy.test:3128", noProxy: [], login: { username: "me", password: "pw" } } };
+  const blocked = "<mirrorOf>external:http:*</mirrorOf>";
+  const [plain, both] = [undefined, "https://m.test/maven2"].map((maven) => proxySecret(around, maven)!["maven-settings.xml"]);
+  for (const text of [plain, both]) expect([text.includes("<username>me</username>"), text.includes(blocked)]).toEqual([true, true]);
+  expect(both).toContain("<mirrorOf>central</mirrorOf><url>https://m.test/maven2</url>");
+  expect(plain).not.toContain("<mirrorOf>central</mirrorOf>");
+});
