@@ -4,7 +4,7 @@ import { newestMinor, supportedMinors } from "../../checks/kubernetes";
 import { addressesOf, nodeNamed } from "../../sandbox/cluster/nodes";
 import { NETWORK, REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
-import { createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jobXml, kubectl, NODE, onNode, pulumi, sandbox, STACK, startBuild, waitFor } from "../e2e/sandbox";
+import { createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, firstAgentImage, jenkins, jobXml, kubectl, NODE, onNode, pulumi, sandbox, STACK, startBuild, waitFor } from "../e2e/sandbox";
 
 /**
  * The platform on each release of Kubernetes that it is made for, on a cluster of both address families, and a live one taken from
@@ -64,20 +64,32 @@ test("on a cluster of both address families the ports answer on both, agents bui
   const login = (host: string) => run("curl", ["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", "-H", `Host: ${DOMAIN}`, `http://${host}/login`], { allowFailure: true });
   const [, v6] = addressesOf(nodeNamed("control-plane-1"));
   for (const host of [NODE, `[${v6}]`]) expect([host, (await login(host)).stdout]).toEqual([host, "200"]);
-  // A pod reaches its own node whatever the policies say: the API server is asked by its Service, the policy for the node's addresses.
+  await sandbox("add-node", "worker-1");
+  // Builds stay where the controller is: between nodes the sandbox's network puts the node's address in place of a pod's.
+  await kubectl(["cordon", "worker-1"]);
   await sandbox("enforce-policies");
   const policies = await kubectl(["-n", "jenkins-agents", "get", "networkpolicies", "-o", "json"]);
   for (const node of [NODE, v6]) expect(policies).toContain(`${node}/${node.includes(":") ? 128 : 32}`);
+  const world = `http://[${NETWORK.v6.prefix}1]:9/`;
+  const ask = (...urls: string[]) => urls.map((url) => `curl -gks -o /dev/null --max-time 5 '${url}' || echo '${url}' $?`).join("\n");
   const job = "campaign-families";
   await deleteJob(job);
-  const world = `http://[${NETWORK.v6.prefix}1]:9/`;
-  const [service] = (await kubectl(["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"])).split(" ");
+  await createJob(job, jobXml("maven", ask(world)));
   // 7: there is a way, and nobody listens at its end; 28: no way.
-  await createJob(job, jobXml("maven", [world, `https://${service}/`].map((url) => `curl -gks -o /dev/null --max-time 5 '${url}' || echo '${url}' $?`).join("\n")));
-  const { console } = await finishedBuild(job, await startBuild(job));
-  expect(console).toContain(`${world} 7`);
-  expect(console).toContain(`https://${service}/ 28`);
+  expect((await finishedBuild(job, await startBuild(job))).console).toContain(`${world} 7`);
   await deleteJob(job);
+
+  // A pod reaches its own node whatever the policies say: one on another node is asked.
+  await kubectl(["uncordon", "worker-1"]);
+  const metadata = { name: "policy-families", namespace: "jenkins-agents", labels: { jenkins: "agent" } };
+  const container = { name: "main", image: await firstAgentImage("jnlp"), command: ["sleep", "600"], securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } } };
+  const securityContext = { runAsUser: 1000, runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } };
+  await kubectl(["apply", "-f", "-"], { input: JSON.stringify({ apiVersion: "v1", kind: "Pod", metadata, spec: { nodeSelector: { "kubernetes.io/hostname": "worker-1" }, automountServiceAccountToken: false, terminationGracePeriodSeconds: 0, securityContext, containers: [container] } }) });
+  await kubectl(["-n", "jenkins-agents", "wait", "--for=condition=Ready", "pod/policy-families", "--timeout=240s"]);
+  const [service] = (await kubectl(["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"])).split(" ");
+  const closed = [`https://${service}/`, `https://${NODE}:6443/`, `https://[${v6}]:6443/`];
+  const answers = await kubectl(["-n", "jenkins-agents", "exec", "policy-families", "--", "sh", "-c", ask(world, ...closed)]);
+  expect(answers.trim().split("\n")).toEqual([`${world} 7`, ...closed.map((url) => `${url} 28`)]);
 });
 
 test.each(supportedMinors.filter((minor) => minor !== newestMinor))("the end-to-end tests of the platform pass on Kubernetes %s", async (minor) => {
