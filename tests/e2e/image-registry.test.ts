@@ -165,7 +165,7 @@ export = async () => {
   /** Status of a request of the pod, by bash alone; 000 where no connection comes about. */
   async function status(method: string, host: string, target: string): Promise<string> {
     const [name, at] = host.split(":");
-    const text = `${method} ${target} HTTP/1.1\\r\\nHost: ${host}\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n`;
+    const text = `${method} ${target} HTTP/1.1\\r\\nHost: ${host}\\r\\nAccept: ${manifestType}\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n`;
     const script = `(timeout 5 bash -c 'exec 3<>/dev/tcp/${name}/${at} && printf "${text}" >&3 && head -n 1 <&3' 2>/dev/null || true) | cut -d " " -f 2 | grep . || echo 000`;
     return (await kubectl(["-n", names.agentsNamespace, "exec", "agent", "--", "bash", "-c", script])).trim();
   }
@@ -204,7 +204,7 @@ export = async () => {
     const { stdout } = await run(path.join(REPO, "scripts/images/clean-images.sh"), ["--built-in", `${names.namespace}/e2e`, "--keep", "1", "app"], { env });
     expect(stdout.trim().split("\n")).toEqual([`${address("image-registry", 5001)}/e2e/app@${unused.split("@")[1]}`]);
     expect(before - (await used())).toBeGreaterThan(2 << 10);
-    const has = (image: string) => kubectl(["get", "--raw", `/api/v1/namespaces/${names.namespace}/services/image-registry:pull/proxy/v2/e2e/app/manifests/${image.split("@")[1]}`]).then(() => true, () => false);
+    const has = async (image: string) => (await status("GET", address("image-registry", 5000), `/v2/e2e/app/manifests/${image.split("@")[1]}`)) === "200";
     expect([await has(former), await has(unused), await has(await reference())]).toEqual([true, false, true]);
   });
 
