@@ -1,6 +1,7 @@
 import { NETWORK, TOOLS } from "../paths";
 import { buildTestTool } from "./binaries";
 import { importImages, kubectl } from "./kubeadm";
+import { dualStack } from "./network";
 import { existingNodes, initOf, inNode, type Node } from "./nodes";
 import { toolImage } from "./system-images";
 
@@ -66,17 +67,22 @@ const chain = "bp-policies";
  * but not what the node's own root sends, such as the kubelet's probes. The engine has the same rules for nftables, which need
  * CONFIG_NFT_QUEUE; kernels without it have the older target. Without a listener packets pass.
  */
-const rules = [
+const rules = (pods: string): string[][] => [
   ["-m", "owner", "--uid-owner", "0", "-j", "RETURN"],
   ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "RETURN"],
-  ...["-s", "-d"].map((side) => [side, NETWORK.pods, "-j", "NFQUEUE", "--queue-num", String(queue), "--queue-bypass"]),
+  ...["-s", "-d"].map((side) => [side, pods, "-j", "NFQUEUE", "--queue-num", String(queue), "--queue-bypass"]),
+];
+/** Those of each family that the sandbox has, by the program that sets them; with IPv6 nobody finds a neighbour without its ICMP. */
+const families = (): [program: string, rules: string[][]][] => [
+  ["iptables", rules(NETWORK.pods)],
+  ...(dualStack() ? [["ip6tables", [["-p", "ipv6-icmp", "-j", "RETURN"], ...rules(NETWORK.v6.pods)]] as [string, string[][]]] : []),
 ];
 
 const runningNodes = () => existingNodes().filter((node) => initOf(node) !== undefined);
-const mangle = (node: Node, args: string[], allowFailure = false) => inNode(node, ["iptables", "-w", "-t", "mangle", ...args], { allowFailure });
+const mangle = (node: Node, program: string, args: string[], allowFailure = false) => inNode(node, [program, "-w", "-t", "mangle", ...args], { allowFailure });
 
 async function removeRules(node: Node): Promise<void> {
-  for (const args of [["-D", "POSTROUTING", "-j", chain], ["-F", chain], ["-X", chain]]) await mangle(node, args, true);
+  for (const [program] of families()) for (const args of [["-D", "POSTROUTING", "-j", chain], ["-F", chain], ["-X", chain]]) await mangle(node, program, args, true);
 }
 
 /** Has NetworkPolicies enforced on every node there is, the bridge CNI plugin itself knowing none. Running it again changes nothing. */
@@ -87,9 +93,11 @@ export async function enforcePolicies(): Promise<void> {
   await kubectl(TOOLS, ["-n", "kube-system", "rollout", "status", `daemonset/${name}`, "--timeout=300s"]);
   for (const node of runningNodes()) {
     await removeRules(node);
-    await mangle(node, ["-N", chain]);
-    for (const rule of rules) await mangle(node, ["-A", chain, ...rule]);
-    await mangle(node, ["-A", "POSTROUTING", "-j", chain]);
+    for (const [program, each] of families()) {
+      await mangle(node, program, ["-N", chain]);
+      for (const rule of each) await mangle(node, program, ["-A", chain, ...rule]);
+      await mangle(node, program, ["-A", "POSTROUTING", "-j", chain]);
+    }
   }
 }
 
