@@ -2,7 +2,7 @@
  * Environments side by side on one cluster: what of the cluster another stack, or somebody else, holds already. The cluster
  * would refuse most of it half way through an update, and some not at all; here it is said before anything is made.
  */
-import { registryName } from "../components/image-registry";
+import { registryNodeName } from "../components/image-registry";
 import { ownPriorities } from "../components/jenkins-master";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../components/ownership";
 import { architectures } from "../config/builds";
@@ -51,7 +51,7 @@ export const neighbourPaths: Record<keyof Neighbourhood, string> = {
   ingresses: "/apis/networking.k8s.io/v1/ingresses",
   services: "/api/v1/services",
   caches: `/apis/apps/v1/daemonsets${labelled("app.kubernetes.io/name=agent-cache")}`,
-  registries: `/apis/apps/v1/daemonsets${labelled(`app.kubernetes.io/name=${registryName}-node`)}`,
+  registries: `/apis/apps/v1/daemonsets${labelled(`app.kubernetes.io/name=${registryNodeName}`)}`,
   volumes: `/api/v1/persistentvolumes${ours}`,
   nodes: "/api/v1/nodes",
   apiServers: `/api/v1/namespaces/kube-system/pods${labelled("component=kube-apiserver")}`,

@@ -312,12 +312,12 @@ export async function preflight(
 ): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
   const inspected = inspectCluster(config, environment, wait, usedSecrets(config), config.ingress.install);
   const { surroundings, surroundingsIn } = config;
-  const known = async () => completed(surroundings, await inspected.then((facts) => ("key" in facts ? {} : facts)));
+  const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
   const [cluster, network, registry] = await Promise.all([
     inspected,
-    known(),
+    known,
     // Which certificates are trusted, and what goes round the proxy, the cluster may have to say first.
-    config.imageBuild.builder === "in-cluster" ? undefined : (surroundings.proxy || surroundingsIn.caBundle ? known() : Promise.resolve(surroundings)).then((each) => registryProblem(config.registry, wait, each)),
+    config.imageBuild.builder === "in-cluster" ? undefined : (surroundings.proxy || surroundingsIn.caBundle ? known : Promise.resolve(surroundings)).then((each) => registryProblem(config.registry, wait, each)),
   ]);
   const home = "key" in cluster ? [] : [storageSizeProblem(config.storage.size, cluster.homeSize), storageClassProblem(config.storage.className, cluster.homeClass)];
   const neighbours = "key" in cluster ? [] : neighbourProblems(config, stack, cluster.neighbours);

@@ -4,6 +4,7 @@ import * as https from "node:https";
 import * as net from "node:net";
 import * as tls from "node:tls";
 import { parse } from "yaml";
+import { base64 } from "../components/encoding";
 import type { ProxyLogin, Surroundings } from "../components/surroundings";
 import { bundleExpected, bundleProblem, type PlatformConfig, type Problem } from "../config";
 import type { Neighbourhood } from "./neighbours";
@@ -19,7 +20,7 @@ export function reason(error: Error): string {
 export async function through(address: string, login: ProxyLogin | undefined, url: URL, timeoutMs: number): Promise<https.RequestOptions> {
   const proxy = new URL(address);
   const way = { host: proxy.hostname.replace(/^\[|\]$/g, ""), port: proxy.port || 80 };
-  const headers = login && { "Proxy-Authorization": `Basic ${Buffer.from(`${login.username}:${login.password}`).toString("base64")}` };
+  const headers = login && { "Proxy-Authorization": `Basic ${base64(`${login.username}:${login.password}`)}` };
   if (url.protocol === "http:") return { ...way, path: url.href, headers: { Host: url.host, ...headers } };
   const socket = await new Promise<net.Socket>((resolve, reject) => {
     const to = `${url.hostname}:${url.port || 443}`;

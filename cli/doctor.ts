@@ -118,10 +118,10 @@ export function judgeRuntimes(nodes: { name: string; runtime: string }[]): Line[
 /** The stack's own registry as the nodes find it, and whether their runtimes take it: containerd speaks plain HTTP to its own machine, CRI-O where it is told to. */
 export function judgeRegistry({ port, nodesNamespace }: NonNullable<PlatformConfig["imageRegistry"]>, sets: NonNullable<Neighbourhood["registries"]>, runtimes: string[]): Line[] {
   const check = `registry localhost:${port}`;
-  const { status: { desiredNumberScheduled: wanted = 0, numberReady: ready = 0 } = {} } = sets.find(({ metadata }) => metadata.namespace === nodesNamespace) ?? {};
-  const there = sets.some(({ metadata }) => metadata.namespace === nodesNamespace);
+  const set = sets.find(({ metadata }) => metadata.namespace === nodesNamespace);
+  const { desiredNumberScheduled: wanted = 0, numberReady: ready = 0 } = set?.status ?? {};
   const lines = [
-    !there ? line("ok", check, "cluster", "not there yet; the first up brings it")
+    !set ? line("ok", check, "cluster", "not there yet; the first up brings it")
     : ready < wanted ? line("fail", check, "cluster", `answers on ${ready} of ${wanted} nodes`, `kubectl -n ${nodesNamespace} get pods -o wide shows where not; its log tells of a port that a program of the node has: set another registry.port`)
     : line("ok", check, "cluster", `answers on all ${wanted} nodes`),
   ];

@@ -1,5 +1,5 @@
 import * as fs from "node:fs";
-import { registryName } from "../components/image-registry";
+import { registryName, registryNodeName } from "../components/image-registry";
 import { jenkinsUrl } from "../components/jenkins-master";
 import { publicPort } from "../config";
 import { reloadState } from "../components/jenkins-master/reload";
@@ -262,7 +262,7 @@ export async function collect(stack: Stack): Promise<Facts> {
       const { namespace, nodesNamespace } = config.imageRegistry;
       const [deployment, nodes] = await Promise.all([
         json<{ status: { readyReplicas?: number } }>("-n", namespace, "get", "deployment", registryName),
-        json<{ status: { desiredNumberScheduled: number; numberReady: number } }>("-n", nodesNamespace, "get", "daemonset", `${registryName}-node`),
+        json<{ status: { desiredNumberScheduled: number; numberReady: number } }>("-n", nodesNamespace, "get", "daemonset", registryNodeName),
       ]);
       facts.registry = { ready: (deployment.status.readyReplicas ?? 0) > 0, nodes: nodes.status.numberReady, of: nodes.status.desiredNumberScheduled };
     }),

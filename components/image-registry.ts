@@ -3,6 +3,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { fits, name as namePiece, registryPort, size as sizePiece, within } from "../config/pieces";
+import { base64 } from "./encoding";
 import { ownLabels, partOf } from "./ownership";
 import { makePullSecret, type ImagePulls } from "./pull-secrets";
 import { canonicalQuantity } from "./quantity";
@@ -51,8 +52,11 @@ export const pushPort = 5001;
 /** Address of one of the registries inside the cluster. */
 export const registryAddress = (service: string, namespace: string, port: number): string => `${service}.${namespace}.svc:${port}`;
 
+/** DaemonSet that leads nodes to it, by that name and label. */
+export const registryNodeName = `${registryName}-node`;
+
 /** Secret with the token for pushes, under the key token. */
-export const pushSecretName = `${registryName}-push`;
+const pushSecretName = `${registryName}-push`;
 
 const folder = "/var/lib/registry";
 const configFolder = "/etc/image-registry";
@@ -107,7 +111,7 @@ export function nodeConfig(port: number, from: string): string {
 }
 
 /** Everything that is wrong with the args, each with the field, what was found and what is expected. */
-export function imageRegistryProblems({ size, jobsSize, port, ...names }: ImageRegistryArgs): pulumi.InputPropertyErrorDetails[] {
+function imageRegistryProblems({ size, jobsSize, port, ...names }: ImageRegistryArgs): pulumi.InputPropertyErrorDetails[] {
   const sizes = Object.entries({ size, jobsSize }).flatMap(([propertyPath, text]) => (fits(sizePiece, text) ? [] : [{ propertyPath, reason: `"${text}" is not ${sizePiece.expected}` }]));
   const namespaces = (["namespace", "nodesNamespace", "buildsNamespace", "agentsNamespace"] as const).flatMap((propertyPath) => (fits(namePiece(""), names[propertyPath]) ? [] : [{ propertyPath, reason: `"${names[propertyPath]}" is not the name of a namespace` }]));
   return [...sizes, ...namespaces, ...(within(registryPort, port) ? [] : [{ propertyPath: "port", reason: `${port} is not a port from ${registryPort.least} to ${registryPort.most}` }])];
@@ -153,8 +157,7 @@ const configMark = (data: Record<string, pulumi.Input<string>>) => ({ "build-pla
  * of its own, on a volume of its own.
  *
  * Names others may rely on: in `namespace` Deployments and Services `image-registry` and `jobs-registry`, and Secret
- * `image-registry-push`; in `nodesNamespace`
- * DaemonSet `image-registry-node`.
+ * `image-registry-push`; in `nodesNamespace` DaemonSet `image-registry-node`.
  *
  * @throws InputPropertiesError listing every bad argument, before any resource is made
  */
@@ -176,7 +179,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
     const config = { "push.yml": storeConfig(pushPort, "token"), "pull.yml": storeConfig(pullPort, "read"), "keys.json": pulumi.unsecret(secret.apply(pushKeys)) };
     new k8s.core.v1.Secret(
       `${name}-push`,
-      { metadata: { name: pushSecretName, namespace, labels: { [component]: registryName, ...partOf } }, data: { token: pulumi.secret(secret.apply((text) => Buffer.from(pushToken(text, args.repositories)).toString("base64"))) } },
+      { metadata: { name: pushSecretName, namespace, labels: { [component]: registryName, ...partOf } }, data: { token: pulumi.secret(secret.apply((text) => base64(pushToken(text, args.repositories)))) } },
       { parent: this },
     );
     const [writer, reader] = [program("push", args.image, "push.yml", pushPort), program("pull", args.image, "pull.yml", pullPort)];
@@ -246,8 +249,8 @@ export class ImageRegistry extends pulumi.ComponentResource {
   private nodes(name: string, args: ImageRegistryArgs, dependsOn: pulumi.Resource[]): void {
     const parent = { parent: this };
     const namespace = this.namespace(`${name}s-namespace`, args.nodesNamespace, "privileged");
-    const labels = { [component]: `${registryName}-node`, ...partOf };
-    const metadata = { name: `${registryName}-node`, namespace, labels };
+    const labels = { [component]: registryNodeName, ...partOf };
+    const metadata = { name: registryNodeName, namespace, labels };
     const pulling = makePullSecret(`${name}s-login`, { namespace, labels }, args.pulls, parent);
     const config = { "node.yml": nodeConfig(args.port, registryAddress(registryName, args.namespace, pullPort)) };
     const configMap = new k8s.core.v1.ConfigMap(`${name}-config`, { metadata, data: config }, parent);

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { base64 } from "./encoding";
 
 /** What images are pulled with. */
 export interface ImagePulls {
@@ -31,13 +32,13 @@ export const loginHost = (registry: string): string => (registry === "docker.io"
 
 /** Log-ins as the content of a .dockerconfigjson. */
 export const dockerConfigJson = (logins: RegistryLogin[]): string =>
-  JSON.stringify({ auths: Object.fromEntries(logins.map(({ registry, username, password }) => [registry, { auth: Buffer.from(`${username}:${password}`).toString("base64") }])) });
+  JSON.stringify({ auths: Object.fromEntries(logins.map(({ registry, username, password }) => [registry, { auth: base64(`${username}:${password}`) }])) });
 
 /** Makes a namespace's Secret with the log-ins, if there are any, and gives what an account or a pod of it has to say: who says it comes after the Secret. */
 export function makePullSecret(name: string, metadata: { namespace: pulumi.Input<string>; labels: Record<string, string> }, pulls: ImagePulls | undefined, opts: pulumi.CustomResourceOptions): ReturnType<typeof pullingWith<pulumi.Input<string>>> {
   const existing = pulls?.existing ?? [];
   if (pulls?.dockerConfigJson === undefined) return pullingWith<pulumi.Input<string>>(existing);
-  const content = pulumi.secret(pulumi.output(pulls.dockerConfigJson).apply((text) => Buffer.from(text).toString("base64")));
+  const content = pulumi.secret(pulumi.output(pulls.dockerConfigJson).apply(base64));
   const secret = new k8s.core.v1.Secret(name, { metadata: { name: pullSecretName, ...metadata }, type: "kubernetes.io/dockerconfigjson", data: { ".dockerconfigjson": content } }, opts);
   return pullingWith<pulumi.Input<string>>([secret.metadata.name, ...existing]);
 }

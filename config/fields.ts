@@ -70,16 +70,20 @@ export function text(meaning: string, { is, ...told }: TextOptions & { default?:
   return z.preprocess(asText, fallback === undefined ? string(is).optional() : string(is).default(fallback)).register(about, { meaning, expected: is.expected, ...told });
 }
 
-/** A whole number. */
-export function integer(meaning: string, { least, most, usual }: Range, defaultText?: string) {
+function whole({ least, most }: Range) {
   const error = `a whole number from ${least} to ${most}`;
-  return z.preprocess(asNumber, z.int({ error }).min(least, { error }).max(most, { error }).default(usual)).register(about, { meaning, example: usual, default: usual, ...(defaultText && { defaultText }) });
+  return z.int({ error }).min(least, { error }).max(most, { error });
+}
+
+/** A whole number. */
+export function integer(meaning: string, range: Range, defaultText?: string) {
+  const { usual } = range;
+  return z.preprocess(asNumber, whole(range).default(usual)).register(about, { meaning, example: usual, default: usual, ...(defaultText && { defaultText }) });
 }
 
 /** A whole number, with a default that depends on other keys. */
-export function maybeInteger(meaning: string, { least, most, usual }: Range, defaultText: string) {
-  const error = `a whole number from ${least} to ${most}`;
-  return z.preprocess(asNumber, z.int({ error }).min(least, { error }).max(most, { error }).optional()).register(about, { meaning, example: usual, defaultText });
+export function maybeInteger(meaning: string, range: Range, defaultText: string) {
+  return z.preprocess(asNumber, whole(range).optional()).register(about, { meaning, example: range.usual, defaultText });
 }
 
 /** True or false. */

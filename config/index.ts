@@ -332,7 +332,7 @@ function readFragments(folder: string, env: Environment, say: Say, warn: (line: 
 export const namesIn = (folder: string): string[] => fs.readdirSync(folder).map((name) => (fs.statSync(path.join(folder, name)).isDirectory() ? `${name}/` : name));
 
 /** What the keys mean together, with what the files say that they name. */
-function resolve(settings: Settings, env: Environment, say: Say, warn: (line: string) => void): PlatformConfig {
+function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Say, warn: (line: string) => void): PlatformConfig {
   const { nodePortRange, reserveLocalPorts, namespace, agentCache, kubeconfig, adminPassword, adminExistingSecret, secretFiles, backup } = settings;
   const { tlsSecret, clusterIssuer, ...ingress } = settings.ingress;
   const { image = controllerBuild, plugins, ...controller } = settings.controller;
@@ -341,7 +341,6 @@ function resolve(settings: Settings, env: Environment, say: Say, warn: (line: st
   const further = pluginsOf(plugins, env, say);
   const surroundings = surroundingsOf(settings, env, say);
   const built = builds(settings, login, rights, further, surroundings.surroundings.proxy);
-  const mirrors = mirrorsOf(settings);
   const hub = mirrors.registries["docker.io"];
   if (hub !== undefined && mirrors.dockerd === undefined && settings.agents.some(({ docker }) => docker === "dind"))
     warn(`mirrors.registries.docker.io: ${hub} has a path, with which the Docker daemons of agents can ask no mirror: docker pull and docker build on agents go to Docker Hub. Set mirrors.dockerd to a root address of the mirror, if it has one, or the agents' docker to rootless.`);
@@ -410,9 +409,9 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
     if (about.required && (value === undefined || value === "") && !single.some((problem) => problem.key === key) && !isGiven(raw, key)) say(key, undefined, about.expected!);
   });
   for (const rule of rules) rule(settings, say, (key) => isGiven(raw, key));
-  const { registries } = mirrorsOf(settings);
-  const images = Object.fromEntries(Object.entries(settings.images).map(([key, image]) => [key, isGiven(raw, `images.${key}`) ? image : mirrored(image, registries)])) as Settings["images"];
-  const config = resolve({ ...settings, images }, env, say, (line) => void warnings.push(line));
+  const mirrors = mirrorsOf(settings);
+  const images = Object.fromEntries(Object.entries(settings.images).map(([key, image]) => [key, isGiven(raw, `images.${key}`) ? image : mirrored(image, mirrors.registries)])) as Settings["images"];
+  const config = resolve({ ...settings, images }, mirrors, env, say, (line) => void warnings.push(line));
   // Of such a key nothing else is said, it would be shown; nor of what an object lacks that is none.
   const rest = problems.filter(({ key }) => !exposed.includes(key.split(/[.[]/)[0]) && !single.some((problem) => key.startsWith(`${problem.key}.`)));
   const refused = exposed.map((key) => mistakeAt(key, "an encrypted value", "plain text: what this key holds stands unencrypted in the cluster", "give secrets by secretFiles or controller.envFrom, and set the key without --secret"));

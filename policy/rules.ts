@@ -72,13 +72,11 @@ function podsOf({ type, props }: PolicyResource): Pod[] {
     case "Pod":
       return [{ what: "pod", agent: false, spec: props.spec ?? {} }];
     case "DaemonSet":
-      if (props.metadata?.name === "image-registry-node") return [{ what: "pod", agent: false, registryNode: true, spec: props.spec?.template?.spec ?? {} }];
-      return [{ what: "pod", agent: false, spec: props.spec?.template?.spec ?? {} }];
     case "Deployment":
     case "StatefulSet":
     case "ReplicaSet":
     case "Job":
-      return [{ what: "pod", agent: false, spec: props.spec?.template?.spec ?? {} }];
+      return [{ what: "pod", agent: false, spec: props.spec?.template?.spec ?? {}, registryNode: kind === "DaemonSet" && props.metadata?.name === "image-registry-node" }];
     case "CronJob":
       return [{ what: "pod", agent: false, spec: props.spec?.jobTemplate?.spec?.template?.spec ?? {} }];
     case "ConfigMap":

@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { base64 } from "../encoding";
 import { mirrorArgs, mirrored } from "../mirrors";
 import type { RegistryLogin } from "../pull-secrets";
 import { refusal } from "../refusal";
@@ -39,10 +40,12 @@ export async function prepareImages(args: AgentImagesArgs, login: Login = {}): P
   return { ...pinned, found: await inspectImages(pinned, login) };
 }
 
+const dockerfileText = ({ context, dockerfile = "Dockerfile" }: ImageSpec): string => fs.readFileSync(path.join(context, dockerfile), "utf8");
+
 /** The image with its base images led to the mirrors, as far as arguments name them, and with what its Dockerfile asks of the mirrors. */
 function withMirrors(spec: ImageSpec, { mirrors }: AgentImagesArgs): ImageSpec {
   if (mirrors === undefined) return spec;
-  const text = fs.readFileSync(path.join(spec.context, spec.dockerfile ?? "Dockerfile"), "utf8");
+  const text = dockerfileText(spec);
   const declared = declaredArgs(text);
   const asked = Object.entries(mirrorArgs(mirrors)).filter(([arg]) => declared.has(arg));
   const led = baseImages(text, spec.args).flatMap(({ arg, reference }): [string, string][] => {
@@ -57,7 +60,7 @@ async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Recor
   const digests = new Map<string, Promise<Answer>>();
   const missing: string[] = [];
   const pinned = Object.entries(args.images).map(async ([name, spec]): Promise<[string, ImageSpec]> => {
-    const bases = baseImages(fs.readFileSync(path.join(spec.context, spec.dockerfile ?? "Dockerfile"), "utf8"), spec.args);
+    const bases = baseImages(dockerfileText(spec), spec.args);
     const open = new Map(bases.flatMap(({ arg, reference }) => (arg === undefined || reference === undefined || reference.includes("@") ? [] : [[arg, reference] as const])));
     const pairs = [...open].map(async ([key, value]): Promise<[string, string]> => {
       const environment = { IMAGE_NAME: name, IMAGE_REPOSITORY: repository(args.registry, name), REGISTRY_INSECURE: String(args.registry.insecure), ...(args.surroundings?.caBundle !== undefined && { REGISTRY_CA: "-" }), ...loginEnvironment(login) };
@@ -98,7 +101,7 @@ const loginEnvironment = ({ username, password, others }: Login): Record<string,
 
 /** Log-ins for other registries as scripts/images/build-image.sh reads them; no variable where there are none. */
 export const otherLogins = (logins: RegistryLogin[] = []): { REGISTRY_LOGINS?: string } =>
-  logins.length === 0 ? {} : { REGISTRY_LOGINS: logins.map(({ registry, username, password }) => `${registry} ${Buffer.from(`${username}:${password}`).toString("base64")}`).join("\n") };
+  logins.length === 0 ? {} : { REGISTRY_LOGINS: logins.map(({ registry, username, password }) => `${registry} ${base64(`${username}:${password}`)}`).join("\n") };
 
 /** What a program printed: all of its standard output, the last line of its error output. */
 interface Answer {

@@ -8,6 +8,7 @@ import { createHash } from "node:crypto";
 import type { V1PodSpec } from "@kubernetes/client-node";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { secretData } from "../encoding";
 import { ownLabels } from "../ownership";
 import { pullingWith } from "../pull-secrets";
 import { proxyTexts } from "../surroundings";
@@ -26,7 +27,6 @@ type PodSpec = k8s.types.input.core.v1.PodSpec;
 
 /** A date that never comes; the CronJob is suspended as well and only serves as the model of jobs by hand. */
 const never = "0 0 31 2 *";
-const base64 = (text: string) => Buffer.from(text).toString("base64");
 
 /** What the report may do: publish results, nothing else. */
 export const reportRules = [
@@ -56,7 +56,7 @@ export class JenkinsBackup extends pulumi.ComponentResource {
     const parent = { parent: this };
     const metadata = (objectName: string) => ({ name: objectName, namespace: args.namespace, labels });
     const secret = (part: string, objectName: string, data: pulumi.Input<Record<string, pulumi.Input<string>>>) =>
-      new k8s.core.v1.Secret(`${name}-${part}`, { metadata: metadata(objectName), data: pulumi.secret(pulumi.output(data).apply((d) => Object.fromEntries(Object.entries(d).map(([k, v]) => [k, base64(v)])))) }, parent);
+      new k8s.core.v1.Secret(`${name}-${part}`, { metadata: metadata(objectName), data: pulumi.secret(pulumi.output(data).apply(secretData)) }, parent);
 
     const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: metadata(names.backup), automountServiceAccountToken: false, ...pullingWith(args.pullSecrets ?? []) }, parent);
     const role = new k8s.rbac.v1.Role(`${name}-role`, { metadata: metadata(names.backup), rules: reportRules }, parent);

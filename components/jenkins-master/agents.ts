@@ -318,6 +318,7 @@ const overNodes = {
  */
 export function podDefaults(settings: AgentSettings, spread: boolean, pullSecrets: string[] = []): Pod {
   const network = settings.agentImage === undefined ? undefined : settings.surroundings;
+  const [env, volumeMounts, volumes] = [buildEnvironment({}, network), toolMounts(network), networkVolumes(network)];
   const pod = {
     apiVersion: "v1",
     kind: "Pod",
@@ -333,12 +334,12 @@ export function podDefaults(settings: AgentSettings, spread: boolean, pullSecret
           // The requests are those that the plugin gives an agent of its own making.
           resources: { requests: { cpu: "100m", memory: "256Mi" }, limits: { memory: "1Gi" } },
           securityContext: unprivileged,
-          ...(buildEnvironment({}, network).length > 0 && { env: buildEnvironment({}, network) }),
-          ...(toolMounts(network).length > 0 && { volumeMounts: toolMounts(network) }),
+          ...(env.length > 0 && { env }),
+          ...(volumeMounts.length > 0 && { volumeMounts }),
         },
       ],
       ...(network?.caBundle !== undefined && { initContainers: trustContainers(network, settings.agentImage!) }),
-      ...(networkVolumes(network).length > 0 && { volumes: networkVolumes(network) }),
+      ...(volumes.length > 0 && { volumes }),
     },
   };
   return patchedPod(pod, settings.defaultsPatches);

@@ -4,10 +4,10 @@ import * as command from "@pulumi/command";
 import type * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { bootParts, quietHook } from "../boot";
+import { secretData } from "../encoding";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
 import { controllerLabels, Place } from "./place";
-import { base64 } from "./secrets";
 
 /** How a changed controller is tried before the running one is touched. */
 export interface RehearsalArgs {
@@ -177,7 +177,7 @@ export function makeRehearsal(
       // Resolved, a pod is the JSON that the API server takes.
       pod: pod as unknown as V1PodSpec,
       configMaps: Object.fromEntries(contents.map(({ metadata, data }) => [metadata!.name!, data ?? {}])),
-      secrets: Object.fromEntries(secrets.map(({ metadata, data: own, stringData }) => [metadata!.name!, { ...own, ...Object.fromEntries(Object.entries(stringData ?? {}).map(([key, text]) => [key, base64(text)])) }])),
+      secrets: Object.fromEntries(secrets.map(({ metadata, data: own, stringData }) => [metadata!.name!, { ...own, ...secretData(stringData ?? {}) }])),
     }),
   );
   const input = whole.apply((each): RehearsalInput => ({ ...(kubeconfig && { kubeconfig }), context, timeoutSeconds, namespace: each.namespace, objects: rehearsalObjects(each, args) }));

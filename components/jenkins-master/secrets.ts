@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { base64, secretData } from "../encoding";
 import { randomText } from "../random";
 import type { Registration } from "../transform";
 import type { AccessArgs } from "./args";
@@ -8,8 +9,6 @@ import { labels, Place } from "./place";
 
 /** Secret that holds the administrator's name and password under the keys admin-user and admin-password. */
 export const adminSecretName = "jenkins-admin";
-
-export const base64 = (text: string): string => Buffer.from(text).toString("base64");
 
 /** A Secret that the controller mounts: its content in base64, or none for one of the site's own. */
 export interface MountedSecret {
@@ -45,5 +44,5 @@ function adminSecret({ name, parent }: Place, args: AccessArgs): MountedSecret {
 
 function loginSecret(login: Login | undefined): MountedSecret | undefined {
   const content = loginSecrets(login);
-  return content && { name: loginSecretName, data: pulumi.secret(pulumi.output(content).apply((texts) => Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, base64(text)])))) };
+  return content && { name: loginSecretName, data: pulumi.secret(pulumi.output(content).apply(secretData)) };
 }
