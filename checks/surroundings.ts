@@ -7,6 +7,7 @@ import { parse } from "yaml";
 import { base64 } from "../components/encoding";
 import type { ProxyLogin, Surroundings } from "../components/surroundings";
 import { bundleExpected, bundleProblem, type PlatformConfig, type Problem } from "../config";
+import { bareHost } from "../config/pieces";
 import type { Neighbourhood } from "./neighbours";
 
 /** Why a request failed, in words. */
@@ -19,7 +20,7 @@ export function reason(error: Error): string {
 /** What a request needs to go through a proxy: for https: a connection that it makes to the host, for http: the proxy in the host's place. */
 export async function through(address: string, login: ProxyLogin | undefined, url: URL, timeoutMs: number): Promise<https.RequestOptions> {
   const proxy = new URL(address);
-  const way = { host: proxy.hostname.replace(/^\[|\]$/g, ""), port: proxy.port || 80 };
+  const way = { host: bareHost(proxy.hostname), port: proxy.port || 80 };
   const headers = login && { "Proxy-Authorization": `Basic ${base64(`${login.username}:${login.password}`)}` };
   if (url.protocol === "http:") return { ...way, path: url.href, headers: { Host: url.host, ...headers } };
   const socket = await new Promise<net.Socket>((resolve, reject) => {
@@ -33,7 +34,7 @@ export async function through(address: string, login: ProxyLogin | undefined, ur
     request.on("timeout", () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
     request.on("error", (error) => reject(new Error(`the proxy ${address}: ${reason(error)}`))).end();
   });
-  const name = url.hostname.replace(/^\[|\]$/g, "");
+  const name = bareHost(url.hostname);
   return { agent: Object.assign(new https.Agent(), { createConnection: (options: tls.ConnectionOptions) => tls.connect({ ...options, socket, ...(!net.isIP(name) && { servername: name }) }) }) };
 }
 

@@ -16,7 +16,7 @@ export interface Mirrors {
   npm?: string;
   pip?: string;
   go?: string;
-  /** Mirror of http://deb.debian.org/debian. */
+  /** Mirror of Debian's archive. */
   debian?: string;
 }
 

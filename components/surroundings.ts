@@ -2,6 +2,7 @@ import { createHash, X509Certificate } from "node:crypto";
 import * as net from "node:net";
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
+import { bareHost } from "../config/pieces";
 import { mavenMirrors } from "./mirrors";
 import { canonicalResources, scratch } from "./quantity";
 
@@ -267,7 +268,7 @@ export function jenkinsProxy({ proxy }: Surroundings = {}): { proxy?: object } {
 
 /** Whether a host is reached without the proxy. */
 export function goesDirect(proxy: Proxy, host: string): boolean {
-  const bare = host.toLowerCase().replace(/^\[|\]$/g, "");
+  const bare = bareHost(host.toLowerCase());
   const family = net.isIPv6(bare) ? "ipv6" : "ipv4";
   return around(proxy).some((entry) => {
     const [address, length] = entry.split("/");

@@ -1,4 +1,3 @@
-import * as net from "node:net";
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentImagesArgs } from "../components/agent-images";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
@@ -13,6 +12,7 @@ import type { Surroundings } from "../components/surroundings";
 import { agentSettings, imagePulls, publicPort, type PlatformConfig, type Problem } from ".";
 import { architectures, ownBuilds } from "./builds";
 import { idlePatch, mistakeAt } from "./mistakes";
+import { singleAddress } from "./pieces";
 
 /** What each component is told, as far as the config knows it. */
 
@@ -108,7 +108,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
       ...(login && { login }),
       ...(rights && { rights }),
       networkPolicies,
-      apiServerCidrs: apiServerAddresses.map((address) => `${address}/${net.isIPv6(address) ? 128 : 32}`),
+      apiServerCidrs: apiServerAddresses.map(singleAddress),
       ...imagePulls(config),
     },
     configuration: { fragments: cascFragments, secretFiles, ...(documents && { live: documents }), ...(config.mirrors.jenkinsUpdates && { updateSite: config.mirrors.jenkinsUpdates }) },

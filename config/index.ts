@@ -20,7 +20,7 @@ import { alwaysDirect, certificatesOf, type Surroundings } from "../components/s
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
-import { certificate, fits, hostKey, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
+import { bareHost, certificate, fits, hostKey, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
 import { hasOwnRegistry, rules, type Say } from "./rules";
 import type { Settings } from "./schema";
 
@@ -295,7 +295,7 @@ function surroundingsOf({ trust, proxy, domain, registry, namespace }: Settings,
   const wrong = bundle === undefined ? undefined : bundleProblem(bundle);
   if (wrong) say("trust.caBundleFile", `${caBundleFile}: ${wrong}`, bundleExpected.expected, bundleExpected.fix);
   const { http = proxy.https, https = proxy.http, username, password, loginSecret } = proxy;
-  const host = (registry.host ?? "").replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
+  const host = bareHost((registry.host ?? "").replace(/:\d+$/, ""));
   const noProxy = [...new Set([...alwaysDirect, domain, ...(isPrivate(host) ? [host] : []), ...proxy.noProxy.map((each) => each.replace(/^\*(?=\.)/, ""))])].filter((each) => each !== "");
   return {
     surroundings: {

@@ -94,7 +94,12 @@ export const labelValue: Piece = { expected: "a node label's value of at most 63
 export const variableName: Piece = { expected: "the name of a variable: letters, digits, underscores, hyphens and dots, no digit first", pattern: /^[-._A-Za-z][-._A-Za-z0-9]*$/ };
 /** Neither Java nor Jenkins speaks TLS to a proxy. */
 export const proxyAddress: Piece = { expected: "an address such as http://proxy.example.com:3128, its login in username and password", pattern: /^http:\/\/([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}$/ };
-const prefix = (address: string, length: string): boolean => /^\d{1,3}$/.test(length) && net.isIP(address) !== 0 && Number(length) <= (net.isIPv6(address) ? 128 : 32);
+/** A host as it stands in an address, without the brackets of IPv6. */
+export const bareHost = (host: string): string => host.replace(/^\[|\]$/g, "");
+const bits = (address: string): number => (net.isIPv6(address) ? 128 : 32);
+/** An address alone, as a CIDR. */
+export const singleAddress = (address: string): string => `${address}/${bits(address)}`;
+const prefix = (address: string, length: string): boolean => /^\d{1,3}$/.test(length) && net.isIP(address) !== 0 && Number(length) <= bits(address);
 export const noProxy: Piece = {
   expected: "a host such as git.example.com, which stands for those below it as well, a domain such as .example.com, an address, or a CIDR such as 192.0.2.0/24",
   also: (text) => (text.includes("/") ? prefix(text.split("/")[0], text.slice(text.indexOf("/") + 1)) : net.isIP(text) !== 0 || hostPattern.test(text.replace(/^\*?\./, ""))),

@@ -185,7 +185,7 @@ const images = {
     npm: mirrorText("npm's registry on agents.", "npm"),
     pip: mirrorText("pip's index on agents.", "pypi/simple"),
     go: text("Go's module proxies on agents, as GOPROXY has them.", { is: { expected: "addresses, direct or off with commas or bars between them, such as https://proxy.example.com,direct", pattern: /^(https?:\/\/[\w.~%+=:[\]/-]+|direct|off)([,|](https?:\/\/[\w.~%+=:[\]/-]+|direct|off))*$/ }, example: "https://proxy.example.com,direct" }),
-    debian: mirrorText("Mirror of http://deb.debian.org/debian, for image builds whose Dockerfile declares ARG MIRROR_DEBIAN.", "debian"),
+    debian: mirrorText("Mirror of Debian's archive, for image builds whose Dockerfile declares ARG MIRROR_DEBIAN.", "debian"),
   }),
   pullSecrets: list("Further log-ins for registries and their mirrors, of every pod of the platform and of image builds.", {
     registry: text("The registry as host or host:port; docker.io for Docker Hub.", { is: piece.registry, example: "docker.io" }),

@@ -12,7 +12,7 @@ import { enforcePolicies, releasePolicies } from "./cluster/policies";
 import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry";
 import { buildSystemImages, imagesFor, pauseOf } from "./cluster/system-images";
 import { environment } from "./environment";
-import { imageSources, originTable, PULL_PACKAGES, pullUpstream, type ImageSource, type Origin } from "./images/upstream";
+import { imageSources, originTable, PULL_PACKAGES, pullUpstream, tagged, type ImageSource, type Origin } from "./images/upstream";
 import { CACHE, DUAL_STACK, KUBECONFIG, ORIGINS, PLUGINS, REGISTRY, RELEASE, STATE, TOOLS } from "./paths";
 import { action, run } from "./shell";
 
@@ -92,7 +92,7 @@ async function furnish({ withImages, images, pins }: UpOptions, binaries: Record
   const wanted = withImages ? upstreamImages(pins) : [];
   const asked = "asked for";
   const pulled = images === "stand-ins"
-    ? { images: [], origins: wanted.map(({ name, pin }) => ({ part: name, upstream: `${pin.image}:${pin.tag}`, why: asked })) }
+    ? { images: [], origins: wanted.map(({ name, pin }) => ({ part: name, upstream: tagged(pin), why: asked })) }
     : await action("images that can be pulled", () => pullUpstream(wanted, path.join(CACHE, "upstream"), log));
   const installed: Origin[] = images === "stand-ins"
     ? plugins.map(({ name, official }) => ({ part: name, upstream: official, why: asked }))

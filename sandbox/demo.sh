@@ -17,15 +17,7 @@ pulumi up --stack sandbox --yes --skip-preview
 
 domain=$(pulumi config get domain --stack sandbox)
 node=10.88.0.2
-for _ in $(seq 60); do
-  code=$(curl -s -o /dev/null -w '%{http_code}' -H "Host: $domain" "http://$node/login" || true)
-  [[ $code == 200 ]] && break
-  sleep 1
-done
-if [[ $code != 200 ]]; then
-  echo "http://$node/login with Host: $domain answers $code, not 200; see: kubectl -n jenkins get pods" >&2
-  exit 1
-fi
+sandbox/await-login.sh "$domain" "$node" 60
 
 printf '\nWhat is real here, and what stands in for it:\n'
 npm run -s sandbox -- origins

@@ -85,19 +85,10 @@ make_stack() {
 }
 
 bring_up() {
-  local code=000
   make_cluster
   make_stack
   pulumi up --stack kind --yes --skip-preview
-  for _ in $(seq 120); do
-    code=$(curl -s -o /dev/null -w '%{http_code}' -H "Host: $domain" "http://127.0.0.1:$http_port/login" || true)
-    [[ $code == 200 ]] && break
-    sleep 1
-  done
-  if [[ $code != 200 ]]; then
-    echo "http://127.0.0.1:$http_port/login with Host: $domain answers $code, not 200; see: kubectl -n jenkins get pods" >&2
-    exit 1
-  fi
+  sandbox/await-login.sh "$domain" "127.0.0.1:$http_port" 120
   cat <<EOF
 
 Jenkins answers on http://$domain:$http_port once this machine's hosts file has the line "127.0.0.1 $domain". Every part is the real

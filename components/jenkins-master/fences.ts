@@ -1,7 +1,7 @@
 import * as net from "node:net";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { usual } from "../../config/pieces";
+import { bareHost, singleAddress, usual } from "../../config/pieces";
 import type { JenkinsMasterArgs } from "./args";
 import { ownLabels } from "../ownership";
 import type { Proxy } from "../surroundings";
@@ -57,10 +57,10 @@ const worldWithout = (cidrs: string[]) =>
 function proxyRules(proxy: Proxy | undefined): k8s.types.input.networking.v1.NetworkPolicyEgressRule[] {
   const urls = proxy ? [...new Set([proxy.http, proxy.https])].map((url) => new URL(url)) : [];
   return urls.flatMap(({ hostname, port }): k8s.types.input.networking.v1.NetworkPolicyEgressRule[] => {
-    const address = hostname.replace(/^\[|\]$/g, "");
+    const address = bareHost(hostname);
     const [, namespace] = /^[^.]+\.([^.]+)\.svc(\.|$)/.exec(hostname) ?? [];
     if (namespace !== undefined) return [{ to: [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } } }] }];
-    return net.isIP(address) ? [{ to: [{ ipBlock: { cidr: `${address}/${net.isIPv6(address) ? 128 : 32}` } }], ports: [{ port: Number(port || 80), protocol: "TCP" }] }] : [];
+    return net.isIP(address) ? [{ to: [{ ipBlock: { cidr: singleAddress(address) } }], ports: [{ port: Number(port || 80), protocol: "TCP" }] }] : [];
   });
 }
 

@@ -15,7 +15,7 @@ import { createGzip } from "node:zlib";
 import { build as bundle } from "esbuild";
 import { knownPlugins } from "./jenkins/adapter/plugins";
 import { blobPath, blobsOf, push, readManifest, type Descriptor, type Manifest } from "./registry";
-import type { Pin, Wanted } from "./upstream";
+import { repositoryOf, type Pin, type Wanted } from "./upstream";
 
 /** Debian packages that building the images needs on this machine. */
 export const DEBIAN_PACKAGES = ["buildah", "debian-archive-keyring", "mmdebstrap"];
@@ -180,8 +180,8 @@ export function upstreamImages(pins?: string): Wanted[] {
 
 /** Repository and tag of an image: the upstream name without its host. */
 function target(name: string): { repository: string; tag: string } {
-  const { image, tag } = pinOf(name, readPins(UPSTREAM));
-  return { repository: image.replace(/^[^/]+\//, ""), tag };
+  const pin = pinOf(name, readPins(UPSTREAM));
+  return { repository: repositoryOf(pin), tag: pin.tag };
 }
 
 /** Hash of everything that decides an image's content. */

@@ -37,7 +37,11 @@ export interface Origin {
   why?: string;
 }
 
-const reference = ({ image, tag, digest }: Pin): string => (digest ? `${image}@${digest}` : `${image}:${tag}`);
+/** Its name where the registry does not matter, and with its tag. */
+export const repositoryOf = ({ image }: Pin): string => image.replace(/^[^/]+\//, "");
+export const tagged = ({ image, tag }: Pin): string => `${image}:${tag}`;
+
+const reference = ({ image, tag, digest }: Pin): string => (digest ? `${image}@${digest}` : tagged({ image, tag }));
 
 /** What of an error a person needs, in one line: programs that pull put it last. */
 const lastWords = (error: unknown): string =>
@@ -76,7 +80,7 @@ export async function pullUpstream(wanted: Wanted[], folder: string, log: (line:
   const all = withPairs(wanted, reasons);
   return {
     images: wanted.flatMap(({ name }) => (all[name] === undefined ? [found[name]] : [])),
-    origins: wanted.map(({ name, pin }) => ({ part: name, upstream: `${pin.image}:${pin.tag}`, ...(all[name] !== undefined && { why: all[name] }) })),
+    origins: wanted.map(({ name, pin }) => ({ part: name, upstream: tagged(pin), ...(all[name] !== undefined && { why: all[name] }) })),
   };
 }
 
@@ -96,7 +100,7 @@ async function pull({ name, pin }: Wanted, folder: string, log: (line: string) =
   }
   const index = JSON.parse(fs.readFileSync(path.join(layout, "index.json"), "utf8")) as { manifests: { digest: string; size: number }[] };
   const [{ digest, size }] = index.manifests;
-  return { name, repository: pin.image.replace(/^[^/]+\//, ""), tag: pin.tag, digest, bytes: size, layout };
+  return { name, repository: repositoryOf(pin), tag: pin.tag, digest, bytes: size, layout };
 }
 
 /** The table of what is real, for people. */

@@ -92,10 +92,14 @@ trap 'if [ -n "$forward" ]; then kill "$forward" 2>/dev/null || true; fi; rm -rf
 
 # Digests that clusters name. A cluster that cannot be asked stops everything: not knowing is no reason to delete.
 : >"$work/used"
-cluster_digests() {
+# kubectl_in CONTEXT ARGUMENTS: of the context that is named, or the current one.
+kubectl_in() {
   local kubectl=("${kubectl_direct[@]}" --request-timeout 30s)
   if [ -n "$1" ]; then kubectl+=(--context "$1"); fi
-  "${kubectl[@]}" get pods,replicasets,deployments,statefulsets,daemonsets,jobs,cronjobs,configmaps --all-namespaces --output json >"$work/objects" 2>"$work/error" ||
+  "${kubectl[@]}" "${@:2}"
+}
+cluster_digests() {
+  kubectl_in "$1" get pods,replicasets,deployments,statefulsets,daemonsets,jobs,cronjobs,configmaps --all-namespaces --output json >"$work/objects" 2>"$work/error" ||
     fail "cluster ${1:-of the current context} cannot be asked what it runs: $(tail -n 1 "$work/error"); nothing was deleted. Mend the access, or give --no-cluster if no cluster uses these images"
   { grep -Eo 'sha256:[0-9a-f]{64}' "$work/objects" || true; } >>"$work/used"
   rm "$work/objects"
@@ -106,13 +110,8 @@ if [ "$cluster" = true ]; then
   if [ ${#contexts[@]} -eq 0 ]; then cluster_digests ""; fi
 fi
 
-kubectl_here() {
-  local kubectl=("${kubectl_direct[@]}" --request-timeout 30s)
-  if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
-  "${kubectl[@]}" "$@"
-}
 # What is being built may be on its way into the registry.
-builds_running() { kubectl_here get jobs --all-namespaces --selector app.kubernetes.io/name=image-build --output 'jsonpath={.items[?(@.status.active==1)].metadata.name}'; }
+builds_running() { kubectl_in "$kube_context" get jobs --all-namespaces --selector app.kubernetes.io/name=image-build --output 'jsonpath={.items[?(@.status.active==1)].metadata.name}'; }
 if [ "$in_cluster" = true ] && running=$(builds_running) && [ -n "$running" ]; then fail "an image is being built ($running); nothing was deleted. Run this again when no pulumi up runs"; fi
 
 # Reads lines "tag digest"; prints "keep|delete|foreign tag digest reason" for each. A digest is deleted only if no tag keeps it.
@@ -181,7 +180,7 @@ done
 # Its space is freed at its start, before anything can be uploaded.
 if [ "$in_cluster" = true ] && [ "$dry_run" = false ]; then
   rollout=(--namespace "$registry_namespace" rollout)
-  if ! kubectl_here "${rollout[@]}" restart deployment/image-registry >&2 || ! kubectl_here --request-timeout 0 "${rollout[@]}" status deployment/image-registry --timeout 5m >&2; then
+  if ! kubectl_in "$kube_context" "${rollout[@]}" restart deployment/image-registry >&2 || ! kubectl_in "$kube_context" --request-timeout 0 "${rollout[@]}" status deployment/image-registry --timeout 5m >&2; then
     fail "the registry did not start anew, so its space is not free yet: kubectl -n $registry_namespace describe pods tells why"
   fi
 fi

@@ -128,7 +128,7 @@ describe("on the cluster", () => {
     write("index.ts", `import { AgentImages, prepareImages } from ${JSON.stringify(path.join(REPO, "components/agent-images"))};
 import { ImageRegistry } from ${JSON.stringify(path.join(REPO, "components/image-registry"))};
 export = async () => {
-  const args = ${JSON.stringify(images)} as any;
+  const args = ${JSON.stringify(images)};
   const prepared = await prepareImages(args);
   const registry = new ImageRegistry("registry", ${JSON.stringify(registry)});
   return { references: new AgentImages("images", { ...prepared, registry: { ...prepared.registry, volume: registry.volume } }, { dependsOn: [registry] }).references };
