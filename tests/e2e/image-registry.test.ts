@@ -145,7 +145,7 @@ export = async () => {
   afterAll(async () => {
     await program(["destroy", "--yes", "--skip-preview"], true);
     await program(["stack", "rm", "--yes", "--force"], true);
-    await kubectl(["delete", "namespace", names.agentsNamespace, "--wait=false"], { allowFailure: true });
+    await kubectl(["delete", "namespace", names.agentsNamespace], { allowFailure: true });
     await kubectl(["delete", "storageclass", stack], { allowFailure: true });
     await kubectl(["delete", "persistentvolume", ...[0, 1, 2].map((i) => `${stack}-${i}`), "--wait=false"], { allowFailure: true });
     await onNode(["rm", "-rf", `/var/openebs/${stack}`], { allowFailure: true });
