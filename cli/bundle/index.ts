@@ -5,12 +5,13 @@ import { readWords, runCommand, UsageError } from "../terminal";
 import { load } from "./load";
 import { bundle } from "./write";
 
-const HELP = `npm run bundle -- STACK [--out FILE] [--platform OS/ARCH]...    writes every image of a stack into one archive
+const HELP = `npm run bundle -- STACK [--out FILE] [--platform OS/ARCH]... [--with KEY]...    writes every image of a stack into one archive
 npm run bundle -- load FILE STACK [--yes] [--node NAME=USER@HOST]... [--seeded]    puts them into the registry of a cluster without internet
 
 The first is run where the internet is, for a stack that is up. FILE (STACK.bundle.tar) is an OCI image layout: each upstream image
 that the stack's program refers to, and the images that it builds, the controller's with its plugins inside, from its registry; for
-the architectures of the cluster's nodes, or those of --platform. Log-ins are used and not written down. Cut off, the same command
+the architectures of the cluster's nodes, or those of --platform. --with carries another key of images, such as restic for a stack
+with a backup. Log-ins are used and not written down. Cut off, the same command
 goes on where it was; FILE has its name only when it is whole.
 
 The second is run behind the gap, from the same version of this repository, before \`npm run up -- STACK\`. It checks every byte of
@@ -29,9 +30,9 @@ const named = (word: string | undefined): string => {
 };
 
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = readWords(args, { out: { type: "string" }, platform: { type: "string", multiple: true }, yes: { type: "boolean" }, node: { type: "string", multiple: true }, seeded: { type: "boolean" } }, 3);
+  const { values, positionals } = readWords(args, { out: { type: "string" }, platform: { type: "string", multiple: true }, with: { type: "string", multiple: true }, yes: { type: "boolean" }, node: { type: "string", multiple: true }, seeded: { type: "boolean" } }, 3);
   const loads = positionals[0] === "load";
-  const alien = loads ? (["out", "platform"] as const).filter((option) => values[option] !== undefined) : (["yes", "node", "seeded"] as const).filter((option) => values[option] !== undefined);
+  const alien = loads ? (["out", "platform", "with"] as const).filter((option) => values[option] !== undefined) : (["yes", "node", "seeded"] as const).filter((option) => values[option] !== undefined);
   if (alien.length > 0) throw new UsageError(`--${alien[0]} is nothing that ${loads ? "load" : "writing a bundle"} knows; --help says more`);
   if (!loads) {
     if (positionals.length > 1) throw new UsageError(`what is "${positionals.slice(1).join(" ")}"? One stack is expected here; --help says more`);
@@ -39,7 +40,7 @@ async function main(args: string[]): Promise<void> {
     const wrong = platforms.filter((platform) => !/^[a-z0-9]+\/[a-z0-9_]+(\/[a-z0-9]+)?$/.test(platform));
     if (wrong.length > 0) throw new UsageError(`--platform ${wrong[0]} is none; give OS/ARCH such as linux/arm64`);
     const stack = named(positionals[0]);
-    return bundle(stack, { file: values.out ?? `${stack}.bundle.tar`, platforms, rendered: await renderStack(stack) });
+    return bundle(stack, { file: values.out ?? `${stack}.bundle.tar`, platforms, also: values.with ?? [], rendered: await renderStack(stack) });
   }
   const [, file, word] = positionals;
   if (file === undefined) throw new UsageError("which archive? npm run bundle -- load FILE STACK; --help says more");

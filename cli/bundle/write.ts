@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import type { Rendered } from "../offline";
+import { UsageError } from "../terminal";
 import { ArchiveWriter, partsOf, type Descriptor } from "./archive";
 import { cut, imagesOf, partsOfReference, recipeOf, tagOfBuild, type BuiltImage, type CarriedImage, type Contents } from "./plan";
 import { Registry } from "./registry";
@@ -68,12 +69,17 @@ async function fetchBlob(archive: ArchiveWriter, descriptor: Descriptor, { regis
 
 /**
  * Writes the archive of a stack's images.
+ * @param also keys of images that are carried though this stack does not use them
  * @param rendered the resources that its program registers
  */
-export async function bundle(name: string, { file, platforms: asked, rendered }: { file: string; platforms: string[]; rendered: Rendered[] }): Promise<void> {
+export async function bundle(name: string, { file, platforms: asked, also, rendered }: { file: string; platforms: string[]; also: string[]; rendered: Rendered[] }): Promise<void> {
   const { stack, surroundings } = await readySite(name);
   const { config } = stack;
-  const { keys, further } = imagesOf(rendered, config.images);
+  const unknown = also.filter((key) => !(key in config.images));
+  if (unknown.length > 0) throw new UsageError(`--with ${unknown[0]} is no key of images; one of ${Object.keys(config.images).join(", ")}`);
+  const { keys: used, further } = imagesOf(rendered, config.images);
+  // A stack behind the gap may have a registry of its own where this one is told of another.
+  const keys = [...new Set([...used, ...also, "registry"])].sort();
   const builds = await buildsOf(stack, surroundings);
   const platforms = asked.length > 0 ? asked : await nodePlatforms(stack);
   const registries = new Map<string, Registry>();
