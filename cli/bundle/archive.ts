@@ -26,6 +26,8 @@ const block = 512;
 const padded = (size: number): number => Math.ceil(size / block) * block;
 const blobName = (digest: string): string => `blobs/${digest.replace(":", "/")}`;
 const digestOf = (name: string): string | undefined => (/^blobs\/sha256\/[0-9a-f]{64}$/.test(name) ? `sha256:${name.slice(-64)}` : undefined);
+/** The digests of the files that are no blobs, as sha256sum has them. */
+const sumsName = "SHA256SUMS";
 /** The largest file whose size a tar header has room for. */
 const most = 8 ** 11 - 1;
 
@@ -118,10 +120,14 @@ export class ArchiveWriter {
   /** Ends the archive: the manifests that it is asked for by, and further files. */
   async finish(manifests: Descriptor[], files: Record<string, unknown> = {}): Promise<void> {
     const index = { schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests };
+    let sums = "";
     for (const [name, content] of Object.entries({ "oci-layout": { imageLayoutVersion: "1.0.0" }, "index.json": index, ...files })) {
       const bytes = Buffer.from(JSON.stringify(content));
       await this.write(name, bytes.length, [bytes]);
+      sums += `${hashOf([bytes]).slice(7)}  ${name}\n`;
     }
+    // Blobs have theirs in their names.
+    await this.write(sumsName, sums.length, [Buffer.from(sums)]);
     fs.writeSync(this.fd, Buffer.alloc(2 * block), 0, 2 * block, this.end);
     fs.fsyncSync(this.fd);
     this.close();
@@ -163,19 +169,21 @@ export class Archive {
     this.fd = fs.openSync(file, "r");
     const { places, complete } = scan(this.fd);
     this.places = new Map(places.map((place) => [place.name, place]));
-    if (!complete || !this.places.has("index.json")) throw new Error(`${file} is no whole archive of images: ${places.length === 0 ? "it does not begin as one" : `it is cut off or damaged behind ${places.at(-1)!.name}`}. Copy it again, and compare its sha256sum with the original's`);
+    if (!complete || !this.places.has(sumsName)) throw new Error(`${file} is no whole archive of images: ${places.length === 0 ? "it does not begin as one" : `it is cut off or damaged behind ${places.at(-1)!.name}`}. Copy it again, and compare its sha256sum with the original's`);
   }
 
   close(): void {
     fs.closeSync(this.fd);
   }
 
-  /** Reads every blob. @throws naming the blob and the file where one is not what its name says */
+  /** Reads every file. @throws naming the blob or file where one is not what it should be */
   verify(tell: (bytes: number) => void = () => undefined): void {
+    const sums = new Map([...Buffer.concat([...pieces(this.fd, this.place(sumsName))]).toString().matchAll(/^([0-9a-f]{64}) {2}(.+)$/gm)].map(([, sum, name]) => [name, `sha256:${sum}`]));
     for (const place of this.places.values()) {
-      const digest = digestOf(place.name);
-      const found = digest === undefined ? digest : hashOf(pieces(this.fd, place));
-      if (found !== digest) throw new Error(`${this.file} is damaged: its blob ${digest} has the digest ${found}; nothing of it was used. Copy the file again, and compare its sha256sum with the original's`);
+      const digest = digestOf(place.name) ?? sums.get(place.name);
+      if (place.name === sumsName) continue;
+      const found = hashOf(pieces(this.fd, place));
+      if (found !== digest) throw new Error(`${this.file} is damaged: its ${digestOf(place.name) === undefined ? `file ${place.name}` : `blob ${digest}`} has the digest ${found}; nothing of it was used. Copy the file again, and compare its sha256sum with the original's`);
       tell(place.size);
     }
   }

@@ -29,7 +29,8 @@ const named = (word: string | undefined): string => {
   return word;
 };
 
-async function main(args: string[]): Promise<void> {
+/** What the words of a command line ask for. @throws {UsageError} where they ask for nothing that there is */
+export async function main(args: string[]): Promise<void> {
   const { values, positionals } = readWords(args, { out: { type: "string" }, platform: { type: "string", multiple: true }, with: { type: "string", multiple: true }, yes: { type: "boolean" }, node: { type: "string", multiple: true }, seeded: { type: "boolean" } }, 3);
   const loads = positionals[0] === "load";
   const alien = loads ? (["out", "platform", "with"] as const).filter((option) => values[option] !== undefined) : (["yes", "node", "seeded"] as const).filter((option) => values[option] !== undefined);

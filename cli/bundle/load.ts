@@ -2,20 +2,21 @@ import * as fs from "node:fs";
 import { renderStack } from "../offline";
 import { UsageError } from "../terminal";
 import { Archive, ArchiveWriter, partsOf, type Descriptor } from "./archive";
-import { imagesOf, loadPlan, originsOf, partsOfReference, placed, recipeDifferences, recipeOf, repositoryOf, tagOf, tagOfBuild, type Contents } from "./plan";
+import { imagesOf, loadPlan, originsOf, placed, recipeDifferences, recipeOf, repositoryOf, tagOf, tagOfBuild, type Contents } from "./plan";
 import type { Registry } from "./registry";
 import { bringUpRegistry, buildsOf, pushable, readySite, say, seed, seedings, withImages, withRegistry, writeImages, type Seeding } from "./site";
 import { megabytes, meter } from "./write";
 
 /** An image to push, by its manifest. */
-interface Push {
+export interface Push {
   repository: string;
   tag: string;
   carried: Descriptor;
 }
 
-/** Puts an image there with everything that it names, each part once. */
-async function push(archive: Archive, registry: Registry, { repository, tag, carried }: Push, sent: Map<string, string>, tell: (bytes: number) => void): Promise<void> {
+/** Puts an image there with everything that it names, each part once; a tag comes behind all that it stands for, so that one that is there says that all of it is. */
+export async function push(archive: Archive, registry: Registry, { repository, tag, carried }: Push, sent: Map<string, string>, tell: (bytes: number) => void): Promise<void> {
+  if ((await registry.manifest(repository, tag))?.descriptor.digest === carried.digest) return;
   const { manifests, blobs } = partsOf((digest) => archive.manifest(digest), carried);
   for (const blob of blobs) {
     const from = sent.get(blob.digest);
@@ -39,7 +40,7 @@ async function writeSeeds(archive: Archive, images: { name: string; carried: Des
 }
 
 /** What a person does for a node that this machine has no way to. */
-const byHand = ({ node }: Seeding, file: string): string => `  ${node}: ssh ROOT@${node} ctr -n k8s.io images import - <${file}`;
+const byHand = ({ node }: Seeding, file: string): string => `  ${node}: ssh root@${node} ctr -n k8s.io images import - <${file}`;
 
 async function seedNodes(nodes: Seeding[], file: string, seeded: boolean): Promise<void> {
   for (const each of nodes) {
@@ -56,9 +57,9 @@ async function seedNodes(nodes: Seeding[], file: string, seeded: boolean): Promi
 export async function load(file: string, name: string, { yes, seeded, nodes }: { yes: boolean; seeded: boolean; nodes: Record<string, string> }): Promise<void> {
   const archive = new Archive(file);
   try {
+    archive.verify(meter(archive.size, "checked"));
     const contents = archive.json("bundle.json") as Contents;
     if (contents.version !== 1) throw new Error(`${file} is of a newer version of this repository; use that one here as well`);
-    archive.verify(meter(archive.size, "checked"));
     say(`${file} is sound: ${contents.images.length} upstream images and ${contents.built.length} of stack ${contents.stack}'s own for ${contents.platforms.join(", ")}, ${megabytes(archive.size)}`);
 
     const { registry: { host, prefix } } = (await readySite(name)).stack.config;
@@ -96,7 +97,7 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
     await withRegistry(stack, surroundings, "push", async (registry) => {
       for (const each of all) await push(archive, registry, each, sent, tell);
     });
-    say(`${all.length} images are in ${partsOfReference(`${host}/x`).host}. Now: npm run up -- ${name}`);
+    say(`${all.length} images are in ${host}. Now: npm run up -- ${name}`);
   } finally {
     archive.close();
   }
