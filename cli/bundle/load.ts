@@ -79,9 +79,13 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
     if (problems.length > 0) throw new Error(`stack ${name} is not what stack ${contents.stack} was when ${file} was made; nothing was changed:\n${problems.map((line) => `  - ${line}`).join("\n")}`);
     const all: Push[] = [...places.map(({ reference, carried }) => ({ repository: repositoryOf(reference, prefix), tag: tagOf(reference, carried.digest), carried })), ...built];
 
-    const changed = writeImages(name, images);
-    say(changed > 0 ? `${changed} keys of images are set in Pulumi.${name}.yaml` : `images of Pulumi.${name}.yaml are set already`);
+    const setImages = () => {
+      const changed = writeImages(name, images);
+      say(changed > 0 ? `${changed} keys of images are set in Pulumi.${name}.yaml` : `images of Pulumi.${name}.yaml are set already`);
+    };
     if (stack.config.imageRegistry) {
+      // It takes the copies that the config names, and runs from one of them.
+      setImages();
       const here = await seedings(stack, nodes);
       const seeds = places.filter((place) => named.seeds.includes(place.name));
       await writeSeeds(archive, seeds, `${file}.seeds.tar`);
@@ -97,6 +101,7 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
     await withRegistry(stack, surroundings, "push", async (registry) => {
       for (const each of all) await push(archive, registry, each, sent, tell);
     });
+    if (!stack.config.imageRegistry) setImages();
     say(`${all.length} images are in ${host}. Now: npm run up -- ${name}`);
   } finally {
     archive.close();

@@ -146,12 +146,13 @@ export async function seed({ node, command }: Seeding & Required<Pick<Seeding, "
 /** The key `images` in a stack's file, as it is written there. */
 function imagesIn(name: string) {
   const file = path.join(root, `Pulumi.${name}.yaml`);
-  const document = parseDocument(fs.readFileSync(file, "utf8"));
+  const text = fs.readFileSync(file, "utf8");
+  const document = parseDocument(text);
   const keys = [`${project()}:images`, "images"];
   const key = keys.find((each) => document.hasIn(["config", each])) ?? keys[0];
   const value = (document.toJS() as { config?: Record<string, unknown> } | null)?.config?.[key];
   const images = typeof value === "string" ? (JSON.parse(value) as unknown) : value;
-  return { file, document, key, images: isObject(images) ? images : {} };
+  return { file, text, document, key, images: isObject(images) ? images : {} };
 }
 
 /** What `images` of a stack's file is with these set. */
@@ -159,12 +160,12 @@ export const withImages = (name: string, images: Record<string, string>): Record
 
 /** Sets keys of `images` in a stack's file, the rest of which stays as it is; how many were another before. */
 export function writeImages(name: string, images: Record<string, string>): number {
-  const { file, document, key, images: before } = imagesIn(name);
+  const { file, text, document, key, images: before } = imagesIn(name);
   const changed = Object.entries(images).filter(([image, reference]) => before[image] !== reference);
   if (changed.length === 0) return 0;
   if (!isObject((document.toJS() as { config?: Record<string, unknown> })?.config?.[key])) document.setIn(["config", key], document.createNode(before));
   for (const [image, reference] of changed) document.setIn(["config", key, image], reference);
-  fs.writeFileSync(`${file}.new`, document.toString({ lineWidth: 0 }));
+  fs.writeFileSync(`${file}.new`, document.toString({ lineWidth: 0, flowCollectionPadding: !/[[{][\w"']/.test(text) }));
   fs.renameSync(`${file}.new`, file);
   return changed.length;
 }

@@ -32,7 +32,10 @@ beforeAll(async () => {
   await ensurePlatform();
   await registry.start(true);
   document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as typeof document;
-  for (const key of ["images", "imageBuild"]) delete document.config[`build-platform:${key}`];
+  for (const key of ["images", "imageBuild", "controlPlane"]) delete document.config[`build-platform:${key}`];
+  // An environment beside the running one, for preview.
+  const own = { domain: "bundle.sandbox.test", namespace: SITE, storageClass: SITE, storageInstall: "class", storageBasePath: `/var/openebs/${SITE}`, nodePortRange: "none", ingress: { install: false } };
+  for (const [key, value] of Object.entries(own)) document.config[`build-platform:${key}`] = value;
   set("registry", { host: registry.host, insecure: true, prefix: "site" });
   await pulumi(["stack", "rm", SITE, "--yes", "--force", "--preserve-config"], { allowFailure: true });
   await pulumi(["stack", "init", SITE, "--no-select"]);
