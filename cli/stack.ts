@@ -26,9 +26,10 @@ export const stackNames = (): string[] => fs.readdirSync(root).flatMap((name) =>
 /**
  * Reads the file of a stack, or of the selected one, the defaults of Pulumi.yaml filled in. Only a file with encrypted values needs the pulumi CLI and
  * the passphrase.
+ * @param over keys that take the place of the file's
  * @throws where the file is missing or its secrets cannot be decrypted
  */
-export async function readStack(named: string | undefined): Promise<Stack> {
+export async function readStack(named: string | undefined, over: Record<string, unknown> = {}): Promise<Stack> {
   const choice = `Name one of ${stackNames().join(", ")}.`;
   const name = named ?? (await run("pulumi", ["stack", "--show-name", "--non-interactive"]).then((text) => text.trim(), () => ""));
   if (name === "") throw new UsageError(`which stack? None is selected. ${choice}`);
@@ -51,6 +52,7 @@ export async function readStack(named: string | undefined): Promise<Stack> {
   for (const [key, value] of Object.entries(given)) {
     if (!key.includes(":") || key.startsWith(`${project.name}:`)) raw[key.slice(key.indexOf(":") + 1)] = value;
   }
+  Object.assign(raw, over);
   const { config, problems, warnings } = parseConfig(raw, { readFile: (wanted) => fs.readFileSync(wanted, "utf8"), listFolder: namesIn, homeDirectory: os.homedir(), isSecret: (key) => secret.has(key) });
 
   interface Login { privateKey?: string; privateKeyFile?: string }

@@ -24,6 +24,8 @@ export class RegistryStandIn {
   readonly manifests = new Map<string, { type: string; body: string }>();
   readonly tags = new Map<string, Map<string, string>>();
   readonly blobs = new Set<string>();
+  /** What a blob holds, as far as it came by way of the API or of seed. */
+  readonly contents = new Map<string, Buffer>();
   /** Method and path of every request. */
   readonly requests: string[] = [];
   options: RegistryOptions = {};
@@ -41,7 +43,7 @@ export class RegistryStandIn {
   }
 
   clear(): void {
-    for (const store of [this.manifests, this.tags, this.blobs]) store.clear();
+    for (const store of [this.manifests, this.tags, this.blobs, this.contents]) store.clear();
     this.requests.length = 0;
     this.options = {};
   }
@@ -49,7 +51,8 @@ export class RegistryStandIn {
   /** Puts a small image there under tags, and returns its digest. */
   seed(repository: string, content: string, ...tags: string[]): string {
     this.blobs.add(digestOf(content));
-    const body = JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: { digest: digestOf(content) }, layers: [] });
+    this.contents.set(digestOf(content), Buffer.from(content));
+    const body = JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: { digest: digestOf(content), size: Buffer.byteLength(content) }, layers: [] });
     return this.put(repository, tags, "application/vnd.oci.image.manifest.v1+json", body);
   }
 
@@ -73,7 +76,7 @@ export class RegistryStandIn {
 
   private answer(request: http.IncomingMessage, body: Buffer, response: http.ServerResponse): void {
     const url = new URL(request.url ?? "/", `http://${this.host}`);
-    const end = (status: number, headers: http.OutgoingHttpHeaders = {}, text = ""): void => void response.writeHead(status, headers).end(request.method === "HEAD" ? undefined : text);
+    const end = (status: number, headers: http.OutgoingHttpHeaders = {}, text: string | Buffer = ""): void => void response.writeHead(status, headers).end(request.method === "HEAD" ? undefined : text);
     this.requests.push(`${request.method} ${url.pathname}`);
 
     if (this.options.busy) {
@@ -106,16 +109,19 @@ export class RegistryStandIn {
       return end(200, more, JSON.stringify({ name: repository, tags: page }));
     }
     if (kind === "blobs") {
+      const content = this.contents.get(name);
+      if (request.method === "GET" || request.method === "HEAD") return content ? end(200, { "Content-Length": content.length }, content) : end(404);
       if (request.method === "POST") return end(202, { Location: `/v2/${repository}/blobs/uploads/1?state=x` });
       const digest = url.searchParams.get("digest") ?? "";
       if (digestOf(body) !== digest) return end(400);
       this.blobs.add(digest);
+      this.contents.set(digest, body);
       return end(201, { "Docker-Content-Digest": digest });
     }
     if (kind === "manifests" && request.method === "PUT") {
-      const manifest = JSON.parse(body.toString()) as { config?: { digest: string }; layers?: { digest: string }[]; subject?: { digest: string } };
+      const manifest = JSON.parse(body.toString()) as { config?: { digest: string }; layers?: { digest: string }[]; manifests?: { digest: string }[]; subject?: { digest: string } };
       const parts = [...(manifest.config ? [manifest.config] : []), ...(manifest.layers ?? [])];
-      if (parts.some((part) => !this.blobs.has(part.digest))) return end(404, {}, JSON.stringify({ errors: [{ code: "MANIFEST_BLOB_UNKNOWN" }] }));
+      if (parts.some((part) => !this.blobs.has(part.digest)) || (manifest.manifests ?? []).some((part) => !this.manifests.has(part.digest))) return end(404, {}, JSON.stringify({ errors: [{ code: "MANIFEST_BLOB_UNKNOWN" }] }));
       const digest = this.put(repository, name.startsWith("sha256:") ? [] : [name], request.headers["content-type"] ?? "", body.toString());
       return end(201, { "Docker-Content-Digest": digest, ...(this.options.referrers && manifest.subject ? { "OCI-Subject": manifest.subject.digest } : {}) });
     }

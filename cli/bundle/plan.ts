@@ -1,0 +1,187 @@
+import { imageContent, imageTag, type AgentImagesArgs, type ImageSpec } from "../../components/agent-images";
+import type { Rendered } from "../offline";
+import type { Descriptor, Manifest } from "./archive";
+
+/** What belongs into a bundle, and what becomes of it behind the gap: decided without registry, cluster or file. */
+
+/** An upstream image in a bundle. */
+export interface CarriedImage {
+  /** Its key in `images`; without one it stands somewhere else in the config. */
+  key?: string;
+  /** As the stack names it that the bundle is of. */
+  reference: string;
+  /** What its reference or its tag led to, and what of it is in the bundle: less where it was for further platforms. */
+  origin: string;
+  carried: Descriptor;
+}
+
+/** An image of the platform's own in a bundle, with all that its content is made of. */
+export interface BuiltImage {
+  name: string;
+  carried: Descriptor;
+  recipe: Recipe;
+}
+
+/** bundle.json: what an archive holds. */
+export interface Contents {
+  version: 1;
+  stack: string;
+  platforms: string[];
+  images: CarriedImage[];
+  built: BuiltImage[];
+}
+
+/** What an image is made of, wherever its base images come from and whatever builds it. */
+export interface Recipe {
+  /** Of each build argument the text, of a base image its digest. */
+  args: Record<string, string>;
+  files: Record<string, string>;
+  hash: string;
+}
+
+/** The images that a program refers to. */
+export interface Named {
+  /** Keys of `images`. */
+  keys: string[];
+  /** Those of them that only a build would need. */
+  spare: string[];
+  /** Full references that are none of them and are not built. */
+  further: string[];
+  /** References that pods need before the stack's own registry runs. */
+  seeds: string[];
+}
+
+/** Components that stand before the stack's own registry, and itself. */
+const before = ["NodePortRange", "OpenEbsStorage", "ImageRegistry"];
+
+/** All texts of a value, with those that an `image` field holds told apart. */
+function texts(value: unknown, see: (text: string, isImage: boolean) => void, key = ""): void {
+  if (typeof value === "string") see(value, key === "image");
+  else if (typeof value === "object" && value !== null) for (const [name, inner] of Object.entries(value)) texts(inner, see, Array.isArray(value) ? key : name);
+}
+
+const word = (text: string): RegExp => new RegExp(`(?<![\\w./:@-])${text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?![\\w./:@-])`);
+
+/**
+ * The images that the objects and commands of a program refer to: by a field `image`, in a text (a pod template of Jenkins, a
+ * variable), or as what an image is built from.
+ * @param images what each key of `images` stands for
+ */
+export function imagesOf(resources: Rendered[], images: Record<string, string>): Named {
+  const known = Object.entries(images).map(([key, reference]) => ({ key, reference, pattern: word(reference) }));
+  const repositories = resources.flatMap(({ props: { environment } }) => (environment?.IMAGE_REPOSITORY ? [String(environment.IMAGE_REPOSITORY), String(environment.REGISTRY_PULLED_FROM ?? "").concat(String(environment.IMAGE_REPOSITORY).replace(/^[^/]+/, ""))] : []));
+  const [keys, spare, further, seeds] = [new Set<string>(), new Set<string>(), new Set<string>(), new Set<string>()];
+  for (const { type, props, component } of resources) {
+    texts(props, (text, isImage) => {
+      const hits = known.filter(({ pattern }) => pattern.test(text));
+      for (const { key } of hits) (text === props.environment?.BUILDKIT_IMAGE ? spare : keys).add(key);
+      if (!type.startsWith("kubernetes:")) return;
+      const named = isImage ? [text] : [...text.matchAll(/(?:^|[\s{,-])"?image"?:\s*["']?([^\s"',}]+)/g)].map(([, reference]) => reference);
+      for (const reference of named) {
+        if (!/^[a-z0-9[]/.test(reference) || Object.values(images).includes(reference) || repositories.some((repository) => reference.startsWith(`${repository}@`))) continue;
+        further.add(reference);
+      }
+      if (component && before.includes(component.name)) [...hits.map(({ reference }) => reference), ...(isImage ? [text] : [])].forEach((reference) => seeds.add(reference));
+    });
+  }
+  return { keys: [...new Set([...keys, ...spare])].sort(), spare: [...spare].filter((key) => !keys.has(key)).sort(), further: [...further].sort(), seeds: [...seeds].sort() };
+}
+
+/** A reference in its parts, Docker's short forms in full. */
+export function partsOfReference(reference: string): { host: string; path: string; tag?: string; digest?: string } {
+  const [, name, tag, digest] = /^(.+?)(?::([\w][\w.-]{0,127}))?(?:@(sha256:[0-9a-f]{64}))?$/.exec(reference) ?? [];
+  if (name === undefined) throw new Error(`"${reference}" is no reference of an image, such as docker.io/library/maven:3.9`);
+  const [first, ...rest] = name.split("/");
+  const hosted = rest.length > 0 && (/[.:]/.test(first) || first === "localhost");
+  const [host, path] = hosted ? [first, rest.join("/")] : ["docker.io", name];
+  return { host, path: host === "docker.io" && !path.includes("/") ? `library/${path}` : path, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
+}
+
+/** The repository of an image in the registry behind the gap, without the host: the same for whichever registry it comes from. */
+export const repositoryOf = (reference: string, prefix: string): string => [prefix, partsOfReference(reference).path].filter((part) => part !== "").join("/");
+
+/** Its tag there: its own, or one that keeps it from being taken for unused. */
+export const tagOf = (reference: string, digest: string): string => partsOfReference(reference).tag ?? `sha256-${digest.slice(7, 19)}`;
+
+/** How pods name an image behind the gap. @param host where nodes pull from */
+export const placed = ({ reference, carried: { digest } }: CarriedImage, host: string, prefix: string): string => `${host}/${repositoryOf(reference, prefix)}:${tagOf(reference, digest)}@${digest}`;
+
+const platformText = ({ os, architecture, variant }: NonNullable<Descriptor["platform"]>): string => [os, architecture, ...(variant ? [variant] : [])].join("/");
+
+/**
+ * What is carried of an index: its manifests for some platforms. Registries refuse an index of which a part is missing, so that of
+ * several an index of its own is made, and of a single one that manifest alone.
+ * @returns the descriptor itself where nothing is left out, else the one manifest or the new index's text
+ * @throws where a platform is missing
+ */
+export function cut(reference: string, index: Descriptor & { bytes: Buffer }, platforms: string[]): { descriptor: Descriptor; bytes?: Buffer } {
+  const { manifests = [], ...rest } = JSON.parse(index.bytes.toString("utf8")) as Manifest & Record<string, unknown>;
+  const { bytes: _, ...descriptor } = index;
+  const real = manifests.filter(({ platform }) => platform !== undefined && platform.os !== "unknown");
+  if (manifests.length === 0 || platforms.length === 0) return { descriptor };
+  const wanted = platforms.map((platform) => ({ platform, found: real.filter((each) => platformText(each.platform!) === platform || platformText(each.platform!).startsWith(`${platform}/`)) }));
+  const missing = wanted.filter(({ found }) => found.length === 0).map(({ platform }) => platform);
+  if (missing.length > 0) throw new Error(`${reference} has nothing for ${missing.join(", ")}, only for ${[...new Set(real.map(({ platform }) => platformText(platform!)))].join(", ")}; name other platforms with --platform`);
+  const kept = real.filter((each) => wanted.some(({ found }) => found.includes(each)));
+  if (kept.length === manifests.length) return { descriptor };
+  if (kept.length === 1) return { descriptor: kept[0] };
+  const bytes = Buffer.from(JSON.stringify({ ...rest, manifests: kept }));
+  return { descriptor: { ...descriptor, size: bytes.length }, bytes };
+}
+
+/** A base image that an argument names, by its digest; any other text as it is. */
+const digestIn = (text: string, origins: Map<string, string>): string => {
+  const digest = /^\S+@(sha256:[0-9a-f]{64})$/.exec(text)?.[1];
+  return digest === undefined ? text : (origins.get(digest) ?? digest);
+};
+
+/** Arguments that say where something comes from, and nothing of what it is. */
+const isWay = (arg: string): boolean => /^MIRROR_/.test(arg) || arg === "JAVA_TOOL_OPTIONS";
+
+/**
+ * What an image is made of, the same in front of the gap and behind it: without mirrors, proxy, builder and platforms.
+ * @param origins the digest that a base image has where it comes from, by the one that it has behind the gap
+ */
+export function recipeOf(spec: ImageSpec, origins = new Map<string, string>()): Recipe {
+  const args = Object.fromEntries(Object.entries(spec.args ?? {}).filter(([arg]) => !isWay(arg)).map(([arg, text]) => [arg, digestIn(text, origins)]));
+  const { hash, files } = imageContent({ ...spec, args }, "buildah");
+  return { args, files, hash };
+}
+
+/** What tells two recipes apart, in words; nothing where they are the same. */
+export function recipeDifferences(bundle: Recipe, stack: Recipe): string[] {
+  if (bundle.hash === stack.hash) return [];
+  const differ = (what: string, a: Record<string, string>, b: Record<string, string>) =>
+    [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((key) => a[key] !== b[key]).sort().map((key) => `${what} ${key} is ${a[key] === undefined ? "not there" : `"${a[key]}"`} in the bundle and ${b[key] === undefined ? "not there" : `"${b[key]}"`} in the stack`);
+  const all = [...differ("argument", bundle.args, stack.args), ...differ("file", bundle.files, stack.files)];
+  return all.length > 0 ? all : ["its Dockerfile has another name"];
+}
+
+/** What a stack behind the gap makes of a bundle. */
+export interface LoadPlan {
+  /** Keys of `images` and what they are set to. */
+  images: Record<string, string>;
+  problems: string[];
+}
+
+/**
+ * @param named what the stack's program refers to with these images
+ * @param host where the nodes pull from
+ */
+export function loadPlan({ images, stack: origin }: Contents, named: Named, { host, prefix }: { host: string; prefix: string }): LoadPlan {
+  const places = images.map((image) => ({ ...image, place: placed(image, host, prefix) }));
+  const keyed = new Map(places.flatMap(({ key, place }) => (key === undefined ? [] : [[key, place]])));
+  const problems = named.keys.filter((key) => !keyed.has(key) && !named.spare.includes(key)).map((key) => `images.${key} is used, and not in the bundle: set in stack ${origin} what asks for it here (such as backup), and make the bundle again`);
+  for (const reference of named.further) {
+    if (places.some(({ place }) => place === reference)) continue;
+    const there = places.find((image) => image.reference === reference);
+    problems.push(there ? `${reference} lies outside: write ${there.place} in its place` : `${reference} lies outside, and is not in the bundle: use it in stack ${origin} as well, and make the bundle again`);
+  }
+  return { images: Object.fromEntries(keyed), problems };
+}
+
+/** The tag that a stack's program asks its registry for. */
+export const tagOfBuild = (name: string, spec: ImageSpec, { builder, platforms }: Pick<AgentImagesArgs, "builder" | "platforms">): string => imageTag(name, imageContent(spec, builder, platforms));
+
+/** The digest that base images have where they come from, by the one that they have in a bundle. */
+export const originsOf = ({ images }: Pick<Contents, "images">): Map<string, string> => new Map(images.map(({ origin, carried }) => [carried.digest, origin]));

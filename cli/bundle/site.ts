@@ -1,0 +1,171 @@
+import { spawn } from "node:child_process";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { parseDocument } from "yaml";
+import { completed, readNetwork } from "../../checks/surroundings";
+import { prepareImages, type AgentImagesArgs } from "../../components/agent-images";
+import { pullPort, pushPort, registryName } from "../../components/image-registry";
+import { sshEnvironment, sshScript, type SshNode } from "../../components/node-port-range";
+import type { Surroundings } from "../../components/surroundings";
+import { explain } from "../../config";
+import { imageArgs } from "../../config/arguments";
+import { isObject } from "../../config/pieces";
+import { readYaml, root } from "../repository";
+import { readStack, type Stack } from "../stack";
+import { Registry } from "./registry";
+
+/** A stack's surroundings, registry, nodes and file, as far as bundles have to do with them. */
+
+export const say = (text: string): void => void process.stderr.write(`${text}\n`);
+
+/** The project's name, which stands before keys in stack files. */
+const project = (): string => (readYaml(path.join(root, "Pulumi.yaml")) as { name: string }).name;
+
+/** A stack whose config holds. @throws with every mistake in it */
+export async function readySite(name: string, over: Record<string, unknown> = {}): Promise<{ stack: Stack; surroundings: Surroundings }> {
+  const stack = await readStack(name, over);
+  const { config, problems } = stack;
+  if (problems.length > 0) throw new Error(explain(problems, name));
+  const inCluster = Object.keys(config.surroundingsIn).length > 0;
+  const network = inCluster ? await readNetwork(async (target) => JSON.parse(await stack.kubectl("get", "--raw", target)), config.surroundings, config.surroundingsIn) : undefined;
+  if (network && network.problems.length > 0) throw new Error(explain(network.problems, name));
+  return { stack, surroundings: completed(config.surroundings, network && { network }) };
+}
+
+/** What the stack's program builds, every base image by digest. */
+export const buildsOf = ({ config }: Stack, surroundings: Surroundings): Promise<AgentImagesArgs> => prepareImages(imageArgs(config, surroundings), { ...config.registry, others: config.pullSecrets.logins });
+
+/** Platforms of the cluster's nodes. */
+export async function nodePlatforms(stack: Stack): Promise<string[]> {
+  const { items } = await nodesOf(stack);
+  return [...new Set(items.map(({ status: { nodeInfo } }) => `${nodeInfo.operatingSystem}/${nodeInfo.architecture}`))].sort();
+}
+
+interface NodeList {
+  items: { metadata: { name: string }; status: { nodeInfo: { operatingSystem: string; architecture: string; containerRuntimeVersion: string } } }[];
+}
+const nodesOf = async (stack: Stack): Promise<NodeList> => JSON.parse(await stack.kubectl("get", "nodes", "-o", "json")) as NodeList;
+
+/** The registry of a host as this stack speaks to it. */
+export function outside({ config: { registry, mirrors, pullSecrets } }: Stack, surroundings: Surroundings, host: string): Registry {
+  const own = host === registry.host && registry.username !== undefined && registry.password !== undefined ? { username: registry.username, password: registry.password } : undefined;
+  const login = own ?? pullSecrets.logins.find((each) => each.registry === host);
+  return new Registry(host, { insecure: (host === registry.host && registry.insecure) || mirrors.insecure.includes(host), surroundings, ...(login && { login }) });
+}
+
+/** Does something with the stack's registry: the given one, or its own by a port-forward through the API server. */
+export async function withRegistry<T>(stack: Stack, surroundings: Surroundings, to: "pull" | "push", work: (registry: Registry) => Promise<T>): Promise<T> {
+  const { registry, imageRegistry: own } = stack.config;
+  if (!own) return work(outside(stack, surroundings, registry.host));
+  const token = to === "push" ? await pushTokenOf(stack) : undefined;
+  return forwarded(stack, own.namespace, registryName, to === "push" ? pushPort : pullPort, (port) => work(new Registry(`127.0.0.1:${port}`, { insecure: true, ...(token !== undefined && { token }) })));
+}
+
+/** The token for pushes; undefined where the registry is not there. */
+async function pushTokenOf({ kubectl, config: { imageRegistry } }: Stack): Promise<string | undefined> {
+  const text = await kubectl("-n", imageRegistry!.namespace, "get", "secret", `${registryName}-push`, "--ignore-not-found", "-o", "jsonpath={.data.token}");
+  return text === "" ? undefined : Buffer.from(text, "base64").toString();
+}
+
+/** Repositories that the stack's own registry takes pushes to; none where it is not there. */
+export async function pushable(stack: Stack): Promise<string[]> {
+  const token = await pushTokenOf(stack);
+  if (token === undefined) return [];
+  return (JSON.parse(Buffer.from(token.split(".")[1], "base64url").toString()) as { access: { name: string }[] }).access.map(({ name }) => name);
+}
+
+/** Does something with a port of this machine that leads to a Service of the cluster. */
+async function forwarded<T>(stack: Stack, namespace: string, service: string, port: number, work: (port: number) => Promise<T>): Promise<T> {
+  const child = spawn("kubectl", [...stack.kubectlArgs, "--request-timeout=0", "-n", namespace, "port-forward", "--address", "127.0.0.1", "--pod-running-timeout", "60s", `service/${service}`, `:${port}`], { stdio: ["ignore", "pipe", "pipe"] });
+  try {
+    return await work(await new Promise<number>((resolve, reject) => {
+      let [told, error] = ["", ""];
+      child.stdout.on("data", (chunk) => {
+        const found = /^Forwarding from 127\.0\.0\.1:(\d+) /m.exec((told += chunk));
+        if (found) resolve(Number(found[1]));
+      });
+      child.stderr.on("data", (chunk) => (error += chunk));
+      child.on("error", reject).on("close", () => reject(new Error(`Service ${service} of namespace ${namespace} is not reached through the API server: ${error.trim().split("\n").at(-1)}. kubectl -n ${namespace} get pods tells whether it runs`)));
+    }));
+  } finally {
+    child.kill();
+  }
+}
+
+/** Brings up the stack's own registry and what it stands on, before anything that would pull from it. */
+export async function bringUpRegistry(stack: string, yes: boolean): Promise<void> {
+  const urn = (rest: string) => ["--target", `urn:pulumi:${stack}::${project()}::${rest}`];
+  const targets = ["pulumi:providers:kubernetes::cluster", ...["cluster:NodePortRange", "storage:OpenEbsStorage", "registry:ImageRegistry"].map((type) => `build-platform:${type}**`)].flatMap(urn);
+  const child = spawn("pulumi", ["up", "--stack", stack, ...targets, ...(yes ? ["--yes", "--skip-preview"] : [])], { cwd: root, stdio: "inherit" });
+  const code = await new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
+  if (code !== 0) throw new Error("the registry did not come up, see above; what is done already stays, and the same command goes on from there");
+}
+
+/** Puts an archive of images into the container runtime; standard input is the archive. */
+const importing = `sudo=; [ "$(id -u)" = 0 ] || sudo="sudo -n"; $sudo ctr -n k8s.io images import -`;
+
+/** A node on which images have to be before the registry runs, and the command that puts them there; none where this machine has no way. */
+export interface Seeding {
+  node: string;
+  command?: { program: string; args: string[]; env: NodeJS.ProcessEnv };
+}
+
+/**
+ * The ways to the cluster's nodes: that of the config for control-plane nodes, and those given.
+ * @param given by node USER@HOST, reached as the operator's own ssh does
+ */
+export async function seedings(stack: Stack, given: Record<string, string>): Promise<Seeding[]> {
+  const { items } = await nodesOf(stack);
+  const access = stack.config.nodePorts?.access;
+  const unknown = Object.keys(given).filter((node) => !items.some(({ metadata }) => metadata.name === node));
+  if (unknown.length > 0) throw new Error(`--node ${unknown.join(", ")}: the cluster has no such node, only ${items.map(({ metadata }) => metadata.name).join(", ")}`);
+  return items.map(({ metadata: { name: node }, status: { nodeInfo } }) => {
+    const known = access?.nodes.find((each) => each.name === node);
+    // Other runtimes have other programs for it.
+    if (!nodeInfo.containerRuntimeVersion.startsWith("containerd:")) return { node };
+    if (given[node] !== undefined) return { node, command: { program: "ssh", args: ["-o", "BatchMode=yes", given[node], importing], env: process.env } };
+    if (known === undefined || access === undefined) return { node };
+    return { node, command: access.kind === "local" ? { program: "sh", args: ["-c", importing], env: process.env } : { program: "sh", args: ["-c", sshScript], env: { ...process.env, ...sshEnvironment(known as SshNode, access, stack.keys), NODE_COMMAND: importing } } };
+  });
+}
+
+/** Puts an archive on a node. @throws with the node's words */
+export async function seed({ node, command }: Seeding & Required<Pick<Seeding, "command">>, archive: string): Promise<void> {
+  const input = fs.openSync(archive, "r");
+  try {
+    const child = spawn(command.program, command.args, { env: command.env, stdio: [input, "pipe", "pipe"] });
+    let said = "";
+    for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => (said += chunk));
+    const code = await new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
+    if (code !== 0) throw new Error(`node ${node} did not take the registry's own images: ${said.trim().split("\n").slice(-3).join("\n") || `exit code ${code}`}\nIt needs containerd with its program ctr, and root or sudo without a password`);
+  } finally {
+    fs.closeSync(input);
+  }
+}
+
+/** The key `images` in a stack's file, as it is written there. */
+function imagesIn(name: string) {
+  const file = path.join(root, `Pulumi.${name}.yaml`);
+  const text = fs.readFileSync(file, "utf8");
+  const document = parseDocument(text);
+  const keys = [`${project()}:images`, "images"];
+  const key = keys.find((each) => document.hasIn(["config", each])) ?? keys[0];
+  const value = (document.toJS() as { config?: Record<string, unknown> } | null)?.config?.[key];
+  const images = typeof value === "string" ? (JSON.parse(value) as unknown) : value;
+  return { file, text, document, key, images: isObject(images) ? images : {} };
+}
+
+/** What `images` of a stack's file is with these set. */
+export const withImages = (name: string, images: Record<string, string>): Record<string, unknown> => ({ ...imagesIn(name).images, ...images });
+
+/** Sets keys of `images` in a stack's file, the rest of which stays as it is; how many were another before. */
+export function writeImages(name: string, images: Record<string, string>): number {
+  const { file, text, document, key, images: before } = imagesIn(name);
+  const changed = Object.entries(images).filter(([image, reference]) => before[image] !== reference);
+  if (changed.length === 0) return 0;
+  if (!isObject((document.toJS() as { config?: Record<string, unknown> })?.config?.[key])) document.setIn(["config", key], document.createNode(before));
+  for (const [image, reference] of changed) document.setIn(["config", key, image], reference);
+  fs.writeFileSync(`${file}.new`, document.toString({ lineWidth: 0, flowCollectionPadding: !/[[{][\w"']/.test(text) }));
+  fs.renameSync(`${file}.new`, file);
+  return changed.length;
+}

@@ -1,0 +1,324 @@
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import * as fc from "fast-check";
+import { Archive, ArchiveWriter, type Descriptor } from "../../cli/bundle/archive";
+import { main } from "../../cli/bundle";
+import { push } from "../../cli/bundle/load";
+import { cut, imagesOf, loadPlan, originsOf, partsOfReference, placed, recipeDifferences, recipeOf, tagOfBuild, type Contents } from "../../cli/bundle/plan";
+import { Registry } from "../../cli/bundle/registry";
+import type { Rendered } from "../../cli/offline";
+import { root } from "../../cli/repository";
+import { UsageError } from "../../cli/terminal";
+import { parseConfig } from "../../config";
+import { registryArgs } from "../../config/arguments";
+import { RegistryStandIn } from "./agent-images-registry";
+import { environment, stackConfig } from "./mocks";
+
+const digestOf = (bytes: Buffer | string): string => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+const image = "application/vnd.oci.image.manifest.v1+json";
+
+let folder: string;
+let file: string;
+beforeEach(() => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), "bundle-"));
+  file = path.join(folder, "a.tar");
+});
+afterEach(() => fs.rmSync(folder, { recursive: true }));
+
+async function write(blobs: Buffer[], files: Record<string, unknown> = {}): Promise<void> {
+  const writer = new ArchiveWriter(file);
+  for (const blob of blobs) await writer.blob({ digest: digestOf(blob), size: blob.length }, [blob]);
+  await writer.finish([], files);
+}
+/** What reading all of an archive says; undefined where it is sound. */
+function trouble(): string | undefined {
+  try {
+    const archive = new Archive(file);
+    try {
+      archive.verify();
+    } finally {
+      archive.close();
+    }
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return undefined;
+}
+
+describe("the archive", () => {
+  const bytes = fc.uint8Array({ minLength: 0, maxLength: 3000 }).map((array) => Buffer.from(array));
+  const blobs = fc.uniqueArray(bytes, { minLength: 1, maxLength: 5, selector: digestOf });
+
+  test("what is written is read, and tar reads it too", async () => {
+    await fc.assert(
+      fc.asyncProperty(blobs, fc.dictionary(fc.string({ minLength: 1 }), fc.string()), async (all, words) => {
+        await write([...all, all[0]], { "bundle.json": words });
+        expect(trouble()).toBeUndefined();
+        const archive = new Archive(file);
+        for (const blob of all) expect(archive.manifest(digestOf(blob))).toEqual(blob);
+        expect(archive.json("bundle.json")).toEqual(JSON.parse(JSON.stringify(words)));
+        archive.close();
+        expect(fs.existsSync(`${file}.part`)).toBe(false);
+      }),
+      { numRuns: 30 },
+    );
+    expect(spawnSync("tar", ["-tf", file], { encoding: "utf8" })).toMatchObject({ status: 0, stdout: expect.stringMatching(/^blobs\/sha256\/[0-9a-f]{64}\n[^]*^oci-layout\nindex\.json\nbundle\.json\nSHA256SUMS\n$/m) });
+  });
+
+  test("a byte that is another is refused, with the blob and the file", async () => {
+    await fc.assert(
+      fc.asyncProperty(blobs.filter((all) => all.every(({ length }) => length > 0)), fc.nat(), fc.nat(), fc.integer({ min: 1, max: 255 }), async (all, which, at, by) => {
+        await write(all, { "bundle.json": { a: 1 } });
+        const text = fs.readFileSync(file);
+        const blob = all[which % all.length];
+        const begin = text.indexOf(digestOf(blob).slice(7)) - "blobs/sha256/".length + 512;
+        text[begin + (at % blob.length)] ^= by;
+        fs.writeFileSync(file, text);
+        expect(trouble()).toMatch(new RegExp(`^${file} is damaged: its blob ${digestOf(blob)} has the digest sha256:`));
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test("so is one of the list of what it holds, and one of a header", async () => {
+    await write([Buffer.from("a")], { "bundle.json": { word: "here" } });
+    const sound = fs.readFileSync(file);
+    const flip = (at: number) => {
+      const text = Buffer.from(sound);
+      text[at] ^= 1;
+      fs.writeFileSync(file, text);
+      return trouble();
+    };
+    expect(flip(sound.indexOf('"here"') + 1)).toContain("its file bundle.json has the digest");
+    expect(flip(sound.indexOf(`  bundle.json\n`) - 1)).toContain("its file bundle.json has the digest");
+    expect(flip(sound.indexOf("ustar") - 150)).toMatch(/no whole archive of images/);
+  });
+
+  test("one that is cut off anywhere is refused, with the file", async () => {
+    await write([Buffer.from("abc"), Buffer.alloc(700, 1)]);
+    const whole = fs.readFileSync(file);
+    fc.assert(
+      fc.property(fc.nat({ max: whole.length - 1 }), (length) => {
+        fs.writeFileSync(file, whole.subarray(0, length));
+        expect(trouble()).toMatch(new RegExp(`^${file} is no whole archive of images`));
+      }),
+    );
+    fs.writeFileSync(file, whole);
+    expect(trouble()).toBeUndefined();
+  });
+
+  test("cut off while it is written it has no name yet, and goes on where it was, but for what is not sound", async () => {
+    const [first, second, third] = ["first", "second", "third"].map((text) => Buffer.from(text.repeat(100)));
+    const add = (writer: ArchiveWriter, blob: Buffer, sent = blob) => writer.blob({ digest: digestOf(blob), size: blob.length }, [sent]);
+    const writer = new ArchiveWriter(file);
+    await add(writer, first);
+    await add(writer, second);
+    writer.close();
+    expect(fs.existsSync(file)).toBe(false);
+
+    fs.appendFileSync(`${file}.part`, Buffer.alloc(100, 7));
+    const again = new ArchiveWriter(file);
+    expect([first, second, third].map((blob) => again.has(digestOf(blob)))).toEqual([true, true, false]);
+    await expect(add(again, third, Buffer.from("other".repeat(100)))).rejects.toThrow(/has the digest sha256:/);
+    await expect(add(again, third, Buffer.from("short"))).rejects.toThrow("came with 5 bytes instead of 500");
+    again.close();
+
+    const text = fs.readFileSync(`${file}.part`);
+    text[text.indexOf("second")] ^= 1;
+    fs.writeFileSync(`${file}.part`, text);
+    const last = new ArchiveWriter(file);
+    expect([first, second].map((blob) => last.has(digestOf(blob)))).toEqual([true, false]);
+    for (const blob of [first, second, third]) await add(last, blob);
+    await last.finish([]);
+    expect(trouble()).toBeUndefined();
+  });
+});
+
+describe("which images a program refers to", () => {
+  const images = { jenkins: "docker.io/jenkins/jenkins:2", restic: "docker.io/restic/restic:0.18", dind: "docker.io/library/docker:28", maven: "docker.io/library/maven:3", registry: "docker.io/library/registry:3", buildkit: "docker.io/moby/buildkit:1" };
+  const object = (component: string, props: object): Rendered => ({ type: "kubernetes:apps/v1:Deployment", name: "x", props, protect: false, component: { name: component, instance: "x", after: [] } });
+  const pod = (...names: string[]) => ({ spec: { containers: names.map((each) => ({ image: each })) } });
+  const command = { type: "command:local:Command", name: "build", protect: false, props: { environment: { IMAGE_REPOSITORY: "image-registry.image-registry.svc:5001/p/maven-dind", REGISTRY_PULLED_FROM: "localhost:61500", IMAGE_ARGS: `MAVEN_IMAGE=${images.maven}`, BUILDKIT_IMAGE: images.buildkit } } } as Rendered;
+
+  test("in pods, in texts of configurations, in what is built of them; what nobody names is not there", () => {
+    const named = imagesOf([object("ImageRegistry", pod(images.registry)), object("JenkinsMaster", { data: { "jenkins.yaml": `templates:\n- yaml: |\n    containers:\n    - image: ${images.dind}\n    - name: jnlp\n      image: localhost:61500/p/maven-dind@sha256:0\n    - image: "quay.io/team/tool:1"\n` } }), command], images);
+    expect(named).toEqual({ keys: ["buildkit", "dind", "maven", "registry"], spare: ["buildkit"], further: ["quay.io/team/tool:1"], seeds: [images.registry] });
+  });
+
+  test("a longer name is another image, and a backup brings restic", () => {
+    expect(imagesOf([object("X", pod(`${images.jenkins}.1`))], images)).toMatchObject({ keys: [], further: ["docker.io/jenkins/jenkins:2.1"] });
+    expect(imagesOf([object("JenkinsBackup", pod(images.restic))], images)).toEqual({ keys: ["restic"], spare: [], further: [], seeds: [] });
+  });
+});
+
+describe("names behind the gap", () => {
+  const digest = `sha256:${"a".repeat(64)}`;
+  const carried: Descriptor = { mediaType: image, digest, size: 1 };
+
+  test.each([
+    ["docker.io/jenkins/jenkins:2", "localhost:61500/p/jenkins/jenkins:2@"],
+    ["maven:3.9", "localhost:61500/p/library/maven:3.9@"],
+    [`10.88.0.1:5000/restic/restic:0.18@sha256:${"b".repeat(64)}`, "localhost:61500/p/restic/restic:0.18@"],
+    [`quay.io/x/y@sha256:${"b".repeat(64)}`, "localhost:61500/p/x/y:sha256-aaaaaaaaaaaa@"],
+  ])("%s", (reference, expected) => expect(placed({ reference, origin: "", carried }, "localhost:61500", "p")).toBe(`${expected}${digest}`));
+
+  test("a reference comes apart into what it was made of", () => {
+    const part = fc.stringMatching(/^[a-z][a-z0-9]{0,6}$/);
+    fc.assert(
+      fc.property(fc.constantFrom("docker.io", "r.test:5000", "localhost:61500"), fc.array(part, { minLength: 2, maxLength: 4 }), fc.option(fc.stringMatching(/^[a-z0-9][a-z0-9._-]{0,8}$/), { nil: undefined }), fc.boolean(), (host, names, tag, pinned) => {
+        expect(partsOfReference(`${host}/${names.join("/")}${tag === undefined ? "" : `:${tag}`}${pinned ? `@${digest}` : ""}`)).toEqual({ host, path: names.join("/"), ...(tag !== undefined && { tag }), ...(pinned && { digest }) });
+      }),
+    );
+  });
+
+  test("the stack's own registry takes copies that the config looks for there, and no others", () => {
+    const repositories = (further: Record<string, unknown>) => {
+      const { config, problems } = parseConfig({ ...stackConfig("sandbox"), registry: {}, imageBuild: {}, ...further }, environment);
+      expect(problems).toEqual([]);
+      return registryArgs(config, "disk")!.repositories.filter((name) => !/(controller|dind)(-cache)?$/.test(name));
+    };
+    expect(repositories({})).toEqual([]);
+    expect(repositories({ images: { ...(stackConfig("sandbox").images as object), restic: `localhost:61500/build-platform/restic/restic:0.18@${digest}`, jenkins: "other.localhost:61500/x/y:1" } })).toEqual(["build-platform/restic/restic"]);
+  });
+});
+
+describe("what is carried of an index", () => {
+  const of = (architecture: string, os = "linux", variant?: string): Descriptor => ({ mediaType: image, digest: digestOf(`${os}${architecture}`), size: 9, platform: { os, architecture, ...(variant && { variant }) } });
+  const all = [of("amd64"), of("arm64", "linux", "v8"), of("s390x"), of("unknown", "unknown")];
+  const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests: all }));
+  const index = { mediaType: "application/vnd.oci.image.index.v1+json", digest: digestOf(bytes), size: bytes.length, bytes };
+  const { bytes: _, ...whole } = index;
+
+  test("one platform's manifest, or an index of those that are wanted, without what belongs to the others", () => {
+    expect(cut("x", index, ["linux/amd64"])).toEqual({ descriptor: all[0] });
+    const two = cut("x", index, ["linux/amd64", "linux/arm64"]);
+    expect(JSON.parse(two.bytes!.toString())).toMatchObject({ schemaVersion: 2, manifests: [all[0], all[1]] });
+    expect(two.descriptor.size).toBe(two.bytes!.length);
+  });
+
+  test("all of it where no platform is named; an image of one platform is what it is", () => {
+    expect(cut("x", index, [])).toEqual({ descriptor: whole });
+    const single = Buffer.from(JSON.stringify({ config: {}, layers: [] }));
+    expect(cut("x", { mediaType: image, digest: "sha256:1", size: 2, bytes: single }, ["linux/arm64"])).toEqual({ descriptor: { mediaType: image, digest: "sha256:1", size: 2 } });
+  });
+
+  test("a platform that is not there is said, with those that are", () => {
+    expect(() => cut("docker.io/x/y:1", index, ["linux/ppc64le"])).toThrow("docker.io/x/y:1 has nothing for linux/ppc64le, only for linux/amd64, linux/arm64/v8, linux/s390x");
+  });
+});
+
+describe("built images behind the gap", () => {
+  const base = `sha256:${"b".repeat(64)}`;
+  const copy = `sha256:${"c".repeat(64)}`;
+  const spec = (args: Record<string, string>) => ({ context: path.join(root, "images/controller"), args });
+  const here = spec({ JENKINS_IMAGE: `docker.io/jenkins/jenkins:2@${base}`, FURTHER_PLUGINS: "ldap:1" });
+
+  test("are the same wherever base images and plugins come from and whoever builds them, though their tags differ", () => {
+    const there = spec({ JENKINS_IMAGE: `localhost:61500/p/jenkins/jenkins:2@${copy}`, FURTHER_PLUGINS: "ldap:1", MIRROR_JENKINS_UPDATES: "https://m.test/x" });
+    const origins = originsOf({ images: [{ reference: "docker.io/jenkins/jenkins:2", origin: base, carried: { mediaType: image, digest: copy, size: 1 } }] });
+    expect(recipeDifferences(recipeOf(here), recipeOf(there, origins))).toEqual([]);
+    expect(tagOfBuild("controller", here, { builder: "buildx" })).not.toBe(tagOfBuild("controller", there, { builder: "in-cluster" }));
+    expect(recipeDifferences(recipeOf(here), recipeOf(there))).toEqual([`argument JENKINS_IMAGE is "${base}" in the bundle and "${copy}" in the stack`]);
+  });
+
+  test("are refused with the argument or the file that differs", () => {
+    expect(recipeDifferences(recipeOf(here), recipeOf(spec({ JENKINS_IMAGE: `x@${base}` })))).toEqual(['argument FURTHER_PLUGINS is "ldap:1" in the bundle and not there in the stack']);
+    expect(recipeDifferences({ ...recipeOf(here), hash: "", files: {} }, recipeOf(here))[0]).toMatch(/^file .* is not there in the bundle and "644 /);
+  });
+});
+
+describe("the plan of a load", () => {
+  const carried: Descriptor = { mediaType: image, digest: `sha256:${"c".repeat(64)}`, size: 1 };
+  const contents: Contents = { version: 1, stack: "staging", platforms: [], built: [], images: [{ key: "jenkins", reference: "docker.io/jenkins/jenkins:2", origin: "", carried }, { reference: "quay.io/team/tool:1", origin: "", carried }] };
+  const at = { host: "localhost:61500", prefix: "p" };
+  const place = (name: string) => `localhost:61500/p/${name}@${carried.digest}`;
+  const named = { keys: ["jenkins"], spare: [], further: [], seeds: [] };
+
+  test("sets the keys that the bundle has", () => expect(loadPlan(contents, named, at)).toEqual({ images: { jenkins: place("jenkins/jenkins:2") }, problems: [] }));
+
+  test("is refused for an image that the stack needs and the bundle has not; what only a build needs may be missing", () => {
+    expect(loadPlan(contents, { ...named, keys: ["buildkit", "jenkins", "restic"], spare: ["buildkit"] }, at).problems).toEqual([expect.stringMatching(/^images\.restic is used, and not in the bundle: .*stack staging/)]);
+  });
+
+  test("says by what name to use an image that is no key's", () => {
+    expect(loadPlan(contents, { ...named, further: ["quay.io/team/tool:1"] }, at).problems).toEqual([`quay.io/team/tool:1 lies outside: write ${place("team/tool:1")} in its place`]);
+    expect(loadPlan(contents, { ...named, further: [place("team/tool:1")] }, at).problems).toEqual([]);
+    expect(loadPlan(contents, { ...named, further: ["quay.io/other:1"] }, at).problems[0]).toContain("is not in the bundle");
+  });
+});
+
+describe("registries", () => {
+  const stand = new RegistryStandIn();
+  beforeAll(() => stand.start());
+  afterAll(() => stand.stop());
+  afterEach(() => stand.clear());
+  const login = { username: "me", password: "s3cret" };
+  const insecure = { insecure: true };
+
+  /** An archive with an index of one image. */
+  async function archiveOf(): Promise<{ archive: Archive; carried: Descriptor }> {
+    const layer = Buffer.from("layer");
+    const manifest = Buffer.from(JSON.stringify({ mediaType: image, config: { mediaType: "c", digest: digestOf(layer), size: layer.length }, layers: [{ mediaType: "l", digest: digestOf(layer), size: layer.length }] }));
+    const index = Buffer.from(JSON.stringify({ manifests: [{ mediaType: image, digest: digestOf(manifest), size: manifest.length }] }));
+    await write([layer, manifest, index]);
+    return { archive: new Archive(file), carried: { mediaType: "application/vnd.oci.image.index.v1+json", digest: digestOf(index), size: index.length } };
+  }
+
+  test.each([[false], [true]])("an image is pushed with all its parts, once, and is there by tag and digest (tokens: %s)", async (tokens) => {
+    stand.options = { login, tokens };
+    const { archive, carried } = await archiveOf();
+    let bytes = 0;
+    const load = () => push(archive, new Registry(stand.host, { ...insecure, login }), { repository: "p/x", tag: "1", carried }, new Map(), (size) => void (bytes += size));
+    await load();
+    expect(stand.tags.get("p/x")?.get("1")).toBe(carried.digest);
+    expect(bytes).toBe(5);
+    await load();
+    expect(bytes).toBe(5);
+    archive.close();
+
+    const registry = new Registry(stand.host, { ...insecure, login });
+    expect((await registry.manifest("p/x", "1"))?.descriptor).toEqual(carried);
+    expect(await registry.manifest("p/x", "2")).toBeUndefined();
+    const pieces: Buffer[] = [];
+    for await (const piece of await registry.blob("p/x", digestOf("layer"))) pieces.push(piece);
+    expect(Buffer.concat(pieces).toString()).toBe("layer");
+  });
+
+  test("who is not let in is told what to do, and the log-in is in no message", async () => {
+    stand.options = { login };
+    const error = await new Registry(stand.host, { ...insecure, login: { ...login, password: "wr0ng" } }).manifest("p/x", "1").catch((each: Error) => each.message);
+    expect(error).toMatch(/answers 401 to GET \/v2\/p\/x\/manifests\/1; give a log-in in registry\.username or pullSecrets/);
+    expect(error).not.toContain("wr0ng");
+  });
+
+  test("a weak moment is waited for, and another manifest than the digest names is refused", async () => {
+    const digest = stand.seed("p/x", "content", "1");
+    stand.options = { busy: 1 };
+    const registry = new Registry(stand.host, insecure);
+    expect((await registry.manifest("p/x", "1"))?.descriptor.digest).toBe(digest);
+    stand.manifests.set(digest, { type: image, body: "{}" });
+    await expect(registry.manifest("p/x", digest)).rejects.toThrow(`gives another manifest than p/x@${digest}`);
+  });
+
+  test("plain HTTP is spoken only where that is allowed", async () => {
+    stand.seed("p/x", "content", "1");
+    await expect(new Registry(stand.host).manifest("p/x", "1")).rejects.toThrow(/cannot be asked/);
+  }, 30_000);
+});
+
+test("a wrong command line says what to do, and a file that is no archive is refused before anything is asked", async () => {
+  for (const [args, words] of [
+    [[], "which stack?"],
+    [["none"], "npm run new-env none makes one"],
+    [["sandbox", "--yes"], "--yes is nothing that writing a bundle knows"],
+    [["sandbox", "--platform", "arm64"], "give OS/ARCH such as linux/arm64"],
+    [["load"], "which archive?"],
+    [["load", "missing.tar", "sandbox"], "there is no file missing.tar"],
+    [["load", __filename, "sandbox", "--out", "x"], "--out is nothing that load knows"],
+    [["load", __filename, "sandbox", "--node", "a"], "--node a is no NAME=USER@HOST"],
+  ] as const) await expect(main([...args])).rejects.toMatchObject({ constructor: UsageError, message: expect.stringContaining(words) });
+  await expect(main(["load", __filename, "sandbox"])).rejects.toThrow(/no whole archive of images: it does not begin as one/);
+});
