@@ -18,6 +18,8 @@ export interface RegistryOptions {
   limited?: boolean;
   /** Answers so many of the next requests with 429. */
   busy?: number;
+  /** Answers so many of the next uploads with 500. */
+  failing?: number;
 }
 
 export class RegistryStandIn {
@@ -106,16 +108,21 @@ export class RegistryStandIn {
       return end(200, more, JSON.stringify({ name: repository, tags: page }));
     }
     if (kind === "blobs") {
+      if (request.method === "HEAD") return end(this.blobs.has(name) ? 200 : 404);
       if (request.method === "POST") return end(202, { Location: `/v2/${repository}/blobs/uploads/1?state=x` });
       const digest = url.searchParams.get("digest") ?? "";
+      if (this.options.failing) {
+        this.options.failing--;
+        return end(500, {}, "no space");
+      }
       if (digestOf(body) !== digest) return end(400);
       this.blobs.add(digest);
       return end(201, { "Docker-Content-Digest": digest });
     }
     if (kind === "manifests" && request.method === "PUT") {
-      const manifest = JSON.parse(body.toString()) as { config?: { digest: string }; layers?: { digest: string }[]; subject?: { digest: string } };
+      const manifest = JSON.parse(body.toString()) as { config?: { digest: string }; layers?: { digest: string }[]; manifests?: { digest: string }[]; subject?: { digest: string } };
       const parts = [...(manifest.config ? [manifest.config] : []), ...(manifest.layers ?? [])];
-      if (parts.some((part) => !this.blobs.has(part.digest))) return end(404, {}, JSON.stringify({ errors: [{ code: "MANIFEST_BLOB_UNKNOWN" }] }));
+      if (parts.some((part) => !this.blobs.has(part.digest)) || (manifest.manifests ?? []).some((each) => !this.manifests.has(each.digest))) return end(404, {}, JSON.stringify({ errors: [{ code: "MANIFEST_BLOB_UNKNOWN" }] }));
       const digest = this.put(repository, name.startsWith("sha256:") ? [] : [name], request.headers["content-type"] ?? "", body.toString());
       return end(201, { "Docker-Content-Digest": digest, ...(this.options.referrers && manifest.subject ? { "OCI-Subject": manifest.subject.digest } : {}) });
     }
