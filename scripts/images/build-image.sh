@@ -604,7 +604,11 @@ build_in_cluster() {
     printf '[registry."%s"]\n  http = %s\n  insecure = true\n' "${repository%%/*}" "$(case $registry_url in http:*) echo true ;; *) echo false ;; esac)" >"$work/buildkitd.toml"
   fi
   awk -F= 'NF > 1 { printf "[registry.\"%s\"]\n  mirrors = [\"%s\"]\n", $1, $2 }' <<<"${IMAGE_MIRRORS:-}" >>"$work/buildkitd.toml"
-  if [ -n "${BUILDKITD_CONFIG:-}" ]; then cat "$BUILDKITD_CONFIG" >>"$work/buildkitd.toml"; fi
+  if [ -n "${BUILDKITD_CONFIG:-}" ]; then
+    # A table stands once in a document: where both have one, theirs.
+    awk 'NR == FNR { theirs[$0]; next } /^\[/ { out = ($0 in theirs) } !out' "$BUILDKITD_CONFIG" "$work/buildkitd.toml" >"$work/own.toml"
+    cat "$work/own.toml" "$BUILDKITD_CONFIG" >"$work/buildkitd.toml"
+  fi
   mkdir -p "$work/docker"
   undo=("${kubectl[@]}" delete job "$job" --ignore-not-found --wait=false)
   run "creating the BuildKit job" "${kubectl[@]}" create --filename "$work/job.json"

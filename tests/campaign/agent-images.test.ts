@@ -7,8 +7,7 @@ import { installPackages } from "../../sandbox/cluster/packages";
 import { KUBECONFIG, REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 import { Bed, plainContext, script, type Registry } from "../e2e/agent-images-bed";
-import { ensureBuildkitImage } from "../e2e/buildkit";
-import { ENV, kubectl, kubectlJson } from "../e2e/sandbox";
+import { BUILDKIT_IMAGE, ENV, kubectl, kubectlJson } from "../e2e/sandbox";
 
 /** Real BuildKit, buildx and syft. Needs the sandbox; the first run builds the three from their Go modules, some ten minutes. */
 jest.setTimeout(30 * 60_000);
@@ -104,14 +103,13 @@ describe("BuildKit", () => {
   });
 
   test("in the cluster, rootless: the same digest twice, and nothing stays behind", async () => {
-    const image = await ensureBuildkitImage();
     const namespace = `image-builds-${randomBytes(3).toString("hex")}`;
     await kubectl(["create", "namespace", namespace]);
     try {
       await kubectl(["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=privileged"]);
       const root = bed.context("in-cluster", { ...plainContext, Dockerfile: `FROM ${REGISTRY}/library/debian:bookworm-slim\nCOPY files /files\nRUN cat /files/a.txt >/b.txt\n` });
       const repository = `${REGISTRY}/e2e-${randomBytes(3).toString("hex")}/in-cluster`;
-      const args = ["--repository", repository, "--tag", "in-cluster-0123456789ab", "--context", root, "--insecure", "--force", "--builder", "in-cluster", "--namespace", namespace, "--buildkit-image", image];
+      const args = ["--repository", repository, "--tag", "in-cluster-0123456789ab", "--context", root, "--insecure", "--force", "--builder", "in-cluster", "--namespace", namespace, "--buildkit-image", BUILDKIT_IMAGE];
       const env = { ...ENV, KUBECONFIG, REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: "e2e-s3cret" };
       const digests = [];
       for (let i = 0; i < 2; i++) digests.push((await run(script, args, { env })).stdout);

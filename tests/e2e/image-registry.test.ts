@@ -10,8 +10,7 @@ import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 import { digestOf } from "../unit/agent-images-registry";
 import { freePort } from "./agent-images-bed";
-import { ensureBuildkitImage } from "./buildkit";
-import { ENV, kubectl, onNode, pulumi } from "./sandbox";
+import { BUILDKIT_IMAGE, ENV, kubectl, onNode, pulumi } from "./sandbox";
 
 /** ImageRegistry with the real registry: its configurations as processes of this machine, and the component on the cluster, without a Jenkins. */
 jest.setTimeout(900_000);
@@ -112,9 +111,8 @@ describe("on the cluster", () => {
   beforeAll(async () => {
     folder = fs.mkdtempSync(path.join(os.tmpdir(), "image-registry-e2e-"));
     for (const link of ["scripts", "node_modules"]) fs.symlinkSync(path.join(REPO, link), path.join(folder, link));
-    write("buildkitd.toml", `[registry."${REGISTRY}"]\n  http = true\n`);
     write("registries.conf", `[[registry]]\nlocation = "${REGISTRY}"\ninsecure = true\n`);
-    env = { ...ENV, BUILDKITD_CONFIG: path.join(folder, "buildkitd.toml"), CONTAINERS_REGISTRIES_CONF: path.join(folder, "registries.conf"), BUILD_IMAGE_STORAGE: path.join(folder, "storage"), TMPDIR: path.join(folder, "tmp") };
+    env = { ...ENV, CONTAINERS_REGISTRIES_CONF: path.join(folder, "registries.conf"), BUILD_IMAGE_STORAGE: path.join(folder, "storage"), TMPDIR: path.join(folder, "tmp") };
     fs.mkdirSync(path.join(folder, "tmp"));
     const base = await fetch(`http://${REGISTRY}/v2/library/debian/manifests/bookworm-slim`, { method: "HEAD", headers: { Accept: manifestType } });
     write("images/app/Dockerfile", "ARG BASE\nFROM ${BASE}\nCOPY word /word\n");
@@ -125,7 +123,7 @@ describe("on the cluster", () => {
     const registry = { ...names, port, size: "1Gi", jobsSize: "1Gi", repositories: ["e2e/app"], storageClassName: stack, image: `${REGISTRY}/library/registry:3.1.2` };
     const images = {
       builder: "in-cluster", images: { app: { context: "images/app", args: { BASE: `${REGISTRY}/library/debian:bookworm-slim@${base.headers.get("docker-content-digest")}` } } },
-      registry: { host: address("image-registry", 5001), prefix: "e2e", insecure: true, pulledFrom: `localhost:${port}` }, inCluster: { image: await ensureBuildkitImage(), namespace: names.buildsNamespace },
+      registry: { host: address("image-registry", 5001), prefix: "e2e", insecure: true, pulledFrom: `localhost:${port}` }, inCluster: { image: BUILDKIT_IMAGE, namespace: names.buildsNamespace },
     };
     write("index.ts", `import { AgentImages, prepareImages } from ${JSON.stringify(path.join(REPO, "components/agent-images"))};
 import { ImageRegistry } from ${JSON.stringify(path.join(REPO, "components/image-registry"))};
