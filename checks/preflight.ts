@@ -15,7 +15,7 @@ import type { PlatformConfig, Problem } from "../config";
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
-import { completed, type NetworkFacts, readNetwork, reason, through } from "./surroundings";
+import { completed, forbidden, type NetworkFacts, readNetwork, reason, through } from "./surroundings";
 
 /** How often and for how long one answer is awaited. */
 export interface Patience {
@@ -219,10 +219,15 @@ export async function inspectCluster(
     };
   const [service, slice] = answers.map((answer) => JSON.parse("body" in answer ? answer.body : "")) as [{ spec: { clusterIPs: string[] } }, { endpoints: { addresses: string[] }[] | null }];
   const addresses = [...service.spec.clusterIPs, ...(slice.endpoints ?? []).flatMap((endpoint) => endpoint.addresses)];
+  const look = async <T>(target: string): Promise<T | typeof forbidden | undefined> => {
+    const answer = await get(target);
+    if (!("body" in answer) || (answer.status !== 200 && answer.status !== 403)) return undefined;
+    return answer.status === 403 ? forbidden : (JSON.parse(answer.body) as T);
+  };
   /** What is there and may be read; undefined otherwise. */
   const found = async <T>(target: string): Promise<T | undefined> => {
-    const answer = await get(target);
-    return "body" in answer && answer.status === 200 ? (JSON.parse(answer.body) as T) : undefined;
+    const answer = await look<T>(target);
+    return answer === forbidden ? undefined : answer;
   };
   const here = `/api/v1/namespaces/${namespaces.jenkins}`;
   const [backups, casc, claim, ...lists] = await Promise.all([
@@ -240,7 +245,7 @@ export async function inspectCluster(
     }),
   );
   const version = (await found<{ gitVersion: string }>("/version"))?.gitVersion;
-  const network = surroundings && surroundingsIn && (await readNetwork(found, surroundings, surroundingsIn));
+  const network = surroundings && surroundingsIn && (await readNetwork(look, surroundings, surroundingsIn));
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
@@ -300,9 +305,12 @@ export function secretProblems({ namespaces, secretFiles, admin, controller }: S
   });
 }
 
+/** Whether this machine has to reach the registry itself: neither where only the cluster does, nor the stack's own, to which the API server leads. */
+export const asksRegistry = ({ imageBuild, imageRegistry }: Pick<PlatformConfig, "imageBuild" | "imageRegistry">): boolean => imageBuild.builder !== "in-cluster" && imageRegistry === undefined;
+
 /**
  * Asks cluster and registry at the same time; `problems` holds everything that does not answer, and what of the cluster is
- * another environment's; `warnings` what an environment that is there may live with. A registry that only the cluster must reach, with builder `in-cluster`, is asked by the build itself.
+ * another environment's; `warnings` what an environment that is there may live with. A registry that this machine does not reach itself is asked by the build.
  */
 export async function preflight(
   config: PlatformConfig,
@@ -317,7 +325,7 @@ export async function preflight(
     inspected,
     known,
     // Which certificates are trusted, and what goes round the proxy, the cluster may have to say first.
-    config.imageBuild.builder === "in-cluster" ? undefined : (surroundings.proxy || surroundingsIn.caBundle ? known : Promise.resolve(surroundings)).then((each) => registryProblem(config.registry, wait, each)),
+    !asksRegistry(config) ? undefined : (surroundings.proxy || surroundingsIn.caBundle ? known : Promise.resolve(surroundings)).then((each) => registryProblem(config.registry, wait, each)),
   ]);
   const home = "key" in cluster ? [] : [storageSizeProblem(config.storage.size, cluster.homeSize), storageClassProblem(config.storage.className, cluster.homeClass)];
   const neighbours = "key" in cluster ? [] : neighbourProblems(config, stack, cluster.neighbours);

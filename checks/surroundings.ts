@@ -49,19 +49,31 @@ export interface NetworkFacts {
   problems: Problem[];
 }
 
+/** In place of an object that is not to be read. */
+export const forbidden = Symbol("forbidden");
+
 /** Reads what the config names of it, and with a proxy what is not to go through it: the ranges as kubeadm was told them, else as the API server and the nodes have them. */
-export async function readNetwork(json: <T>(target: string) => Promise<T | undefined>, { proxy }: Surroundings, { caBundle: bundleIn, proxyLogin: loginIn }: PlatformConfig["surroundingsIn"]): Promise<NetworkFacts> {
+export async function readNetwork(look: <T>(target: string) => Promise<T | typeof forbidden | undefined>, { proxy }: Surroundings, { caBundle: bundleIn, proxyLogin: loginIn }: PlatformConfig["surroundingsIn"]): Promise<NetworkFacts> {
   type Content = { data?: Record<string, string> };
+  const json = async <T>(target: string): Promise<T | undefined> => {
+    const answer = await look<T>(target);
+    return answer === forbidden ? undefined : answer;
+  };
   const [bundle, login] = await Promise.all([
-    bundleIn && json<Content>(`/api/v1/namespaces/${bundleIn.namespace}/configmaps/${bundleIn.name}`),
-    loginIn && json<Content>(`/api/v1/namespaces/${loginIn.namespace}/secrets/${loginIn.name}`),
+    bundleIn && look<Content>(`/api/v1/namespaces/${bundleIn.namespace}/configmaps/${bundleIn.name}`),
+    loginIn && look<Content>(`/api/v1/namespaces/${loginIn.namespace}/secrets/${loginIn.name}`),
   ]);
   const facts: NetworkFacts = { inside: [], problems: [] };
   /** Keys of an object, or a mistake where one of them is not there. */
-  const taken = (key: string, kind: string, where: { namespace: string; name: string }, object: Content | undefined, keys: string[]): string[] => {
+  const taken = (key: string, kind: string, where: { namespace: string; name: string }, object: Content | typeof forbidden | undefined, keys: string[]): string[] => {
+    const expected = `a ${kind} with key ${keys.join(" and ")}`;
+    if (object === forbidden) {
+      facts.problems.push({ key, found: `${kind} ${where.name} of namespace ${where.namespace}, which may not be read: forbidden`, expected, fix: `give the user of kubeContext the right: kubectl -n ${where.namespace} auth can-i get ${kind.toLowerCase()}s/${where.name} must say yes` });
+      return [];
+    }
     const missing = keys.filter((each) => !object?.data?.[each]);
     const make = `kubectl -n ${where.namespace} create ${kind === "Secret" ? "secret generic" : "configmap"} ${where.name} ${keys.map((each) => `--from-file=${each}=<file>`).join(" ")}`;
-    if (missing.length > 0) facts.problems.push({ key, found: object ? `${kind} ${where.name} of namespace ${where.namespace} without key ${missing.join(", ")}` : `no ${kind} ${where.name} in namespace ${where.namespace}`, expected: `a ${kind} with key ${keys.join(" and ")}`, fix: object ? "correct it, or its name and keys" : `${make}; or set its namespace to one that is there already` });
+    if (missing.length > 0) facts.problems.push({ key, found: object ? `${kind} ${where.name} of namespace ${where.namespace} without key ${missing.join(", ")}` : `no ${kind} ${where.name} in namespace ${where.namespace}`, expected, fix: object ? "correct it, or its name and keys" : `${make}; or set its namespace to one that is there already` });
     return missing.length > 0 ? [] : keys.map((each) => object!.data![each]);
   };
   if (bundleIn) {

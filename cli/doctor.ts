@@ -8,8 +8,8 @@ import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhoo
 import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { architectures } from "../config/builds";
-import { registryProblem } from "../checks/preflight";
-import { completed, readNetwork } from "../checks/surroundings";
+import { asksRegistry, registryProblem } from "../checks/preflight";
+import { completed, forbidden, readNetwork } from "../checks/surroundings";
 import { run } from "./repository";
 import { readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
@@ -294,14 +294,13 @@ async function machine({ config, kubectl }: Stack): Promise<Line[]> {
   const tools: [string, boolean, string][] = [["pulumi", await succeeds("pulumi", "version"), "install it: https://www.pulumi.com/docs/install/"]];
   if (config.nodePorts?.access.kind === "ssh") tools.push(["ssh", await succeeds("ssh", "-V"), "install the OpenSSH client"]);
   const { builder } = config.imageBuild;
-  if (builder === "in-cluster") tools.push(["kubectl", await succeeds("kubectl", "version", "--client"), "install it: images are built, and the stack's own registry is asked, with it"]);
+  if (builder === "in-cluster" || config.imageRegistry) tools.push(["kubectl", await succeeds("kubectl", "version", "--client"), "install it: images are built in the cluster, and the stack's own registry is reached, with it"]);
   if (builder === "buildah") tools.push(["buildah", await succeeds("buildah", "--version"), "install buildah, or set imageBuild.builder to buildx or in-cluster"]);
   if (builder === "buildx") tools.push(["docker buildx", await succeeds("docker", "buildx", "version"), "install Docker with buildx, or set imageBuild.builder to buildah or in-cluster"]);
   const lines = tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
-  // A registry that only the cluster must reach is asked by the build itself.
-  if (builder === "in-cluster") return lines;
-  const network = await readNetwork((target) => kubectl("get", "--raw", target).then((text) => JSON.parse(text), () => undefined), config.surroundings, config.surroundingsIn);
+  const network = await readNetwork((target) => kubectl("get", "--raw", target).then((text) => JSON.parse(text), (error: Error) => (error.message.includes("(Forbidden)") ? forbidden : undefined)), config.surroundings, config.surroundingsIn);
   lines.push(...network.problems.map(({ key, found, fix }) => line("fail", key, "cluster", found, fix)));
+  if (!asksRegistry(config)) return lines;
   const [check, problem] = [`registry ${config.registry.host}`, await registryProblem(config.registry, undefined, completed(config.surroundings, { network }))];
   return [...lines, problem ? line("fail", check, "this machine", problem.found, problem.fix) : line("ok", check, "this machine", "reachable")];
 }

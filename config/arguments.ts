@@ -16,6 +16,9 @@ import { singleAddress } from "./pieces";
 
 /** What each component is told, as far as the config knows it. */
 
+/** The cluster as a command is told of it, whose inputs are in the state: the same for every operator, wherever home is. */
+const clusterAnywhere = ({ cluster: { context }, kubeconfigAsGiven }: PlatformConfig) => ({ context, ...(kubeconfigAsGiven && { kubeconfig: kubeconfigAsGiven }) });
+
 /** @param surroundings the network around, with what the cluster says of it */
 export function imageArgs(config: PlatformConfig, surroundings: Surroundings = config.surroundings): AgentImagesArgs {
   const { registry: { host, prefix, insecure, username, password }, imageRegistry: own, imageBuild: { platforms, ...build }, mirrors, pullSecrets: { logins } } = config;
@@ -29,7 +32,8 @@ export function imageArgs(config: PlatformConfig, surroundings: Surroundings = c
     surroundings,
     ...(platforms.length > 0 && { platforms }),
     mirrors,
-    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds, ...(own ? config.cluster : { context: config.cluster.context }) }, ...imagePulls(config) }),
+    ...(build.builder === "in-cluster" && { inCluster: { image: config.images.buildkit, namespace: config.namespaces.builds }, ...imagePulls(config) }),
+    ...((own || build.builder === "in-cluster") && { cluster: own ? clusterAnywhere(config) : { context: config.cluster.context } }),
   };
 }
 
@@ -116,7 +120,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
     },
     configuration: { fragments: cascFragments, secretFiles, ...(documents && { live: documents }), ...(config.mirrors.jenkinsUpdates && { updateSite: config.mirrors.jenkinsUpdates }) },
     monitoring: { ...(prometheusNamespace && { prometheusNamespace }), serviceMonitor, serviceMonitorLabels, dashboard },
-    ...(rehearsal.enabled && { rehearsal: { ...config.cluster, ...rehearsal } }),
+    ...(rehearsal.enabled && { rehearsal: { ...clusterAnywhere(config), ...rehearsal } }),
     patches: config.patches,
     surroundings,
     namespace: config.namespaces.jenkins,

@@ -38,6 +38,8 @@ export interface PlatformConfig
   extends Pick<Settings, "domain" | "images" | "agentCap" | "agentPods" | "cloud" | "rehearsal" | "networkPolicies" | "prometheusNamespace" | "serviceMonitor" | "serviceMonitorLabels" | "dashboard" | "secretFiles" | "patches"> {
   /** The context is always named, so that a stack never reaches the cluster that happens to be selected. */
   cluster: { kubeconfig?: string; context: string };
+  /** The kubeconfig's file with ~ where the config has it. */
+  kubeconfigAsGiven?: string;
   /** Namespaces of the controller, of the agents and of image builds in the cluster. */
   namespaces: { jenkins: string; agents: string; builds: string };
   storage: { className: string; install: Settings["storageInstall"]; basePath: string; size: string; protectHome: boolean };
@@ -360,6 +362,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   return {
     domain, images, ...registries, mirrors, pullSecrets, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
+    ...(kubeconfig && { kubeconfigAsGiven: kubeconfig }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces,
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },

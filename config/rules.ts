@@ -124,9 +124,9 @@ const oneRegistry: Rule = ({ registry }, say, given) => {
   for (const key of givenOf("port", "size", "jobsSize")) say(key, "a setting of the built-in registry", "nothing beside registry.host", `pulumi config rm --path '${key}'`);
 };
 
-const builderReachesRegistry: Rule = ({ registry, imageBuild: { builder } }, say, given) => {
-  if (builder !== undefined && builder !== "in-cluster" && hasOwnRegistry(registry, given("registry.host")))
-    say("imageBuild.builder", builder, "in-cluster with the built-in registry, which only pods of the cluster push to", "pulumi config rm --path 'imageBuild.builder', or set registry.host to a registry that this machine reaches");
+const cacheReachesRegistry: Rule = ({ registry, imageBuild: { builder = "in-cluster", cache } }, say, given) => {
+  if (builder !== "in-cluster" && cache === "registry" && hasOwnRegistry(registry, given("registry.host")))
+    say("imageBuild.cache", cache, `a folder of this machine with builder ${builder}, which does not reach the built-in registry`, "pulumi config set --path 'imageBuild.cache' <folder>");
 };
 
 const upstreamArgsAreKnown: Rule = ({ agentImages, images }, say) => {
@@ -276,6 +276,6 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
-  oneBundle, proxyIsWhole, oneRegistry, builderReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
+  oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

@@ -194,9 +194,9 @@ const images = {
     existing: text("Instead of these three, a Secret of type kubernetes.io/dockerconfigjson that somebody else makes in each namespace. Image builds do not know it.", { is: piece.longName("the name of a Secret of type kubernetes.io/dockerconfigjson"), example: "company-registry" }),
   }),
   imageBuild: section("How images are built.", {
-    builder: maybeChoice("What builds them: Docker's buildx or buildah on this machine, or a pod in the cluster.", ["buildah", "buildx", "in-cluster"], "in-cluster with the built-in registry, else buildx"),
+    builder: maybeChoice("What builds them: Docker's buildx or buildah on this machine, which push to the built-in registry through the API server, or a pod in the cluster.", ["buildah", "buildx", "in-cluster"], "in-cluster with the built-in registry, else buildx"),
     platforms: words("Platforms to build for.", { is: piece.platform, example: "linux/amd64", entries: "a list of platforms such as linux/amd64", defaultText: "the builder's own: of this machine, or of the nodes that images are built on" }),
-    cache: text("Build cache: a folder of the machine that builds, or registry.", { is: { expected: "registry, or a folder" }, example: "registry" }),
+    cache: text("Build cache: a folder of the machine that builds, or registry, which a local builder has not got with the built-in one.", { is: { expected: "registry, or a folder" }, example: "registry" }),
     sbom: text("Folder for a bill of materials of each image, which needs syft.", { is: { expected: "a folder" }, example: "sbom" }),
     deleteOnDestroy: flag("Whether pulumi destroy deletes the images from the registry.", false),
   }),

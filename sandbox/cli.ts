@@ -13,7 +13,7 @@ import { registryAnswers, startRegistry, stopRegistry } from "./cluster/registry
 import { buildSystemImages, imagesFor, pauseOf } from "./cluster/system-images";
 import { environment } from "./environment";
 import { imageSources, originTable, PULL_PACKAGES, pullUpstream, tagged, type ImageSource, type Origin } from "./images/upstream";
-import { CACHE, DUAL_STACK, KUBECONFIG, ORIGINS, PLUGINS, REGISTRY, RELEASE, STATE, TOOLS } from "./paths";
+import { CACHE, DUAL_STACK, KUBECONFIG, ORIGINS, PLUGINS, REGISTRY, RELEASE, STAND_INS, STATE, TOOLS } from "./paths";
 import { action, run } from "./shell";
 
 const FIRST = nodeNamed("control-plane-1");
@@ -26,6 +26,7 @@ const HELP = `sandbox: a real throwaway kubeadm cluster on this machine, with al
                                   Images and Pulumi's plugins: stand-ins (the usual), those that can be had and stand-ins for
                                   the rest (auto), or no stand-in at all (upstream); FILE pins others than images/upstream.json
   origins                         what is real of images and plugins, and why the rest is not
+  stand-ins                       what a stack's config says of the images that are stand-ins, for pulumi config set-all --path
   down                            remove everything but the cache, whatever state it is in
   status                          what runs
   add-node [NAME]                 join a machine: worker-N (default) or control-plane-N
@@ -84,7 +85,7 @@ interface UpOptions {
 
 /** Images and plugins, upstream's where they are asked for and can be had. @throws naming each that cannot, where nothing may stand in */
 async function furnish({ withImages, images, pins }: UpOptions, binaries: Record<string, string>): Promise<void> {
-  const { buildImages, pushImages, upstreamImages } = await import("./images/index");
+  const { buildImages, pushImages, standInConfig, upstreamImages } = await import("./images/index");
   const { bundlePlugins, PLUGINS: plugins } = await import("./plugins/bundle");
   const { installOfficial } = await import("./plugins/official");
   const { PULUMI_HOME } = environment();
@@ -108,6 +109,7 @@ async function furnish({ withImages, images, pins }: UpOptions, binaries: Record
   const made = only.length > 0 ? await action("stand-ins for images", () => buildImages({ cacheDir: CACHE, binaries, log, only })) : [];
   if (withImages) await action(`push them to ${REGISTRY}`, () => pushImages([...pulled.images, ...made], REGISTRY, log));
   fs.writeFileSync(ORIGINS, JSON.stringify(origins));
+  fs.writeFileSync(STAND_INS, standInConfig(made, REGISTRY).map((line) => `${line}\n`).join(""));
 }
 
 function upOptions(args: string[]): UpOptions {
@@ -218,6 +220,8 @@ async function main([command, ...args]: string[]): Promise<void> {
       return up(upOptions(args));
     case "origins":
       return void process.stdout.write(originTable(JSON.parse(fs.readFileSync(ORIGINS, "utf8")) as Origin[]));
+    case "stand-ins":
+      return void process.stdout.write(fs.readFileSync(STAND_INS, "utf8"));
     case "down":
       return down();
     case "status":

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Starts the sandbox, reconciles the stack onto it and waits until Jenkins answers on port 80 of the node; `demo.sh down` removes all.
-# Without root there is no sandbox: the demo runs on kind then.
+# Starts the sandbox, writes a stack file as a new user does, brings the stack up and waits until Jenkins answers on port 80 of the
+# node; `demo.sh down` removes all. Without root there is no sandbox: the demo runs on kind then.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -8,26 +8,42 @@ if [[ $(id -u) != 0 ]]; then
   [[ ${1:-} == down ]] || echo "Not root here: the demo runs on kind, in Docker (sandbox/kind.sh), not on the sandbox." >&2
   exec sandbox/kind.sh "${1:-up}"
 fi
-if [[ ${1:-} == down ]]; then exec npm run -s sandbox -- down; fi
+if [[ ${1:-} == down ]]; then
+  rm -f Pulumi.demo.yaml
+  exec npm run -s sandbox -- down
+fi
 
-npm run -s sandbox -- up --images auto
-eval "$(npm run -s sandbox -- env)"
-pulumi stack select --create sandbox
-pulumi up --stack sandbox --yes --skip-preview
+domain=jenkins.demo.test node=10.88.0.2
+sandbox() { npm run -s sandbox -- "$@"; }
 
-domain=$(pulumi config get domain --stack sandbox)
-node=10.88.0.2
+sandbox up --images auto
+eval "$(sandbox env)"
+if ! pulumi stack select demo 2>/dev/null; then
+  # The file of another sandbox names nodes that are gone.
+  rm -f Pulumi.demo.yaml
+  ssh=$(dirname "$KUBECONFIG")/ssh
+  npm run -s new-env -- demo --yes --domain "$domain" --context kubernetes-admin@sandbox --kubeconfig "$KUBECONFIG" --storage-size 2Gi \
+    --node "control-plane-1=$node" --host-key "control-plane-1=$ssh/control-plane-1.hostkey.pub" --key "$ssh/id_ed25519"
+  pulumi stack init demo
+fi
+# A small machine's share, so that two processors have room for an agent; and those images that cannot be had from here.
+settings=(controller.resources.requests.cpu=100m controller.resources.requests.memory=1Gi controller.resources.limits.memory=2Gi)
+mapfile -t -O ${#settings[@]} settings < <(sandbox stand-ins)
+pulumi config set-all --stack demo --path "${settings[@]/#/--plaintext=}"
+pulumi up --stack demo --yes --skip-preview
 sandbox/await-login.sh "$domain" "$node" 60
 
 printf '\nWhat is real here, and what stands in for it:\n'
-npm run -s sandbox -- origins
+sandbox origins
 
-cat <<EOF
+cat <<EOT
 
-Jenkins answers 200 on port 80 of the node. Try:
+Jenkins answers 200 on port 80 of the node. Pulumi.demo.yaml is all that the stack was told: what npm run new-env writes, and an image for
+each stand-in. The images it needs were built in the cluster, into a registry that the stack brings. Try:
   curl -H 'Host: $domain' http://$node/login
   eval "\$(npm run -s sandbox -- env)"
-  pulumi stack output --stack sandbox
-  $(pulumi stack output adminPasswordCommand --stack sandbox)
+  npm run smoke -- demo
+  pulumi stack output --stack demo
+  $(pulumi stack output adminPasswordCommand --stack demo)
 'make down' removes everything.
-EOF
+EOT

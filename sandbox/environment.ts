@@ -1,5 +1,5 @@
 import * as path from "node:path";
-import { KUBECONFIG, PLUGINS, STATE, TOOLS } from "./paths";
+import { BUILDKITD_CONFIG, KUBECONFIG, PLUGINS, STATE, TOOLS } from "./paths";
 
 /**
  * The variables that `sandbox env` exports; `$PATH` in PATH is the caller's own.
@@ -10,6 +10,7 @@ export function environment(): Record<string, string> {
   return {
     PATH: `$PATH:${path.join(TOOLS, "bin")}:${PLUGINS}`,
     KUBECONFIG,
+    BUILDKITD_CONFIG,
     PULUMI_BACKEND_URL: `file://${path.join(STATE, "pulumi")}`,
     PULUMI_HOME: path.join(STATE, "pulumi-home"),
     PULUMI_CONFIG_PASSPHRASE: "sandbox",

@@ -16,6 +16,10 @@ export const RELEASE = path.join(STATE, "kubernetes");
 export const DUAL_STACK = path.join(STATE, "dual-stack");
 /** Says of each image and plugin whether it is real. */
 export const ORIGINS = path.join(STATE, "origins.json");
+/** What a stack's config says of the images that are stand-ins. */
+export const STAND_INS = path.join(STATE, "stand-ins");
+/** BuildKit's configuration of the sandbox's registry, for builds in the cluster. */
+export const BUILDKITD_CONFIG = path.join(STATE, "buildkitd.toml");
 /** Laid over /usr of every node; its bin/ also holds the operator's pulumi and kubectl. */
 export const TOOLS = path.join(STATE, "tools");
 export const SSH_KEY = path.join(STATE, "ssh", "id_ed25519");
@@ -35,6 +39,9 @@ export const NETWORK = {
 
 /** `host:port` of the local image registry as nodes, pods and the operator's machine reach it. */
 export const REGISTRY = `${NETWORK.gateway}:5000`;
+
+/** Registries of upstream images of which the sandbox's registry has copies. */
+export const MIRRORED = ["docker.io", "registry.k8s.io"];
 
 /** Every network namespace, link and iptables comment of the sandbox starts so, and only those are ever removed. */
 export const PREFIX = "bp-";

@@ -20,7 +20,7 @@ export interface RegistryArgs {
   insecure: boolean;
   /** User to push with. Without it the builder's own log-ins (`docker login`, `buildah login`) are used. */
   username?: pulumi.Input<string>;
-  /** Where nodes pull from, as host or host:port, if `host` is a Service of the cluster as `<service>.<namespace>.svc:<port>`: this machine then reaches it through the API server, with kubectl. Default: `host`. */
+  /** Where nodes pull from, as host or host:port, if `host` is a Service of the cluster as `<service>.<namespace>.svc:<port>`: this machine then reaches it through the API server of `cluster`, with kubectl's port-forward, and pushes so what a local builder makes. Default: `host`. */
   pulledFrom?: string;
   /** What changes when the registry's volume is another one, into which every image is built again. */
   volume?: pulumi.Input<string>;
@@ -49,9 +49,13 @@ export interface InClusterArgs {
   image: string;
   /** Namespace of the build jobs; AgentImages makes it. It admits what BuildKit needs, so nothing else should run there. Default `image-builds`. */
   namespace?: string;
-  /** Context of the kubeconfig, also for a registry in the cluster. Default: its current one. */
+}
+
+/** How kubectl finds the cluster. */
+export interface ClusterArgs {
+  /** Context of the kubeconfig. Default: its current one. */
   context?: string;
-  /** The kubeconfig's file. Default: as kubectl finds it. */
+  /** The kubeconfig's file, with ~ for whoever runs the build. Default: as kubectl finds it. */
   kubeconfig?: string;
 }
 
@@ -73,6 +77,8 @@ export interface AgentImagesArgs {
   pulls?: ImagePulls;
   /** What the builder `in-cluster` needs; of no use to the others. */
   inCluster?: InClusterArgs;
+  /** The cluster of the builder `in-cluster`, and of a registry with `pulledFrom`. */
+  cluster?: ClusterArgs;
   /** True: `pulumi destroy` deletes the images of this stack's last build from the registry. Default false. */
   deleteOnDestroy?: boolean;
   /** What the registry said just now, by image name, see `prepareImages`. An image that is missing is built again though its content is unchanged. Default: nothing is known. */

@@ -143,9 +143,8 @@ export function imageEnvironment(name: string, content: ImageContent, args: Agen
     ...(args.mirrors && Object.keys(args.mirrors.registries).length > 0 && { IMAGE_MIRRORS: Object.entries(args.mirrors.registries).map((pair) => pair.join("=")).join("\n") }),
     ...(args.surroundings?.caBundle === undefined ? {} : { REGISTRY_CA: "-" }),
     ...(args.registry.pulledFrom === undefined ? {} : { REGISTRY_PULLED_FROM: args.registry.pulledFrom }),
-    ...(args.builder !== "in-cluster" || args.inCluster === undefined
-      ? {}
-      : { BUILDKIT_IMAGE: args.inCluster.image, BUILDKIT_NAMESPACE: args.inCluster.namespace ?? buildNamespace, BUILDKIT_CONTEXT: args.inCluster.context ?? "", ...(args.inCluster.kubeconfig === undefined ? {} : { KUBECONFIG: args.inCluster.kubeconfig }) }),
+    ...(args.builder === "in-cluster" && args.inCluster && { BUILDKIT_IMAGE: args.inCluster.image, BUILDKIT_NAMESPACE: args.inCluster.namespace ?? buildNamespace }),
+    ...((args.builder === "in-cluster" || args.registry.pulledFrom !== undefined) && { BUILDKIT_CONTEXT: args.cluster?.context ?? "", ...(args.cluster?.kubeconfig !== undefined && { KUBECONFIG: args.cluster.kubeconfig }) }),
   };
 }
 

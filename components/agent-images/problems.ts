@@ -23,7 +23,7 @@ export function argProblems(args: AgentImagesArgs): Problem[] {
   }
   if (registry.pulledFrom !== undefined && !fits(host, registry.pulledFrom)) say("registry.pulledFrom", `"${registry.pulledFrom}" is no registry host; give host or host:port without scheme and path`);
   if (registry.pulledFrom !== undefined && !/^[a-z0-9-]+\.[a-z0-9-]+\.svc:\d+$/.test(registry.host)) say("registry.host", `"${registry.host}" is no Service of the cluster; beside pulledFrom give <service>.<namespace>.svc:<port>`);
-  if (registry.pulledFrom !== undefined && args.builder !== "in-cluster") say("builder", `"${args.builder}" does not reach a registry in the cluster; use in-cluster`);
+  if (registry.pulledFrom !== undefined && args.builder !== "in-cluster" && args.cache === "registry") say("cache", `"${args.cache}" is of no use to the builder ${args.builder}, which does not reach a registry in the cluster; use a folder, or leave it out`);
   if (registry.prefix !== "" && !fits(imagePath, registry.prefix)) {
     say("registry.prefix", `"${registry.prefix}" is no repository path; use lower-case letters, digits and single . _ - inside parts divided by /, for example team/build-platform`);
   }

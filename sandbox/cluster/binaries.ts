@@ -64,7 +64,7 @@ const toolsOf = (minor: SupportedMinor): Tool[] => [
   { name: "restic", packages: { restic: "github.com/restic/restic/cmd/restic" } },
 ];
 
-/** Tools that only tests use: nothing of the sandbox waits for them, and `up` does not build them. */
+/** Tools that `up` does not build by itself: they are for tests, or for an image that stands in for one that cannot be had. */
 const TEST_TOOLS = {
   registry,
   buildkit: {
@@ -109,8 +109,11 @@ export async function buildBinaries(minor: SupportedMinor): Promise<Record<strin
   return folders;
 }
 
-/** Builds a tool that only tests use, unless the cache has it, and returns the folder of its binaries. */
+/** Builds one of those that `up` does not wait for, unless the cache has it, and returns the folder of its binaries. */
 export const buildTestTool = (name: keyof typeof TEST_TOOLS): Promise<string> => buildTool(TEST_TOOLS[name]);
+
+/** What decides its binaries, without building them. */
+export const testToolPins = (name: keyof typeof TEST_TOOLS): string => pinsOf(TEST_TOOLS[name]);
 
 async function buildTool(tool: Tool): Promise<string> {
   const folder = path.join(CACHE, "bin", `${tool.name}-${pinsOf(tool)}`);

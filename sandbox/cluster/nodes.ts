@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { NETWORK, PREFIX, REGISTRY, SSH_KEY, STATE } from "../paths";
+import { MIRRORED, NETWORK, PREFIX, REGISTRY, SSH_KEY, STATE } from "../paths";
 import { run, startDetached, waitFor, type Result, type RunOptions } from "../shell";
 import { nodeResolvers } from "./host";
 import { dualStack, joinNetwork } from "./network";
+import { mirrorHosts } from "./registry";
 
 /** One machine of the sandbox: namespaces, a root file system and a cgroup of its own. */
 export interface Node {
@@ -128,6 +129,7 @@ function writeNodeFiles(node: Node, pause: string): void {
   write("machine-id", `${randomBytes(16).toString("hex")}\n`);
   write("crictl.yaml", "runtime-endpoint: unix:///run/containerd/containerd.sock\n");
   write("containerd/sandbox.toml", containerdConfig(pause));
+  for (const upstream of MIRRORED) write(`containerd/certs.d/${upstream}/hosts.toml`, mirrorHosts(upstream));
   write(`containerd/certs.d/${REGISTRY}/hosts.toml`, `server = "http://${REGISTRY}"\n[host."http://${REGISTRY}"]\n  capabilities = ["pull", "resolve"]\n`);
   const cni = {
     cniVersion: "0.4.0",

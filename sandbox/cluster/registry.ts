@@ -1,6 +1,6 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { REGISTRY, STATE } from "../paths";
+import { BUILDKITD_CONFIG, MIRRORED, REGISTRY, STATE } from "../paths";
 import { startDetached, waitFor } from "../shell";
 
 const FOLDER = path.join(STATE, "registry");
@@ -18,6 +18,12 @@ function registryProcesses(): number[] {
   });
 }
 
+/** containerd's hosts.toml for an upstream registry: content is taken from the sandbox's, by digest alone; what a tag stands for is the upstream registry's own to say. */
+export const mirrorHosts = (upstream: string): string => `server = "https://${upstream === "docker.io" ? "registry-1.docker.io" : upstream}"\n[host."http://${REGISTRY}"]\n  capabilities = ["pull"]\n`;
+
+/** What BuildKit is told of it: plain HTTP, and the copies that it has of base images, which builds name by digest. */
+export const buildkitdConfig = (): string => [`[registry."${REGISTRY}"]\n  http = true\n`, ...MIRRORED.map((upstream) => `[registry."${upstream}"]\n  mirrors = ["${REGISTRY}"]\n`)].join("");
+
 /** Whether the registry answers. */
 export async function registryAnswers(): Promise<boolean> {
   return fetch(`http://${REGISTRY}/v2/`, { signal: AbortSignal.timeout(2000) }).then((answer) => answer.ok, () => false);
@@ -25,6 +31,7 @@ export async function registryAnswers(): Promise<boolean> {
 
 /** Starts the local registry, open to the sandbox's network only, from the folder of its program. */
 export async function startRegistry(binaries: string): Promise<void> {
+  fs.writeFileSync(BUILDKITD_CONFIG, buildkitdConfig());
   if (registryProcesses().length > 0 && (await registryAnswers())) return;
   await stopRegistry();
   fs.mkdirSync(path.join(FOLDER, "data"), { recursive: true });

@@ -13,6 +13,7 @@ import { PassThrough } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
 import { build as bundle } from "esbuild";
+import { buildTestTool, testToolPins } from "../cluster/binaries";
 import { knownPlugins } from "./jenkins/adapter/plugins";
 import { blobPath, blobsOf, push, readManifest, type Descriptor, type Manifest } from "./registry";
 import { repositoryOf, type Pin, type Wanted } from "./upstream";
@@ -98,6 +99,7 @@ const RECIPES: Record<string, Recipe> = {
   "openebs-linux-utils": { on: ["base"], upstream: "openebsLinuxUtils", pair: "openebs-provisioner" },
   "image-registry": { on: ["base"], upstream: "registry", ...program("registry", "registry") },
   restic: { on: ["base"], upstream: "restic", ...program("restic", "restic") },
+  buildkit: { on: ["base"], upstream: "buildkit", inputs: () => [testToolPins("buildkit")], prepare: buildkitPrograms },
 };
 
 /**
@@ -176,6 +178,13 @@ const readPins = (file: string): Record<string, Pin> => JSON.parse(fs.readFileSy
 export function upstreamImages(pins?: string): Wanted[] {
   const known = { ...readPins(UPSTREAM), ...(pins !== undefined && readPins(pins)) };
   return Object.entries(RECIPES).flatMap(([name, { upstream, pair, needs }]) => (upstream === undefined ? [] : [{ name, pin: pinOf(name, known), ...(pair && { pair }), ...(needs && { needs }) }]));
+}
+
+/** What a stack on the sandbox says of the images that are stand-ins, as paths of its config with their values. */
+export function standInConfig(images: Pick<BuiltImage, "name" | "repository" | "tag" | "digest">[], registry: string): string[] {
+  const own = images.flatMap(({ name, repository, tag, digest }) => (RECIPES[name].upstream?.includes("/") ? [] : [`images.${RECIPES[name].upstream}=${registry}/${repository}:${tag}@${digest}`]));
+  // Debian's Gradle is an older one.
+  return [...own, ...(images.some(({ name }) => name === "gradle") ? ["agentImages.gradle-dind.args.GRADLE_VERSION=any"] : [])];
 }
 
 /** Repository and tag of an image: the upstream name without its host. */
@@ -258,6 +267,11 @@ async function bundleAdapter(context: string): Promise<void> {
 function program(tool: string, binary: string): Required<Pick<Recipe, "inputs" | "prepare">> {
   const file = (o: BuildOptions) => path.join(o.binaries[tool], binary);
   return { inputs: (o) => [fs.readFileSync(file(o))], prepare: async (context, o) => fs.copyFileSync(file(o), path.join(context, binary)) };
+}
+
+async function buildkitPrograms(context: string): Promise<void> {
+  const folder = await buildTestTool("buildkit");
+  for (const binary of ["buildkitd", "buildctl"]) fs.copyFileSync(path.join(folder, binary), path.join(context, binary));
 }
 
 function goBinary(output: string): NonNullable<Recipe["prepare"]> {

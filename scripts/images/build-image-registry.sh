@@ -4,7 +4,7 @@
 # Expects: $work, a private folder, with ca/ca.crt where further certificates are trusted; $repository, host/path; $insecure, true or
 # false; $in_cluster, true where the host is a Service of the cluster, SERVICE.NAMESPACE.svc:PORT, of $kube_context;
 # REGISTRY_USERNAME and REGISTRY_PASSWORD in the environment, or neither. Whoever sources it sets $forward to nothing, and
-# at its own end stops the process of that number. After a call $work/status holds the HTTP status (000: no connection),
+# at its own end stops the process of that number; one that is killed outright takes it along. After a call $work/status holds the HTTP status (000: no connection),
 # $work/headers and $work/body the answer; $registry_url is the registry's address with its scheme.
 
 manifest_types="application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
@@ -14,7 +14,7 @@ kubectl_direct=(kubectl)
 if [ -n "${HTTPS_PROXY:-}${https_proxy:-}" ]; then kubectl_direct=(env 'NO_PROXY=*' 'no_proxy=*' kubectl); fi
 
 # Reaches a Service of the cluster through the API server, by a free port of this machine, and takes the token for pushes from
-# the Secret beside it. Where it cannot, requests fail.
+# the Secret beside it. Where it cannot, requests fail. Its end is read off a pipe that this script and what it starts hold.
 registry_forward() {
   local kubectl=("${kubectl_direct[@]}" --request-timeout 30s) service port="" in_namespace tries=0
   if [ -n "$kube_context" ]; then kubectl+=(--context "$kube_context"); fi
@@ -24,8 +24,9 @@ registry_forward() {
   kubectl+=(--namespace "$in_namespace")
   (umask 077 && "${kubectl[@]}" get secret "$service-push" --output 'go-template={{.data.token | base64decode}}' >"$work/push-token" 2>"$work/forward") || return 0
   (umask 077 && sed 's/.*/header = "Authorization: Bearer &"/' "$work/push-token" >"$work/login.conf")
-  "${kubectl[@]}" --request-timeout 0 port-forward --address 127.0.0.1 --pod-running-timeout 10s "service/$service" ":$port" >"$work/forward" 2>&1 &
+  "${kubectl[@]}" --request-timeout 0 port-forward --address 127.0.0.1 --pod-running-timeout 10s "service/$service" ":$port" >"$work/forward" 2>&1 9>&- &
   forward=$!
+  exec 9> >(exec >/dev/null 2>&1 && cat && kill "$forward")
   until port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\) .*/\1/p' "$work/forward") && [ -n "$port" ]; do
     tries=$((tries + 1))
     if [ $tries -gt 400 ] || ! kill -0 "$forward" 2>/dev/null; then return; fi
@@ -64,6 +65,14 @@ registry_configure() {
     status=$(curl --config "$work/curl.conf" --output /dev/null --write-out '%{http_code}' "$registry_url/" || true)
     if [ "$status" = 000 ]; then registry_url="http://$host/v2"; fi
   fi
+}
+
+# Finds the way into the cluster anew: connections through an API server do not last for ever.
+registry_reopen() {
+  if [ -n "$forward" ]; then kill "$forward" 2>/dev/null || true; fi
+  exec 9>&-
+  forward=""
+  registry_configure
 }
 
 # What this machine trusts, as curl would have it: a bundle that is named takes its place instead of joining it.
@@ -176,20 +185,53 @@ registry_delete() {
   esac
 }
 
-# registry_blob FILE: uploads a blob and prints its digest.
+# registry_blob FILE: uploads a blob unless it is there, and prints its digest.
 registry_blob() {
   local digest location
   digest=sha256:$(sha256 <"$1")
-  registry POST "${repository#*/}/blobs/uploads/" --header "Content-Length: 0"
-  if [ "$status" != 202 ]; then return 1; fi
-  location=$(registry_header location)
-  case $location in
-    *\?*) location="$location&digest=$digest" ;;
-    *) location="$location?digest=$digest" ;;
-  esac
-  registry PUT "${location#*/v2/}" --header "Content-Type: application/octet-stream" --data-binary "@$1"
-  if [ "$status" != 201 ]; then return 1; fi
+  registry HEAD "${repository#*/}/blobs/$digest"
+  if [ "$status" != 200 ]; then
+    registry POST "${repository#*/}/blobs/uploads/" --header "Content-Length: 0"
+    if [ "$status" != 202 ]; then return 1; fi
+    location=$(registry_header location)
+    case $location in
+      *\?*) location="$location&digest=$digest" ;;
+      *) location="$location?digest=$digest" ;;
+    esac
+    # As a stream, and once: what has been begun cannot be begun again at the same place.
+    registry PUT "${location#*/v2/}" --header "Content-Type: application/octet-stream" --upload-file "$1" --max-time 3600 --retry 0
+    if [ "$status" != 201 ]; then return 1; fi
+  fi
   echo "$digest"
+}
+
+# The digests that a manifest, an index of manifests or an OCI layout's index.json names.
+registry_named() { grep -Eo '"digest" *: *"sha256:[0-9a-f]{64}"' "$1" | grep -Eo 'sha256:[0-9a-f]{64}'; }
+
+# registry_push_layout FOLDER TAG...: uploads the image of an OCI layout: first what a manifest names, last the manifest by each tag.
+registry_push_layout() {
+  local folder=$1
+  shift
+  registry_push_manifest "$(registry_named "$folder/index.json" | head -n 1)" "$@"
+}
+
+registry_push_manifest() {
+  local digest=$1 type=manifest named target
+  local file=$folder/blobs/${digest/://}
+  shift
+  if grep -q '"manifests" *:' "$file"; then type=index; fi
+  for named in $(registry_named "$file"); do
+    if [ "$type" = index ]; then registry_push_manifest "$named" || return 1; else registry_blob "$folder/blobs/${named/://}" >/dev/null || registry_refused "$named" || return 1; fi
+  done
+  for target in "$digest" "$@"; do
+    registry PUT "${repository#*/}/manifests/$target" --header "Content-Type: application/vnd.oci.image.$type.v1+json" --data-binary "@$file"
+    if [ "$status" != 201 ]; then registry_refused "$target" || return 1; fi
+  done
+}
+
+registry_refused() {
+  echo "the registry did not take ${repository#*/} $1: status $(registry_status)$(head -c 300 "$work/body" 2>/dev/null | sed 's/^/ /')" >&2
+  return 1
 }
 
 # registry_attach DIGEST TYPE FILE: stores a file as an OCI artifact that refers to an image. A registry without the referrers

@@ -48,7 +48,7 @@ Environment only:
   BUILDX_BUILDER                        buildx: which builder, default the current one; it needs BuildKit's own image
                                         exporter (driver docker-container, kubernetes or remote)
   BUILDKITD_CONFIG                      in-cluster: a file with further lines for buildkitd.toml, such as of base images' registries
-  KUBECONFIG                            in-cluster: as kubectl reads it
+  KUBECONFIG                            in-cluster and --pulled-from: as kubectl reads it
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY     the proxy, in both spellings: for registries, and for commands of the Dockerfile
 
 Exit: 0 done, 1 failed (nothing was tagged), 2 bad input.
@@ -60,6 +60,8 @@ dockerfile=${IMAGE_DOCKERFILE:-Dockerfile} builder=${IMAGE_BUILDER:-buildah} pla
 cache=${IMAGE_CACHE:-} stack=${IMAGE_STACK:-} sbom=${IMAGE_SBOM:-} insecure=${REGISTRY_INSECURE:-false}
 ca=${REGISTRY_CA:-}
 pulled_from=${REGISTRY_PULLED_FROM:-}
+# The state of a stack knows no operator's home directory.
+case ${KUBECONFIG:-} in \~/*) export KUBECONFIG=$HOME/${KUBECONFIG#??} ;; esac
 namespace=${BUILDKIT_NAMESPACE:-} buildkit_image=${BUILDKIT_IMAGE:-} kube_context=${BUILDKIT_CONTEXT:-}
 action=build image="" force=false dry_run=false verbose=false
 build_args=()
@@ -158,7 +160,7 @@ in_cluster=false
 if [ -n "$pulled_from" ]; then
   in_cluster=true
   if ! printf '%s' "${repository%%/*}" | grep -Eq '^[a-z0-9-]+\.[a-z0-9-]+\.svc:[0-9]+$'; then bad_input "\"${repository%%/*}\" is no Service of the cluster; beside --pulled-from give SERVICE.NAMESPACE.svc:PORT/PATH/NAME"; fi
-  if [ "$action" = build ] && [ "$builder" != in-cluster ]; then bad_input "builder \"$builder\" does not reach a registry in the cluster; use in-cluster"; fi
+  if [ "$builder" != in-cluster ] && [ "$cache" = registry ]; then bad_input "builder \"$builder\" keeps no cache in a registry in the cluster, which it does not reach; give a folder of this machine"; fi
 fi
 case $builder in
   buildah | buildx | in-cluster) ;;
@@ -216,6 +218,7 @@ need() {
 }
 
 need curl "install it; the registry is asked with it."
+if [ "$in_cluster" = true ] && [ "$action" = build ]; then need kubectl "install it; the registry in the cluster is reached with it."; fi
 
 # run WHAT COMMAND...: runs one step with its output in the log; WHAT names it in messages. Prints it instead on --dry-run.
 run() {
@@ -226,6 +229,13 @@ run() {
     printf '\n' >&2
     return
   fi
+  local result=0
+  attempt "$@" || result=$?
+  if [ "$result" != 0 ]; then gave_up "$what failed (exit $result)"; fi
+}
+
+# attempt COMMAND...: runs a command with its output in the log; its exit code.
+attempt() {
   set -m
   if [ "$verbose" = true ]; then
     "$@" > >(tee -a "$work/log" >&2) 2>&1 &
@@ -237,10 +247,13 @@ run() {
   local result=0
   wait "$child" || result=$?
   child=""
-  if [ "$result" != 0 ]; then
-    if [ "$verbose" = false ]; then tail -n 25 "$work/log" | sed "s|^|$name: \| |" >&2; fi
-    fail "$what failed (exit $result); $(advice)"
-  fi
+  return "$result"
+}
+
+# gave_up WHAT: the end of the log, and what to do.
+gave_up() {
+  if [ "$verbose" = false ]; then tail -n 25 "$work/log" | sed "s|^|$name: \| |" >&2; fi
+  fail "$1; $(advice)"
 }
 
 limited="a registry allows no further pulls for now: give a log-in for it in pullSecrets, or a mirror of it in mirrors.registries"
@@ -257,6 +270,8 @@ advice() {
   elif has 'building at STEP "RUN |process ".*" did not complete successfully'; then
     # Whatever its output says of log-ins or connections is the command's own affair.
     echo "a command of the Dockerfile failed: the lines above are the end of what it said; run again by hand with --verbose for all of it."
+  elif has 'is not supported for the .* driver'; then
+    echo "this builder hands out no images: make one that does (docker buildx create --use) or name another in BUILDX_BUILDER, or set the builder to buildah or in-cluster."
   elif has '407 Proxy Authentication|Proxy Authentication Required'; then
     echo "the proxy asks for a login: set proxy.username and proxy.password."
   elif has 'server gave HTTP response to HTTPS client'; then
@@ -283,22 +298,30 @@ advice() {
   fi
 }
 
-# Credentials file in the format all builders read; only for this host and those of REGISTRY_LOGINS, and only if a log-in was given.
+# Credentials file in the format all builders read; only for the hosts of log-ins that were given. A local builder never speaks
+# to a registry in the cluster.
 write_auth() {
-  if [ ! -s "$work/push-token" ] && [ -z "${REGISTRY_USERNAME:-}${REGISTRY_LOGINS:-}" ]; then return; fi
   (
     umask 077
-    mkdir -p "$work/docker"
     {
-      if [ -s "$work/push-token" ]; then
-        # By the Service's name for the builder, by the forwarded port for programs of this machine.
-        for host in "${repository%%/*}" "$(sed 's|^[a-z]*://||; s|/v2$||' <<<"$registry_url")"; do printf '%s %s registrytoken\n' "$host" "$(cat "$work/push-token")"; done
-      fi
+      if [ "$builder" = in-cluster ]; then push_login "${repository%%/*}"; fi
       if [ -n "${REGISTRY_USERNAME:-}" ]; then printf '%s %s\n' "${repository%%/*}" "$(printf '%s:%s' "$REGISTRY_USERNAME" "${REGISTRY_PASSWORD:-}" | base64 | tr -d '\n')"; fi
       # The name under which every builder looks for Docker Hub's.
       printf '%s\n' "${REGISTRY_LOGINS:-}" | sed '/^$/d; s|^docker\.io |https://index.docker.io/v1/ |'
-    } | awk 'BEGIN { printf "{\"auths\":{" } { printf "%s\"%s\":{\"%s\":\"%s\"}", (NR > 1 ? "," : ""), $1, ($3 == "" ? "auth" : $3), $2 } END { print "}}" }' >"$work/docker/config.json"
+    } >"$work/logins"
+    if [ -s "$work/logins" ]; then auth_file "$work/docker"; fi
   )
+}
+
+# push_login HOST: the log-in with the token for pushes, if there is one.
+push_login() {
+  if [ -s "$work/push-token" ]; then printf '%s %s registrytoken\n' "$1" "$(cat "$work/push-token")"; fi
+}
+
+# auth_file FOLDER: a credentials file of $work/logins.
+auth_file() {
+  mkdir -p "$1"
+  awk 'BEGIN { printf "{\"auths\":{" } { printf "%s\"%s\":{\"%s\":\"%s\"}", (NR > 1 ? "," : ""), $1, ($3 == "" ? "auth" : $3), $2 } END { print "}}" }' "$work/logins" >"$1/config.json"
 }
 
 # A copy of the context with the modes git knows (644, 755), so that a clone's umask does not change the image.
@@ -383,20 +406,22 @@ build_buildah() {
   need buildah "install it (Debian: apt-get install buildah), or set the builder to buildx or in-cluster."
   local buildah=(buildah) tls=(--tls-verify=true) options=() item
   if [ -n "${BUILD_IMAGE_STORAGE:-}" ]; then buildah+=(--root "$BUILD_IMAGE_STORAGE/root" --runroot "$BUILD_IMAGE_STORAGE/run"); fi
-  if [ "$insecure" = true ] || [ -n "${IMAGE_MIRRORS:-}" ]; then
+  local plain=$insecure
+  if [ "$in_cluster" = true ]; then plain=false; fi
+  if [ "$plain" = true ] || [ -n "${IMAGE_MIRRORS:-}" ]; then
     # Only this host, not every registry the Dockerfile names, as --tls-verify=false would; after this machine's own rules.
     local own=${CONTAINERS_REGISTRIES_CONF:-${HOME:-}/.config/containers/registries.conf}
     if [ ! -f "$own" ]; then own=/etc/containers/registries.conf; fi
     {
       if [ -f "$own" ]; then cat "$own"; fi
-      if [ "$insecure" = true ]; then printf '\n[[registry]]\nlocation = "%s"\ninsecure = true\n' "${repository%%/*}"; fi
-      awk -F= -v insecure="$insecure" -v own="${repository%%/*}" 'NF > 1 {
+      if [ "$plain" = true ]; then printf '\n[[registry]]\nlocation = "%s"\ninsecure = true\n' "${repository%%/*}"; fi
+      awk -F= -v insecure="$plain" -v own="${repository%%/*}" 'NF > 1 {
         split($2, host, "/")
         printf "\n[[registry]]\nlocation = \"%s\"\n[[registry.mirror]]\nlocation = \"%s\"\ninsecure = %s\n", $1, $2, (insecure == "true" && host[1] == own ? "true" : "false")
       }' <<<"${IMAGE_MIRRORS:-}"
     } >"$work/registries.conf"
     export CONTAINERS_REGISTRIES_CONF=$work/registries.conf
-    if [ "$insecure" = true ]; then tls=(--tls-verify=false); fi
+    if [ "$plain" = true ]; then tls=(--tls-verify=false); fi
   fi
   if [ -f "$work/docker/config.json" ]; then options+=(--authfile "$work/docker/config.json"); fi
   # Beside those that the machine trusts.
@@ -439,16 +464,25 @@ build_buildah() {
   fi
 }
 
-# each_tag PUSH...: runs a push of buildah once for each tag.
+# each_tag PUSH...: runs a push of buildah once for each tag, or into an OCI layout.
 each_tag() {
   local target
+  if [ "$in_cluster" = true ]; then
+    "$@" "oci:$work/layout:$tag"
+    return
+  fi
   for target in "$tag" $stack_tag; do "$@" "docker://$repository:$target"; done
 }
 
 # BuildKit's image exporter, for buildx and buildctl. The manifest goes up after all that it names, so a tag is whole or absent.
+# buildx' builder may run in a container or on another machine, from which no forwarded port is reached: it hands the image back.
 # rewrite-timestamp with SOURCE_DATE_EPOCH=0 does what --timestamp 0 does for buildah.
 buildkit_output() {
   local names=$repository:$tag
+  if [ "$in_cluster" = true ] && [ "$builder" = buildx ]; then
+    printf 'type=oci,tar=false,dest=%s,oci-mediatypes=true,rewrite-timestamp=true' "$work/layout"
+    return
+  fi
   if [ -n "$stack_tag" ]; then names="\"name=$names,$repository:$stack_tag\""; else names="name=$names"; fi
   printf 'type=image,%s,push=true,oci-mediatypes=true,rewrite-timestamp=true%s' "$names" "$buildkit_insecure"
 }
@@ -570,7 +604,11 @@ build_in_cluster() {
     printf '[registry."%s"]\n  http = %s\n  insecure = true\n' "${repository%%/*}" "$(case $registry_url in http:*) echo true ;; *) echo false ;; esac)" >"$work/buildkitd.toml"
   fi
   awk -F= 'NF > 1 { printf "[registry.\"%s\"]\n  mirrors = [\"%s\"]\n", $1, $2 }' <<<"${IMAGE_MIRRORS:-}" >>"$work/buildkitd.toml"
-  if [ -n "${BUILDKITD_CONFIG:-}" ]; then cat "$BUILDKITD_CONFIG" >>"$work/buildkitd.toml"; fi
+  if [ -n "${BUILDKITD_CONFIG:-}" ]; then
+    # A table stands once in a document: where both have one, theirs.
+    awk 'NR == FNR { theirs[$0]; next } /^\[/ { out = ($0 in theirs) } !out' "$BUILDKITD_CONFIG" "$work/buildkitd.toml" >"$work/own.toml"
+    cat "$work/own.toml" "$BUILDKITD_CONFIG" >"$work/buildkitd.toml"
+  fi
   mkdir -p "$work/docker"
   undo=("${kubectl[@]}" delete job "$job" --ignore-not-found --wait=false)
   run "creating the BuildKit job" "${kubectl[@]}" create --filename "$work/job.json"
@@ -602,16 +640,33 @@ send_context() {
   tar -C "$work" -cf - "${parts[@]}" | "${kubectl[@]}" exec --stdin "job/$job" -- tar -C /work -xf -
 }
 
+# What a local builder made for a registry in the cluster, through the API server, by another connection where one breaks off.
+upload() {
+  local tries=1
+  if [ "$dry_run" = true ]; then
+    say "would upload $work/layout through the API server"
+    return
+  fi
+  # shellcheck disable=SC2086 # none, or one
+  until attempt registry_push_layout "$work/layout" "$tag" $stack_tag; do
+    if [ $tries = 3 ]; then gave_up "the push failed"; fi
+    tries=$((tries + 1))
+    registry_reopen
+  done
+}
+
 # SPDX list of what is in the image: in a local folder, and as an artifact beside the image in the registry.
 write_sbom() {
   mkdir -p "$sbom"
   local file=$sbom/$tag.spdx.json
-  if [ -f "$work/docker/config.json" ]; then export DOCKER_CONFIG=$work/docker; fi
+  local from=${registry_url#*//}
+  from=${from%/v2}
+  (umask 077 && push_login "$from" >>"$work/logins")
+  if [ -s "$work/logins" ]; then (umask 077 && auth_file "$work/syft") && export DOCKER_CONFIG=$work/syft; fi
   case $registry_url in http:*) export SYFT_REGISTRY_INSECURE_USE_HTTP=true ;; esac
   if [ "$insecure" = true ]; then export SYFT_REGISTRY_INSECURE_SKIP_TLS_VERIFY=true; fi
   if [ -n "$ca" ]; then export SSL_CERT_DIR=${SSL_CERT_DIR:-/etc/ssl/certs:/etc/pki/tls/certs}:$work/ca; fi
-  local from=${registry_url#*//}
-  SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:${from%/v2}/${repository#*/}@$1" --output "spdx-json=$work/sbom.json"
+  SYFT_CHECK_FOR_APP_UPDATE=false run "listing the contents" syft scan "registry:$from/${repository#*/}@$1" --output "spdx-json=$work/sbom.json"
   if [ "$dry_run" = true ]; then return; fi
   mv "$work/sbom.json" "$file"
   if registry_attach "$1" application/spdx+json "$file"; then
@@ -706,6 +761,7 @@ else
   describe
   say "building with $builder"
   "build_${builder//-/_}"
+  if [ "$in_cluster" = true ] && [ "$builder" != in-cluster ]; then upload; fi
   if [ "$dry_run" = true ]; then exit 0; fi
   if [ ! -s "$work/digest" ]; then
     tail -n 25 "$work/log" | sed "s|^|$name: \| |" >&2

@@ -4,6 +4,7 @@
  * Progress and Jenkins' own words go to standard error, never the content of a secret.
  * Exit code: 0 it came up, 1 it did not, 2 it could not be tried.
  */
+import * as os from "node:os";
 import { ApiException, BatchV1Api, CoreV1Api, KubeConfig, NetworkingV1Api, PatchStrategy, setHeaderOptions, type CoreV1Event, type V1Pod, type V1Secret } from "@kubernetes/client-node";
 import type { RehearsalInput } from "../../components/jenkins-master/rehearsal";
 import { containerToRead, discreet, judge, type Judgement, namedSecrets, type Problem, tail } from "./judge";
@@ -175,7 +176,7 @@ async function main(): Promise<number> {
   process.stderr.on("error", () => interrupted.abort());
 
   const kubeconfig = new KubeConfig();
-  if (input.kubeconfig) kubeconfig.loadFromFile(input.kubeconfig);
+  if (input.kubeconfig) kubeconfig.loadFromFile(input.kubeconfig.replace(/^~(?=\/)/, os.homedir()));
   else kubeconfig.loadFromDefault();
   kubeconfig.setCurrentContext(input.context);
   const stage = new Stage(kubeconfig, input);

@@ -7,8 +7,7 @@ import { installPackages } from "../../sandbox/cluster/packages";
 import { KUBECONFIG, REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 import { Bed, plainContext, script, type Registry } from "../e2e/agent-images-bed";
-import { ensureBuildkitImage } from "../e2e/buildkit";
-import { ENV, kubectl, kubectlJson } from "../e2e/sandbox";
+import { BUILDKIT_IMAGE, ENV, kubectl, kubectlJson } from "../e2e/sandbox";
 
 /** Real BuildKit, buildx and syft. Needs the sandbox; the first run builds the three from their Go modules, some ten minutes. */
 jest.setTimeout(30 * 60_000);
@@ -27,13 +26,14 @@ afterEach(() => bed.remove());
 
 describe("BuildKit", () => {
   /** What is not yet to be pruned away is unused: each run starts from an empty cache. */
-  async function withBuildkitd<T>(work: (env: NodeJS.ProcessEnv) => Promise<T>): Promise<T> {
+  async function withBuildkitd<T>(work: (env: NodeJS.ProcessEnv) => Promise<T>, before: string[] = []): Promise<T> {
     const binaries = await buildTestTool("buildkit");
     const home = path.join(folder, `buildkitd-${randomBytes(3).toString("hex")}`);
     fs.mkdirSync(home);
     fs.writeFileSync(path.join(home, "config.toml"), [registry.host, REGISTRY].map((host) => `[registry."${host}"]\n  http = true\n`).join(""));
     const socket = `unix://${home}/sock`;
-    const daemon = spawn(path.join(binaries, "buildkitd"), ["--config", path.join(home, "config.toml"), "--addr", socket, "--root", path.join(home, "root")], { stdio: "ignore" });
+    const [program, ...args] = [...before, path.join(binaries, "buildkitd"), "--config", path.join(home, "config.toml"), "--addr", socket, "--root", path.join(home, "root")];
+    const daemon = spawn(program, args, { stdio: "ignore" });
     const ended = new Promise((resolve) => daemon.once("exit", resolve));
     const env = { ...ENV, PATH: `${binaries}:${ENV.PATH}`, BUILDX_CONFIG: path.join(home, "buildx"), BUILDX_BUILDER: "e2e", DOCKER_CONFIG: path.join(home, "docker") };
     try {
@@ -71,6 +71,23 @@ describe("BuildKit", () => {
     }
   });
 
+  test("buildx: a builder that reaches no port of this machine hands its image back, and it is pushed to a registry in the cluster", async () => {
+    const root = bed.context("handed", plainContext);
+    // What kubectl port-forward says of a registry that is here.
+    fs.mkdirSync(path.join(folder, "bin"));
+    fs.writeFileSync(path.join(folder, "bin/kubectl"), `#!/bin/sh\ncase "$*" in *secret*) printf t0ken; exit ;; esac\necho "Forwarding from 127.0.0.1:${registry.host.split(":")[1]} -> 5001"\nexec sleep 600\n`, { mode: 0o755 });
+    await withBuildkitd(async (env) => {
+      const inCluster = ["--repository", "image-registry.image-registry.svc:5001/e2e/handed", "--pulled-from", "localhost:61500", "--builder", "buildx"];
+      const plain = await bed.build("handed", root, ["--builder", "buildx", "--platforms", "linux/amd64,linux/arm64"], { env, allowFailure: true });
+      expect([plain.code, plain.stderr]).toEqual([1, expect.stringContaining("network is unreachable")]);
+      for (const further of [[], ["--platforms", "linux/amd64,linux/arm64"]]) {
+        const { stdout } = await bed.build("handed", root, [...inCluster, ...further], { env: { ...env, PATH: `${path.join(folder, "bin")}:${env.PATH}` } });
+        expect(stdout).toMatch(/^localhost:61500\/e2e\/handed@sha256:[0-9a-f]{64}\n$/);
+        expect(await registry.status("e2e/handed", stdout.trim().split("@")[1])).toBe(200);
+      }
+    }, ["unshare", "--net"]);
+  });
+
   test("the shipped Dockerfiles pass BuildKit's own checks", async () => {
     await withBuildkitd(async (env) => {
       for (const name of fs.readdirSync(path.join(REPO, "images")).filter((n) => fs.existsSync(path.join(REPO, "images", n, "Dockerfile")))) {
@@ -86,14 +103,13 @@ describe("BuildKit", () => {
   });
 
   test("in the cluster, rootless: the same digest twice, and nothing stays behind", async () => {
-    const image = await ensureBuildkitImage();
     const namespace = `image-builds-${randomBytes(3).toString("hex")}`;
     await kubectl(["create", "namespace", namespace]);
     try {
       await kubectl(["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=privileged"]);
       const root = bed.context("in-cluster", { ...plainContext, Dockerfile: `FROM ${REGISTRY}/library/debian:bookworm-slim\nCOPY files /files\nRUN cat /files/a.txt >/b.txt\n` });
       const repository = `${REGISTRY}/e2e-${randomBytes(3).toString("hex")}/in-cluster`;
-      const args = ["--repository", repository, "--tag", "in-cluster-0123456789ab", "--context", root, "--insecure", "--force", "--builder", "in-cluster", "--namespace", namespace, "--buildkit-image", image];
+      const args = ["--repository", repository, "--tag", "in-cluster-0123456789ab", "--context", root, "--insecure", "--force", "--builder", "in-cluster", "--namespace", namespace, "--buildkit-image", BUILDKIT_IMAGE];
       const env = { ...ENV, KUBECONFIG, REGISTRY_USERNAME: "me", REGISTRY_PASSWORD: "e2e-s3cret" };
       const digests = [];
       for (let i = 0; i < 2; i++) digests.push((await run(script, args, { env })).stdout);

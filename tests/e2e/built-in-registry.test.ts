@@ -1,10 +1,8 @@
 import * as fs from "node:fs";
-import * as os from "node:os";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
 import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, type RunOptions } from "../../sandbox/shell";
-import { ensureBuildkitImage } from "./buildkit";
 import { ENV, ensurePlatform, kubectl, kubectlJson, pulumi, request, STACK, waitFor } from "./sandbox";
 
 /** A second environment that is told of no registry: it brings its own, builds into it in the cluster, and pulls from it by the node's loopback. */
@@ -13,8 +11,6 @@ jest.setTimeout(1_800_000);
 const SECOND = "own-registry";
 const HOST = "own-registry.sandbox.test";
 const stackFile = path.join(REPO, `Pulumi.${SECOND}.yaml`);
-let folder: string;
-let options: RunOptions;
 
 /** The same images by digest: of a registry that speaks plain HTTP nobody but the stack's own registry is asked for one. */
 async function pinned(images: Record<string, string>): Promise<Record<string, string>> {
@@ -27,7 +23,7 @@ async function pinned(images: Record<string, string>): Promise<Record<string, st
   return Object.fromEntries(await Promise.all(pairs)) as Record<string, string>;
 }
 
-const second = (args: string[], further: RunOptions = {}) => pulumi([...args, "--stack", SECOND], { ...options, ...further });
+const second = (args: string[], further: RunOptions = {}) => pulumi([...args, "--stack", SECOND], further);
 const references = async () => JSON.parse((await second(["stack", "output", "agentImages", "--json"])).stdout) as Record<string, string>;
 const login = () =>
   waitFor(`200 from /login of ${HOST}`, 300, async () => {
@@ -36,11 +32,7 @@ const login = () =>
   });
 
 beforeAll(async () => {
-  folder = fs.mkdtempSync(path.join(os.tmpdir(), "own-registry-"));
-  fs.writeFileSync(path.join(folder, "buildkitd.toml"), `[registry."${REGISTRY}"]\n  http = true\n`);
-  options = { env: { ...ENV, BUILDKITD_CONFIG: path.join(folder, "buildkitd.toml") } };
   await ensurePlatform();
-  await ensureBuildkitImage();
   const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
   for (const key of ["registry", "imageBuild", "controlPlane", "agentImages"]) delete document.config[`build-platform:${key}`];
   const [agent] = document.config["build-platform:agents"] as object[];
@@ -58,7 +50,6 @@ afterAll(async () => {
   await second(["destroy", "--yes", "--skip-preview"], { allowFailure: true });
   await pulumi(["stack", "rm", SECOND, "--yes", "--force"], { allowFailure: true });
   fs.rmSync(stackFile, { force: true });
-  fs.rmSync(folder, { recursive: true, force: true });
 });
 
 test("it comes up: images are built in the cluster, and the node pulls them from its own loopback", async () => {
@@ -70,7 +61,7 @@ test("it comes up: images are built in the cluster, and the node pulls them from
 });
 
 test("a build runs on an agent whose image is pulled the same way", async () => {
-  const smoke = await run(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(REPO, "cli/smoke.ts"), SECOND], { cwd: REPO, ...options });
+  const smoke = await run(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(REPO, "cli/smoke.ts"), SECOND], { cwd: REPO, env: ENV });
   expect(smoke.stdout).toMatch(new RegExp(`^${SECOND} builds$`, "m"));
 });
 

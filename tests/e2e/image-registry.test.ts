@@ -10,8 +10,7 @@ import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 import { digestOf } from "../unit/agent-images-registry";
 import { freePort } from "./agent-images-bed";
-import { ensureBuildkitImage } from "./buildkit";
-import { ENV, kubectl, onNode, pulumi } from "./sandbox";
+import { BUILDKIT_IMAGE, ENV, kubectl, onNode, pulumi } from "./sandbox";
 
 /** ImageRegistry with the real registry: its configurations as processes of this machine, and the component on the cluster, without a Jenkins. */
 jest.setTimeout(900_000);
@@ -112,8 +111,9 @@ describe("on the cluster", () => {
   beforeAll(async () => {
     folder = fs.mkdtempSync(path.join(os.tmpdir(), "image-registry-e2e-"));
     for (const link of ["scripts", "node_modules"]) fs.symlinkSync(path.join(REPO, link), path.join(folder, link));
-    write("buildkitd.toml", `[registry."${REGISTRY}"]\n  http = true\n`);
-    env = { ...ENV, BUILDKITD_CONFIG: path.join(folder, "buildkitd.toml") };
+    write("registries.conf", `[[registry]]\nlocation = "${REGISTRY}"\ninsecure = true\n`);
+    env = { ...ENV, CONTAINERS_REGISTRIES_CONF: path.join(folder, "registries.conf"), BUILD_IMAGE_STORAGE: path.join(folder, "storage"), TMPDIR: path.join(folder, "tmp") };
+    fs.mkdirSync(path.join(folder, "tmp"));
     const base = await fetch(`http://${REGISTRY}/v2/library/debian/manifests/bookworm-slim`, { method: "HEAD", headers: { Accept: manifestType } });
     write("images/app/Dockerfile", "ARG BASE\nFROM ${BASE}\nCOPY word /word\n");
     write("images/app/word", "one\n");
@@ -123,12 +123,12 @@ describe("on the cluster", () => {
     const registry = { ...names, port, size: "1Gi", jobsSize: "1Gi", repositories: ["e2e/app"], storageClassName: stack, image: `${REGISTRY}/library/registry:3.1.2` };
     const images = {
       builder: "in-cluster", images: { app: { context: "images/app", args: { BASE: `${REGISTRY}/library/debian:bookworm-slim@${base.headers.get("docker-content-digest")}` } } },
-      registry: { host: address("image-registry", 5001), prefix: "e2e", insecure: true, pulledFrom: `localhost:${port}` }, inCluster: { image: await ensureBuildkitImage(), namespace: names.buildsNamespace },
+      registry: { host: address("image-registry", 5001), prefix: "e2e", insecure: true, pulledFrom: `localhost:${port}` }, inCluster: { image: BUILDKIT_IMAGE, namespace: names.buildsNamespace },
     };
     write("index.ts", `import { AgentImages, prepareImages } from ${JSON.stringify(path.join(REPO, "components/agent-images"))};
 import { ImageRegistry } from ${JSON.stringify(path.join(REPO, "components/image-registry"))};
 export = async () => {
-  const args = ${JSON.stringify(images)};
+  const args = { ...${JSON.stringify(images)}, builder: process.env.BUILDER ?? "in-cluster" };
   const prepared = await prepareImages(args);
   const registry = new ImageRegistry("registry", ${JSON.stringify(registry)});
   return { references: new AgentImages("images", { ...prepared, registry: { ...prepared.registry, volume: registry.volume } }, { dependsOn: [registry] }).references };
@@ -216,5 +216,37 @@ export = async () => {
     await program(["up", "--yes", "--skip-preview", "--refresh"]);
     const { tags } = JSON.parse(await kubectl(["get", "--raw", `/api/v1/namespaces/${names.namespace}/services/image-registry:pull/proxy/v2/e2e/app/tags/list`])) as { tags: string[] };
     expect(tags).toContainEqual(expect.stringMatching(/^app-[0-9a-f]{12}$/));
+  });
+
+  test("a local buildah pushes to it through the API server: nodes pull by the same name, nobody sees the token, and nothing is left behind", async () => {
+    const token = Buffer.from(await kubectl(["-n", names.namespace, "get", "secret", "image-registry-push", "-o", "jsonpath={.data.token}"]), "base64").toString();
+    expect(token).toMatch(/^ey/);
+    const former = await reference();
+    const seen = new Set<string>();
+    const watch = setInterval(() => {
+      for (const pid of fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+        try {
+          seen.add(fs.readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " "));
+        } catch {
+          // ended meanwhile
+        }
+      }
+    }, 20);
+    env.BUILDER = "buildah";
+    write("images/app/word", "three\n");
+    const ended = await program(["up", "--yes", "--skip-preview"]).finally(() => clearInterval(watch));
+    const forwards = () => [...seen].filter((line) => line.includes(`--namespace ${names.namespace}`) && line.includes("port-forward"));
+    expect(forwards()).not.toEqual([]);
+    for (const text of [ended.stdout, ended.stderr, ...seen]) expect(text).not.toContain(token);
+    expect((await run("grep", ["-rlF", token, folder], { allowFailure: true })).stdout).toBe("");
+    expect(fs.readdirSync(path.join(folder, "tmp")).filter((name) => name.startsWith("build-image."))).toEqual([]);
+    expect((await run("pgrep", ["-f", `${names.namespace} .*port-forward`], { allowFailure: true })).stdout).toBe("");
+    expect(await reference()).toMatch(new RegExp(`^localhost:${port}/e2e/app@sha256:[0-9a-f]{64}$`));
+    expect(await reference()).not.toBe(former);
+    const pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "pushed", namespace: names.agentsNamespace }, spec: { terminationGracePeriodSeconds: 0, containers: [{ name: "main", image: await reference(), command: ["sleep", "3600"] }] } };
+    await kubectl(["apply", "-f", "-"], { input: JSON.stringify(pod) });
+    await kubectl(["-n", names.agentsNamespace, "wait", "--for=condition=Ready", "pod/pushed", "--timeout=180s"]);
+    expect(await kubectl(["-n", names.agentsNamespace, "exec", "pushed", "--", "cat", "/word"])).toBe("three\n");
+    expect((await program(["up", "--yes", "--skip-preview", "--expect-no-changes"])).stdout).toMatch(/\d+ unchanged/);
   });
 });

@@ -1,8 +1,8 @@
 import { parse } from "yaml";
 import { REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
-import { ensureBuildkitImage } from "./buildkit";
 import {
+  BUILDKIT_IMAGE,
   adminAuth, createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, ownCloud, plainTemplate, pulumi, request, setCloud, STACK, startBuild, unpack, up, waitFor,
 } from "./sandbox";
 
@@ -147,7 +147,7 @@ describe("the platform on a live cluster", () => {
     const name = "e2e-rootless";
     const repository = `${await registryHost()}/e2e/rootless`;
     const template = { ...(await plainTemplate(name)), docker: "rootless" as const };
-    await setCloud(name, template, { dindImage: "", buildkitImage: await ensureBuildkitImage(), insecureRegistries: [] });
+    await setCloud(name, template, { dindImage: "", buildkitImage: BUILDKIT_IMAGE, insecureRegistries: [] });
     try {
       const { build, pod } = await buildOnce("e2e-rootless", name, [
         "set -eu", "date +%s%N > app.txt", "printf 'FROM scratch\\nCOPY app.txt /app.txt\\n' > Dockerfile",

@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
 import * as http from "node:http";
 import * as path from "node:path";
 import { parse } from "yaml";
@@ -24,6 +25,8 @@ export const DOMAIN = process.env.E2E_DOMAIN ?? "jenkins.sandbox.test";
 export const STACK = process.env.E2E_STACK ?? "sandbox";
 /** Whether the platform's Jenkins is the real one, as E2E_JENKINS=real says, or the sandbox's stand-in. */
 export const realJenkins = process.env.E2E_JENKINS === "real";
+/** BuildKit's image as the sandbox's stack has it. */
+export const BUILDKIT_IMAGE = (parse(fs.readFileSync(path.join(REPO, "Pulumi.sandbox.yaml"), "utf8")) as { config: Record<string, Record<string, string>> }).config["build-platform:images"].buildkit;
 /** The file that kubeadm was given on the first node. */
 export const KUBEADM_CONFIG = process.env.E2E_KUBEADM_CONFIG ?? "/etc/kubeadm.yaml";
 

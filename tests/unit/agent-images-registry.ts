@@ -18,6 +18,8 @@ export interface RegistryOptions {
   limited?: boolean;
   /** Answers so many of the next requests with 429. */
   busy?: number;
+  /** Answers so many of the next uploads with 500. */
+  failing?: number;
 }
 
 export class RegistryStandIn {
@@ -110,9 +112,14 @@ export class RegistryStandIn {
     }
     if (kind === "blobs") {
       const content = this.contents.get(name);
-      if (request.method === "GET" || request.method === "HEAD") return content ? end(200, { "Content-Length": content.length }, content) : end(404);
+      if (request.method === "HEAD") return end(this.blobs.has(name) ? 200 : 404, content && { "Content-Length": content.length });
+      if (request.method === "GET") return content ? end(200, { "Content-Length": content.length }, content) : end(404);
       if (request.method === "POST") return end(202, { Location: `/v2/${repository}/blobs/uploads/1?state=x` });
       const digest = url.searchParams.get("digest") ?? "";
+      if (this.options.failing) {
+        this.options.failing--;
+        return end(500, {}, "no space");
+      }
       if (digestOf(body) !== digest) return end(400);
       this.blobs.add(digest);
       this.contents.set(digest, body);

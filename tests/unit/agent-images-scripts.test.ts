@@ -345,8 +345,87 @@ describe("build-image.sh", () => {
       expect(await ask(["--inspect"])).toMatchObject({ code: 0, out: "unknown\n" });
     });
 
+    describe("and a local builder", () => {
+      const type = "application/vnd.oci.image.manifest.v1+json";
+      const descriptor = (text: string, mediaType = type) => ({ mediaType, digest: digestOf(text), size: text.length });
+      const manifest = JSON.stringify({ schemaVersion: 2, mediaType: type, config: descriptor("config", "application/json"), layers: [descriptor("a layer", "application/octet-stream")], annotations: { note: '{"digest":"sha256:x", "manifests":[]}' } });
+      const index = JSON.stringify({ schemaVersion: 2, manifests: [{ ...descriptor(manifest), platform: { architecture: "arm64", os: "linux" } }] });
+      /** Shell lines that write the image as an OCI layout into the folder $layout. */
+      const layout = (top: string) => `mkdir -p "$layout/blobs/sha256"; ${["config", "a layer", manifest, index].map((text) => `printf %s '${text}' >"$layout/blobs/sha256/${digestOf(text).slice(7)}"`).join("; ")}; printf %s '${JSON.stringify({ schemaVersion: 2, manifests: [descriptor(top)] })}' >"$layout/index.json"`;
+      const withBuildah = (top: string) =>
+        program("buildah", `printf 'buildah %s\\n' "$*" >>"$FOLDER/calls"
+          while [ $# -gt 1 ]; do case $1 in --digestfile) printf %s '${digestOf(top)}' >"$2" ;; esac; shift; done
+          case $1 in oci:*) layout=\${1#oci:}; layout=\${layout%:*}; ${layout(top)} ;; esac`);
+      const withBuildx = (top: string) =>
+        program("buildx", `printf 'buildx %s\\n' "$*" >>"$FOLDER/calls"
+          while [ $# -gt 0 ]; do case $1 in
+            --metadata-file) printf '{"containerimage.digest": "%s"}' '${digestOf(top)}' >"$2" ;;
+            type=oci,*) layout=\${1#*dest=}; layout=\${layout%%,*}; ${layout(top)} ;;
+          esac; shift; done`);
+
+      beforeEach(() => {
+        kubectl(registry.host.split(":")[1]);
+        program("docker", "exit 1");
+      });
+      const outcome = async (builder: string, args: string[] = [], environment = {}) => ask(["--builder", builder, "--stack", "dev", ...args], environment);
+
+      test.each([["buildah", manifest], ["buildah", index], ["buildx", manifest], ["buildx", index]])("%s: what it hands back is uploaded through the API server, under the name by which nodes pull", async (builder, top) => {
+        (builder === "buildx" ? withBuildx : withBuildah)(top);
+        const ended = await outcome(builder, top === index ? ["--platforms", "linux/arm64,linux/amd64"] : []);
+        expect(ended.err).toContain("built and pushed");
+        expect(ended).toMatchObject({ code: 0, out: `localhost:61500/team/maven-dind@${digestOf(top)}\n` });
+        expect(registry.tagsOf("team/maven-dind")).toEqual([expect.stringMatching(/^dev-/), "maven-dind-0123456789ab"]);
+        expect([...registry.manifests.keys()].sort()).toEqual((top === index ? [index, manifest] : [manifest]).map(digestOf).sort());
+        // The builder hears neither of the forwarded port nor of the token, and keeps the log-ins of its own user.
+        expect(calls().split("\n").filter((line) => line.startsWith(builder)).join()).not.toMatch(/127\.0\.0\.1|--authfile|type=image/);
+        expect(calls()).not.toContain("push.to.ken");
+        expect(leftovers()).toEqual([]);
+        gone();
+      });
+
+      test("what the registry has is not sent again, and a push that breaks off is taken up by another connection", async () => {
+        withBuildah(manifest);
+        registry.blobs.add(digestOf("a layer"));
+        registry.options = { failing: 2 };
+        expect(await outcome("buildah")).toMatchObject({ code: 0 });
+        expect(calls().match(/ port-forward /g)).toHaveLength(3);
+        expect(registry.requests.filter((request) => request.startsWith("POST"))).toHaveLength(3);
+        gone();
+      });
+
+      test("a registry that goes on refusing is told with its words, and nothing is tagged", async () => {
+        withBuildah(manifest);
+        registry.options = { failing: 100 };
+        expect(await outcome("buildah")).toMatchObject({ code: 1, out: "", err: expect.stringContaining("status 500 no space") });
+        expect(registry.tagsOf("team/maven-dind")).toEqual([]);
+        gone();
+      });
+
+      test("a builder that hands out no images is told what to take instead", async () => {
+        program("buildx", 'if [ "$1" = build ]; then echo "ERROR: OCI exporter is not supported for the docker driver." >&2; exit 1; fi');
+        expect(await outcome("buildx")).toMatchObject({ code: 1, err: expect.stringContaining("docker buildx create --use") });
+      });
+
+      test("killed outright, it takes the way into the cluster along", async () => {
+        program("buildah", 'case "$*" in *build*) sleep 3 ;; esac');
+        const child = spawn(path.join(scripts, "build-image.sh"), ["--repository", `${service}/team/maven-dind`, "--context", "context", "--pulled-from", "localhost:61500", "--builder", "buildah", "--insecure"], { env: { PATH: `${path.join(folder, "bin")}:/usr/bin:/bin`, HOME: folder, TMPDIR: path.join(folder, "tmp"), FOLDER: folder }, cwd: folder });
+        child.stderr.on("data", (chunk: Buffer) => String(chunk).includes("building with") && child.kill("SIGKILL"));
+        await new Promise((resolve) => child.on("close", resolve));
+        for (let tries = 0; tries < 100 && fs.existsSync(`/proc/${fs.readFileSync(path.join(folder, "forward"), "utf8").trim()}`); tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+        gone();
+      });
+    });
+
+    test("the kubeconfig of a state is found in the home of whoever runs it", async () => {
+      program("kubectl", 'echo "kubectl of $KUBECONFIG" >>"$FOLDER/calls"; exit 1');
+      await ask(["--inspect"], { KUBECONFIG: "~/.kube/prod" });
+      await ask(["--inspect"], { KUBECONFIG: "/etc/kube:~/x" });
+      expect(calls()).toContain(`kubectl of ${folder}/.kube/prod\n`);
+      expect(calls()).toContain("kubectl of /etc/kube:~/x\n");
+    });
+
     test.each([
-      [["--builder", "buildah"], "does not reach a registry in the cluster"],
+      [["--builder", "buildah", "--cache", "registry"], "keeps no cache in a registry in the cluster"],
       [["--repository", "registry.example.com/team/maven-dind"], "is no Service of the cluster"],
     ])("%j is bad input", async (args, words) => {
       expect(await ask(args)).toMatchObject({ code: 2, out: "", err: expect.stringContaining(words) });

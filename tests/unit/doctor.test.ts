@@ -262,6 +262,20 @@ test.each([["buildah", "fail"], ["in-cluster", undefined]])("with builder %s, a 
   expect(found).toEqual(state ? [expect.objectContaining({ state, where: "this machine", found: expect.stringContaining("ECONNREFUSED"), fix: expect.stringContaining("start the registry") })] : []);
 });
 
+test.each(["buildx", "in-cluster"])("with builder %s, what the network around is to have is looked for in the cluster", async (builder) => {
+  const { config } = parseConfig({ ...stackConfig("sandbox"), nodePortRange: "none", controlPlane: {}, registry: {}, imageBuild: { builder }, trust: { caBundleConfigMap: { name: "bundle", key: "ca.crt" } }, proxy: { https: "http://proxy.example.com:3128", loginSecret: { name: "login" } } }, environment);
+  const kubectl = async (...args: string[]) => Promise.reject(new Error(args.join().includes("/secrets/login") ? 'Error from server (Forbidden): secrets "login" is forbidden' : "Error from server (NotFound)"));
+  const stack = { name: "b", config, problems: [], warnings: [], keys: {}, kubectlArgs: [], kubectl } satisfies Stack;
+  const lines = await examine(stack);
+  expect(lines.filter(({ where }) => where === "cluster").map(({ state, check, found }) => [state, check, found])).toEqual(expect.arrayContaining([
+    ["fail", "trust.caBundleConfigMap", "no ConfigMap bundle in namespace jenkins"],
+    ["fail", "proxy.loginSecret", "Secret login of namespace jenkins, which may not be read: forbidden"],
+  ]));
+  // The stack's own registry is reached through the API server, whatever the builder.
+  expect(lines.filter(({ check, where }) => check.startsWith("registry") && where === "this machine")).toEqual([]);
+  expect(lines.map(({ check }) => check)).toContain("kubectl");
+});
+
 test("the stack's own registry is looked for on the nodes, and CRI-O has to be told of it", () => {
   const own = { namespace: "image-registry", nodesNamespace: "image-pulls", port: 61500, size: "20Gi", jobsSize: "20Gi" };
   const set = (numberReady: number) => [{ metadata: { name: "image-registry-node", namespace: "image-pulls" }, status: { desiredNumberScheduled: 3, numberReady } }];

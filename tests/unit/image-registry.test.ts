@@ -154,10 +154,22 @@ describe("the config", () => {
 
   test("kubectl is told which kubeconfig and context, and agents' Docker which registry speaks plain HTTP", () => {
     const { config } = parse({ kubeconfig: "~/.kube/prod" });
-    const inCluster = imageArgs(config).inCluster!;
-    expect(inCluster).toMatchObject({ context: "admin@cluster", kubeconfig: "/home/someone/.kube/prod", namespace: "image-builds" });
-    const other = imageArgs(parse({ kubeconfig: "~/.kube/prod", registry: { host: "r.example.com" }, imageBuild: { builder: "in-cluster" } }).config).inCluster!;
-    expect(other).not.toHaveProperty("kubeconfig");
+    expect(imageArgs(config)).toMatchObject({ inCluster: { namespace: "image-builds" }, cluster: { context: "admin@cluster", kubeconfig: "~/.kube/prod" } });
+    expect(config.cluster.kubeconfig).toBe("/home/someone/.kube/prod");
+    const other = (builder: string) => imageArgs(parse({ kubeconfig: "~/.kube/prod", registry: { host: "r.example.com" }, imageBuild: { builder } }).config).cluster;
+    expect(other("in-cluster")).toEqual({ context: "admin@cluster" });
+    expect(other("buildx")).toBeUndefined();
+  });
+
+  test.each(["buildah", "buildx"])("a local %s pushes to it through the API server, and needs no namespace in the cluster", (builder) => {
+    const { config, problems } = parse({ kubeconfig: "~/.kube/prod", imageBuild: { builder, cache: "~/.cache/images" } });
+    expect(problems).toEqual([]);
+    const told = imageArgs(config);
+    expect(told).toMatchObject({ builder, registry: { pulledFrom: "localhost:61500" }, cluster: { context: "admin@cluster", kubeconfig: "~/.kube/prod" } });
+    expect(told).not.toHaveProperty("inCluster");
+    const environment = imageEnvironment("controller", { hash: "a".repeat(64), files: {} }, told);
+    expect(environment).toMatchObject({ IMAGE_BUILDER: builder, REGISTRY_PULLED_FROM: "localhost:61500", BUILDKIT_CONTEXT: "admin@cluster", KUBECONFIG: "~/.kube/prod" });
+    expect(environment).not.toHaveProperty("BUILDKIT_NAMESPACE");
   });
 
   test.each<[string, Record<string, unknown>, string[]]>([
@@ -166,8 +178,8 @@ describe("the config", () => {
     ["a login without a host", { registry: { username: "u", password: "p" } }, ["registry.host"]],
     ["none and no host", { registry: { builtIn: false } }, ["registry.host"]],
     ["its size beside a host", { registry: { host: "r.example.com", size: "5Gi", port: 61501, jobsSize: "5Gi" } }, ["registry.jobsSize", "registry.port", "registry.size"]],
-    ["a builder that does not reach it", { imageBuild: { builder: "buildah" } }, ["imageBuild.builder"]],
+    ["a cache in it of a builder that does not reach it", { imageBuild: { builder: "buildah", cache: "registry" } }, ["imageBuild.cache"]],
     ["a port for root", { registry: { port: 80 } }, ["registry.port"]],
-    ["a host that is none is one mistake", { registry: { host: "http://r", insecure: true }, imageBuild: { builder: "buildah" } }, ["registry.host"]],
+    ["a host that is none is one mistake", { registry: { host: "http://r", insecure: true }, imageBuild: { builder: "buildah", cache: "registry" } }, ["registry.host"]],
   ])("%s is refused by the key", (_, further, keys) => expect(problemsOf(further)).toEqual(keys));
 });

@@ -6,8 +6,8 @@ import { parse } from "yaml";
 import { root } from "../../cli/repository";
 
 /**
- * sandbox/kind.sh against a docker, kind and pulumi that note each call and refuse any other than these: as far as it gets without
- * Docker Hub. new-env is the real one.
+ * sandbox/kind.sh, and sandbox/demo.sh with the sandbox itself, against a docker, kind, npm and pulumi that note each call and refuse
+ * any other than these: as far as it gets without Docker Hub and a cluster. new-env is the real one.
  */
 const HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID0FkgLfwsVeMvwmoBSaRh3QKEaRbUmKS+aOnOX/gLw5";
 const FAKE = `#!/bin/bash
@@ -23,6 +23,17 @@ case $call in
   "docker exec --interactive build-platform-control-plane sh -c command -v sshd "*) ;;
   "pulumi stack output adminPasswordCommand --stack kind") echo "kubectl get secret" ;;
   "curl "*" -H Host: jenkins.kind.test http://127.0.0.1:8080/login") printf 200 ;;
+  "id -u") echo 0 ;;
+  "npm run -s sandbox -- up --images auto" | "pulumi config set-all --stack demo --path "* | "pulumi up --stack demo --yes --skip-preview") ;;
+  "npm run -s sandbox -- down") rm -f "$STACKS" ;;
+  "npm run -s sandbox -- env") echo "export KUBECONFIG=$STATE/kubeconfig" ;;
+  "npm run -s sandbox -- stand-ins") cat "$STAND_INS" ;;
+  "npm run -s sandbox -- origins") echo "restic  docker.io/restic/restic:1" ;;
+  "npm run -s new-env -- "*) exec "$NPM" "$@" ;;
+  "pulumi stack select demo") [[ -e $STACKS ]] ;;
+  "pulumi stack init demo") [[ -e Pulumi.demo.yaml ]] && : >"$STACKS" ;;
+  "pulumi stack output adminPasswordCommand --stack demo") echo "kubectl get secret" ;;
+  "curl "*" -H Host: jenkins.demo.test http://10.88.0.2/login") printf 200 ;;
   *) echo "no such call: $call" >&2; exit 97 ;;
 esac
 `;
@@ -31,18 +42,20 @@ let folder: string;
 let repository: string;
 const file = (name: string) => path.join(folder, name);
 const calls = () => fs.readFileSync(file("calls"), "utf8").trim().split("\n");
-const kind = (command: string, programs = ["docker", "kind", "pulumi", "kubectl", "curl"]) => {
+const kind = (command: string, programs = ["docker", "kind", "pulumi", "kubectl", "curl"]) => started("sandbox/kind.sh", command, programs);
+const demo = (command?: string) => started("sandbox/demo.sh", command, ["id", "npm", "pulumi", "curl"]);
+const started = (script: string, command: string | undefined, programs: string[]) => {
   const bin = file("bin");
   fs.rmSync(bin, { recursive: true, force: true });
   fs.mkdirSync(bin);
   for (const program of programs) fs.writeFileSync(path.join(bin, program), FAKE, { mode: 0o755 });
   for (const program of ["bash", "basename", "cat", "dirname", "env", "grep", "mkdir", "node", "npm", "rm", "sed", "seq", "sh", "sleep", "ssh-keygen", "uname"]) {
     const real = spawnSync("sh", ["-c", `command -v ${program}`], { encoding: "utf8" }).stdout.trim();
-    if (real !== "") fs.symlinkSync(real, path.join(bin, program));
+    if (real !== "" && !programs.includes(program)) fs.symlinkSync(real, path.join(bin, program));
   }
-  const { status, stdout, stderr } = spawnSync("bash", ["sandbox/kind.sh", command], {
+  const { status, stdout, stderr } = spawnSync("bash", [script, ...(command === undefined ? [] : [command])], {
     cwd: repository, encoding: "utf8",
-    env: { PATH: bin, HOME: folder, BUILD_PLATFORM_CACHE: file("cache"), CALLS: file("calls"), CLUSTERS: file("clusters"), CONFIG: file("config"), AUTHORIZED: file("authorized") },
+    env: { NPM: spawnSync("sh", ["-c", "command -v npm"], { encoding: "utf8" }).stdout.trim(), STATE: folder, STACKS: file("stacks"), STAND_INS: file("stand-ins"), PATH: bin, HOME: folder, BUILD_PLATFORM_CACHE: file("cache"), CALLS: file("calls"), CLUSTERS: file("clusters"), CONFIG: file("config"), AUTHORIZED: file("authorized") },
   });
   return { status, stdout, stderr };
 };
@@ -91,4 +104,29 @@ test("programs that are missing are named together, before anything is made", ()
 
 test("anything else shows what there is", () => {
   expect(kind("--help")).toMatchObject({ status: 2, stderr: expect.stringContaining("kind.sh down") });
+});
+
+test("as root the demo is a stack of a new user's on the sandbox, with an image for each stand-in and no word of a registry; down takes its file along", () => {
+  fs.mkdirSync(file("ssh"));
+  spawnSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", file("ssh/id_ed25519")]);
+  fs.writeFileSync(file("ssh/control-plane-1.hostkey.pub"), `${HOST_KEY} root@somewhere\n`);
+  fs.writeFileSync(file("stand-ins"), "images.jenkins=10.88.0.1:5000/jenkins/jenkins:1@sha256:0\nimages.maven=10.88.0.1:5000/library/maven:3@sha256:1\n");
+  const stack = path.join(repository, "Pulumi.demo.yaml");
+  fs.writeFileSync(stack, "of another sandbox");
+  const first = demo();
+  expect(first).toMatchObject({ status: 0, stdout: expect.stringContaining("restic  docker.io/restic/restic:1") });
+  const { config } = parse(fs.readFileSync(stack, "utf8")) as { config: Record<string, unknown> };
+  expect(Object.keys(config)).toEqual(["domain", "kubeconfig", "kubeContext", "controlPlane", "storageSize"].map((key) => `build-platform:${key}`));
+  expect(config["build-platform:controlPlane"]).toMatchObject({ nodes: [{ name: "control-plane-1", host: "10.88.0.2", hostKey: HOST_KEY }] });
+  const [set] = calls().filter((call) => call.includes("set-all"));
+  expect(set).toContain("--plaintext=images.jenkins=10.88.0.1:5000/jenkins/jenkins:1@sha256:0 --plaintext=images.maven=");
+  expect(set).not.toMatch(/registry|imageBuild/);
+
+  fs.rmSync(file("calls"));
+  fs.writeFileSync(file("stand-ins"), "");
+  expect(demo().status).toBe(0);
+  expect(calls().filter((call) => /new-env|stack init|images\./.test(call))).toEqual([]);
+
+  expect(demo("down").status).toBe(0);
+  expect(fs.existsSync(stack)).toBe(false);
 });

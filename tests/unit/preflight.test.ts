@@ -267,6 +267,13 @@ describe("together", () => {
     expect(await preflight(configOf(host, await nowhere(), "in-cluster"), "unit", {}, impatient)).toMatchObject({ apiServerAddresses: ["10.96.0.1", "192.0.2.10", "192.0.2.11"], problems: [] });
   });
 
+  test("the stack's own registry is not asked from here either, with a local builder; a Secret that may not be read is said to be so", async () => {
+    const host = await serve((url) => (url.endsWith("/secrets/login") ? [403] : healthy(url)));
+    const own = { namespace: "image-registry", nodesNamespace: "image-pulls", port: 61500, size: "20Gi", jobsSize: "20Gi" };
+    const { problems } = await preflight({ ...configOf(host, await nowhere(), "buildx"), imageRegistry: own, surroundingsIn: { proxyLogin: { namespace: "jenkins", name: "login" } } }, "unit", {}, impatient);
+    expect(problems).toEqual([expect.objectContaining({ key: "proxy.loginSecret", found: expect.stringContaining("forbidden") })]);
+  });
+
   test("what another environment has is reported as well, and what may not be listed is not judged", async () => {
     const theirs = { metadata: { name: "jenkins", labels: { "app.kubernetes.io/part-of": "build-platform", "build-platform/stack": "other" } } };
     const host = await serve((url) => (url === neighbourPaths.namespaces ? [200, { items: [theirs] }] : Object.values(neighbourPaths).includes(url) ? [403] : healthy(url)));

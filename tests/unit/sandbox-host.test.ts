@@ -1,7 +1,8 @@
 import * as fc from "fast-check";
 import { hostProblems, nodeResolvers, type Host } from "../../sandbox/cluster/host";
 import { originTable, withPairs, type Wanted } from "../../sandbox/images/upstream";
-import { upstreamImages } from "../../sandbox/images/index";
+import { buildkitdConfig, mirrorHosts } from "../../sandbox/cluster/registry";
+import { standInConfig, upstreamImages } from "../../sandbox/images/index";
 
 const release = (id: string, version: string, name: string) => `PRETTY_NAME="${name}"\nID=${id}\nVERSION_ID="${version}"\n`;
 const good: Host = { release: release("debian", "12", "Debian GNU/Linux 12 (bookworm)"), uid: 0, go: "go1.26.8", wantedGo: "1.26.8" };
@@ -54,6 +55,19 @@ describe("where the sandbox's images come from", () => {
     for (const { pair } of all) if (pair !== undefined) expect(all.map(({ name }) => name)).toContain(pair);
     expect(all.find(({ name }) => name === "jenkins")?.needs).toMatch(/update-center/);
     expect(all.find(({ name }) => name === "base")?.pin).toEqual({ image: "docker.io/library/debian", tag: "bookworm-slim" });
+  });
+
+  test("a stack is told of the stand-ins alone, by digest, and of an older Gradle", () => {
+    const made = (name: string) => ({ name, repository: `x/${name}`, tag: "1", digest: "sha256:0" });
+    expect(standInConfig([made("base"), made("agent")], "r:5000")).toEqual(["images.inboundAgent=r:5000/x/agent:1@sha256:0"]);
+    expect(standInConfig([made("gradle")], "r:5000")).toEqual(["images.gradle=r:5000/x/gradle:1@sha256:0", "agentImages.gradle-dind.args.GRADLE_VERSION=any"]);
+    expect(standInConfig([], "r:5000")).toEqual([]);
+  });
+
+  test("nodes and builds take copies of upstream images from the sandbox's registry by digest alone", () => {
+    expect(mirrorHosts("docker.io")).toBe('server = "https://registry-1.docker.io"\n[host."http://10.88.0.1:5000"]\n  capabilities = ["pull"]\n');
+    expect(mirrorHosts("registry.k8s.io")).toContain('server = "https://registry.k8s.io"\n');
+    expect(buildkitdConfig()).toBe('[registry."10.88.0.1:5000"]\n  http = true\n[registry."docker.io"]\n  mirrors = ["10.88.0.1:5000"]\n[registry."registry.k8s.io"]\n  mirrors = ["10.88.0.1:5000"]\n');
   });
 
   test("the table says of each what it is", () => {

@@ -10,7 +10,7 @@ import * as fc from "fast-check";
 import { agentPod } from "../../components/jenkins-master/agents";
 import { Check, type Keys } from "../../components/jenkins-master/casc-schema";
 import { caContent, certificatesOf, goesDirect, javaKeyStore, jenkinsProxy, javaPatterns, type Proxy, proxySecret, proxyTexts, trustScript } from "../../components/surroundings";
-import { completed, readNetwork } from "../../checks/surroundings";
+import { completed, forbidden, readNetwork } from "../../checks/surroundings";
 import { registryProblem } from "../../checks/preflight";
 import { agentSettings, parseConfig } from "../../config";
 import { authority, type Authority } from "./certificates";
@@ -151,6 +151,15 @@ describe("what the cluster says", () => {
     expect(facts).toMatchObject({ login: { username: "ann", password: "secret" }, problems: [{ key: "trust.caBundleConfigMap", found: "ConfigMap bundle of namespace trust without key ca.crt" }] });
     expect((await readNetwork(get(), {}, { caBundle: { namespace: "trust", name: "bundle", key: "roots.pem" } })).problems).toEqual([expect.objectContaining({ found: "roots.pem of ConfigMap bundle: a text without a certificate" })]);
     expect((await readNetwork(get(), {}, { caBundle: { namespace: "jenkins", name: "gone", key: "ca.crt" } })).problems).toEqual([expect.objectContaining({ found: "no ConfigMap gone in namespace jenkins", fix: expect.stringContaining("kubectl -n jenkins create configmap gone --from-file=ca.crt=<file>") })]);
+  });
+
+  test("what may not be read is not said to be missing", async () => {
+    const facts = await readNetwork(async () => forbidden, { proxy }, { caBundle: { namespace: "trust", name: "bundle", key: "ca.crt" }, proxyLogin: { namespace: "jenkins", name: "login" } });
+    expect(facts).toMatchObject({ inside: [], problems: [
+      { key: "trust.caBundleConfigMap", found: "ConfigMap bundle of namespace trust, which may not be read: forbidden", fix: expect.stringContaining("kubectl -n trust auth can-i get configmaps/bundle") },
+      { key: "proxy.loginSecret", found: "Secret login of namespace jenkins, which may not be read: forbidden", fix: expect.stringContaining("get secrets/login") },
+    ] });
+    expect(facts).not.toHaveProperty("login");
   });
 
   test("come to what the config says", () => {
