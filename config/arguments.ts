@@ -98,7 +98,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
       cap: agentCap,
       settings: { ...agentSettings(config), ...(builtFor && { architectures: builtFor }) },
       cloud,
-      ...(agentCache && { cache: { keeperImage: images.inboundAgent, maxGi: agentCache.maxGi } }),
+      ...(agentCache && { cache: { keeperImage: images.inboundAgent, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi } }),
     },
     access: {
       adminUser: admin.user,

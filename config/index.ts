@@ -6,7 +6,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "../components/agent-images";
 import { jobsRegistryName, pullPort, registryAddress } from "../components/image-registry";
 import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
-import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
+import { agentPod, dockerGroup, keepsDocker, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
@@ -59,7 +59,7 @@ export interface PlatformConfig
   /** `image` is the name of a build or a full reference. */
   agents: AgentTemplate[];
   /** Shared dependency caches on the nodes; undefined for none. */
-  agentCache?: { path: string; maxGi: number };
+  agentCache?: { path: string; maxGi: number; dockerGi: number };
   ingress: Omit<Settings["ingress"], "tlsSecret" | "clusterIssuer"> & { tls?: IngressTls };
   admin: { user: string; password?: pulumi.Output<string>; passwordVersion: number; existingSecret?: string };
   /** Where people log in; undefined for the local administrator alone. */
@@ -209,14 +209,14 @@ export function imagePulls({ registry: { host, username, password }, pullSecrets
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, imageRegistry, mirrors, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
+export const agentSettings = ({ images, registry, imageRegistry, mirrors, agents, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "agentCache" | "agentPods" | "patches" | "namespaces"> & { agents: Pick<AgentTemplate, "docker" | "caches" | "dockerGroup">[] }): AgentSettings => ({
   priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
   insecureRegistries: imageRegistry ? [registryAddress(jobsRegistryName, imageRegistry.namespace, pullPort)] : registry.insecure ? [registry.host] : [],
   mirrors,
-  ...(agentCache && { cachePath: agentCache.path }),
+  ...(agentCache && { cachePath: agentCache.path, dockerGroupKib: Math.floor((agentCache.dockerGi * 2 ** 20) / Math.max(1, new Set(agents.filter(keepsDocker).map(dockerGroup)).size)) }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
   pods: agentPods,
 });
@@ -352,7 +352,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
-  const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
+  const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
   const registries = registryOf(settings);
   agentPatchProblems({ agents: settings.agents, images, ...registries, mirrors, pullSecrets, agentPods, patches, namespaces, ...cache }, say);

@@ -171,6 +171,13 @@ const agentVolumesHaveTheirPlaces: Rule = ({ agents }, say) => {
   });
 };
 
+const dockerIsKeptForDockerd: Rule = ({ agents }, say, given) => {
+  agents.forEach(({ docker, caches }, i) => {
+    if (caches.includes("docker") && docker !== "dind") say(`agents[${i}].caches`, `docker beside docker: ${docker}`, "docker only beside docker: dind, whose daemon's data they are", "remove it from caches, or set docker: dind");
+    if (given(`agents[${i}].dockerGroup`) && !caches.includes("docker")) say(`agents[${i}].dockerGroup`, agents[i].dockerGroup, "nothing without docker in caches", "add docker to caches, or remove it");
+  });
+};
+
 /** The API server hears of an agent's tolerations only when a build wants one, and then refuses its pod. */
 const tolerationsAreWhole: Rule = ({ agents, controller }, say, given) => {
   const lists = [...agents.map(({ tolerations }, i) => ({ at: `agents[${i}].tolerations`, tolerations })), { at: "controller.tolerations", tolerations: controller.tolerations }];
@@ -276,6 +283,6 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
-  oneBundle, proxyIsWhole, oneRegistry, builderReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
+  oneBundle, proxyIsWhole, oneRegistry, builderReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];
