@@ -4,6 +4,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "../components/agent-images";
+import { imageCacheAddresses, imageCacheName } from "../components/image-cache";
 import { jobsRegistryName, pullPort, registryAddress } from "../components/image-registry";
 import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
 import { agentPod, dockerGroup, keepsDocker, type AgentSettings } from "../components/jenkins-master/agents";
@@ -12,7 +13,7 @@ import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess, SshProxy } from "../components/node-port-range";
-import { mirrored, type Mirrors } from "../components/mirrors";
+import { mirrored, throughCache, type Mirrors } from "../components/mirrors";
 import { changes, type Patch } from "../components/patches";
 import { dockerConfigJson, loginHost, pullSecretNames, type ImagePulls, type RegistryLogin } from "../components/pull-secrets";
 import { refusal } from "../components/refusal";
@@ -51,6 +52,8 @@ export interface PlatformConfig
   registry: Pick<Settings["registry"], "prefix" | "insecure" | "username" | "password"> & { host: string };
   /** The stack's own registry; undefined where it is another. */
   imageRegistry?: { namespace: string; nodesNamespace: string; port: number; size: string; jobsSize: string };
+  /** The cache of public registries; undefined for none. */
+  imageCache?: Settings["imageCache"] & { namespace: string };
   imageBuild: Omit<Settings["imageBuild"], "builder"> & { builder: Builder };
   /** Images the stack builds, by name. */
   builds: Record<string, ImageSpec>;
@@ -209,13 +212,13 @@ export function imagePulls({ registry: { host, username, password }, pullSecrets
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, imageRegistry, mirrors, agents, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "agentCache" | "agentPods" | "patches" | "namespaces"> & { agents: Pick<AgentTemplate, "docker" | "caches" | "dockerGroup">[] }): AgentSettings => ({
+export const agentSettings = ({ images, registry, imageRegistry, mirrors, imageCache, agents, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "imageCache" | "agentCache" | "agentPods" | "patches" | "namespaces"> & { agents: Pick<AgentTemplate, "docker" | "caches" | "dockerGroup">[] }): AgentSettings => ({
   priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
   insecureRegistries: imageRegistry ? [registryAddress(jobsRegistryName, imageRegistry.namespace, pullPort)] : registry.insecure ? [registry.host] : [],
-  mirrors,
+  mirrors: imageCache ? throughCache(mirrors, imageCacheAddresses(imageCache.registries, imageCache.namespace)) : mirrors,
   ...(agentCache && { cachePath: agentCache.path, dockerGroupKib: Math.floor((agentCache.dockerGi * 2 ** 20) / Math.max(1, new Set(agents.filter(keepsDocker).map(dockerGroup)).size)) }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
   pods: agentPods,
@@ -342,6 +345,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const surroundings = surroundingsOf(settings, env, say);
   const built = builds(settings, login, rights, further, surroundings.surroundings.proxy);
   const hub = mirrors.registries["docker.io"];
+  const cached = settings.imageCache.registries.length > 0 && { imageCache: { ...settings.imageCache, namespace: namespace === usual.namespace ? imageCacheName : `${namespace}-${imageCacheName}` } };
   if (hub !== undefined && mirrors.dockerd === undefined && settings.agents.some(({ docker }) => docker === "dind"))
     warn(`mirrors.registries.docker.io: ${hub} has a path, with which the Docker daemons of agents can ask no mirror: docker pull and docker build on agents go to Docker Hub. Set mirrors.dockerd to a root address of the mirror, if it has one, or the agents' docker to rootless.`);
   const pullSecrets = { logins: settings.pullSecrets.flatMap(({ registry, username, password }) => (registry && username && password ? [{ registry, username, password }] : [])), existing: settings.pullSecrets.flatMap(({ existing }) => existing ?? []) };
@@ -355,10 +359,10 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
   const registries = registryOf(settings);
-  agentPatchProblems({ agents: settings.agents, images, ...registries, mirrors, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
+  agentPatchProblems({ agents: settings.agents, images, ...registries, mirrors, ...cached, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
   const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
-    domain, images, ...registries, mirrors, pullSecrets, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
+    domain, images, ...registries, mirrors, ...cached, pullSecrets, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces,

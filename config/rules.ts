@@ -3,7 +3,9 @@ import { quantityMillis } from "../components/quantity";
 import { ownMounts, ownSecretNames, ownVariables, secretFileName } from "../components/jenkins-master";
 import { defaultsTemplate } from "../components/jenkins-master/casc";
 import { roles } from "../components/jenkins-master/login";
+import { upstreamOf } from "../components/mirrors";
 import { controllerBuild, ownBuilds } from "./builds";
+import { mirrorsOf } from "./mirrors";
 import { fits, imageReference, isObject, portRange, rangeEnds, usual } from "./pieces";
 import type { Settings } from "./schema";
 
@@ -110,6 +112,18 @@ const pullSecretsAreWhole: Rule = ({ pullSecrets, registry }, say, given) => {
     if (entry.registry !== undefined && taken.has(entry.registry)) say(`${at}.registry`, entry.registry, "another registry: each has one log-in, that of registry.host by registry.username and registry.password", "remove this one");
     if (entry.registry !== undefined) taken.add(entry.registry);
   });
+};
+
+const cacheHasItsUpstream: Rule = (settings, say, given) => {
+  const { registries } = settings.imageCache;
+  const mirrors = mirrorsOf(settings);
+  registries.forEach((registry, i) => {
+    const at = `imageCache.registries[${i}]`;
+    if (registries.indexOf(registry) < i) say(at, registry, "each registry once", "remove one of them");
+    if (upstreamOf(registry, mirrors) === undefined) say(at, `${registry}, whose mirror ${mirrors.registries[registry]} has a path`, "a registry that a cache can ask as a whole, at a root address", registry === "docker.io" ? "set mirrors.dockerd to a root address of the mirror, or remove it here" : "remove it here, or from mirrors.registries");
+  });
+  if (registries.length > 0 || given("imageCache.registries")) return;
+  for (const key of ["size", "keepDays", "open"].filter((each) => given(`imageCache.${each}`))) say(`imageCache.${key}`, "a setting of the cache", "nothing without imageCache.registries, which name what it keeps", "pulumi config set --path 'imageCache.registries[0]' docker.io");
 };
 
 /** Whether the stack brings its own registry: also where nothing is said of one. */
@@ -283,6 +297,6 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
-  oneBundle, proxyIsWhole, oneRegistry, builderReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
+  oneBundle, proxyIsWhole, oneRegistry, builderReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

@@ -187,6 +187,12 @@ const images = {
     go: text("Go's module proxies on agents, as GOPROXY has them.", { is: { expected: "addresses, direct or off with commas or bars between them, such as https://proxy.example.com,direct", pattern: /^(https?:\/\/[\w.~%+=:[\]/-]+|direct|off)([,|](https?:\/\/[\w.~%+=:[\]/-]+|direct|off))*$/ }, example: "https://proxy.example.com,direct" }),
     debian: mirrorText("Mirror of Debian's archive, for image builds whose Dockerfile declares ARG MIRROR_DEBIAN.", "debian"),
   }),
+  imageCache: section("A cache of public image registries in the cluster, through which the agents' Docker and BuildKit pull; for dockerd that is Docker Hub alone.", {
+    registries: words("Registries whose images it keeps; none for no cache.", { is: piece.registry, example: "docker.io", entries: "a list of registries such as docker.io" }),
+    size: text("Room for them: what was not pulled for longest goes first.", { is: piece.size, example: "100Gi", default: "50Gi" }),
+    keepDays: integer("Days after which an image is fetched anew.", { least: 1, most: 3650, usual: 30 }),
+    open: flag("Whether everybody in the cluster reaches it, such as the container runtimes of nodes, and not the agents alone.", false),
+  }),
   pullSecrets: list("Further log-ins for registries and their mirrors, of every pod of the platform and of image builds.", {
     registry: text("The registry as host or host:port; docker.io for Docker Hub.", { is: piece.registry, example: "docker.io" }),
     username: text("User for pulls.", { is: userName, example: "robot" }),
