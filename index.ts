@@ -2,6 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { preflight } from "./checks/preflight";
 import { AgentImages, argProblems, prepareImages } from "./components/agent-images";
+import { ImageCache } from "./components/image-cache";
 import { ImageRegistry } from "./components/image-registry";
 import { IngressNginx } from "./components/ingress-nginx";
 import { describe as describeBackup, JenkinsBackup } from "./components/jenkins-backup";
@@ -11,7 +12,7 @@ import { OpenEbsStorage } from "./components/openebs-storage";
 import { applyPatches } from "./components/patches";
 import { refusal } from "./components/refusal";
 import { explain, loadConfig } from "./config";
-import { backupArgs, imageArgs, ingressArgs, jenkinsArgs, patchProblems, registryArgs, storageArgs } from "./config/arguments";
+import { backupArgs, cacheArgs, imageArgs, ingressArgs, jenkinsArgs, patchProblems, registryArgs, storageArgs } from "./config/arguments";
 
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
@@ -46,6 +47,8 @@ export = async () => {
 
   const toServe = registryArgs(config, storageClassName);
   const registry = toServe && new ImageRegistry("image-registry", toServe, { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) });
+  const toKeep = cacheArgs(config, storageClassName, surroundings);
+  if (toKeep) new ImageCache("image-cache", toKeep, { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) });
   const toBuildNow = registry ? { ...prepared, registry: { ...prepared.registry, volume: registry.volume } } : prepared;
   const { references } = new AgentImages("agent-images", toBuildNow, registry ? { ...opts, dependsOn: [registry] } : config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
 

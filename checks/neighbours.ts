@@ -69,7 +69,7 @@ export function flagOf({ spec }: Pick<CommandPod, "spec">, flag: string): string
 /** The node-port range in a kube-apiserver's command line; undefined where it has none and serves Kubernetes' own. */
 export const servedRange = (pod: Pick<CommandPod, "spec">): string | undefined => flagOf(pod, "service-node-port-range");
 
-type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "imageRegistry" | "builds" | "controller" | "agentCache" | "backup">;
+type Wants = Pick<PlatformConfig, "domain" | "namespaces" | "storage" | "nodePorts" | "ingress" | "imageBuild" | "imageRegistry" | "imageCache" | "builds" | "controller" | "agentCache" | "backup">;
 
 /** What the checks work on. */
 interface View {
@@ -102,7 +102,7 @@ export function neighbourProblems(config: Wants, stack: string, seen: Neighbourh
 }
 
 /** Names of the cluster that are another's. */
-function nameProblems({ config: { namespaces, storage, ingress, imageBuild, imageRegistry, controller }, own, seen, foreignOwner }: View): Problem[] {
+function nameProblems({ config: { namespaces, storage, ingress, imageBuild, imageRegistry, imageCache, controller }, own, seen, foreignOwner }: View): Problem[] {
   const problems: Problem[] = [];
   /** Reports objects that are there and not this stack's, all of one key together. */
   const taken = (key: string, wanted: [kind: string, objects: ClusterObject[] | undefined, name: string][], fix: string) => {
@@ -122,7 +122,7 @@ function nameProblems({ config: { namespaces, storage, ingress, imageBuild, imag
     });
   };
   const suffix = own.toLowerCase();
-  const builds = [...(imageBuild.builder === "in-cluster" ? [namespaces.builds] : []), ...(imageRegistry ? [imageRegistry.namespace, imageRegistry.nodesNamespace] : [])];
+  const builds = [...(imageBuild.builder === "in-cluster" ? [namespaces.builds] : []), ...(imageRegistry ? [imageRegistry.namespace, imageRegistry.nodesNamespace] : []), ...(imageCache ? [imageCache.namespace] : [])];
   const { controller: first, agents: last } = ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents });
   const priorities = [...(controller.priorityClassName === first ? [first] : []), last];
   const strange = seen.priorityClasses?.find(({ metadata: { name, labels } }) => priorities.includes(name) && labels?.[ownerLabel] === undefined);

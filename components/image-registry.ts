@@ -58,7 +58,8 @@ export const registryNodeName = `${registryName}-node`;
 /** Secret with the token for pushes, under the key token. */
 const pushSecretName = `${registryName}-push`;
 
-const folder = "/var/lib/registry";
+/** Where the program has its images. */
+export const folder = "/var/lib/registry";
 const configFolder = "/etc/image-registry";
 const component = "app.kubernetes.io/name";
 /** Nobody on the nodes. */
@@ -117,10 +118,10 @@ function imageRegistryProblems({ size, jobsSize, port, ...names }: ImageRegistry
   return [...sizes, ...namespaces, ...(within(registryPort, port) ? [] : [{ propertyPath: "port", reason: `${port} is not a port from ${registryPort.least} to ${registryPort.most}` }])];
 }
 
-type Container = k8s.types.input.core.v1.Container;
+export type Container = k8s.types.input.core.v1.Container;
 
 /** The program with one of the configurations of its ConfigMap, which it is given as a key's name. */
-function program(name: string, image: pulumi.Input<string>, key: string, port: number, host?: string): Container {
+export function program(name: string, image: pulumi.Input<string>, key: string, port: number, host?: string): Container {
   const probe = { httpGet: { path: "/v2/", port, ...(host !== undefined && { host }) } };
   return {
     name,
@@ -137,8 +138,8 @@ function program(name: string, image: pulumi.Input<string>, key: string, port: n
   };
 }
 
-/** What the pods of all three have: no right on node or API. */
-const pod = {
+/** What the pods of all registries have: no right on node or API. */
+export const pod = {
   automountServiceAccountToken: false,
   // Its variables for a Service called registry are the program's configuration.
   enableServiceLinks: false,
@@ -146,7 +147,7 @@ const pod = {
 };
 
 /** Pods start anew with another configuration. */
-const configMark = (data: Record<string, pulumi.Input<string>>) => ({ "build-platform/config": pulumi.output(data).apply((texts) => createHash("sha256").update(JSON.stringify(texts)).digest("hex").slice(0, 12)) });
+export const configMark = (data: Record<string, pulumi.Input<string>>) => ({ "build-platform/config": pulumi.output(data).apply((texts) => createHash("sha256").update(JSON.stringify(texts)).digest("hex").slice(0, 12)) });
 
 /**
  * The cluster's own image registry. Built images are pushed to it inside the cluster; nodes pull them as `localhost:PORT/...`,

@@ -20,6 +20,23 @@ export interface Mirrors {
   debian?: string;
 }
 
+/** The same mirrors with a cache before them, whose addresses inside the cluster are given by registry. */
+export const throughCache = (mirrors: Mirrors, cached: Record<string, string>): Mirrors => ({
+  ...mirrors,
+  registries: { ...mirrors.registries, ...cached },
+  insecure: [...mirrors.insecure, ...Object.values(cached)],
+  ...("docker.io" in cached && { dockerd: `http://${cached["docker.io"]}` }),
+});
+
+/** Where a registry's images are fetched from as a whole: its mirror, unless that has a path, or itself. */
+export function upstreamOf(registry: string, { registries, insecure, dockerd }: Pick<Mirrors, "registries" | "insecure" | "dockerd">): string | undefined {
+  if (registry === "docker.io" && dockerd !== undefined) return dockerd.replace(/\/$/, "");
+  const mirror = Object.hasOwn(registries, registry) ? registries[registry] : undefined;
+  if (mirror?.includes("/")) return undefined;
+  const host = mirror ?? (registry === "docker.io" ? "registry-1.docker.io" : registry);
+  return `${insecure.includes(host) ? "http" : "https"}://${host}`;
+}
+
 /** Where an image lies in full, as Docker takes its short forms: debian:12 is docker.io/library/debian:12. */
 function inFull(reference: string): [registry: string, rest: string] {
   const [first, ...rest] = reference.split("/");

@@ -1,10 +1,12 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentImagesArgs } from "../components/agent-images";
+import type { CachedRegistry, ImageCacheArgs } from "../components/image-cache";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
 import type { IngressNginxArgs } from "../components/ingress-nginx";
 import { type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
 import type { JenkinsMasterArgs } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
+import { upstreamOf } from "../components/mirrors";
 import { nodePortsLabel } from "../components/ownership";
 import type { Missed } from "../components/patches";
 import { pullSecretNames } from "../components/pull-secrets";
@@ -46,6 +48,18 @@ export function registryArgs(config: PlatformConfig, storageClassName: pulumi.In
   const copies = imageRegistry ? [...JSON.stringify([images, config.agents, config.cloud, config.controller.image, config.patches]).matchAll(new RegExp(`(?<![\\w.-])${host}/([a-z0-9._/-]+)`, "g"))].map(([, repository]) => repository) : [];
   const repositories = [...built, ...copies];
   return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents, ...imagePulls(config) };
+}
+
+/** Undefined where nothing is kept. A mirror is asked with its own login. */
+export function cacheArgs(config: PlatformConfig, storageClassName: pulumi.Input<string>, surroundings: Surroundings): ImageCacheArgs | undefined {
+  const { imageCache, images, mirrors, pullSecrets: { logins }, namespaces } = config;
+  const cached = (registry: string): CachedRegistry => {
+    const upstream = upstreamOf(registry, mirrors)!;
+    const asked = upstream === upstreamOf(registry, { registries: {}, insecure: [] }) ? registry : new URL(upstream).host;
+    const login = logins.find((each) => each.registry === asked);
+    return { registry, upstream, ...(login && { login: pulumi.secret({ username: login.username, password: login.password }) }) };
+  };
+  return imageCache && { ...imageCache, registries: imageCache.registries.map(cached), image: images.registry, storageClassName, agentsNamespace: namespaces.agents, surroundings, ...imagePulls(config) };
 }
 
 /** What the backup is told but for Jenkins' own names; undefined where there is none. */
@@ -105,7 +119,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
       cap: agentCap,
       settings: { ...agentSettings(config), ...(builtFor && { architectures: builtFor }) },
       cloud,
-      ...(agentCache && { cache: { keeperImage: images.inboundAgent, maxGi: agentCache.maxGi } }),
+      ...(agentCache && { cache: { keeperImage: images.inboundAgent, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi } }),
     },
     access: {
       adminUser: admin.user,

@@ -4,15 +4,16 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "../components/agent-images";
+import { imageCacheAddresses, imageCacheName } from "../components/image-cache";
 import { jobsRegistryName, pullPort, registryAddress } from "../components/image-registry";
 import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
-import { agentPod, type AgentSettings } from "../components/jenkins-master/agents";
+import { agentPod, dockerGroup, keepsDocker, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
 import type { Login, Rights } from "../components/jenkins-master/login";
 import type { ControlPlaneAccess, SshProxy } from "../components/node-port-range";
-import { mirrored, type Mirrors } from "../components/mirrors";
+import { mirrored, throughCache, type Mirrors } from "../components/mirrors";
 import { changes, type Patch } from "../components/patches";
 import { dockerConfigJson, loginHost, pullSecretNames, type ImagePulls, type RegistryLogin } from "../components/pull-secrets";
 import { refusal } from "../components/refusal";
@@ -53,6 +54,8 @@ export interface PlatformConfig
   registry: Pick<Settings["registry"], "prefix" | "insecure" | "username" | "password"> & { host: string };
   /** The stack's own registry; undefined where it is another. */
   imageRegistry?: { namespace: string; nodesNamespace: string; port: number; size: string; jobsSize: string };
+  /** The cache of public registries; undefined for none. */
+  imageCache?: Settings["imageCache"] & { namespace: string };
   imageBuild: Omit<Settings["imageBuild"], "builder"> & { builder: Builder };
   /** Images the stack builds, by name. */
   builds: Record<string, ImageSpec>;
@@ -61,7 +64,7 @@ export interface PlatformConfig
   /** `image` is the name of a build or a full reference. */
   agents: AgentTemplate[];
   /** Shared dependency caches on the nodes; undefined for none. */
-  agentCache?: { path: string; maxGi: number };
+  agentCache?: { path: string; maxGi: number; dockerGi: number };
   ingress: Omit<Settings["ingress"], "tlsSecret" | "clusterIssuer"> & { tls?: IngressTls };
   admin: { user: string; password?: pulumi.Output<string>; passwordVersion: number; existingSecret?: string };
   /** Where people log in; undefined for the local administrator alone. */
@@ -211,14 +214,14 @@ export function imagePulls({ registry: { host, username, password }, pullSecrets
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, imageRegistry, mirrors, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "agentCache" | "agentPods" | "patches" | "namespaces">): AgentSettings => ({
+export const agentSettings = ({ images, registry, imageRegistry, mirrors, imageCache, agents, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "imageCache" | "agentCache" | "agentPods" | "patches" | "namespaces"> & { agents: Pick<AgentTemplate, "docker" | "caches" | "dockerGroup">[] }): AgentSettings => ({
   priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
   insecureRegistries: imageRegistry ? [registryAddress(jobsRegistryName, imageRegistry.namespace, pullPort)] : registry.insecure ? [registry.host] : [],
-  mirrors,
-  ...(agentCache && { cachePath: agentCache.path }),
+  mirrors: imageCache ? throughCache(mirrors, imageCacheAddresses(imageCache.registries, imageCache.namespace)) : mirrors,
+  ...(agentCache && { cachePath: agentCache.path, dockerGroupKib: Math.floor((agentCache.dockerGi * 2 ** 20) / Math.max(1, new Set(agents.filter(keepsDocker).map(dockerGroup)).size)) }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
   pods: agentPods,
 });
@@ -344,6 +347,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const surroundings = surroundingsOf(settings, env, say);
   const built = builds(settings, login, rights, further, surroundings.surroundings.proxy);
   const hub = mirrors.registries["docker.io"];
+  const cached = settings.imageCache.registries.length > 0 && { imageCache: { ...settings.imageCache, namespace: namespace === usual.namespace ? imageCacheName : `${namespace}-${imageCacheName}` } };
   if (hub !== undefined && mirrors.dockerd === undefined && settings.agents.some(({ docker }) => docker === "dind"))
     warn(`mirrors.registries.docker.io: ${hub} has a path, with which the Docker daemons of agents can ask no mirror: docker pull and docker build on agents go to Docker Hub. Set mirrors.dockerd to a root address of the mirror, if it has one, or the agents' docker to rootless.`);
   const pullSecrets = { logins: settings.pullSecrets.flatMap(({ registry, username, password }) => (registry && username && password ? [{ registry, username, password }] : [])), existing: settings.pullSecrets.flatMap(({ existing }) => existing ?? []) };
@@ -354,13 +358,13 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
-  const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi } };
+  const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
   const registries = registryOf(settings);
-  agentPatchProblems({ agents: settings.agents, images, ...registries, mirrors, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
+  agentPatchProblems({ agents: settings.agents, images, ...registries, mirrors, ...cached, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
   const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
-    domain, images, ...registries, mirrors, pullSecrets, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
+    domain, images, ...registries, mirrors, ...cached, pullSecrets, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
     ...(prometheusNamespace && { prometheusNamespace }),
     ...(kubeconfig && { kubeconfigAsGiven: kubeconfig }),
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },

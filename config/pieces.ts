@@ -134,6 +134,8 @@ export const terminationSeconds: Range = { least: 1, most: 3600, usual: 90 };
 export const agentCap: Range = { least: 1, most: 10000, usual: 10 };
 /** Most GiB of shared caches on a node. */
 export const cacheGi: Range = { least: 1, most: 100000, usual: 20 };
+/** Most GiB of what Docker keeps on a node. */
+export const dockerGi: Range = { ...cacheGi, usual: 50 };
 export const ingressReplicas: Range = { least: 1, most: 100, usual: 1 };
 /** A year, as nginx' own. */
 export const hstsSeconds: Range = { least: 0, most: 63072000, usual: 31536000 };
@@ -165,6 +167,7 @@ export const usual = {
   ingressNamespace: "ingress-nginx",
   maxBodySize: "64m",
   agentCachePath: "/var/cache/build-platform",
+  dockerGroup: "agents",
 } as const;
 
 /** Port of the built-in registry of an environment that names none: by its namespace, so that two on a cluster hardly ever meet. */

@@ -3,7 +3,9 @@ import { quantityMillis } from "../components/quantity";
 import { ownMounts, ownSecretNames, ownVariables, secretFileName } from "../components/jenkins-master";
 import { defaultsTemplate } from "../components/jenkins-master/casc";
 import { roles } from "../components/jenkins-master/login";
+import { upstreamOf } from "../components/mirrors";
 import { controllerBuild, ownBuilds } from "./builds";
+import { mirrorsOf } from "./mirrors";
 import { fits, imageReference, isObject, portRange, rangeEnds, usual } from "./pieces";
 import type { Settings } from "./schema";
 
@@ -112,6 +114,18 @@ const pullSecretsAreWhole: Rule = ({ pullSecrets, registry }, say, given) => {
   });
 };
 
+const cacheHasItsUpstream: Rule = (settings, say, given) => {
+  const { registries } = settings.imageCache;
+  const mirrors = mirrorsOf(settings);
+  registries.forEach((registry, i) => {
+    const at = `imageCache.registries[${i}]`;
+    if (registries.indexOf(registry) < i) say(at, registry, "each registry once", "remove one of them");
+    if (upstreamOf(registry, mirrors) === undefined) say(at, `${registry}, whose mirror ${mirrors.registries[registry]} has a path`, "a registry that a cache can ask as a whole, at a root address", registry === "docker.io" ? "set mirrors.dockerd to a root address of the mirror, or remove it here" : "remove it here, or from mirrors.registries");
+  });
+  if (registries.length > 0 || given("imageCache.registries")) return;
+  for (const key of ["size", "keepDays", "open"].filter((each) => given(`imageCache.${each}`))) say(`imageCache.${key}`, "a setting of the cache", "nothing without imageCache.registries, which name what it keeps", "pulumi config set --path 'imageCache.registries[0]' docker.io");
+};
+
 /** Whether the stack brings its own registry: also where nothing is said of one. */
 export const hasOwnRegistry = ({ builtIn }: Settings["registry"], givenHost: boolean): boolean => builtIn ?? !givenHost;
 
@@ -168,6 +182,13 @@ const agentVolumesHaveTheirPlaces: Rule = ({ agents }, say) => {
       if (mountPath !== "" && taken.has(place)) say(`agents[${i}].volumes[${j}].mountPath`, mountPath, ownMounts.includes(place) ? "another folder: the platform mounts its own there" : "a folder that no other volume of the agent has");
       taken.add(place);
     });
+  });
+};
+
+const dockerIsKeptForDockerd: Rule = ({ agents }, say, given) => {
+  agents.forEach(({ docker, caches }, i) => {
+    if (caches.includes("docker") && docker !== "dind") say(`agents[${i}].caches`, `docker beside docker: ${docker}`, "docker only beside docker: dind, whose daemon's data they are", "remove it from caches, or set docker: dind");
+    if (given(`agents[${i}].dockerGroup`) && !caches.includes("docker")) say(`agents[${i}].dockerGroup`, agents[i].dockerGroup, "nothing without docker in caches", "add docker to caches, or remove it");
   });
 };
 
@@ -276,6 +297,6 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
   ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
-  oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, tolerationsAreWhole,
+  oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

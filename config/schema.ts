@@ -187,6 +187,12 @@ const images = {
     go: text("Go's module proxies on agents, as GOPROXY has them.", { is: { expected: "addresses, direct or off with commas or bars between them, such as https://proxy.example.com,direct", pattern: /^(https?:\/\/[\w.~%+=:[\]/-]+|direct|off)([,|](https?:\/\/[\w.~%+=:[\]/-]+|direct|off))*$/ }, example: "https://proxy.example.com,direct" }),
     debian: mirrorText("Mirror of Debian's archive, for image builds whose Dockerfile declares ARG MIRROR_DEBIAN.", "debian"),
   }),
+  imageCache: section("A cache of public image registries in the cluster, through which the agents' Docker and BuildKit pull; for dockerd that is Docker Hub alone.", {
+    registries: words("Registries whose images it keeps; none for no cache.", { is: piece.registry, example: "docker.io", entries: "a list of registries such as docker.io" }),
+    size: text("Room for them: what was not pulled for longest goes first.", { is: piece.size, example: "100Gi", default: "50Gi" }),
+    keepDays: integer("Days after which an image is fetched anew.", { least: 1, most: 3650, usual: 30 }),
+    open: flag("Whether everybody in the cluster reaches it, such as the container runtimes of nodes, and not the agents alone.", false),
+  }),
   pullSecrets: list("Further log-ins for registries and their mirrors, of every pod of the platform and of image builds.", {
     registry: text("The registry as host or host:port; docker.io for Docker Hub.", { is: piece.registry, example: "docker.io" }),
     username: text("User for pulls.", { is: userName, example: "robot" }),
@@ -223,7 +229,8 @@ const agents = {
       label: text("Labels that jobs ask for, separated by blanks.", { is: { expected: "Jenkins labels, separated by single blanks", pattern: /^[A-Za-z0-9_.-]+( [A-Za-z0-9_.-]+)*$/ }, example: "maven java", defaultText: "the name" }),
       docker: choice("How builds reach Docker: a privileged daemon beside them, BuildKit without privileges, or not at all.", ["dind", "rootless", "none"], "dind"),
       userNamespace: flag("Whether the pod has a user namespace of its own, so that root in it is nobody on the node; asks for Kubernetes 1.33, containerd 2 and Linux 6.3 on the nodes.", false),
-      caches: choices("Tools whose downloads the agents of a node share.", ["maven", "gradle"]),
+      caches: choices("Tools whose downloads the agents of a node share; docker is what Docker pulled and built, which the next agent on the node takes over, without names.", ["maven", "gradle", "docker"]),
+      dockerGroup: text("With docker in caches: agents of one name take over each other's images, layers and build cache, and nobody else's.", { is: piece.name("a name of small letters, digits and hyphens"), example: "release", default: usual.dockerGroup }),
       resources: resources("Requests and limits of the build container.", agentResources),
       dockerResources: resources("Requests and limits of the docker or BuildKit sidecar.", dockerResources),
       // The whole disks of hosted runners, in which other people's builds fit: GitHub's standard one 14 GB, GitLab's medium 50 GB and large 100 GB.
@@ -258,6 +265,7 @@ const agents = {
     enabled: flag("Whether there are any.", true),
     path: text("Folder of the nodes that holds them.", { is: piece.nodeFolder, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
     maxGi: integer("Most GiB they take on a node.", piece.cacheGi),
+    dockerGi: integer("Most GiB that Docker's images, layers and build cache take on a node beside it, where an agent has docker in caches.", piece.dockerGi),
   }),
   agentPods: section("Pods of the agents' namespace that pipelines describe themselves: what they may have that no agent of the platform has. The API server (a ValidatingAdmissionPolicy) sees to it.", {
     action: choice("Whether pods that have more are refused, or taken with a warning and a line in the audit log; none for no policy.", ["deny", "warn", "none"], "deny"),

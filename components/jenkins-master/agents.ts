@@ -1,9 +1,11 @@
+import { usual } from "../../config/pieces";
 import { patched, same } from "../patches";
 import { pullingWith } from "../pull-secrets";
 import type { Mirrors } from "../mirrors";
-import { canonicalResources, Resources, scratch } from "../quantity";
+import { canonicalResources, quantityMillis, Resources, scratch } from "../quantity";
 import { goEnvironment, goMounts, javaEnvironment, mavenFlags, networkMounts, networkVolumes, type Surroundings, toolEnvironment, toolMounts, trustContainers } from "../surroundings";
 import { gradleAgentScript } from "./cache";
+import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
 
@@ -11,7 +13,9 @@ import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume
 export type DockerMode = "dind" | "rootless" | "none";
 
 /** Build tools whose dependency caches a template's agents share on their node. */
-export type CachedTool = "maven" | "gradle";
+type SharedTool = "maven" | "gradle";
+/** What a template's agents keep on their node: of Docker each agent has data of its own while it runs, which the next takes over. */
+export type CachedTool = SharedTool | "docker";
 
 /** One key, operator, effect entry as in a Pod's `tolerations`. */
 export interface Toleration {
@@ -44,8 +48,10 @@ export interface AgentTemplate {
   built?: boolean;
   /** Docker in a privileged sidecar, BuildKit in an unprivileged one, or neither. */
   docker: DockerMode;
-  /** Tools whose shared dependency caches are mounted. */
+  /** Tools whose caches on the node are mounted. */
   caches: CachedTool[];
+  /** Agents of one name take over each other's Docker data on a node, and nobody else's. Default that of all agents of the environment. */
+  dockerGroup?: string;
   /** Requests and limits of the build container. */
   resources: Resources;
   /** Requests and limits of the docker or BuildKit sidecar. */
@@ -112,6 +118,8 @@ export interface AgentSettings {
   priorityClassName?: string;
   /** Folder on the nodes that holds the shared caches, or undefined for none. */
   cachePath?: string;
+  /** Most KiB that agents of one group leave of Docker's data on a node. Default no bound but the keeper's. */
+  dockerGroupKib?: number;
   /** Merge patches over the pod that all pods start from, made last. Default none. */
   defaultsPatches?: Record<string, unknown>[];
   /** What pods of pipelines may have beyond the agents. Default: nothing, and others are refused. */
@@ -137,7 +145,7 @@ const gradleHome = "/home/jenkins/.gradle";
 /** Folders of the build container that are the platform's own to mount. */
 export const ownMounts = [workspace, gradleHome, buildkitTools, `${cacheMount}/maven`, `${cacheMount}/gradle`, ...networkMounts];
 
-const sharedCaches: Record<CachedTool, { readOnly: boolean; env: Record<string, string> }> = {
+const sharedCaches: Record<SharedTool, { readOnly: boolean; env: Record<string, string> }> = {
   // Many agents write one local repository: Maven Resolver's file locks make that safe between processes.
   // https://maven.apache.org/resolver/local-repository.html
   maven: {
@@ -169,19 +177,35 @@ function volumeSource({ kind, name }: AgentVolume): object {
 }
 
 /**
- * Starts the daemon through the image's own entry point, with the MTU of the pod's network for those of builds: packets as large as
- * a network card's do not pass an overlay (1450 on Flannel), and a download inside `docker build` would wait for its first one for
- * ever. Docker before 24 does not know the option for networks that builds make themselves.
+ * The daemon gets the MTU of the pod's network for those of builds: packets as large as a network card's do not pass an overlay (1450
+ * on Flannel), and a download inside `docker build` would wait for its first one for ever. Docker before 24 does not know the option
+ * for networks that builds make themselves.
  */
-export const dockerdScript = `set -u
+const dockerdOptions = `set -u
 if read -r mtu </sys/class/net/eth0/mtu; then
   set -- "$@" "--mtu=$mtu"
   if dockerd --help 2>&1 | grep -q -e --default-network-opt; then set -- "$@" "--default-network-opt=bridge=com.docker.network.driver.mtu=$mtu"; fi
 fi
-exec dockerd-entrypoint.sh "$@"
 `;
 
+/** Starts the daemon through the image's own entry point. */
+export const dockerdScript = `${dockerdOptions}exec dockerd-entrypoint.sh "$@"
+`;
+
+/** Whether the agents of a template keep Docker's data on their node. */
+export const keepsDocker = ({ docker, caches }: Pick<AgentTemplate, "docker" | "caches">): boolean => docker === "dind" && caches.includes("docker");
+
+/** Where the data of a template's agents lie on a node. */
+export const dockerGroup = ({ dockerGroup: group = usual.dockerGroup }: Pick<AgentTemplate, "dockerGroup">): string => group;
+
+const slotsMount = `${cacheMount}/docker`;
+
+/** What the sidecar is told of the bounds; of dockerSize the kubelet knows nothing on a folder of the node. */
+const slotEnvironment = ({ dockerSize }: AgentTemplate, { dockerGroupKib }: AgentSettings) =>
+  Object.entries({ SLOTS: slotsMount, KEPT_KIB: dockerGroupKib, MAX_KIB: dockerSize && Number(quantityMillis(dockerSize) / 1_024_000n) }).flatMap(([name, value]) => (value === undefined ? [] : [{ name, value: String(value) }]));
+
 function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object[] {
+  const slots = settings.cachePath !== undefined && keepsDocker(template);
   const resources = canonicalResources(template.dockerResources);
   const workspaceMount = { name: "workspace-volume", mountPath: workspace };
   if (template.docker === "dind") {
@@ -189,7 +213,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
       {
         name: "dind",
         image: settings.dindImage,
-        command: ["/bin/sh", "-c", dockerdScript, "dockerd-entrypoint.sh"],
+        command: ["/bin/sh", "-c", slots ? dockerdOptions + dockerSlotScript : dockerdScript, "dockerd-entrypoint.sh"],
         // Bound to the pod's own loopback; --tls=false spares the pause dockerd makes before it serves without TLS.
         args: [
           "dockerd",
@@ -199,7 +223,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
           ...settings.insecureRegistries.map((host) => `--insecure-registry=${host}`),
           ...(settings.mirrors?.dockerd ? [`--registry-mirror=${settings.mirrors.dockerd}`] : []),
         ],
-        env: [{ name: "DOCKER_TLS_CERTDIR", value: "" }, ...goEnvironment(settings.surroundings)],
+        env: [{ name: "DOCKER_TLS_CERTDIR", value: "" }, ...(slots ? slotEnvironment(template, settings) : []), ...goEnvironment(settings.surroundings)],
         securityContext: { privileged: true, runAsUser: 0, runAsGroup: 0, runAsNonRoot: false },
         // The kubernetes plugin gives an agent work only when its whole pod is ready: no build meets a missing daemon.
         readinessProbe: {
@@ -207,7 +231,7 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
           periodSeconds: 1,
           timeoutSeconds: 5,
         },
-        volumeMounts: [{ name: "docker-data", mountPath: "/var/lib/docker" }, workspaceMount, ...goMounts(settings.surroundings)],
+        volumeMounts: [{ name: "docker-data", mountPath: "/var/lib/docker" }, workspaceMount, ...(slots ? [{ name: "cache-docker", mountPath: slotsMount }] : []), ...goMounts(settings.surroundings)],
         resources,
       },
     ];
@@ -365,7 +389,8 @@ export function outlivesMerge(pod: Pod, over: Pod): boolean {
  * environment.
  */
 export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod {
-  const caches = settings.cachePath === undefined ? [] : template.caches;
+  const caches = settings.cachePath === undefined ? [] : template.caches.filter((tool) => tool !== "docker");
+  const slots = settings.cachePath !== undefined && keepsDocker(template);
   const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
@@ -420,6 +445,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
           name: `cache-${tool}`,
           hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
         })),
+        ...(slots ? [{ name: "cache-docker", hostPath: { path: `${settings.cachePath}/docker/${dockerGroup(template)}`, type: "DirectoryOrCreate" } }] : []),
         ...(gradle
           ? [
               { name: "gradle-home", ...scratch(template.workspaceSize) },
@@ -441,6 +467,6 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
  */
 export function agentsPodSecurity(templates: AgentTemplate[], cachePath?: string, pods?: PodRules): "privileged" | "restricted" {
   const further = pods !== undefined && pods.privilegedImages.length + pods.hostPaths.length > 0;
-  const open = further || templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.length > 0));
+  const open = further || templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.some((tool) => tool !== "docker")));
   return open ? "privileged" : "restricted";
 }

@@ -103,6 +103,8 @@ export interface AgentsArgs {
     keeperImage: pulumi.Input<string>;
     /** Most GiB the shared caches may take on each node. Default 20. */
     maxGi?: number;
+    /** Most GiB of Docker's data on a node, where a template keeps them. Default 50. */
+    dockerGi?: number;
   };
   /** Settings of the kubernetes plugin's cloud, as JCasC names them, over the platform's own; templates and podLabels in it come to them. Default none. */
   cloud?: Record<string, unknown>;

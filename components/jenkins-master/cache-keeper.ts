@@ -1,11 +1,12 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { cacheGi } from "../../config/pieces";
+import { cacheGi, dockerGi } from "../../config/pieces";
 import { partOf } from "../ownership";
 import type { Registration } from "../transform";
-import { agentUser } from "./agents";
+import { agentUser, keepsDocker } from "./agents";
 import type { AgentsArgs } from "./args";
 import { cacheKeeperScript, gradleKeeperScript } from "./cache";
+import { dockerKeeperScript } from "./docker-cache";
 import type { Place } from "./place";
 
 const keeperLabels = { "app.kubernetes.io/name": "agent-cache", ...partOf };
@@ -51,6 +52,7 @@ export function cacheKeeperObject({ name, parent, there }: Place, { cache, setti
                 volumeMounts: [{ name: "cache", mountPath: "/cache" }],
               },
               ...(gradle ? [gradleKeeper(cache.keeperImage)] : []),
+              ...(templates.some(keepsDocker) ? [dockerKeeper(cache.keeperImage, cache.dockerGi ?? dockerGi.usual)] : []),
             ],
             volumes: [{ name: "cache", hostPath: { path: settings.cachePath, type: "DirectoryOrCreate" } }],
           },
@@ -82,6 +84,30 @@ function gradleKeeper(image: pulumi.Input<string>): k8s.types.input.core.v1.Cont
       allowPrivilegeEscalation: false,
       readOnlyRootFilesystem: true,
       capabilities: { drop: ["ALL"] },
+      seccompProfile: { type: "RuntimeDefault" },
+    },
+    volumeMounts: [{ name: "cache", mountPath: "/cache" }],
+  };
+}
+
+/** Throws away what agents' Docker daemons left, beyond its bound: layers belong to users of all kinds, so it is root with what that takes. */
+function dockerKeeper(image: pulumi.Input<string>, maxGi: number): k8s.types.input.core.v1.Container {
+  return {
+    name: "docker",
+    image,
+    command: ["/bin/bash", "-c", dockerKeeperScript],
+    env: [
+      { name: "CACHE", value: "/cache" },
+      { name: "MAX_KIB", value: String(maxGi * 1024 * 1024) },
+      { name: "INTERVAL", value: "600" },
+    ],
+    resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "256Mi" } },
+    securityContext: {
+      runAsUser: 0,
+      runAsNonRoot: false,
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ["ALL"], add: ["DAC_OVERRIDE", "FOWNER"] },
       seccompProfile: { type: "RuntimeDefault" },
     },
     volumeMounts: [{ name: "cache", mountPath: "/cache" }],
