@@ -5,6 +5,7 @@ import { AgentImages, argProblems, prepareImages } from "./components/agent-imag
 import { ImageCache } from "./components/image-cache";
 import { ImageRegistry } from "./components/image-registry";
 import { IngressNginx } from "./components/ingress-nginx";
+import { IngressTraefik } from "./components/ingress-traefik";
 import { describe as describeBackup, JenkinsBackup } from "./components/jenkins-backup";
 import { JenkinsMaster } from "./components/jenkins-master";
 import { NodePortRange } from "./components/node-port-range";
@@ -38,7 +39,9 @@ export = async () => {
   // The API server restarts when its range changes: whatever talks to it comes afterwards.
   const afterNodePorts = { ...opts, dependsOn: nodePorts ? [nodePorts] : [] };
 
-  const ingress = config.ingress.install ? new IngressNginx("ingress-nginx", ingressArgs(config), afterNodePorts) : undefined;
+  const Controller = { nginx: IngressNginx, traefik: IngressTraefik, none: undefined }[config.ingress.controller];
+  // One name for both: what they share goes from one to the other.
+  const ingress = Controller && new Controller("ingress-nginx", ingressArgs(config), afterNodePorts);
   const ingressClassName = ingress?.ingressClassName ?? config.ingress.className;
 
   const toStore = storageArgs(config);

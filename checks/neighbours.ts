@@ -135,8 +135,8 @@ function nameProblems({ config: { namespaces, storage, ingress, imageBuild, imag
   if (storage.install !== "none")
     taken("storageClass", [["StorageClass", seen.storageClasses, storage.className]], `pulumi config set storageClass openebs-${suffix}, or storageInstall none to use the one that is there`);
   if (ingress.install) {
-    const share = "share the one that is there: pulumi config set --path ingress.install false";
-    taken("ingress.install", [["Namespace", seen.namespaces, ingress.namespace]], `${share}; or give this stack its own ingress.namespace, className, httpNodePort and httpsNodePort`);
+    const share = "share the one that is there: pulumi config set --path ingress.controller none";
+    taken("ingress.controller", [["Namespace", seen.namespaces, ingress.namespace]], `${share}; or give this stack its own ingress.namespace, className, httpNodePort and httpsNodePort`);
     taken("ingress.className", [["IngressClass", seen.ingressClasses, ingress.className]], `${share}; or choose another ingress.className`);
   }
   return problems;
@@ -174,7 +174,7 @@ function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, fo
           key: `ingress.${key}`,
           found: `${ingress[key]}, which Service ${named(service)} of ${ownerOf(service)} holds`,
           expected: "a node port that is free",
-          fix: `pulumi config set --path ingress.install false to share that controller, or another ingress.${key}`,
+          fix: `pulumi config set --path ingress.controller none to share that controller, or another ingress.${key}`,
         });
 
   const owners = (seen.namespaces ?? []).filter(({ metadata }) => metadata.labels?.[nodePortsLabel] !== undefined);
@@ -210,7 +210,7 @@ function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, fo
       key: "nodePortRange",
       found: `none, while the API server${pod.spec.nodeName ? ` on ${pod.spec.nodeName}` : ""} ${givesUp ? "goes back to" : "allows"} ${range}, without ${outside.join(" and ")} of the ingress`,
       expected: "a range in force that holds both ports of the ingress",
-      fix: `bring up the environment that sets the range first; or set ingress.httpNodePort and httpsNodePort within ${range}, ingress.install false, or nodePortRange 80-32767 here`,
+      fix: `bring up the environment that sets the range first; or set ingress.httpNodePort and httpsNodePort within ${range}, ingress.controller none, or nodePortRange 80-32767 here`,
     });
   }
   return problems;
@@ -247,8 +247,8 @@ function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View
   if (ingress.install || !names || names.includes(ingress.className)) return [];
   return [
     {
-      key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.install is false`,
-      fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.install true",
+      key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.controller is none`,
+      fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.controller traefik",
     },
   ];
 }

@@ -158,7 +158,7 @@ export function nodePortFindings({ ingress, nodePorts }: Wants, facts: NodePortF
     if (others.length > 0)
       findings.push({
         key: `ingress.${key}`, found: `${port}, which pods of ${listed(others)} have as hostPort`, expected: "a port that nothing else of the nodes has",
-        fix: `share that controller: pulumi config set --path ingress.install false; or take the port from it, or choose another ingress.${key}`, level: held(port) ? "warn" : "stop",
+        fix: `share that controller: pulumi config set --path ingress.controller none; or take the port from it, or choose another ingress.${key}`, level: held(port) ? "warn" : "stop",
       });
   }
 

@@ -12,6 +12,7 @@ import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import { goesDirect, type Surroundings } from "../components/surroundings";
 import type { PlatformConfig, Problem } from "../config";
+import { certificateRemark, type Certificate, ingressRemarks, remarkLine } from "./ingress";
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
@@ -142,6 +143,8 @@ export interface ClusterFacts {
   homeClass?: string;
   /** Keys of the Secrets that the controller's pod needs, null for one that is not there; absent before the controller's first start. */
   secrets?: Record<string, string[] | null>;
+  /** The certificate that people get. */
+  certificate?: Certificate;
   /** What other environments and others have in the cluster. */
   neighbours: Neighbourhood;
   /** What objects of the cluster say of the network around; absent where nothing asks for it. */
@@ -152,7 +155,7 @@ export interface ClusterFacts {
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
 export async function inspectCluster(
-  { cluster, namespaces, surroundings, surroundingsIn }: Pick<PlatformConfig, "cluster" | "namespaces"> & Partial<Pick<PlatformConfig, "surroundings" | "surroundingsIn">>,
+  { cluster, namespaces, ingress, surroundings, surroundingsIn }: Pick<PlatformConfig, "cluster" | "namespaces"> & Partial<Pick<PlatformConfig, "ingress" | "surroundings" | "surroundingsIn">>,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
   wantedSecrets: string[] = [],
@@ -244,6 +247,7 @@ export async function inspectCluster(
       return [[name, answer.status === 200 ? Object.keys((JSON.parse(answer.body) as { data?: object }).data ?? {}) : null]];
     }),
   );
+  const certificate = ingress?.tls && (await get(`${here}/secrets/${ingress.tls.secretName}`).then((answer) => certificateIn("status" in answer ? answer : undefined)));
   const version = (await found<{ gitVersion: string }>("/version"))?.gitVersion;
   const network = surroundings && surroundingsIn && (await readNetwork(look, surroundings, surroundingsIn));
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
@@ -252,8 +256,12 @@ export async function inspectCluster(
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(certificate !== undefined && { certificate }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }) };
 }
+
+/** The certificate of a Secret as the API server answers: null where there is no Secret; undefined where it may not be read. */
+const certificateIn = (answer: { status: number; body: string } | undefined): Certificate =>
+  answer?.status === 404 ? null : answer?.status === 200 ? Buffer.from((JSON.parse(answer.body) as { data?: Record<string, string> }).data?.["tls.crt"] ?? "", "base64").toString() : undefined;
 
 /** Why the home's claim cannot have another size than it has; undefined where it keeps it or there is none yet. */
 export function storageSizeProblem(wanted: string, there: string | undefined): Problem | undefined {
@@ -317,7 +325,7 @@ export async function preflight(
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificate"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
   const inspected = inspectCluster(config, environment, wait, usedSecrets(config), config.ingress.install);
   const { surroundings, surroundingsIn } = config;
   const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
@@ -331,7 +339,10 @@ export async function preflight(
   const neighbours = "key" in cluster ? [] : neighbourProblems(config, stack, cluster.neighbours);
   const ports = "key" in cluster || !cluster.nodePorts ? [] : nodePortFindings(config, cluster.nodePorts, cluster.neighbours, cluster.nodePorts.server);
   const remark = "key" in cluster || cluster.version === undefined ? "" : versionRemark(cluster.version);
-  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...ports.filter(({ level }) => level === "warn").map(({ key, found, expected, fix }) => `${key}: ${found}; expected ${expected}: ${fix}`)];
+  // cert-manager makes its own once there is an Ingress.
+  const certificate = "key" in cluster || (cluster.certificate === null && config.ingress.tls?.clusterIssuer !== undefined) ? undefined : certificateRemark(config, cluster.certificate, new Date());
+  const waysIn = ingressRemarks(config, "key" in cluster ? undefined : cluster.neighbours.nodes?.length);
+  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...waysIn, ...(certificate ? [certificate] : [])].map(remarkLine)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
   const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? [])]), ...neighbours, ...stops];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };

@@ -5,11 +5,14 @@ import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNo
 import { quantityMillis } from "../components/quantity";
 import { ingressPorts, type PlatformConfig, type Problem } from "../config";
 import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
+import { certificateRemark, type Certificate, ingressRemarks } from "../checks/ingress";
 import { versionRemark } from "../checks/kubernetes";
+import { ingressServiceName } from "../components/ingress";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { architectures } from "../config/builds";
 import { asksRegistry, registryProblem } from "../checks/preflight";
 import { completed, forbidden, readNetwork } from "../checks/surroundings";
+import { certificateOf, frontDoors, judgeDoors, type FrontDoor } from "./front-door";
 import { run } from "./repository";
 import { readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
@@ -99,6 +102,15 @@ export function judgeNames(problems: Problem[]): Line[] {
 export function judgeNodePorts(findings: Finding[]): Line[] {
   if (findings.length === 0) return [line("ok", "node ports", "cluster", "free, and served by the network")];
   return findings.map(({ key, found, expected, fix, level }) => line(level === "stop" ? "fail" : "warn", "node ports", key, `${found}; expected ${expected}`, fix));
+}
+
+/** How people come in: what is to be said of the controller and the certificate, and whether the login page is to be had. @param doors undefined before the first up */
+export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, nodes: number, certificate: Certificate, doors: FrontDoor[] | undefined, now: Date): Line[] {
+  const wrong = certificateRemark(config, certificate, now);
+  const lines = [...ingressRemarks(config, nodes), ...(wrong ? [wrong] : [])].map(({ key, found, expected, fix }) => line("warn", "ingress", key, `${found}; expected ${expected}`, fix));
+  if (!doors) return lines;
+  const { good, text } = judgeDoors(doors, config);
+  return [...lines, line(good ? "ok" : "fail", "login page", config.domain, text, good ? "" : "npm run status says how Jenkins itself is")];
 }
 
 /** @param builtFor architectures of the built images; undefined where only the build will tell */
@@ -350,10 +362,14 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
         ...(renewed && { leaseAge: (Date.now() - Date.parse(renewed)) / 1000 }),
         ...(stats?.node?.fs?.availableBytes !== undefined && { freeBytes: stats.node.fs.availableBytes }),
       };
-      return judgeNode(facts, holders, `${config.ingress.namespace}/ingress-nginx-controller`, wanted, config.storage.basePath);
+      return judgeNode(facts, holders, `${config.ingress.namespace}/${ingressServiceName}`, wanted, config.storage.basePath);
     }),
   );
   lines.push(...perNode.flat());
+
+  const there = seen.ingresses.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins");
+  const [certificate, doors] = await Promise.all([certificateOf({ config, kubectl }).catch(() => undefined), there ? frontDoors({ config, kubectl }) : undefined]);
+  lines.push(...judgeIngress(config, nodes.length, certificate, doors, new Date()));
 
   const addresses = nodes.flatMap(({ status }) => status.addresses.map(({ address }) => address));
   const resolved = await dns.lookup(config.domain, { all: true }).then((found) => found.map(({ address }) => address), () => []);

@@ -1,10 +1,9 @@
 import * as fs from "node:fs";
-import * as http from "node:http";
-import * as https from "node:https";
 import * as path from "node:path";
 import { neighbourPaths, type Neighbourhood } from "../checks/neighbours";
 import { nodePortFindings, readNodePorts, throughKubectl } from "../checks/node-ports";
-import { publicPort, type PlatformConfig } from "../config";
+import type { PlatformConfig } from "../config";
+import { frontDoors, frontDoorTrouble } from "./front-door";
 import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
 import { root } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -34,29 +33,6 @@ export interface AgentPod {
       state: { waiting?: { reason: string; message?: string }; terminated?: { exitCode: number; reason?: string }; running?: object };
     }[];
   };
-}
-
-/** What the front door answered: a status, or why nothing came. */
-export interface FrontDoor {
-  address: string;
-  port: number;
-  status?: number;
-  error?: string;
-}
-
-/**
- * Why the login page is not to be had through the ingress and what to do; undefined where it is.
- * @param suspects what the network says of node ports, for one on which nothing answers
- */
-export function frontDoorTrouble({ address, port, status, error }: FrontDoor, domain: string, namespace: string, ingressNamespace: string, suspects: string[] = []): string | undefined {
-  const at = `port ${port} of node ${address}`;
-  if (status === 200) return undefined;
-  if (status === 404) return `${at} answers, but knows no host ${domain}: kubectl -n ${namespace} describe ingress jenkins`;
-  if (status === 502 || status === 503) return `the ingress answers on ${at}, but Jenkins behind it does not (${status}): it may still be starting; npm run status says how it is`;
-  if (status !== undefined) return `${at} answers ${status} to /login of host ${domain}; 200 was expected: kubectl -n ${ingressNamespace} logs deployment/ingress-nginx-controller`;
-  const suspected = suspects.map((each) => `\n    suspect: ${each}`).join("");
-  if (/ECONNREFUSED/.test(error ?? "")) return `nothing listens on ${at}: kubectl -n ${ingressNamespace} get pods,services; the node-port range must hold ${port} (npm run status)${suspected}`;
-  return `${at} does not answer (${error}): is there a firewall between this machine and the node?${suspected}`;
 }
 
 /** Why a container of a pod waits, where it is not on its way: no image, no Secret that it names, an end right after each start. */
@@ -166,20 +142,6 @@ async function nodePortSuspects({ config, kubectl }: Stack): Promise<string[]> {
   return nodePortFindings(config, facts, { ...(apiServers && { apiServers }), ...(nodes && { nodes }) }).map(({ found, fix }) => `${found} -> ${fix}`);
 }
 
-/** The login page through ingress and node port, past DNS. The certificate is not looked at: the name in it may not be of this address. */
-function knock(address: string, tls: boolean, port: number, domain: string): Promise<FrontDoor> {
-  const door = { address, port };
-  return new Promise((resolve) => {
-    const options = { host: address, port: door.port, path: "/login", headers: { Host: domain }, timeout: 10_000 };
-    const done = (answer: http.IncomingMessage) => {
-      answer.resume();
-      resolve({ ...door, status: answer.statusCode });
-    };
-    const request = tls ? https.get({ ...options, servername: domain, rejectUnauthorized: false }, done) : http.get(options, done);
-    request.on("timeout", () => request.destroy(new Error("no answer within 10 s"))).on("error", (error) => resolve({ ...door, error: error.message || String(error) }));
-  });
-}
-
 const pause = () => new Promise((resolve) => setTimeout(resolve, 1000));
 
 /** Of what is asked again and again: an answer that does not come, or not yet, is waited for within the step's own time. */
@@ -227,7 +189,6 @@ export function pluginTrouble(plugins: { shortName: string; active: boolean }[])
 export async function smoke(stack: Stack, work: Work, timeout: number, stopped: AbortSignal): Promise<void> {
   const { config, kubectl } = stack;
   const { ingress, namespaces } = config;
-  const port = publicPort(ingress);
   const within = () => {
     const end = Date.now() + timeout * 1000;
     return () => {
@@ -237,11 +198,10 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
   };
 
   await step(`the login page of ${config.domain} on the nodes`, async () => {
-    const addresses = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
-    const doors = await Promise.all(addresses.split("\n").filter(Boolean).map((address) => knock(address.split(" ")[0], ingress.tls !== undefined, port, config.domain)));
+    const doors = await frontDoors(stack);
     const suspects = doors.every(({ status }) => status === undefined) ? await nodePortSuspects(stack) : [];
     const troubles = doors.map((door) => frontDoorTrouble(door, config.domain, namespaces.jenkins, ingress.namespace, suspects));
-    // Behind an ingress of the site's own any other address may be the door: there the nodes' ports say nothing.
+    // Behind an ingress of the site's own the domain may lead elsewhere from here.
     if (ingress.install && troubles.every(Boolean)) throw new Error(troubles[0] ?? "the cluster has no node with an address");
   });
 

@@ -3,8 +3,10 @@ import { registryName, registryNodeName } from "../components/image-registry";
 import { jenkinsUrl } from "../components/jenkins-master";
 import { publicPort } from "../config";
 import { reloadState } from "../components/jenkins-master/reload";
+import { certificateRemark } from "../checks/ingress";
 import { servedRange, type CommandPod } from "../checks/neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
+import { certificateOf, frontDoors, judgeDoors } from "./front-door";
 import { readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
 
@@ -20,6 +22,10 @@ export interface Facts {
   /** When it was looked at. */
   time: Date;
   controller?: { ready: boolean; state: string; image: string; node: string; restarts: number; since?: Date };
+  /** What the login page answered through the ingress. */
+  door?: { good: boolean; text: string };
+  /** What is wrong with the certificate; "" where nothing is, undefined without HTTPS. */
+  certificate?: string;
   /** What Jenkins says of a changed configuration that it refused; empty where the present one is in force. */
   refused?: string;
   agents?: { name: string; template: string; phase: string; node: string; since?: Date }[];
@@ -67,7 +73,7 @@ const stale = 2;
 
 /** The summary, one row for each part of the platform. */
 export function summary(facts: Facts): Row[] {
-  const { controller, refused, agents, queue, volume, registry, backup, nodePorts, time } = facts;
+  const { controller, door, certificate, refused, agents, queue, volume, registry, backup, nodePorts, time } = facts;
   const unknown = (what: string): Row => ({ what, text: "could not be read", good: false });
   const running = agents?.filter(({ phase }) => phase === "Running").length;
   const ranges = new Set(nodePorts?.map(({ range }) => range));
@@ -78,6 +84,8 @@ export function summary(facts: Facts): Row[] {
           text: `${controller.state}${controller.since ? ` for ${age(controller.since, time)}` : ""} on ${controller.node || "no node yet"}${controller.restarts > 0 ? `, ${controller.restarts} restarts` : ""}`,
         }
       : unknown("controller"),
+    ...(door ? [{ what: "login page", ...door }] : []),
+    ...(certificate === undefined ? [] : [{ what: "certificate", good: certificate === "", text: certificate || "in force" }]),
     refused === undefined
       ? unknown("configuration")
       : { what: "configuration", text: refused || "in force", good: refused === "" },
@@ -224,6 +232,14 @@ export async function collect(stack: Stack): Promise<Facts> {
       if (!container?.ready && waiting?.message) facts.trouble.push(`controller: ${waiting.message}`);
       const said = terminated?.message ?? container?.lastState?.terminated?.message;
       if (!container?.ready && said) facts.trouble.push(`controller: before it ended it said: ${said.trim().split("\n").slice(-5).join("; ")}`);
+    }),
+    attempt("login page", async () => {
+      facts.door = judgeDoors(await frontDoors(stack), config);
+    }),
+    attempt("certificate", async () => {
+      const pem = await certificateOf(stack);
+      const wrong = certificateRemark(config, pem, facts.time);
+      if (pem !== undefined) facts.certificate = wrong ? `${wrong.found}: ${wrong.fix}` : "";
     }),
     attempt("configuration", async () => {
       const kept = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "config-reload", "--", "sh", "-c", `if [ -e ${reloadState}/refused ]; then cat ${reloadState}/refused; fi`);

@@ -1,7 +1,8 @@
 import { createInterface } from "node:readline/promises";
 import { LocalWorkspace, Stack, type EngineEvent, type UpdateSummary } from "@pulumi/pulumi/automation";
 import { root } from "./repository";
-import { stackNames } from "./stack";
+import { frontDoors, judgeDoors } from "./front-door";
+import { readStack, stackNames } from "./stack";
 import { readWords, runCommand, UsageError } from "./terminal";
 
 const HELP = `npm run up -- STACK [--yes] [--refresh]    preview, a question, and the update with its phases and the time left
@@ -9,6 +10,7 @@ const HELP = `npm run up -- STACK [--yes] [--refresh]    preview, a question, an
 Does what \`pulumi up\` does. While it runs, a line says how far each part of the platform is and how long it may still take;
 the estimate is the stack's own former update that changed most nearly as much. --yes asks nothing; --refresh reads the
 cluster first, so that drift is mended. After an update that was cut off it does so by itself: the state lags behind then.
+At the end it asks for the login page as people do, and says what came.
 
 Exit code 0: done. 1: preview or update failed, or the answer was no. 2: bad arguments.
 `;
@@ -19,6 +21,7 @@ const PHASES: [type: string, name: string][] = [
   ["build-platform:registry:ImageRegistry", "registry"],
   ["build-platform:images:AgentImages", "images"],
   ["build-platform:ingress:IngressNginx", "ingress"],
+  ["build-platform:ingress:IngressTraefik", "ingress"],
   ["build-platform:storage:OpenEbsStorage", "storage"],
   ["build-platform:jenkins:JenkinsMaster", "Jenkins"],
   ["build-platform:jenkins:JenkinsBackup", "backup"],
@@ -61,7 +64,7 @@ export class Progress {
 
   /** Such as "images 2/3, Jenkins 0/19"; parts that are complete are left out unless all are. */
   line(): string {
-    const rows = [...PHASES.map(([, name]) => name), "other"].flatMap((name) => {
+    const rows = [...new Set(PHASES.map(([, name]) => name)), "other"].flatMap((name) => {
       const of = this.planned.get(name)?.size ?? 0;
       const done = [...(this.done.get(name) ?? [])].filter((urn) => this.planned.get(name)?.has(urn)).length;
       return of === 0 ? [] : [{ name, of, done }];
@@ -105,6 +108,15 @@ async function agreed(): Promise<boolean> {
   const answer = await terminal.question("Perform this update? [y/N] ");
   terminal.close();
   return /^y(es)?$/i.test(answer.trim());
+}
+
+/** Asks for the login page until it is there; of a controller that writes no address into the Ingress nobody else would know whether people get in. */
+async function askForLogin(name: string, seconds: number): Promise<string> {
+  const stack = await readStack(name);
+  for (const end = Date.now() + seconds * 1000; ; await new Promise((resolve) => setTimeout(resolve, 2000))) {
+    const { good, text } = judgeDoors(await frontDoors(stack), stack.config);
+    if (good || Date.now() > end) return text;
+  }
 }
 
 async function main(args: string[]): Promise<void> {
@@ -154,6 +166,8 @@ async function main(args: string[]): Promise<void> {
       },
     });
     say(`--- done in ${Math.round((Date.now() - started) / 1000)} s`);
+    // The nodes may be out of this machine's reach: what is seen from here is said, and no more.
+    say(`--- login page: ${await askForLogin(name, 30).catch((error: Error) => `not asked for: ${error.message.trim().split("\n").pop()}`)}`);
   } catch {
     failed();
   } finally {

@@ -2,7 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { AgentImagesArgs } from "../components/agent-images";
 import type { CachedRegistry, ImageCacheArgs } from "../components/image-cache";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
-import type { IngressNginxArgs } from "../components/ingress-nginx";
+import type { IngressTraefikArgs } from "../components/ingress-traefik";
 import { type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
 import type { JenkinsMasterArgs } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
@@ -66,9 +66,11 @@ export function cacheArgs(config: PlatformConfig, storageClassName: pulumi.Input
 export const backupArgs = (config: PlatformConfig, surroundings: Surroundings): Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod"> | undefined =>
   config.backup && { ...config.backup, image: config.images.restic, pullSecrets: pullSecretNames(imagePulls(config).pulls), surroundings };
 
-export function ingressArgs(config: PlatformConfig): IngressNginxArgs {
-  const { className, namespace, httpNodePort, httpsNodePort, replicas, hstsSeconds } = config.ingress;
-  return { image: config.images.ingressNginx, ingressClassName: className, namespace, httpNodePort, httpsNodePort, replicas, hstsSeconds, ...imagePulls(config) };
+/** What either controller is told; ingress-nginx asks for no hosts to redirect. */
+export function ingressArgs(config: PlatformConfig): IngressTraefikArgs {
+  const { controller, className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, tls } = config.ingress;
+  const image = controller === "traefik" ? config.images.traefik : config.images.ingressNginx;
+  return { image, ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, redirectHosts: tls ? [config.domain] : [], ...imagePulls(config) };
 }
 
 /** Undefined where the StorageClass is somebody else's. */
@@ -111,7 +113,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => references[name] ?? name;
   return {
-    address: { domain, port: publicPort(ingress), ingressClassName, ingressNamespace, ...(ingress.tls && { tls: ingress.tls }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize },
+    address: { domain, port: publicPort(ingress), ingressClassName, ingressNamespace, ...(ingress.tls && { tls: ingress.tls }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, awaited: ingress.controller === "nginx" },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
     controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }) },
     agents: {

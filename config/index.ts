@@ -21,8 +21,8 @@ import { alwaysDirect, certificatesOf, type Surroundings } from "../components/s
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
-import { bareHost, certificate, fits, hostKey, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
-import { hasOwnRegistry, rules, type Say } from "./rules";
+import { bareHost, certificate, fits, hostKey, type ingressControllers, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
+import { hasOwnRegistry, ingressController, rules, type Say } from "./rules";
 import type { Settings } from "./schema";
 
 export { controllerBuild } from "./builds";
@@ -32,7 +32,7 @@ export { rangeProblem } from "./rules";
 export type { ImageKey } from "./schema";
 
 /** Ports of every node that the stack is going to hold. */
-export const ingressPorts = ({ install, httpNodePort, httpsNodePort }: Pick<Settings["ingress"], "install" | "httpNodePort" | "httpsNodePort">): number[] => (install ? [httpNodePort, httpsNodePort] : []);
+export const ingressPorts = ({ install, httpNodePort, httpsNodePort }: Pick<PlatformConfig["ingress"], "install" | "httpNodePort" | "httpsNodePort">): number[] => (install ? [httpNodePort, httpsNodePort] : []);
 
 /** Everything the stack is told, checked and complete: the keys of the schema, grouped as they are used, with what files say. */
 export interface PlatformConfig
@@ -65,7 +65,8 @@ export interface PlatformConfig
   agents: AgentTemplate[];
   /** Shared dependency caches on the nodes; undefined for none. */
   agentCache?: { path: string; maxGi: number; dockerGi: number };
-  ingress: Omit<Settings["ingress"], "tlsSecret" | "clusterIssuer"> & { tls?: IngressTls };
+  /** `install` says whether the stack brings a controller, `controller` which. */
+  ingress: Omit<Settings["ingress"], "controller" | "tlsSecret" | "clusterIssuer"> & { controller: (typeof ingressControllers)[number]; tls?: IngressTls };
   admin: { user: string; password?: pulumi.Output<string>; passwordVersion: number; existingSecret?: string };
   /** Where people log in; undefined for the local administrator alone. */
   login?: Login;
@@ -354,7 +355,8 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const agents = agentTemplates(settings);
   for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
-  const address = { ...ingress, ...(tls && { tls }) };
+  const kind = ingressController(ingress);
+  const address = { ...ingress, controller: kind, install: kind !== "none", ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
@@ -370,7 +372,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces,
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },
-    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: ingressPorts(ingress) } }),
+    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: ingressPorts(address) } }),
     builds: built,
     controller: { ...controller, image, priorityClassName },
     agents,

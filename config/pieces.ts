@@ -137,6 +137,10 @@ export const cacheGi: Range = { least: 1, most: 100000, usual: 20 };
 /** Most GiB of what Docker keeps on a node. */
 export const dockerGi: Range = { ...cacheGi, usual: 50 };
 export const ingressReplicas: Range = { least: 1, most: 100, usual: 1 };
+/** Ingress controllers that the platform brings, and none. */
+export const ingressControllers = ["traefik", "nginx", "none"] as const;
+/** How a Service sends on what reaches a node's port. */
+export const externalTrafficPolicies = ["Cluster", "Local"] as const;
 /** A year, as nginx' own. */
 export const hstsSeconds: Range = { least: 0, most: 63072000, usual: 31536000 };
 /** Of a program without privileges; the usual one lies above the ports of Services and those that Linux gives to outgoing connections. */

@@ -29,8 +29,32 @@ const ingressPortsDiffer: Rule = ({ ingress }, say) => {
   if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort", "choose another for one of the two");
 };
 
+/** The ingress controller that the stack brings; ingress-nginx where nothing is said of one. */
+export const ingressController = ({ controller, install }: Settings["ingress"]): NonNullable<Settings["ingress"]["controller"]> => (install ? (controller ?? "nginx") : "none");
+
+const oneWordAboutIngress: Rule = ({ ingress: { controller, install } }, say) => {
+  if (!install && controller !== undefined && controller !== "none") say("ingress.install", false, `nothing beside ingress.controller: ${controller}, which the stack brings`, "pulumi config rm --path 'ingress.install'");
+};
+
+/** Kinds of annotations that let whoever writes an Ingress run code in the controller. */
+const isSnippet = (annotation: string) => /^nginx\.ingress\.kubernetes\.io\/.*-snippet$/.test(annotation);
+
+/** ingress-nginx leaves such an Ingress out from its next start on, Traefik at once: the API server takes it all the same. */
+const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
+  const controller = ingressController(ingress);
+  const data = (patch: Record<string, unknown>) => (isObject(patch.data) ? patch.data : {});
+  const allows = patches.some(({ target, patch }) => target.kind === "ConfigMap" && data(patch)["allow-snippet-annotations"] === "true" && data(patch)["annotations-risk-level"] === "Critical");
+  if (controller === "none" || (controller === "nginx" && allows)) return;
+  const refuse = (key: string) => say(key, "a snippet for nginx' own configuration", `no annotation of that kind: ${controller === "nginx" ? "ingress-nginx as the platform sets it up" : "Traefik"} refuses an Ingress that has one, and nobody would reach Jenkins`, "remove it; most snippets have an annotation of their own");
+  Object.keys(ingress.annotations).filter(isSnippet).forEach((key) => refuse(`ingress.annotations.${key}`));
+  patches.forEach(({ target, patch: { metadata } }, i) => {
+    if (target.kind !== "Ingress" || !isObject(metadata) || !isObject(metadata.annotations)) return;
+    Object.entries(metadata.annotations).filter(([key, value]) => isSnippet(key) && value !== null).forEach(([key]) => refuse(`patches[${i}].patch.metadata.annotations.${key}`));
+  });
+};
+
 const namespaceIsJenkinsAlone: Rule = ({ namespace, ingress }, say) => {
-  const taken = ["default", "openebs", ...(ingress.install ? [ingress.namespace] : [])];
+  const taken = ["default", "openebs", ...(ingressController(ingress) === "none" ? [] : [ingress.namespace])];
   if (taken.includes(namespace) || taken.includes(`${namespace}-agents`) || namespace.startsWith("kube-"))
     say("namespace", namespace, "a namespace for Jenkins alone, which the stack makes and deletes", "pulumi config set namespace jenkins");
 };
@@ -296,7 +320,7 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
-  ingressPortsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
+  ingressPortsDiffer, oneWordAboutIngress, ingressIsTaken, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
   oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

@@ -80,7 +80,11 @@ const place = {
     is: { expected: "a name of at most 50 small letters, digits and hyphens", pattern: /^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$/ }, example: "jenkins", default: usual.namespace,
   }),
   ingress: section("How people reach Jenkins.", {
-    install: flag("Whether the stack brings an ingress controller; false where another one serves the class.", true),
+    controller: maybeChoice(
+      "The ingress controller that the stack brings: traefik; nginx (ingress-nginx, which has had no fix since March 2026); none where another one serves the class. Namespace, Service and class stay when it changes.",
+      piece.ingressControllers, "nginx",
+    ),
+    install: flag("Older way to say controller: none, with false.", true),
     className: text("IngressClass that serves the domain.", { is: piece.name("the name of an IngressClass"), example: "nginx", default: usual.ingressClass }),
     namespace: text("Namespace of the ingress controller.", { is: piece.name("the namespace of the ingress controller"), example: "ingress-nginx", default: usual.ingressNamespace }),
     httpNodePort: integer("Port of every node for HTTP.", piece.httpNodePort),
@@ -88,9 +92,10 @@ const place = {
     tlsSecret: text("Secret with the certificate for HTTPS, in the controller's namespace.", { is: piece.name("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "jenkins-tls", defaultText: "none, or jenkins-tls with clusterIssuer" }),
     clusterIssuer: text("ClusterIssuer of cert-manager that makes and renews the certificate.", { is: piece.name("the name of a cert-manager ClusterIssuer"), example: "letsencrypt", ask: "cert-manager ClusterIssuer for HTTPS, - for none" }),
     annotations: texts("Further annotations of the Ingress.", { example: { "nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.0/24" } }),
-    maxBodySize: text("Largest upload that the ingress lets through.", { is: piece.nginxSize, example: "64m", default: usual.maxBodySize }),
+    maxBodySize: text("Largest upload that the ingress lets through; Traefik lets every one through.", { is: piece.nginxSize, example: "64m", default: usual.maxBodySize }),
     hstsSeconds: integer("Seconds browsers are told to use HTTPS only.", piece.hstsSeconds),
     replicas: integer("Pods of the ingress controller.", piece.ingressReplicas),
+    externalTrafficPolicy: choice("Whether every node answers, and Jenkins sees a node's address in place of people's own (Cluster), or only nodes with a pod of the controller do, and it sees theirs (Local).", piece.externalTrafficPolicies, "Cluster"),
   }),
 };
 

@@ -10,8 +10,8 @@ export function jenkinsUrl(domain: string, tls: boolean, port?: number): string 
   return `${tls ? "https" : "http"}://${domain}${port === undefined || port === (tls ? 443 : 80) ? "" : `:${port}`}/`;
 }
 
-/** Annotations that make ingress-nginx fit Jenkins; another controller ignores them. */
-export function ingressAnnotations(args: Pick<AddressArgs, "tls" | "maxBodySize" | "annotations">): Record<string, string> {
+/** Annotations that make ingress-nginx fit Jenkins, and Traefik as the platform sets it up; another controller ignores them. */
+export function ingressAnnotations(args: Pick<AddressArgs, "tls" | "maxBodySize" | "annotations" | "awaited">): Record<string, string> {
   return {
     "nginx.ingress.kubernetes.io/proxy-body-size": args.maxBodySize ?? usual.maxBodySize,
     // Console output is streamed; a long silence in a build must not cut it.
@@ -19,6 +19,7 @@ export function ingressAnnotations(args: Pick<AddressArgs, "tls" | "maxBodySize"
     "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
     "nginx.ingress.kubernetes.io/ssl-redirect": args.tls ? "true" : "false",
     ...(args.tls?.clusterIssuer && { "cert-manager.io/cluster-issuer": args.tls.clusterIssuer }),
+    ...(args.awaited === false && { "pulumi.com/skipAwait": "true" }),
     ...args.annotations,
   };
 }

@@ -30,6 +30,8 @@ export interface AddressArgs {
   annotations?: Record<string, string>;
   /** Largest request body the Ingress lets through, as nginx writes sizes. Default "64m". */
   maxBodySize?: string;
+  /** Whether the Ingress is there only when its controller has written an address into it, which not every one does. Default true. */
+  awaited?: boolean;
 }
 
 /** How people outside the cluster reach Jenkins over HTTPS. */

@@ -16,6 +16,8 @@ interface Tool {
   /** The file of pins where the folder holds several releases; its sums lie beside it. */
   modfile?: string;
   ldflags?: (version: (module: string) => string) => string[];
+  /** Modules that cannot be built as they are: the folder of the tool's own whose files are laid over each. */
+  mended?: Record<string, string>;
   /** For a program that is partly C: build tags, and the Debian packages that compiling it takes. */
   cgo?: { tags: string; packages: string[] };
 }
@@ -77,6 +79,13 @@ const TEST_TOOLS = {
     ldflags: (version) => [`-X github.com/moby/buildkit/version.Version=${version("github.com/moby/buildkit")}`, `-X github.com/docker/buildx/version.Version=${version("github.com/docker/buildx")}`],
   },
   "network-policies": { name: "network-policies", packages: { "kube-network-policies": "sigs.k8s.io/kube-network-policies/cmd" } },
+  traefik: {
+    name: "traefik",
+    packages: { traefik: "github.com/traefik/traefik/v3/cmd/traefik" },
+    ldflags: (version) => [`-X github.com/traefik/traefik/v3/pkg/version.Version=${version("github.com/traefik/traefik/v3").slice(1)}`],
+    // Its SDKs of DNS providers and its fork of go-http-auth are not to be had as Go modules.
+    mended: { "github.com/go-acme/lego/v5": "lego", "github.com/abbot/go-http-auth": "go-http-auth" },
+  },
   syft: {
     name: "syft",
     packages: { syft: "github.com/anchore/syft/cmd/syft" },
@@ -96,7 +105,8 @@ export function pinnedVersion(tool: string, module: string, modfile = "go.mod"):
 function pinsOf({ name, packages, modfile = "go.mod", cgo }: Tool): string {
   const hash = createHash("sha256").update(JSON.stringify(packages)).update(JSON.stringify(cgo) ?? "");
   const pins = [modfile, modfile.replace(/mod$/, "sum")];
-  for (const file of fs.readdirSync(path.join(GO, name)).sort().filter((each) => !/\.(mod|sum)$/.test(each) || pins.includes(each))) {
+  const files = fs.readdirSync(path.join(GO, name), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()).map(({ parentPath, name: file }) => path.relative(path.join(GO, name), path.join(parentPath, file)));
+  for (const file of files.sort().filter((each) => !/^[^/]*\.(mod|sum)$/.test(each) || pins.includes(each))) {
     hash.update(file).update(fs.readFileSync(path.join(GO, name, file)));
   }
   return hash.digest("hex").slice(0, 16);
@@ -115,6 +125,24 @@ export const buildTestTool = (name: keyof typeof TEST_TOOLS): Promise<string> =>
 /** What decides its binaries, without building them. */
 export const testToolPins = (name: keyof typeof TEST_TOOLS): string => pinsOf(TEST_TOOLS[name]);
 
+/** Copies the modules that have to be mended into a folder, with the tool's own files over them, and writes pins there that lead to the copies. */
+async function mend({ name, mended = {} }: Tool, folder: string): Promise<string> {
+  const own = path.join(GO, name);
+  fs.rmSync(folder, { recursive: true, force: true });
+  fs.mkdirSync(folder, { recursive: true });
+  const replaced: string[] = [];
+  for (const [module, files] of Object.entries(mended)) {
+    const { stdout } = await run("go", ["mod", "download", "-json", `${module}@${pinnedVersion(name, module)}`], { cwd: own });
+    const copy = path.join(folder, files);
+    await run("cp", ["-r", "--no-preserve=mode", (JSON.parse(stdout) as { Dir: string }).Dir, copy]);
+    await run("cp", ["-r", `${path.join(own, files)}/.`, copy]);
+    replaced.push(`replace ${module} => ${copy}\n`);
+  }
+  fs.writeFileSync(path.join(folder, "go.mod"), [fs.readFileSync(path.join(own, "go.mod"), "utf8"), ...replaced].join("\n"));
+  fs.copyFileSync(path.join(own, "go.sum"), path.join(folder, "go.sum"));
+  return path.join(folder, "go.mod");
+}
+
 async function buildTool(tool: Tool): Promise<string> {
   const folder = path.join(CACHE, "bin", `${tool.name}-${pinsOf(tool)}`);
   if (fs.existsSync(folder)) return folder;
@@ -124,7 +152,8 @@ async function buildTool(tool: Tool): Promise<string> {
     fs.mkdirSync(partial, { recursive: true });
     const ldflags = ["-s", "-w", ...(tool.ldflags?.((module) => pinnedVersion(tool.name, module, tool.modfile)) ?? [])].join(" ");
     if (tool.cgo) await installPackages(tool.cgo.packages);
-    const flags = ["build", `-modfile=${tool.modfile ?? "go.mod"}`, "-tags", tool.cgo?.tags ?? "", "-ldflags", ldflags];
+    const modfile = tool.mended ? await mend(tool, `${folder}.mended`) : (tool.modfile ?? "go.mod");
+    const flags = ["build", `-modfile=${modfile}`, "-tags", tool.cgo?.tags ?? "", "-ldflags", ldflags];
     const env = { ...process.env, CGO_ENABLED: tool.cgo ? "1" : "0", GOFLAGS: "-mod=readonly -trimpath -buildvcs=false", GOTOOLCHAIN: "local" };
     const cwd = path.join(GO, tool.name);
     const named = Object.entries(tool.packages);
@@ -135,6 +164,7 @@ async function buildTool(tool: Tool): Promise<string> {
       for (const [binary, pkg] of named) await run("go", [...flags, "-o", path.join(partial, binary), pkg], { cwd, env });
     }
     fs.renameSync(partial, folder);
+    fs.rmSync(`${folder}.mended`, { recursive: true, force: true });
   });
   return folder;
 }

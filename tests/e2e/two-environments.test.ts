@@ -81,7 +81,7 @@ test("with the first one's names it is refused key by key, and nothing is made o
   const ended = await pulumi(["up", "--stack", SECOND, "--yes", "--skip-preview"], { allowFailure: true });
   expect(ended.code).not.toBe(0);
   const said = ended.stdout + ended.stderr;
-  for (const words of [`Namespace jenkins of stack ${STACK}, Namespace jenkins-agents of stack ${STACK}`, "config set storageInstall class", "config set storageClass openebs-second", "config set --path ingress.install false", "config set nodePortRange none"])
+  for (const words of [`Namespace jenkins of stack ${STACK}, Namespace jenkins-agents of stack ${STACK}`, "config set storageInstall class", "config set storageClass openebs-second", "config set --path ingress.controller none", "config set nodePortRange none"])
     expect(said).toContain(words);
   const state = JSON.parse((await pulumi(["stack", "export", "--stack", SECOND])).stdout) as { deployment: { resources?: { type: string }[] } };
   expect((state.deployment.resources ?? []).map(({ type }) => type).filter((type) => type !== "pulumi:pulumi:Stack")).toEqual([]);

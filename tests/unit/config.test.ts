@@ -450,6 +450,45 @@ describe("control-plane access", () => {
   });
 });
 
+describe("the ingress controller", () => {
+  const controllerOf = (ingress: object) => { const { controller, install } = parse({ ingress }).config.ingress; return [controller, install]; };
+
+  test("is ingress-nginx where nothing is said, and none in both ways of saying so", () => {
+    expect(controllerOf({})).toEqual(["nginx", true]);
+    expect(controllerOf({ controller: "traefik" })).toEqual(["traefik", true]);
+    expect(controllerOf({ install: false })).toEqual(["none", false]);
+    expect(controllerOf({ controller: "none" })).toEqual(["none", false]);
+    expect(controllerOf({ controller: "none", install: false })).toEqual(["none", false]);
+  });
+
+  test("is one of those that there are, and said once", () => {
+    expect(keysOf({ ingress: { controller: "haproxy" } })).toEqual(["ingress.controller"]);
+    expect(keysOf({ ingress: { controller: "traefik", install: false } })).toEqual(["ingress.install"]);
+    expect(keysOf({ ingress: { controller: "none", install: false } })).toEqual([]);
+  });
+
+  describe("takes no snippet", () => {
+    const snippet = "nginx.ingress.kubernetes.io/configuration-snippet";
+    const annotations = { [snippet]: "more_set_headers 'X: y';", "nginx.ingress.kubernetes.io/limit-rps": "5" };
+    const patch = (kind: string, patch: object) => ({ target: { kind }, patch });
+
+    test.each(["nginx", "traefik"])("%s, neither as an annotation nor by a patch", (controller) => {
+      expect(keysOf({ ingress: { controller, annotations } })).toEqual([`ingress.annotations.${snippet}`]);
+      expect(keysOf({ ingress: { controller }, patches: [patch("Ingress", { metadata: { annotations } })] })).toEqual([`patches[0].patch.metadata.annotations.${snippet}`]);
+      expect(keysOf({ ingress: { controller }, patches: [patch("Ingress", { metadata: { annotations: { [snippet]: null } } })] })).toEqual([]);
+      for (const name of ["server", "auth", "stream", "modsecurity"]) expect(keysOf({ ingress: { controller, annotations: { [`nginx.ingress.kubernetes.io/${name}-snippet`]: "x" } } })).toHaveLength(1);
+    });
+
+    test("but ingress-nginx that a patch tells to, and a controller of somebody else", () => {
+      const allowed = [patch("ConfigMap", { data: { "allow-snippet-annotations": "true", "annotations-risk-level": "Critical" } })];
+      expect(keysOf({ ingress: { annotations }, patches: allowed })).toEqual([]);
+      expect(keysOf({ ingress: { annotations }, patches: [patch("ConfigMap", { data: { "allow-snippet-annotations": "true" } })] })).toHaveLength(1);
+      expect(keysOf({ ingress: { controller: "traefik", annotations }, patches: allowed })).toHaveLength(1);
+      expect(keysOf({ ingress: { controller: "none", annotations } })).toEqual([]);
+    });
+  });
+});
+
 describe("a second environment on a cluster", () => {
   const beside = { namespace: "team-b", storageClass: "team-b", storageInstall: "class", storageBasePath: "/var/openebs/team-b", nodePortRange: "none", controlPlane: {}, ingress: { install: false } };
 

@@ -135,8 +135,21 @@ test("every image that runs is one that config names or that was built", async (
   for (const image of images) expect(image).toMatch(/^(10\.88\.0\.1:5000|registry\.test)\//);
 });
 
-test("another ingress controller's class is used as it is", async () => {
-  await run({ ingress: { install: false, className: "traefik", namespace: "traefik" } });
+test("Traefik takes ingress-nginx' place: one controller, the same Ingress, and nobody waits for an address in it", async () => {
+  await run();
+  const before = the("Ingress").inputs;
+  await useMocks();
+  await run({ ingress: { controller: "traefik" } });
+  expect(registered.map(({ type }) => type).filter((type) => type.startsWith("build-platform:ingress"))).toEqual(["build-platform:ingress:IngressTraefik"]);
+  expect(all("Deployment").map(({ inputs }) => inputs.metadata.name)).toEqual(expect.arrayContaining(["traefik"]));
+  expect(all("Deployment").map(({ inputs }) => inputs.metadata.name)).not.toContain("ingress-nginx-controller");
+  expect(the("Ingress").inputs).toEqual({ ...before, metadata: { ...before.metadata, annotations: { ...before.metadata.annotations, "pulumi.com/skipAwait": "true" } } });
+  expect(before.metadata.annotations).not.toHaveProperty(["pulumi.com/skipAwait"]);
+});
+
+test.each([[{ install: false }], [{ controller: "none" }]])("another ingress controller's class is used as it is: %j", async (none) => {
+  await run({ ingress: { ...none, className: "traefik", namespace: "traefik" } });
+  expect(the("Ingress").inputs.metadata.annotations["pulumi.com/skipAwait"]).toBe("true");
   expect(all("IngressClass")).toHaveLength(0);
   expect(the("Ingress").inputs.spec.ingressClassName).toBe("traefik");
   expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs.spec)).toContain('"kubernetes.io/metadata.name":"traefik"');

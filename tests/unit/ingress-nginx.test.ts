@@ -108,6 +108,40 @@ test("all mistakes are reported at once, before anything is made", async () => {
   expect(objects()).toEqual([]);
 });
 
+test("a rollout loses no request: a pod is listed after it knows the Ingresses, and answers on while the news that it goes travels", async () => {
+  await make();
+  const { args, readinessProbe } = the("Deployment").inputs.spec.template.spec.containers[0];
+  expect(args).toContain("--shutdown-grace-period=5");
+  expect(readinessProbe.initialDelaySeconds).toBe(5);
+});
+
+test("HTTPS on another port is where redirects lead, and on 443 nothing is said of it", async () => {
+  const https = () => the("Deployment").inputs.spec.template.spec.containers[0];
+  await make({ httpsNodePort: 30443 });
+  expect(the("ConfigMap").inputs.data["use-port-in-redirects"]).toBe("true");
+  expect(https().args).toContain("--https-port=30443");
+  expect(https().ports).toContainEqual({ name: "https", containerPort: 30443, protocol: "TCP" });
+  expect(the("Service").inputs.spec.ports[1]).toMatchObject({ port: 443, targetPort: "https", nodePort: 30443 });
+  await useMocks();
+  await make();
+  expect(the("ConfigMap").inputs.data).not.toHaveProperty("use-port-in-redirects");
+  expect(https().args.join(" ")).not.toContain("--https-port");
+});
+
+test("a port that the controller has for itself is not one that nginx listens on", async () => {
+  await make({ httpsNodePort: 10254 });
+  expect(the("Deployment").inputs.spec.template.spec.containers[0].ports[1].containerPort).toBe(443);
+  expect(the("ConfigMap").inputs.data).not.toHaveProperty("use-port-in-redirects");
+});
+
+test("people's addresses are seen where config asks for it", async () => {
+  await make({ externalTrafficPolicy: "Local" });
+  expect(the("Service").inputs.spec.externalTrafficPolicy).toBe("Local");
+  await useMocks();
+  await make({ externalTrafficPolicy: "Cluster" });
+  expect(the("Service").inputs.spec).not.toHaveProperty("externalTrafficPolicy");
+});
+
 test("HSTS follows config", () => {
   expect(controllerSettings({})["hsts-max-age"]).toBe("31536000");
   expect(controllerSettings({ hstsSeconds: 0 })["hsts-max-age"]).toBe("0");

@@ -120,12 +120,12 @@ describe("no problem", () => {
 
 test("the same config under another stack's name is refused key by key, each with whose it is and what to do", () => {
   const problems = neighbourProblems(first, "b", cluster(first, "a"));
-  expect(problems.map(({ key }) => key)).toEqual(["namespace", "storageInstall", "storageClass", "ingress.install", "ingress.className", "nodePortRange"]);
+  expect(problems.map(({ key }) => key)).toEqual(["namespace", "storageInstall", "storageClass", "ingress.controller", "ingress.className", "nodePortRange"]);
   expect(problems[0]).toMatchObject({ found: "Namespace jenkins of stack a, Namespace jenkins-agents of stack a", fix: expect.stringContaining("pulumi config set namespace jenkins-b;") });
   // A stack that was renamed is told how to keep what it has.
   expect(problems[0].fix).toContain("kubectl label namespace/jenkins build-platform/stack=b --overwrite && kubectl label namespace/jenkins-agents");
   expect(problems[1].fix).toContain("config set storageInstall class");
-  expect(problems[3].fix).toContain("ingress.install false");
+  expect(problems[3].fix).toContain("ingress.controller none");
   expect(problems[5]).toMatchObject({ found: "80-32767, while stack a (namespace jenkins) sets the range of this cluster", fix: expect.stringContaining("config set nodePortRange none") });
 });
 

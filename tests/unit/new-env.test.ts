@@ -74,7 +74,7 @@ test.each([["asked", [], "yes"], ["told", ["--beside"], undefined]])("beside ano
   expect(configProblems(project.name, project.config, config)).toEqual([]);
   expect(config).toMatchObject({
     "build-platform:namespace": "jenkins-team-b", "build-platform:storageClass": "openebs-team-b", "build-platform:storageInstall": "class", "build-platform:nodePortRange": "none",
-    "build-platform:ingress": { install: false, clusterIssuer: "letsencrypt" },
+    "build-platform:ingress": { controller: "none", clusterIssuer: "letsencrypt" },
   });
   expect(config).not.toHaveProperty("build-platform:controlPlane");
 });

@@ -199,6 +199,22 @@ describe("together", () => {
     cluster: { kubeconfig: kubeconfig(host), context: "admin@test" },
     registry: { host: registry, prefix: "p", insecure: true },
     imageBuild: { builder, platforms: [], deleteOnDestroy: false },
+    // Of ingress-nginx every preview says something.
+    ingress: { ...sandbox.ingress, controller: "traefik" },
+  });
+
+  test("what is wrong with the way in is said, and stops nobody", async () => {
+    const asked: string[] = [];
+    const host = await serve((url) => (asked.push(url), healthy(url)));
+    const look = async (ingress: Partial<PlatformConfig["ingress"]>) => {
+      const config = configOf(host, host, "in-cluster");
+      return preflight({ ...config, ingress: { ...config.ingress, ...ingress } }, "unit", {}, impatient);
+    };
+    expect(await look({ controller: "nginx" })).toMatchObject({ problems: [], warnings: [expect.stringMatching(/^ingress\.controller: nginx/)] });
+    expect(await look({ tls: { secretName: "jenkins-tls" } })).toMatchObject({ problems: [], warnings: [expect.stringMatching(/^ingress\.tlsSecret: no Secret jenkins-tls in namespace jenkins/)] });
+    // cert-manager makes it once the Ingress is there.
+    expect(await look({ tls: { secretName: "made", clusterIssuer: "letsencrypt" } })).toMatchObject({ problems: [], warnings: [] });
+    expect(asked.filter((url) => url.includes("/secrets/"))).toEqual(["/api/v1/namespaces/jenkins/secrets/jenkins-tls", "/api/v1/namespaces/jenkins/secrets/made"]);
   });
 
   test("a changed size of the home is reported before anything is touched", async () => {

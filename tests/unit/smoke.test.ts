@@ -6,7 +6,8 @@ import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
 import * as fs from "node:fs";
 import * as os from "node:os";
-import { agentTrouble, buildTrouble, frontDoorTrouble, isStuck, loginTrouble, pipelineWork, pluginTrouble, smokeScript, withUsualPipeline, type AgentPod } from "../../cli/smoke";
+import { agentTrouble, buildTrouble, isStuck, loginTrouble, pipelineWork, pluginTrouble, smokeScript, withUsualPipeline, type AgentPod } from "../../cli/smoke";
+import { frontDoorTrouble } from "../../cli/front-door";
 
 describe("the front door", () => {
   const door = { address: "192.0.2.7", port: 80 };

@@ -1,5 +1,6 @@
 import { AgentImages } from "../../components/agent-images";
 import { IngressNginx } from "../../components/ingress-nginx";
+import { IngressTraefik } from "../../components/ingress-traefik";
 import { JenkinsBackup } from "../../components/jenkins-backup";
 import { OpenEbsStorage } from "../../components/openebs-storage";
 import { registered, settled, useMocks } from "./mocks";
@@ -15,6 +16,7 @@ const backup = {
 /** Each component with changes of its objects, and what Pulumi calls the object of each change. */
 test.each<[string, (transform?: Record<string, Change>) => unknown, Record<string, string>]>([
   ["OpenEbsStorage", (transform) => new OpenEbsStorage("c", { basePath: "/var/openebs/local", provisionerImage: "p", helperImage: "h", transform }), { storageClass: "c-class", deployment: "c-provisioner" }],
+  ["IngressTraefik", (transform) => new IngressTraefik("c", { image: "i", transform }), { deployment: "c-traefik", service: "c-service", configMap: "c-traefik-settings" }],
   ["IngressNginx", (transform) => new IngressNginx("c", { image: "i", transform }), { deployment: "c-controller", service: "c-service", configMap: "c-settings" }],
   ["AgentImages", (transform) => new AgentImages("c", { registry: { host: "r.test", prefix: "", insecure: false }, builder: "in-cluster", images: {}, inCluster: { image: "buildkit:1" }, transform }), { namespace: "c-builds" }],
   ["JenkinsBackup", (transform) => new JenkinsBackup("c", { ...backup, transform }), { backup: "c-job", verify: "c-verify-job" }],

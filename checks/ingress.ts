@@ -1,0 +1,64 @@
+/**
+ * What is to be said of the way in: a controller that nobody mends any more, a certificate that is not there, is another's or ends,
+ * and nodes on which nobody answers. Nothing of it stops an update: Jenkins runs, and may be reached, all the same.
+ */
+import { X509Certificate } from "node:crypto";
+import type { PlatformConfig, Problem } from "../config";
+import { usual } from "../config/pieces";
+
+type Remark = Required<Problem>;
+type Wants = Pick<PlatformConfig, "ingress" | "domain" | "namespaces">;
+
+/** Content of the certificate's Secret that is made public: its certificate in PEM, "" where the key is missing, null where there is no Secret; undefined where nobody asked. */
+export type Certificate = string | null | undefined;
+
+/** Days before its end at which a certificate that nobody renews is spoken of. */
+const soon = 14;
+const day = 86_400_000;
+
+/** What keeps browsers from trusting the certificate; undefined where nothing does, or where there is none to look at. */
+export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenkins } }: Wants, pem: Certificate, now: Date): Remark | undefined {
+  if (!tls || pem === undefined) return undefined;
+  const { secretName, clusterIssuer } = tls;
+  const made = clusterIssuer === undefined
+    ? `kubectl -n ${jenkins} create secret tls ${secretName} --cert=<file> --key=<file>, once the namespace is there; no restart is needed`
+    : `kubectl -n ${jenkins} describe certificate,certificaterequest says what cert-manager waits for`;
+  const remark = (found: string, fix = made): Remark => ({ key: clusterIssuer === undefined ? "ingress.tlsSecret" : "ingress.clusterIssuer", found, expected: `a certificate for ${domain} that is in force`, fix });
+  const instead = "people get one that the ingress controller made up";
+  if (pem === null) return remark(`no Secret ${secretName} in namespace ${jenkins}: ${instead}`);
+  let certificate: X509Certificate;
+  try {
+    certificate = new X509Certificate(pem);
+  } catch {
+    return remark(`Secret ${secretName} of namespace ${jenkins} without a certificate in tls.crt: ${instead}`);
+  }
+  const [from, to] = [certificate.validFrom, certificate.validTo].map((text) => new Date(text));
+  const on = (date: Date) => date.toISOString().slice(0, 10);
+  const renew = clusterIssuer === undefined ? `kubectl -n ${jenkins} create secret tls ${secretName} --cert=<file> --key=<file> --dry-run=client -o yaml | kubectl apply -f -` : made;
+  if (certificate.checkHost(domain) === undefined) return remark(`the certificate in Secret ${secretName} is for ${certificate.subjectAltName ?? certificate.subject}: ${instead}`, renew);
+  if (to < now) return remark(`the certificate in Secret ${secretName} ended on ${on(to)}`, renew);
+  if (from > now) return remark(`the certificate in Secret ${secretName} is not in force before ${on(from)}`, renew);
+  if (clusterIssuer === undefined && to.getTime() - now.getTime() < soon * day) return remark(`the certificate in Secret ${secretName} ends on ${on(to)}`, renew);
+  return undefined;
+}
+
+/** What is to be said of the controller. @param nodes how many the cluster has; undefined where they are not known */
+export function ingressRemarks({ ingress: { controller, maxBodySize, externalTrafficPolicy, replicas } }: Pick<Wants, "ingress">, nodes: number | undefined): Remark[] {
+  const remarks: Remark[] = [];
+  if (controller === "nginx")
+    remarks.push({
+      key: "ingress.controller", found: "nginx: ingress-nginx has had no release and no security fix since March 2026, and was made for Kubernetes up to 1.35", expected: "a controller that somebody maintains",
+      fix: "pulumi config set --path 'ingress.controller' traefik: ports, class and annotations stay (docs/ingress.md)",
+    });
+  if (controller === "traefik" && maxBodySize !== usual.maxBodySize)
+    remarks.push({ key: "ingress.maxBodySize", found: `${maxBodySize}, which Traefik does not look at`, expected: "nothing with ingress.controller: traefik, which lets uploads of any size through", fix: "pulumi config rm --path 'ingress.maxBodySize'" });
+  if (controller !== "none" && externalTrafficPolicy === "Local" && nodes !== undefined && replicas < nodes)
+    remarks.push({
+      key: "ingress.externalTrafficPolicy", found: `Local, with ${replicas} pod${replicas === 1 ? "" : "s"} of the controller on ${nodes} nodes`, expected: "a pod on every node that people are led to: the others do not answer",
+      fix: `pulumi config set --path 'ingress.replicas' ${nodes}, or have a load balancer ask the nodes before it leads there`,
+    });
+  return remarks;
+}
+
+/** In one line, as a warning. */
+export const remarkLine = ({ key, found, expected, fix }: Remark): string => `${key}: ${found}; expected ${expected}: ${fix}`;

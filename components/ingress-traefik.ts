@@ -1,0 +1,155 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { stringify } from "yaml";
+import { hstsSeconds, httpsNodePort } from "../config/pieces";
+import { graceSeconds, IngressController, spread, type IngressArgs } from "./ingress";
+import { ownLabels } from "./ownership";
+import { canonicalResources } from "./quantity";
+import { transformed } from "./transform";
+
+/** What Traefik is told. */
+export interface IngressTraefikArgs extends IngressArgs {
+  /** Hosts with TLS, whose plain HTTP is sent on to httpsNodePort where that is not 443: by itself Traefik sends it to 443. Default none. */
+  redirectHosts?: string[];
+}
+
+/** Where its pods listen, as an ordinary user: people on the first two, probes and Prometheus on the third. */
+const listen = { http: 8080, https: 8443, internal: 9100 };
+const settingsFolder = "/etc/traefik/dynamic";
+/** Seconds that a request under way, such as a download or a console, is waited for. As ingress-nginx' worker-shutdown-timeout. */
+const drainSeconds = 240;
+/** Seconds that an upload may take; without a bound a client that sends nothing would be waited for, and Traefik's own is a minute. */
+const uploadSeconds = 3600;
+
+/** What Traefik is told in a file, which it reads again when it changes: what neither an Ingress' annotations nor its command line say. */
+export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, httpsNodePort: port = httpsNodePort.usual, redirectHosts = [] }: Pick<IngressTraefikArgs, "hstsSeconds" | "httpsNodePort" | "redirectHosts">): string {
+  const hosts = port === httpsNodePort.usual ? [] : redirectHosts;
+  return stringify({
+    http: {
+      middlewares: {
+        hsts: { headers: { stsSeconds: age } },
+        ...(hosts.length > 0 && { "to-https": { redirectScheme: { scheme: "https", port: String(port), permanent: true } } }),
+      },
+      ...(hosts.length > 0 && {
+        routers: {
+          // A certificate's issuer asks on plain HTTP. Above every router of an Ingress, whose priority is its rule's length.
+          "to-https": { entryPoints: ["http"], rule: `(${hosts.map((host) => `Host(\`${host}\`)`).join(" || ")}) && !PathPrefix(\`/.well-known/acme-challenge/\`)`, priority: 100_000, middlewares: ["to-https"], service: "noop@internal" },
+        },
+      }),
+    },
+  });
+}
+
+/** Traefik's command line. */
+export function traefikArguments(controllerClass: string): string[] {
+  const entryPoint = (name: keyof typeof listen) => `--entrypoints.${name}`;
+  const provider = "--providers.kubernetesingressnginx";
+  return [
+    "--global.checknewversion=false",
+    "--global.sendanonymoususage=false",
+    // Without --api it serves no dashboard.
+    ...(["http", "https", "internal"] as const).map((name) => `${entryPoint(name)}.address=:${listen[name]}`),
+    ...(["http", "https"] as const).flatMap((name) => [
+      `${entryPoint(name)}.transport.lifecycle.requestacceptgracetimeout=${graceSeconds}s`,
+      `${entryPoint(name)}.transport.lifecycle.gracetimeout=${drainSeconds}s`,
+      `${entryPoint(name)}.transport.respondingtimeouts.readtimeout=${uploadSeconds}s`,
+    ]),
+    `${entryPoint("https")}.http.middlewares=hsts@file`,
+    "--ping=true",
+    "--ping.entrypoint=internal",
+    "--metrics.prometheus=true",
+    "--metrics.prometheus.entrypoint=internal",
+    "--accesslog=true",
+    `--providers.file.directory=${settingsFolder}`,
+    // Reads ingress-nginx' annotations: those that the platform and people set mean the same with both. Snippets it refuses, as ours there.
+    `${provider}=true`,
+    `${provider}.controllerclass=${controllerClass}`,
+    `${provider}.httpentrypoint=http`,
+    `${provider}.httpsentrypoint=https`,
+  ];
+}
+
+/**
+ * Traefik behind a NodePort Service on 80 and 443, reading Ingresses as ingress-nginx does. It writes no address into them.
+ *
+ * The names that others may rely on are those of IngressController; its Deployment is called `traefik`.
+ *
+ * @throws InputPropertiesError listing every bad argument, before any resource is made
+ */
+export class IngressTraefik extends IngressController {
+  constructor(name: string, args: IngressTraefikArgs, opts?: pulumi.ComponentResourceOptions) {
+    super({ component: "IngressTraefik", app: "traefik", podSecurity: "restricted" }, name, args, opts);
+    const { parent, namespaceName, here, labels, controllerLabels, controllerClass, pulling, account, subjects } = this.room;
+    const metadata = { name: `${namespaceName}-traefik`, labels: { ...labels, ...ownLabels() } };
+
+    const role = new k8s.rbac.v1.ClusterRole(
+      `${name}-traefik-role`,
+      {
+        metadata,
+        rules: [
+          // It does not start before it has seen all of these, ConfigMaps included. Of Secrets it needs certificates, in any namespace.
+          { apiGroups: [""], resources: ["services", "secrets", "configmaps"], verbs: ["list", "watch"] },
+          { apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["list", "watch"] },
+          { apiGroups: ["networking.k8s.io"], resources: ["ingresses", "ingressclasses"], verbs: ["list", "watch"] },
+        ],
+      },
+      parent,
+    );
+    const binding = new k8s.rbac.v1.ClusterRoleBinding(`${name}-traefik-role-binding`, { metadata, roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: role.metadata.name }, subjects }, parent);
+    const settings = new k8s.core.v1.ConfigMap(...transformed<k8s.core.v1.ConfigMapArgs>(
+      args.transform?.configMap,
+      `${name}-traefik-settings`,
+      { metadata: { name: "traefik", namespace: here, labels }, data: { "settings.yml": traefikSettings(args) } },
+      parent,
+    ));
+
+    const probe = { httpGet: { path: "/ping", port: "internal" }, timeoutSeconds: 5 };
+    const deployment = new k8s.apps.v1.Deployment(...transformed<k8s.apps.v1.DeploymentArgs>(
+      args.transform?.deployment,
+      `${name}-traefik`,
+      {
+        metadata: { name: "traefik", namespace: here, labels: controllerLabels },
+        spec: {
+          replicas: args.replicas ?? 1,
+          selector: { matchLabels: controllerLabels },
+          template: {
+            metadata: { labels: controllerLabels, annotations: { "prometheus.io/scrape": "true", "prometheus.io/port": String(listen.internal), "prometheus.io/path": "/metrics" } },
+            spec: {
+              serviceAccountName: account.metadata.name,
+              enableServiceLinks: false,
+              terminationGracePeriodSeconds: 300,
+              ...pulling,
+              securityContext: { runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, seccompProfile: { type: "RuntimeDefault" } },
+              ...spread(controllerLabels),
+              containers: [
+                {
+                  name: "traefik",
+                  image: args.image,
+                  args: traefikArguments(controllerClass),
+                  livenessProbe: { ...probe, periodSeconds: 10, failureThreshold: 5, initialDelaySeconds: 10 },
+                  // It answers before it has read the Ingresses.
+                  readinessProbe: { ...probe, periodSeconds: 2, failureThreshold: 3, initialDelaySeconds: graceSeconds },
+                  ports: (["http", "https", "internal"] as const).map((port) => ({ name: port, containerPort: listen[port], protocol: "TCP" })),
+                  resources: canonicalResources(args.resources ?? { requests: { cpu: "100m", memory: "90Mi" }, limits: { memory: "1Gi" } }),
+                  securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] }, readOnlyRootFilesystem: true },
+                  volumeMounts: [
+                    { name: "settings", mountPath: settingsFolder, readOnly: true },
+                    { name: "tmp", mountPath: "/tmp" },
+                  ],
+                },
+              ],
+              volumes: [
+                { name: "settings", configMap: { name: settings.metadata.name } },
+                // For bodies that an annotation asks to be buffered.
+                { name: "tmp", emptyDir: { sizeLimit: "1Gi" } },
+              ],
+            },
+          },
+        },
+      },
+      { ...parent, dependsOn: [binding] },
+    ));
+
+    this.makeService(name, args, deployment);
+  }
+}

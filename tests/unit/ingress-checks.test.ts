@@ -1,0 +1,90 @@
+import { certificateRemark, ingressRemarks, remarkLine } from "../../checks/ingress";
+import { frontDoorTrouble, judgeDoors, type FrontDoor } from "../../cli/front-door";
+import { judgeIngress } from "../../cli/doctor";
+import { usual } from "../../config/pieces";
+import { selfSigned } from "./certificates";
+
+type Config = Parameters<typeof certificateRemark>[0];
+const config = (ingress: Partial<Config["ingress"]> = {}): Config => ({
+  domain: "ci.example.com", namespaces: { jenkins: "jenkins", agents: "jenkins-agents", builds: "image-builds" },
+  ingress: { controller: "traefik", install: true, className: "nginx", namespace: "ingress-nginx", httpNodePort: 80, httpsNodePort: 443, externalTrafficPolicy: "Cluster", annotations: {}, maxBodySize: usual.maxBodySize, hstsSeconds: 1, replicas: 1, ...ingress },
+});
+const day = 86_400_000;
+
+describe("the certificate", () => {
+  const https = (tls = {}) => config({ tls: { secretName: "jenkins-tls", ...tls } });
+  const [good, shops] = [selfSigned("ci.example.com", 90), selfSigned("shop.example.com", 90)];
+  const after = (days: number) => new Date(Date.now() + days * day);
+  const on = (days: number) => after(days).toISOString().slice(0, 10);
+
+  test.each<[string, string | null, number, string, string]>([
+    ["is not there", null, 1, "no Secret jenkins-tls in namespace jenkins", "create secret tls jenkins-tls"],
+    ["is none", "", 1, "without a certificate in tls.crt", "create secret tls"],
+    ["is another host's", shops, 1, "is for DNS:shop.example.com", "create secret tls"],
+    ["has ended", good, 91, `ended on ${on(90)}`, "create secret tls"],
+    ["has not begun", good, -1, `not in force before ${on(0)}`, "create secret tls"],
+    ["ends soon", good, 80, `ends on ${on(90)}`, "create secret tls"],
+  ])("%s", (_, pem, days, found, fix) => {
+    expect(certificateRemark(https(), pem, after(days))).toMatchObject({ key: "ingress.tlsSecret", found: expect.stringContaining(found), fix: expect.stringContaining(fix) });
+  });
+
+  test("is nothing to speak of where it is good, where nobody asked, and without HTTPS", () => {
+    expect(certificateRemark(https(), good, after(1))).toBeUndefined();
+    expect(certificateRemark(https(), undefined, after(1))).toBeUndefined();
+    expect(certificateRemark(config(), null, after(1))).toBeUndefined();
+  });
+
+  test("of an issuer is the issuer's to renew, and the issuer is asked", () => {
+    expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), good, after(80))).toBeUndefined();
+    expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), null, after(1))).toMatchObject({ key: "ingress.clusterIssuer", fix: expect.stringContaining("describe certificate") });
+  });
+});
+
+describe("the controller", () => {
+  const keys = (ingress: Partial<Config["ingress"]>, nodes?: number) => ingressRemarks(config(ingress), nodes).map(({ key }) => key);
+
+  test("that nobody maintains is named, with the way out; another is not", () => {
+    const [remark] = ingressRemarks(config({ controller: "nginx" }), 1);
+    expect(remarkLine(remark)).toMatch(/^ingress\.controller: nginx: ingress-nginx has had no release.*March 2026.*1\.35.*ingress\.controller' traefik/);
+    expect(keys({}, 1)).toEqual([]);
+    expect(keys({ controller: "none" }, 3)).toEqual([]);
+  });
+
+  test("that answers on some nodes only is spoken of where there are more", () => {
+    expect(keys({ externalTrafficPolicy: "Local" }, 3)).toEqual(["ingress.externalTrafficPolicy"]);
+    expect(keys({ externalTrafficPolicy: "Local", replicas: 3 }, 3)).toEqual([]);
+    expect(keys({ externalTrafficPolicy: "Local" })).toEqual([]);
+    expect(keys({ externalTrafficPolicy: "Local", controller: "none" }, 3)).toEqual([]);
+  });
+
+  test("that does not look at a limit of uploads is told of with it", () => {
+    expect(keys({ maxBodySize: "2g" })).toEqual(["ingress.maxBodySize"]);
+    expect(keys({ maxBodySize: "2g", controller: "none" })).toEqual([]);
+  });
+});
+
+describe("the doors", () => {
+  const door = (over: Partial<FrontDoor>): FrontDoor => ({ address: "192.0.2.1", port: 80, ...over });
+
+  test("are well where one answers", () => {
+    expect(judgeDoors([door({ status: 200 }), door({ error: "timed out" })], config())).toEqual({ good: true, text: "answers on 1 of 2 nodes" });
+    expect(judgeDoors([door({ address: "ci.example.com", status: 200 })], config({ controller: "none", install: false }))).toEqual({ good: true, text: "answers at ci.example.com" });
+  });
+
+  test("are not where none does, and what to do is said", () => {
+    expect(judgeDoors([door({ status: 404 })], config())).toMatchObject({ good: false, text: expect.stringMatching(/node 192\.0\.2\.1 answers, but knows no host ci\.example\.com.*logs -l .*annotation/) });
+    expect(judgeDoors([], config()).good).toBe(false);
+  });
+
+  test("of somebody else are not judged where their name leads nowhere from here", () => {
+    expect(judgeDoors([door({ address: "ci.example.com", error: "getaddrinfo ENOTFOUND ci.example.com" })], config({ controller: "none", install: false }))).toMatchObject({ good: true, text: expect.stringContaining("does not resolve here") });
+    expect(frontDoorTrouble(door({ address: "ci.example.com", error: "connect ECONNREFUSED" }), "ci.example.com", "jenkins", "x")).toMatch(/^nothing listens on port 80 of ci\.example\.com/);
+  });
+
+  test("doctor has a line for them once there is an Ingress", () => {
+    const lines = (doors?: FrontDoor[]) => judgeIngress(config({ controller: "nginx" }), 1, undefined, doors, new Date()).map(({ state, check }) => [state, check]);
+    expect(lines()).toEqual([["warn", "ingress"]]);
+    expect(lines([door({ status: 200 })])).toEqual([["warn", "ingress"], ["ok", "login page"]]);
+    expect(lines([door({ status: 503 })])).toEqual([["warn", "ingress"], ["fail", "login page"]]);
+  });
+});

@@ -1,0 +1,120 @@
+import { parse } from "yaml";
+import { IngressNginx } from "../../components/ingress-nginx";
+import { IngressTraefik, traefikArguments, traefikSettings, type IngressTraefikArgs } from "../../components/ingress-traefik";
+import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
+
+async function make(further: Partial<IngressTraefikArgs> = {}): Promise<IngressTraefik> {
+  const ingress = new IngressTraefik("ingress-nginx", { image: "registry.test/traefik:1", ...further });
+  await settled();
+  return ingress;
+}
+
+beforeEach(() => useMocks());
+
+const pod = () => the("Deployment").inputs.spec.template.spec;
+const container = () => pod().containers[0];
+const value = (option: string): string | undefined => traefikArguments("k8s.io/x").find((each) => each.startsWith(`--${option}=`))?.split("=")[1];
+
+test("it is reached where ingress-nginx is: the same ports, Service, class and namespace, under the same names", async () => {
+  const shared = () => [the("Service").inputs.metadata.name, the("Service").inputs.spec.ports, the("Namespace").inputs.metadata.name, the("IngressClass").inputs.metadata.name, the("IngressClass").inputs.spec];
+  const urnNames = () => objects().filter(({ type }) => /Service$|Namespace|IngressClass/.test(type)).map(({ name }) => name).sort();
+  new IngressNginx("ingress-nginx", { image: "i", httpNodePort: 8080, httpsNodePort: 8443, namespace: "edge", ingressClassName: "edge" });
+  await settled();
+  const [before, names] = [shared(), urnNames()];
+  await useMocks();
+  await make({ httpNodePort: 8080, httpsNodePort: 8443, namespace: "edge", ingressClassName: "edge" });
+  expect(shared()).toEqual(before);
+  expect(urnNames()).toEqual(names);
+  expect(container().args).toContain("--providers.kubernetesingressnginx.controllerclass=k8s.io/edge");
+});
+
+test("what is its own meets nothing of ingress-nginx', so that both are there while one follows the other", async () => {
+  const own = () => objects().filter(({ type }) => /Deployment|ClusterRole|ConfigMap|^.*Role/.test(type)).flatMap(({ type, name, inputs }) => [name, `${type} ${inputs.metadata.name}`]);
+  new IngressNginx("ingress-nginx", { image: "i" });
+  await settled();
+  const before = own();
+  await useMocks();
+  await make();
+  expect(own().filter((each) => before.includes(each))).toEqual([]);
+});
+
+test("the Service selects its pods, and the ports that it names are there", async () => {
+  await make();
+  expect(the("Deployment").inputs.spec.template.metadata.labels).toMatchObject(the("Service").inputs.spec.selector);
+  const ports = container().ports.map(({ name }: { name: string }) => name);
+  for (const { targetPort } of the("Service").inputs.spec.ports) expect(ports).toContain(targetPort);
+});
+
+test("the namespace asks for restricted pods, and the pod is one", async () => {
+  await make();
+  expect(the("Namespace").inputs.metadata.labels["pod-security.kubernetes.io/enforce"]).toBe("restricted");
+  expect(pod().securityContext).toMatchObject({ runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } });
+  expect(pod().securityContext).not.toHaveProperty("sysctls");
+  expect(container().securityContext).toEqual({ allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] }, readOnlyRootFilesystem: true });
+  for (const { containerPort } of container().ports) expect(containerPort).toBeGreaterThan(1023);
+});
+
+test("its role holds no wildcard and lets nothing be changed", async () => {
+  await make();
+  expect(all("Role")).toHaveLength(0);
+  for (const { apiGroups, resources, verbs } of the("ClusterRole").inputs.rules) {
+    expect([...apiGroups, ...resources]).not.toContain("*");
+    expect(verbs).toEqual(["list", "watch"]);
+  }
+});
+
+test("no dashboard, no call home; metrics and probes on a port that no Service has", async () => {
+  expect(traefikArguments("k8s.io/x").join(" ")).not.toContain("--api");
+  expect([value("global.checknewversion"), value("global.sendanonymoususage")]).toEqual(["false", "false"]);
+  expect([value("metrics.prometheus.entrypoint"), value("ping.entrypoint")]).toEqual(["internal", "internal"]);
+  // Else an Ingress would be served there, too.
+  expect([value("providers.kubernetesingressnginx.httpentrypoint"), value("providers.kubernetesingressnginx.httpsentrypoint")]).toEqual(["http", "https"]);
+  await make();
+  expect(the("Service").inputs.spec.ports.map(({ targetPort }: { targetPort: string }) => targetPort)).toEqual(["http", "https"]);
+});
+
+test("a rollout loses no request, and the pod lives long enough for it", async () => {
+  await make();
+  const seconds = (option: string) => Number(value(option)?.replace("s", ""));
+  for (const name of ["http", "https"]) {
+    const [accept, drain] = ["requestacceptgracetimeout", "gracetimeout"].map((each) => seconds(`entrypoints.${name}.transport.lifecycle.${each}`));
+    expect(accept).toBe(5);
+    expect(accept + drain).toBeLessThan(pod().terminationGracePeriodSeconds);
+  }
+  expect(container().readinessProbe.initialDelaySeconds).toBe(5);
+});
+
+test("HSTS follows config, on HTTPS alone", () => {
+  const hsts = (args: Parameters<typeof traefikSettings>[0]) => parse(traefikSettings(args)).http.middlewares.hsts;
+  expect(hsts({})).toEqual({ headers: { stsSeconds: 31536000 } });
+  expect(hsts({ hstsSeconds: 0 })).toEqual({ headers: { stsSeconds: 0 } });
+  expect(value("entrypoints.https.http.middlewares")).toBe("hsts@file");
+  expect(value("entrypoints.http.http.middlewares")).toBeUndefined();
+});
+
+test("HTTPS on another port is where redirects lead; on 443 the Ingress' own do", () => {
+  const { http } = parse(traefikSettings({ httpsNodePort: 30443, redirectHosts: ["ci.example.com"] }));
+  expect(http.middlewares["to-https"]).toEqual({ redirectScheme: { scheme: "https", port: "30443", permanent: true } });
+  expect(http.routers["to-https"]).toMatchObject({ entryPoints: ["http"], middlewares: ["to-https"], rule: "(Host(`ci.example.com`)) && !PathPrefix(`/.well-known/acme-challenge/`)" });
+  expect(parse(traefikSettings({ redirectHosts: ["ci.example.com"] })).http).not.toHaveProperty("routers");
+  expect(parse(traefikSettings({ httpsNodePort: 30443 })).http).not.toHaveProperty("routers");
+});
+
+test("what it is told in a file is mounted where it looks", async () => {
+  await make({ hstsSeconds: 7 });
+  expect(the("ConfigMap").inputs.data["settings.yml"]).toBe(traefikSettings({ hstsSeconds: 7 }));
+  const mount = container().volumeMounts.find(({ name }: { name: string }) => name === "settings");
+  expect(mount.mountPath).toBe(value("providers.file.directory"));
+  expect(pod().volumes).toContainEqual({ name: "settings", configMap: { name: the("ConfigMap").inputs.metadata.name } });
+});
+
+test("all mistakes are reported at once, before anything is made", async () => {
+  expect(() => new IngressTraefik("ingress", { image: "x", httpNodePort: 0, httpsNodePort: 70000, replicas: 1.5 })).toThrow(expect.objectContaining({ errors: ["httpNodePort", "httpsNodePort", "replicas"].map((propertyPath) => expect.objectContaining({ propertyPath })) }));
+  await settled();
+  expect(objects()).toEqual([]);
+});
+
+test("class and namespace are told to the others", async () => {
+  const ingress = await make();
+  expect([await valueOf(ingress.ingressClassName), await valueOf(ingress.namespace)]).toEqual(["nginx", "ingress-nginx"]);
+});
