@@ -25,9 +25,7 @@ export interface RegistryOptions {
 export class RegistryStandIn {
   readonly manifests = new Map<string, { type: string; body: string }>();
   readonly tags = new Map<string, Map<string, string>>();
-  readonly blobs = new Set<string>();
-  /** What a blob holds, as far as it came by way of the API or of seed. */
-  readonly contents = new Map<string, Buffer>();
+  readonly blobs = new Map<string, Buffer>();
   /** Method and path of every request. */
   readonly requests: string[] = [];
   options: RegistryOptions = {};
@@ -45,15 +43,14 @@ export class RegistryStandIn {
   }
 
   clear(): void {
-    for (const store of [this.manifests, this.tags, this.blobs, this.contents]) store.clear();
+    for (const store of [this.manifests, this.tags, this.blobs]) store.clear();
     this.requests.length = 0;
     this.options = {};
   }
 
   /** Puts a small image there under tags, and returns its digest. */
   seed(repository: string, content: string, ...tags: string[]): string {
-    this.blobs.add(digestOf(content));
-    this.contents.set(digestOf(content), Buffer.from(content));
+    this.blobs.set(digestOf(content), Buffer.from(content));
     const body = JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: { digest: digestOf(content), size: Buffer.byteLength(content) }, layers: [] });
     return this.put(repository, tags, "application/vnd.oci.image.manifest.v1+json", body);
   }
@@ -111,9 +108,8 @@ export class RegistryStandIn {
       return end(200, more, JSON.stringify({ name: repository, tags: page }));
     }
     if (kind === "blobs") {
-      const content = this.contents.get(name);
-      if (request.method === "HEAD") return end(this.blobs.has(name) ? 200 : 404, content && { "Content-Length": content.length });
-      if (request.method === "GET") return content ? end(200, { "Content-Length": content.length }, content) : end(404);
+      const content = this.blobs.get(name);
+      if (request.method === "GET" || request.method === "HEAD") return content ? end(200, { "Content-Length": content.length }, content) : end(404);
       if (request.method === "POST") return end(202, { Location: `/v2/${repository}/blobs/uploads/1?state=x` });
       const digest = url.searchParams.get("digest") ?? "";
       if (this.options.failing) {
@@ -121,8 +117,7 @@ export class RegistryStandIn {
         return end(500, {}, "no space");
       }
       if (digestOf(body) !== digest) return end(400);
-      this.blobs.add(digest);
-      this.contents.set(digest, body);
+      this.blobs.set(digest, body);
       return end(201, { "Docker-Content-Digest": digest });
     }
     if (kind === "manifests" && request.method === "PUT") {

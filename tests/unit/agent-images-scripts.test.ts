@@ -32,7 +32,7 @@ function program(name: string, body: string): void {
 /** Stand-in for buildah: notes its call and the credentials file, "builds" nothing and pushes an image whose content is the text given. */
 function buildah(content: string, beforePush = ""): void {
   const manifest = JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: { digest: digestOf(content) }, layers: [] });
-  registry.blobs.add(digestOf(content));
+  registry.blobs.set(digestOf(content), Buffer.from(content));
   program(
     "buildah",
     `printf 'buildah %s\\n' "$*" >>"$FOLDER/calls"
@@ -385,7 +385,7 @@ describe("build-image.sh", () => {
 
       test("what the registry has is not sent again, and a push that breaks off is taken up by another connection", async () => {
         withBuildah(manifest);
-        registry.blobs.add(digestOf("a layer"));
+        registry.blobs.set(digestOf("a layer"), Buffer.from("a layer"));
         registry.options = { failing: 2 };
         expect(await outcome("buildah")).toMatchObject({ code: 0 });
         expect(calls().match(/ port-forward /g)).toHaveLength(3);
