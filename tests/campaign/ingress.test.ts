@@ -1,0 +1,144 @@
+import * as fs from "node:fs";
+import * as http from "node:http";
+import * as os from "node:os";
+import * as path from "node:path";
+import { parse, stringify } from "yaml";
+import { REPO } from "../../sandbox/paths";
+import { createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, NODE, pulumi, request, STACK, startBuild, up, waitFor } from "../e2e/sandbox";
+import { ensureTraefikImage } from "./traefik-image";
+
+/** From ingress-nginx to Traefik and back on a platform that people use, and rollouts of both: who asks for the login page gets it. */
+jest.setTimeout(1_800_000);
+
+const NAMESPACE = "ingress-nginx";
+const JOB = "e2e-way-in";
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "ingress-"));
+
+/** Options of pulumi for other keys of `ingress`; the stack's own file stays as it is. */
+function configWith(ingress: object): string[] {
+  const file = path.join(folder, `Pulumi.${STACK}.yaml`);
+  const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
+  document.config["build-platform:ingress"] = ingress;
+  // Paths in it are below the project's folder or absolute.
+  fs.writeFileSync(file, stringify(document));
+  return ["--config-file", file];
+}
+const upWith = (ingress: object) => up(...configWith(ingress));
+
+/** The status of one request on a connection of its own, or 0: what is kept open would stay with the pod that had it. */
+const ask = (target = "/login", host = DOMAIN): Promise<number> =>
+  new Promise((resolve) => {
+    const sent = http.get({ host: NODE, port: 80, path: target, headers: { Host: host }, agent: false, timeout: 5000 }, (answer) => {
+      answer.resume().on("end", () => resolve(answer.statusCode ?? 0)).on("error", () => resolve(0));
+    });
+    sent.on("timeout", () => sent.destroy(new Error("timed out"))).on("error", () => resolve(0));
+  });
+
+/** Asks for the login page every `ms` until stopped: how many times, how many without an answer of 200, and the longest time in seconds from one good answer to the next. */
+function watch(ms: number) {
+  const started = Date.now();
+  const [good, all]: [number[], Promise<void>[]] = [[], []];
+  let lost = 0;
+  const timer = setInterval(() => {
+    const at = Date.now();
+    all.push(ask().then((status) => void (status === 200 ? good.push(at) : lost++)));
+  }, ms);
+  return {
+    stop: async () => {
+      clearInterval(timer);
+      await Promise.all(all);
+      const times = [started, ...good.sort((a, b) => a - b), Date.now()];
+      return { asked: all.length, lost, gap: Math.max(...times.slice(1).map((time, i) => time - times[i])) / 1000 };
+    },
+  };
+}
+
+interface Kept { metadata: { uid: string } }
+const identities = () => Promise.all([["namespace", NAMESPACE], ["-n", NAMESPACE, "service", "ingress-nginx-controller"], ["ingressclass", "nginx"], ["-n", "jenkins", "ingress", "jenkins"]].map(async (object) => (await kubectlJson<Kept>(["get", ...object])).metadata.uid));
+const deployments = () => kubectl(["-n", NAMESPACE, "get", "deployments", "-o", "jsonpath={.items[*].metadata.name}"]);
+
+async function rollouts(deployment: string, times: number) {
+  const watched = watch(18);
+  for (let i = 0; i < times; i++) {
+    await kubectl(["-n", NAMESPACE, "rollout", "restart", `deployment/${deployment}`]);
+    await kubectl(["-n", NAMESPACE, "rollout", "status", `deployment/${deployment}`, "--timeout=180s"]);
+    // The old pod answers on until its own end.
+    await waitFor("one pod", 60, async () => (await kubectl(["-n", NAMESPACE, "get", "pods", "-o", "name"])).trim().split("\n").length === 1);
+  }
+  return watched.stop();
+}
+
+let before: string[];
+
+beforeAll(async () => {
+  await ensureTraefikImage();
+  await ensurePlatform();
+  before = await identities();
+});
+
+afterAll(async () => {
+  await deleteJob(JOB);
+  if ((await deployments()) !== "ingress-nginx-controller") await up();
+  fs.rmSync(folder, { recursive: true });
+});
+
+test("rollouts of ingress-nginx lose no request", async () => {
+  const seen = await rollouts("ingress-nginx-controller", 3);
+  expect(seen).toMatchObject({ lost: 0 });
+  expect(seen.asked).toBeGreaterThan(500);
+});
+
+test("Traefik takes its place: at most two seconds without an answer, a running build goes on, and what they share stays", async () => {
+  await createJob(JOB, jobXml("maven", "sleep 60"));
+  const build = await startBuild(JOB);
+  const watched = watch(100);
+  await upWith({ controller: "traefik" });
+  await new Promise((resolve) => setTimeout(resolve, 5000));
+  const seen = await watched.stop();
+  process.stderr.write(`   to Traefik: ${JSON.stringify(seen)}\n`);
+  expect(seen.gap).toBeLessThanOrEqual(2);
+  expect(await deployments()).toBe("traefik");
+  expect(await identities()).toEqual(before);
+  expect(await finishedBuild(JOB, build)).toMatchObject({ result: "SUCCESS" });
+});
+
+test("a second update changes nothing", async () => {
+  expect((await pulumi(["preview", "--stack", STACK, "--expect-no-changes", ...configWith({ controller: "traefik" })])).stdout).toContain("unchanged");
+});
+
+test("it serves Jenkins and nothing of its own", async () => {
+  expect((await jenkinsAnswers()).status).toBe(200);
+  expect(await ask("/login", "other.sandbox.test")).toBe(404);
+  for (const target of ["/dashboard/", "/api/rawdata", "/ping", "/metrics"]) expect((await request("GET", target, { host: "other.sandbox.test" })).status).toBe(404);
+  const [pod] = (await kubectl(["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=traefik", "-o", "jsonpath={.items[*].metadata.name}"])).split(" ");
+  const inside = (target: string) => kubectl(["get", "--raw", `/api/v1/namespaces/${NAMESPACE}/pods/${pod}:9100/proxy${target}`]);
+  expect(await inside("/metrics")).toMatch(/^traefik_entrypoint_requests_total\{/m);
+  await expect(inside("/dashboard/")).rejects.toThrow();
+  await expect(inside("/login")).rejects.toThrow();
+});
+
+test("it may change nothing, and takes nginx' annotations", async () => {
+  const may = async (verb: string, what: string) => (await kubectl(["auth", "can-i", verb, what, "--all-namespaces", "--as", `system:serviceaccount:${NAMESPACE}:traefik`], { allowFailure: true })).trim();
+  expect(await may("list", "ingresses")).toBe("yes");
+  for (const [verb, what] of [["update", "ingresses/status"], ["create", "pods"], ["delete", "services"], ["get", "nodes"]]) expect(await may(verb, what)).toBe("no");
+  await upWith({ controller: "traefik", annotations: { "nginx.ingress.kubernetes.io/allowlist-source-range": "192.0.2.0/24" } });
+  await waitFor("the allow-list to be in force", 30, async () => (await ask()) === 403);
+  await upWith({ controller: "traefik" });
+  await jenkinsAnswers(30);
+});
+
+test("rollouts of Traefik lose no request", async () => {
+  expect(await rollouts("traefik", 3)).toMatchObject({ lost: 0 });
+});
+
+test("and back: at most two seconds without an answer", async () => {
+  const watched = watch(100);
+  await up();
+  await new Promise((resolve) => setTimeout(resolve, 5000));
+  const seen = await watched.stop();
+  process.stderr.write(`   to ingress-nginx: ${JSON.stringify(seen)}\n`);
+  expect(seen.gap).toBeLessThanOrEqual(2);
+  expect(await deployments()).toBe("ingress-nginx-controller");
+  expect(await identities()).toEqual(before);
+  expect((await pulumi(["preview", "--stack", STACK, "--expect-no-changes"])).stdout).toContain("unchanged");
+});
