@@ -62,8 +62,8 @@ export function cacheConfig({ registry, upstream, login }: CachedRegistry, port:
     version: 0.1,
     log: { level: "warn", accesslog: { disabled: true } },
     storage: { filesystem: { rootdirectory: `${folder}/${partName(registry)}` }, delete: { enabled: true } },
-    // A helper for log-ins, or one that knows none: with neither the program ends where the registry does not answer at its start.
-    proxy: { remoteurl: upstream, ttl: `${keepDays * 24}h`, exec: { command: login === undefined ? "false" : `${loginFolder}/${partName(registry)}` } },
+    // A helper for log-ins, asked anew so that a changed one is noticed, or one that knows none: with neither the program ends where the registry does not answer at its start.
+    proxy: { remoteurl: upstream, ttl: `${keepDays * 24}h`, exec: login === undefined ? { command: "false" } : { command: `${loginFolder}/${partName(registry)}`, lifetime: "5m" } },
     http: { addr: `:${port}`, relativeurls: true },
   });
 }
@@ -138,8 +138,7 @@ export class ImageCache extends pulumi.ComponentResource {
         strategy: { type: "Recreate" },
         selector: { matchLabels: labels },
         template: {
-          // The program asks its helper for a login once.
-          metadata: { labels, annotations: configMark({ ...config, ...Object.fromEntries(logins) }) },
+          metadata: { labels, annotations: configMark(config) },
           spec: {
             ...pod,
             ...pulling,

@@ -1,12 +1,15 @@
 import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { parse, stringify } from "yaml";
 import { cacheConfig, cacheKeeperScript, loginHelper } from "../../components/image-cache";
 import { dockerKeeperScript } from "../../components/jenkins-master/docker-cache";
 import { buildTestTool } from "../../sandbox/cluster/binaries";
+import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 import { Bed, freePort, script } from "../e2e/agent-images-bed";
 import { LimitedHub } from "../e2e/limited-hub";
+import { createJob, deleteJob, ensurePlatform, finishedBuild, jobXml, kubectl, STACK, startBuild, up } from "../e2e/sandbox";
 import { DockerBed } from "./docker-bed";
 
 /** What Docker keeps between builds, with the real dockerd, and what the cluster keeps of public registries, with the real registry. */
@@ -230,4 +233,40 @@ describe("the cache of a public registry", () => {
     beyond.kill("SIGKILL");
     expect(await pull(address, "library/base")).toBe(200);
   });
+});
+
+describe("on agents of a stack that has both", () => {
+  const stackFile = path.join(REPO, `Pulumi.${STACK}.yaml`);
+  const former = fs.readFileSync(stackFile, "utf8");
+  const job = "campaign-docker";
+  beforeAll(async () => {
+    const document = parse(former) as { config: Record<string, unknown> };
+    const agents = document.config["build-platform:agents"] as { caches: string[] }[];
+    agents[0].caches.push("docker");
+    Object.assign(document.config, { "build-platform:imageCache": { registries: ["docker.io"], size: "2Gi" }, "build-platform:mirrors": { registries: { "docker.io": REGISTRY } } });
+    fs.writeFileSync(stackFile, stringify(document));
+    await ensurePlatform();
+    const lines = ["set -e", "docker image ls -a --format 'found {{.Repository}}:{{.Tag}}'", String.raw`printf 'FROM debian:bookworm-slim\nRUN echo 1 >/1\nRUN echo 2 >/2\n' >Dockerfile`, "docker build -t maven:3 .", "docker run --rm maven:3 cat /2"];
+    await createJob(job, jobXml("maven", lines.join("\n")));
+  });
+  afterAll(async () => {
+    await deleteJob(job);
+    fs.writeFileSync(stackFile, former);
+    await up();
+  });
+
+  test("the second build's agent has the first one's layers and none of its tags; Docker Hub's name came by the cluster's cache", async () => {
+    const build = async () => finishedBuild(job, await startBuild(job), 400);
+    const first = await build();
+    expect(first).toMatchObject({ result: "SUCCESS", console: expect.stringContaining("Pull complete") });
+    await waitFor("the first agent to be gone", 120, async () => (await kubectl(["-n", "jenkins-agents", "get", "pods", "-l", "jenkins=agent", "-o", "name"])).trim() === "");
+    const second = await build();
+    expect(second.result).toBe("SUCCESS");
+    expect(second.console).not.toContain("Pull complete");
+    expect(second.console.match(/Using cache/g)).toHaveLength(2);
+    expect(second.console.match(/^found .*/gm)!.every((line) => line === "found <none>:<none>")).toBe(true);
+    expect(Number(await kubectl(["-n", "image-cache", "exec", "deployment/image-cache", "-c", "keeper", "--", "sh", "-c", "find /var/lib/registry/docker-io -name data | wc -l"]))).toBeGreaterThanOrEqual(3);
+  });
+
+  test("a second up changes nothing", async () => expect(await up("--expect-no-changes")).toMatch(/\d+ unchanged/));
 });
