@@ -28,7 +28,7 @@ export async function push(archive: Archive, registry: Registry, { repository, t
 }
 
 /** The archive of what has to be on the nodes before the registry runs, each image by the names that pods have for it. */
-async function writeSeeds(archive: Archive, images: { name: string; carried: Descriptor }[], file: string): Promise<void> {
+export async function writeSeeds(archive: Archive, images: { name: string; carried: Descriptor }[], file: string): Promise<void> {
   const writer = new ArchiveWriter(file);
   for (const { carried } of images) {
     const { manifests, blobs } = partsOf((digest) => archive.manifest(digest), carried);

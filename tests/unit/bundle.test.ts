@@ -6,11 +6,13 @@ import * as path from "node:path";
 import * as fc from "fast-check";
 import { Archive, ArchiveWriter, type Descriptor } from "../../cli/bundle/archive";
 import { main } from "../../cli/bundle";
-import { push } from "../../cli/bundle/load";
+import { push, writeSeeds } from "../../cli/bundle/load";
 import { cut, imagesOf, loadPlan, originsOf, partsOfReference, placed, recipeDifferences, recipeOf, tagOfBuild, type Contents } from "../../cli/bundle/plan";
 import { Registry } from "../../cli/bundle/registry";
+import { seedings } from "../../cli/bundle/site";
 import type { Rendered } from "../../cli/offline";
 import { root } from "../../cli/repository";
+import type { Stack } from "../../cli/stack";
 import { UsageError } from "../../cli/terminal";
 import { parseConfig } from "../../config";
 import { registryArgs } from "../../config/arguments";
@@ -247,6 +249,37 @@ describe("the plan of a load", () => {
     expect(loadPlan(contents, { ...named, further: ["quay.io/team/tool:1"] }, at).problems).toEqual([`quay.io/team/tool:1 lies outside: write ${place("team/tool:1")} in its place`]);
     expect(loadPlan(contents, { ...named, further: [place("team/tool:1")] }, at).problems).toEqual([]);
     expect(loadPlan(contents, { ...named, further: ["quay.io/other:1"] }, at).problems[0]).toContain("is not in the bundle");
+  });
+});
+
+describe("what has to be on the nodes before the registry runs", () => {
+  const node = (name: string, runtime = "containerd://1.7.2") => ({ metadata: { name }, status: { nodeInfo: { operatingSystem: "linux", architecture: "amd64", containerRuntimeVersion: runtime } } });
+  const stack = (...items: object[]) => ({ config: parseConfig(stackConfig("sandbox"), environment).config, keys: { node: "a key" }, kubectl: async () => JSON.stringify({ items }) }) as unknown as Stack;
+
+  test("goes to control-plane nodes by the config's way, to others by the one that is given, and to none by a way that is not there", async () => {
+    const all = await seedings(stack(node("control-plane-1"), node("worker-1"), node("worker-2"), node("worker-3", "cri-o://1.33.0")), { "worker-1": "me@192.0.2.7", "worker-3": "me@192.0.2.9" });
+    expect(all.map(({ node: name, command }) => [name, command?.program])).toEqual([["control-plane-1", "sh"], ["worker-1", "ssh"], ["worker-2", undefined], ["worker-3", undefined]]);
+    expect(all[0].command).toMatchObject({ env: { NODE_KEY: "a key", NODE_COMMAND: expect.stringContaining("ctr -n k8s.io images import -") } });
+    expect(JSON.stringify(all[0].command!.args)).not.toContain("a key");
+    expect(all[1].command!.args).toContain("me@192.0.2.7");
+  });
+
+  test("a node that the cluster has not is said", async () => {
+    await expect(seedings(stack(node("control-plane-1")), { elsewhere: "me@192.0.2.7" })).rejects.toThrow("--node elsewhere: the cluster has no such node, only control-plane-1");
+  });
+
+  test("has the names that the container runtime looks for: by tag, and by digest", async () => {
+    const manifest = Buffer.from(JSON.stringify({ config: { mediaType: "c", digest: digestOf("c"), size: 1 } }));
+    await write([Buffer.from("c"), manifest]);
+    const archive = new Archive(file);
+    const carried = { mediaType: image, digest: digestOf(manifest), size: manifest.length };
+    await writeSeeds(archive, [{ name: `localhost:61500/p/library/registry:3@${carried.digest}`, carried }], `${file}.seeds`);
+    archive.close();
+    const seeds = new Archive(`${file}.seeds`);
+    const { manifests } = seeds.json("index.json") as { manifests: Descriptor[] };
+    expect(manifests.map(({ annotations }) => annotations!["io.containerd.image.name"])).toEqual(["localhost:61500/p/library/registry:3", `localhost:61500/p/library/registry@${carried.digest}`]);
+    expect(seeds.manifest(digestOf("c")).toString()).toBe("c");
+    seeds.close();
   });
 });
 
