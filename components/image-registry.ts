@@ -31,6 +31,8 @@ export interface ImageRegistryArgs {
   buildsNamespace: string;
   /** The one namespace whose pods reach the jobs' registry. */
   agentsNamespace: string;
+  /** Whether NetworkPolicies keep others from the ports for pushes. Default true. */
+  networkPolicies?: boolean;
   /** What the program's own image is pulled with. Default nothing. */
   pulls?: ImagePulls;
   /** Last changes to the main objects, see components/transform.ts. */
@@ -153,7 +155,7 @@ const configMark = (data: Record<string, pulumi.Input<string>>) => ({ "build-pla
  * which container runtimes speak plain HTTP to without being told, through a process of the DaemonSet on each node's loopback.
  *
  * Two processes serve the platform's images from one volume: one that only reads, for everybody in the cluster, and one that
- * writes, for who has the token, and by NetworkPolicy for pods of the builds' namespace alone. What jobs push lies in a registry
+ * writes, for who has the token, and by NetworkPolicy, where there are any, for pods of the builds' namespace alone. What jobs push lies in a registry
  * of its own, on a volume of its own.
  *
  * Names others may rely on: in `namespace` Deployments and Services `image-registry` and `jobs-registry`, and Secret
@@ -241,7 +243,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
     ));
     new k8s.core.v1.Service(`${name}-service`, { metadata, spec: { selector: labels, ports: containers.map(({ name: port, ports }) => ({ name: port, port: (ports as { containerPort: number }[])[0].containerPort, targetPort: port })) } }, parent);
     // Nothing it does needs a connection of its own.
-    new k8s.networking.v1.NetworkPolicy(`${name}-policy`, { metadata, spec: { podSelector: { matchLabels: labels }, policyTypes: ["Ingress", "Egress"], ingress } }, parent);
+    if (args.networkPolicies ?? true) new k8s.networking.v1.NetworkPolicy(`${name}-policy`, { metadata, spec: { podSelector: { matchLabels: labels }, policyTypes: ["Ingress", "Egress"], ingress } }, parent);
     return { claim, deployment };
   }
 

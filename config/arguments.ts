@@ -39,10 +39,10 @@ export function imageArgs(config: PlatformConfig, surroundings: Surroundings = c
 
 /** Undefined where the registry is somebody else's. */
 export function registryArgs(config: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
-  const { imageRegistry, images, registry: { prefix }, builds: used, namespaces } = config;
+  const { imageRegistry, images, registry: { prefix }, builds: used, namespaces, networkPolicies } = config;
   // With those of the repository that are not used now, so that what is left of them can be deleted; each with its build cache.
   const repositories = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => (prefix === "" ? name : `${prefix}/${name}`));
-  return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents, ...imagePulls(config) };
+  return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents, networkPolicies, ...imagePulls(config) };
 }
 
 /** What the backup is told but for Jenkins' own names; undefined where there is none. */

@@ -345,7 +345,7 @@ const people = {
     developer: role("see, build and cancel jobs and see workspaces"),
     reader: role("see jobs"),
   }),
-  networkPolicies: flag("Whether NetworkPolicies fence the controller and the agents. They need a network plugin that enforces them.", true),
+  networkPolicies: flag("Whether NetworkPolicies fence the controller, the agents and the built-in registry. They need a network plugin that enforces them.", true),
 };
 
 const monitoring = {

@@ -676,6 +676,12 @@ write_sbom() {
   fi
 }
 
+# The build cache's digest in the registry, as BuildKit keeps one; nothing where there is none.
+cache_digest() {
+  if [ "$cache" != registry ] || [ "$builder" = buildah ] || [ "$dry_run" = true ]; then return 0; fi
+  repository=$repository-cache registry_digest latest || true
+}
+
 # Deletes the image of this tag, unless a tag of another stack is on it.
 delete_image() {
   local digest other tags
@@ -760,6 +766,7 @@ else
   stage_context
   describe
   say "building with $builder"
+  former_cache=$(cache_digest)
   "build_${builder//-/_}"
   if [ "$in_cluster" = true ] && [ "$builder" != in-cluster ]; then upload; fi
   if [ "$dry_run" = true ]; then exit 0; fi
@@ -773,6 +780,8 @@ else
     fail "pushed $digest, but $repository:$tag is \"$served\" in the registry; somebody else pushes this tag, or a proxy stands between"
   fi
   built=true
+  # A cache that another took the tag of is named by nobody, and no list of the registry has it.
+  if [ -n "$former_cache" ] && cached=$(cache_digest) && [ -n "$cached" ] && [ "$cached" != "$former_cache" ]; then repository=$repository-cache registry_delete "$former_cache" || true; fi
   say "built and pushed in $(($(date +%s) - started)) s as $repository:$tag"
 fi
 if [ -n "$sbom" ] && { [ "$built" = true ] || [ ! -f "$sbom/$tag.spdx.json" ]; }; then write_sbom "$digest"; fi

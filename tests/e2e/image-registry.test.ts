@@ -249,4 +249,16 @@ export = async () => {
     expect(await kubectl(["-n", names.agentsNamespace, "exec", "pushed", "--", "cat", "/word"])).toBe("three\n");
     expect((await program(["up", "--yes", "--skip-preview", "--expect-no-changes"])).stdout).toMatch(/\d+ unchanged/);
   });
+
+  test("another key is made where the old one may be known: its token is of no more use, and what is built afterwards is pushed with the new one", async () => {
+    const token = async () => Buffer.from(await kubectl(["-n", names.namespace, "get", "secret", "image-registry-push", "-o", "jsonpath={.data.token}"]), "base64").toString();
+    const former = await token();
+    const { stdout: urns } = await program(["stack", "--show-urns"]);
+    write("images/app/word", "four\n");
+    await program(["up", "--yes", "--skip-preview", "--replace", /urn:\S+::registry-push-key/.exec(urns)![0]]);
+    expect(await token()).not.toBe(former);
+    const answer = (with_: string) => kubectl(["-n", names.agentsNamespace, "exec", "pushed", "--", "bash", "-c", `exec 3<>/dev/tcp/image-registry.${names.namespace}.svc/5001; printf 'GET /v2/e2e/app/tags/list HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\nAuthorization: Bearer ${with_}\\r\\n\\r\\n' >&3; head -n 1 <&3`]);
+    expect([await answer(former), await answer(await token())]).toEqual([expect.stringContaining(" 401 "), expect.stringContaining(" 200 ")]);
+    expect((await program(["up", "--yes", "--skip-preview", "--expect-no-changes"])).stdout).toMatch(/\d+ unchanged/);
+  });
 });
