@@ -614,8 +614,11 @@ build_in_cluster() {
   run "creating the BuildKit job" "${kubectl[@]}" create --filename "$work/job.json"
   run "starting the BuildKit job" await_pod
   run "sending the context" send_context
-  run "build or push" "${kubectl[@]}" exec "job/$job" -- "${build[@]}"
-  "${kubectl[@]}" exec "job/$job" -- cat /work/metadata.json >"$work/metadata.json"
+  # buildctl fails too where it cannot hand its traces to the daemon within a second or so, on a busy machine. This file it writes when
+  # all is pushed.
+  local result=0
+  attempt "${kubectl[@]}" exec "job/$job" -- "${build[@]}" || result=$?
+  "${kubectl[@]}" exec "job/$job" -- cat /work/metadata.json >"$work/metadata.json" 2>/dev/null || gave_up "build or push failed (exit $result)"
   buildkit_digest
 }
 

@@ -416,6 +416,26 @@ describe("build-image.sh", () => {
       });
     });
 
+    test.each([[0, true, 0], [1, true, 0], [1, false, 1]])("buildctl ends with %d, having pushed: %s; the build ends with %d", async (ended, pushed, code) => {
+      const port = registry.host.split(":")[1];
+      const digest = registry.seed("team/maven-dind", "one", ...(pushed ? ["maven-dind-0123456789ab"] : []));
+      program("kubectl", `case "$*" in
+        *secret*) printf push.to.ken ;;
+        *port-forward*) echo "Forwarding from 127.0.0.1:${port} -> 5001"; echo $$ >"$FOLDER/forward"; exec sleep 60 ;;
+        *"get pod"*) echo true ;;
+        *"tar -C /work"*) mkdir -p "$FOLDER/work" && tar -C "$FOLDER/work" -xf - ;;
+        *metadata.json) ${pushed ? `echo '{"containerimage.digest": "${digest}"}'` : "exit 1"} ;;
+        *buildctl*) echo "error: context deadline exceeded" >&2; exit ${ended} ;;
+      esac`);
+      fs.writeFileSync(path.join(folder, "further.toml"), `[registry."${service}"]\n  http = true\n[registry."docker.io"]\n  mirrors = ["m"]\n`);
+      const result = await ask(["--force", "--insecure"], { BUILDKITD_CONFIG: path.join(folder, "further.toml"), IMAGE_MIRRORS: "docker.io=other.test\nquay.io=quay.test" });
+      expect(result).toMatchObject({ code, out: pushed ? `localhost:61500/team/maven-dind@${digest}\n` : "" });
+      expect(result.err.includes("build or push failed (exit 1)")).toBe(code === 1);
+      // A table of TOML stands once: the further file's goes before.
+      expect(fs.readFileSync(path.join(folder, "work/buildkitd.toml"), "utf8")).toBe(`[registry."quay.io"]\n  mirrors = ["quay.test"]\n[registry."${service}"]\n  http = true\n[registry."docker.io"]\n  mirrors = ["m"]\n`);
+      gone();
+    });
+
     test("the kubeconfig of a state is found in the home of whoever runs it", async () => {
       program("kubectl", 'echo "kubectl of $KUBECONFIG" >>"$FOLDER/calls"; exit 1');
       await ask(["--inspect"], { KUBECONFIG: "~/.kube/prod" });

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parse as parseYaml } from "yaml";
-import { ImageRegistry, nodeConfig, pushKeys, pushToken, storeConfig, type ImageRegistryArgs } from "../../components/image-registry";
+import { boundedServe, ImageRegistry, nodeConfig, pushKeys, pushToken, storeConfig, type ImageRegistryArgs } from "../../components/image-registry";
 import { parseConfig } from "../../config";
 import { imageArgs, registryArgs } from "../../config/arguments";
 import { imageEnvironment } from "../../components/agent-images";
@@ -74,6 +74,14 @@ describe("the component", () => {
       expect(inputs.spec).toMatchObject({ replicas: 1, strategy: { type: "Recreate" } });
       expect(inputs.spec.template.spec.initContainers[0].command[2]).toMatch(/^registry garbage-collect .*push\.yml \|\|/);
     }
+  });
+
+  test("what jobs push is kept to nine tenths of its size, and what the platform pushes is not", async () => {
+    await make({ jobsSize: "100Mi" });
+    const commands = (name: string) => the("Deployment", name).inputs.spec.template.spec.containers.map(({ command }: { command: string[] }) => command);
+    expect(commands("jobs-registry")).toEqual([["sh", "-c", boundedServe("/etc/image-registry/push.yml", "100Mi")]]);
+    expect(boundedServe("x", "100Mi")).toContain("-gt 92160 ]");
+    expect(commands("image-registry")).toEqual(["push", "pull"].map((name) => ["registry", "serve", `/etc/image-registry/${name}.yml`]));
   });
 
   test("on nodes it listens on the loopback alone, on every node, and is evicted last", async () => {
