@@ -44,8 +44,8 @@ export const tagged = ({ image, tag }: Pin): string => `${image}:${tag}`;
 const reference = ({ image, tag, digest }: Pin): string => (digest ? `${image}@${digest}` : tagged({ image, tag }));
 
 /** What of an error a person needs, in one line: programs that pull put it last. */
-const lastWords = (error: unknown): string =>
-  (error instanceof Error ? error.message : String(error)).trim().split("\n").at(-1)!.replace(/^.*level=fatal msg="?/, "").replace(/"$/, "").trim();
+export const lastWords = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).trim().split("\n").at(-1)!.replace(/^.*level=fatal msg="?|^ *error: /, "").replace(/"$/, "").trim();
 
 /** Reasons by image name, with those of images whose pair cannot be had. */
 export function withPairs(wanted: Wanted[], reasons: Record<string, string>): Record<string, string> {

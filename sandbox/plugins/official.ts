@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { dependencies } from "../../package.json";
 import { pinnedVersion } from "../cluster/binaries";
-import type { Origin } from "../images/upstream";
+import { lastWords, type Origin } from "../images/upstream";
 import { run } from "../shell";
 import { PLUGINS } from "./bundle";
 
@@ -13,6 +13,22 @@ const installed: Record<string, [kind: string, name: string, version: string]> =
   "pulumi-resource-command": ["resource", "command", dependencies["@pulumi/command"]],
   "pulumi-resource-kubernetes": ["resource", "kubernetes", dependencies["@pulumi/kubernetes"]],
 };
+
+/** Where Pulumi's releases are; PULUMI_RELEASES names a mirror of them. */
+const releases = process.env.PULUMI_RELEASES ?? "https://get.pulumi.com/releases/sdk";
+
+/** Puts a plugin where the engine looks for it. The CLI installs no language host: Node.js' comes in the archive of the release. */
+async function install(pulumi: string, env: NodeJS.ProcessEnv, executable: string, folder: string): Promise<void> {
+  const [kind, plugin, version] = installed[executable];
+  if (kind !== "language") return void (await run(pulumi, ["plugin", "install", kind, plugin, version], { env }));
+  const part = `${folder}.part`;
+  fs.rmSync(part, { recursive: true, force: true });
+  fs.mkdirSync(part);
+  await run("curl", ["-sSfL", "--connect-timeout", "20", "--retry", "2", "-o", `${part}/release.tar.gz`, `${releases}/pulumi-v${version}-linux-${process.arch}.tar.gz`]);
+  await run("tar", ["-xzf", `${part}/release.tar.gz`, "-C", part, "--strip-components", "1", `pulumi/${executable}`]);
+  fs.rmSync(`${part}/release.tar.gz`);
+  fs.renameSync(part, folder);
+}
 
 /** Whether a program is on this PATH. */
 const onPath = (program: string, search: string): boolean => search.split(path.delimiter).some((folder) => folder !== "" && fs.existsSync(path.join(folder, program)));
@@ -31,13 +47,10 @@ export async function installOfficial(pulumi: string, home: string, cache: strin
   const origins: Origin[] = [];
   for (const { name, official } of PLUGINS) {
     const [kind, plugin, version] = installed[name];
-    const origin = { part: name, upstream: `${official} ${version}` };
-    if (onPath(name, process.env.PATH ?? "") || fs.existsSync(path.join(cache, `${kind}-${plugin}-v${version}`))) origins.push(origin);
-    else {
-      const { code, stdout, stderr } = await run(pulumi, ["plugin", "install", kind, plugin, version], { env, allowFailure: true });
-      const last = (stderr.trim() || stdout.trim()).split("\n").at(-1)!.replace(/^error: /, "");
-      origins.push(code === 0 ? origin : { ...origin, why: last });
-    }
+    const folder = path.join(cache, `${kind}-${plugin}-v${version}`);
+    const there = onPath(name, process.env.PATH ?? "") || fs.existsSync(folder);
+    const why = there ? undefined : await install(pulumi, env, name, folder).then(() => undefined, lastWords);
+    origins.push({ part: name, upstream: `${official} ${version}`, ...(why !== undefined && { why }) });
   }
   return origins;
 }

@@ -131,7 +131,8 @@ describe("on agents", () => {
     const plain = await plainTemplate(name);
     const pod = agentPod({ ...plain, ...template }, { dindImage: await firstAgentImage("dind"), buildkitImage: "", insecureRegistries: [], mirrors }) as { metadata: object; spec: { containers: object[] } };
     const [jnlp, ...others] = pod.spec.containers;
-    const script = ["cd /home/jenkins/agent", "export HOME=/home/jenkins", `( ${["set -e", ...lines].join("\n")} )`, 'echo "ended with $?"', "sleep 300"].join("\n");
+    // A folder of its own, since the volume is not the build's user's.
+    const script = ["cd /home/jenkins/agent && mkdir work && cd work", "export HOME=/home/jenkins", `( ${["set -e", ...lines].join("\n")} )`, 'echo "ended with $?"', "sleep 300"].join("\n");
     const files = agentMirrorFiles(mirrors);
     if (Object.keys(files).length > 0) await make({ apiVersion: "v1", kind: "ConfigMap", metadata: { name: agentMirrorsName, namespace }, data: files });
     await make({ ...pod, metadata: { ...pod.metadata, name, namespace }, spec: { ...pod.spec, containers: [{ ...jnlp, command: ["/bin/bash", "-c", script] }, ...others] } });

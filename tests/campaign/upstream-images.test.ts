@@ -20,6 +20,7 @@ import { createJob, deleteJob, ensurePlatform, ENV, finishedBuild, jobXml, sandb
 jest.setTimeout(1_800_000);
 
 const MIRROR = "127.0.0.1:5055";
+const { PATH } = ENV;
 let folder: string;
 let registry: ChildProcess;
 let site: http.Server;
@@ -36,17 +37,21 @@ beforeAll(async () => {
   for (const image of built) await push(image, MIRROR);
   fs.writeFileSync(path.join(folder, "registries.conf"), ["docker.io", "registry.k8s.io"].map((name) => `[[registry]]\nprefix = "${name}"\nlocation = "${MIRROR}"\ninsecure = true\n`).join(""));
 
-  // Pulumi's site has an archive for each plugin, with the executable in it.
+  // Debian 12's skopeo knows no variable for that file.
+  fs.mkdirSync(path.join(folder, "bin"));
+  fs.writeFileSync(path.join(folder, "bin/skopeo"), `#!/bin/sh\nexec /usr/bin/skopeo --registries-conf ${folder}/registries.conf "$@"\n`, { mode: 0o755 });
+
+  // Pulumi's site has an archive for each provider, with the executable in it, and the language host in that of the release.
   const plugins = await bundlePlugins(path.join(folder, "plugins"));
   site = http.createServer((asked, answer) => {
-    const [, kind, name] = /\/pulumi-(resource|language)-(\w+)-v/.exec(asked.url ?? "") ?? [];
-    const file = plugins.find((each) => each.endsWith(`/pulumi-${kind}-${name}`));
-    if (file) answer.end(execFileSync("tar", ["-cz", "-C", path.dirname(file), path.basename(file)], { maxBuffer: 1 << 28 }));
+    const name = /\/(pulumi-resource-\w+)-v/.exec(asked.url ?? "")?.[1] ?? (asked.url?.startsWith("/pulumi-v") ? "pulumi-language-nodejs" : undefined);
+    const file = plugins.find((each) => path.basename(each) === name);
+    if (file) answer.end(execFileSync("tar", ["-cz", "-C", path.dirname(file), ...(name === "pulumi-language-nodejs" ? ["--transform", "s:^:pulumi/:"] : []), path.basename(file)], { maxBuffer: 1 << 28 }));
     else answer.writeHead(asked.url?.includes("update-center") ? 200 : 404).end("{}");
   });
   await new Promise<void>((resolve) => site.listen(0, "127.0.0.1", resolve));
   const address = `http://127.0.0.1:${(site.address() as AddressInfo).port}`;
-  Object.assign(ENV, { CONTAINERS_REGISTRIES_CONF: path.join(folder, "registries.conf"), JENKINS_UC: address, PULUMI_PLUGIN_DOWNLOAD_URL_OVERRIDES: `.*=${address}` });
+  Object.assign(ENV, { PATH: `${folder}/bin:${PATH}`, JENKINS_UC: address, PULUMI_RELEASES: address, PULUMI_PLUGIN_DOWNLOAD_URL_OVERRIDES: `.*=${address}` });
   // What was pulled for good stays for later: the test has its own.
   for (const each of kept) if (fs.existsSync(each)) fs.renameSync(each, `${each}.kept`);
 });
@@ -59,7 +64,8 @@ afterAll(async () => {
     fs.rmSync(each, { recursive: true, force: true });
     if (fs.existsSync(`${each}.kept`)) fs.renameSync(`${each}.kept`, each);
   }
-  for (const name of ["CONTAINERS_REGISTRIES_CONF", "JENKINS_UC", "PULUMI_PLUGIN_DOWNLOAD_URL_OVERRIDES"]) delete ENV[name];
+  ENV.PATH = PATH;
+  for (const name of ["JENKINS_UC", "PULUMI_RELEASES", "PULUMI_PLUGIN_DOWNLOAD_URL_OVERRIDES"]) delete ENV[name];
   await sandbox("down");
   await sandbox("up");
 });
