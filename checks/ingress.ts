@@ -35,7 +35,8 @@ export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenk
   const [from, to] = [certificate.validFrom, certificate.validTo].map((text) => new Date(text));
   const on = (date: Date) => date.toISOString().slice(0, 10);
   const renew = clusterIssuer === undefined ? `kubectl -n ${jenkins} create secret tls ${secretName} --cert=<file> --key=<file> --dry-run=client -o yaml | kubectl apply -f -` : made;
-  if (certificate.checkHost(domain) === undefined) return remark(`the certificate in Secret ${secretName} is for ${certificate.subjectAltName ?? certificate.subject}: ${instead}`, renew);
+  // As browsers do: by its alternative names alone.
+  if (certificate.checkHost(domain, { subject: "never" }) === undefined) return remark(`the certificate in Secret ${secretName} is for ${certificate.subjectAltName ?? "no name at all"}: ${instead}`, renew);
   if (to < now) return remark(`the certificate in Secret ${secretName} ended on ${on(to)}`, renew);
   if (from > now) return remark(`the certificate in Secret ${secretName} is not in force before ${on(from)}`, renew);
   if (clusterIssuer === undefined && to.getTime() - now.getTime() < soon * day) return remark(`the certificate in Secret ${secretName} ends on ${on(to)}`, renew);

@@ -248,7 +248,7 @@ function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View
   return [
     {
       key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.controller is none`,
-      fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.controller traefik",
+      fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.controller traefik (in place of ingress.install, where that is said)",
     },
   ];
 }

@@ -6,7 +6,7 @@ import { fits, name as namePiece, registryPort, size as sizePiece, within } from
 import { base64 } from "./encoding";
 import { ownLabels, partOf } from "./ownership";
 import { makePullSecret, type ImagePulls } from "./pull-secrets";
-import { canonicalQuantity } from "./quantity";
+import { canonicalQuantity, quantityMillis } from "./quantity";
 import { randomText } from "./random";
 import { type Transform, transformed } from "./transform";
 
@@ -17,7 +17,7 @@ export interface ImageRegistryArgs {
   storageClassName: pulumi.Input<string>;
   /** Room for the platform's own images, with its unit. Another size is another, empty volume, into which the images are built again. */
   size: string;
-  /** Room for the images that jobs push, with its unit. */
+  /** Room for the images that jobs push, with its unit. Where they need more, what has no tag goes, then the oldest tags. */
   jobsSize: string;
   /** Repositories that images are pushed to, without the registry's name. */
   repositories: string[];
@@ -31,6 +31,8 @@ export interface ImageRegistryArgs {
   buildsNamespace: string;
   /** The one namespace whose pods reach the jobs' registry. */
   agentsNamespace: string;
+  /** Whether NetworkPolicies keep others from the ports for pushes. Default true. */
+  networkPolicies?: boolean;
   /** What the program's own image is pulled with. Default nothing. */
   pulls?: ImagePulls;
   /** Last changes to the main objects, see components/transform.ts. */
@@ -111,6 +113,33 @@ export function nodeConfig(port: number, from: string): string {
   });
 }
 
+/**
+ * Serves a registry that everybody may push to, and keeps it to nine tenths of its size, since many a volume does not: looked at every
+ * minute, where that is passed the program ends for as long as it takes to remove manifests without tag, then a quarter of the tags, oldest first, and so on.
+ * For any sh; the folder may be told to it as it may to the program.
+ */
+export const boundedServe = (config: string, size: string): string => `root=\${REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY:-${folder}}
+over() { [ "$(du -sk "$root" | cut -f 1)" -gt ${(quantityMillis(size) * 9n) / 10240000n} ]; }
+collect() { registry garbage-collect --quiet --delete-untagged ${config} || echo "nothing was removed"; }
+trap 'kill "$served" && wait "$served"; exit 0' TERM
+while :; do
+  if over; then collect; fi
+  while over && links=$(find "$root" -path '*/_manifests/tags/*/current/link' -exec ls -tr {} +) && [ -n "$links" ]; do
+    echo "more than ${size}: the oldest tags go"
+    echo "$links" | head -n $((($(echo "$links" | wc -l) + 3) / 4)) | while read -r link; do rm -rf "\${link%/current/link}"; done
+    collect
+  done
+  registry serve ${config} &
+  served=$!
+  while
+    sleep "\${INTERVAL:-60}" &
+    wait $!
+    kill -0 "$served" && ! over
+  do :; done
+  kill "$served" || exit 1
+  wait "$served"
+done`;
+
 /** Everything that is wrong with the args, each with the field, what was found and what is expected. */
 function imageRegistryProblems({ size, jobsSize, port, ...names }: ImageRegistryArgs): pulumi.InputPropertyErrorDetails[] {
   const sizes = Object.entries({ size, jobsSize }).flatMap(([propertyPath, text]) => (fits(sizePiece, text) ? [] : [{ propertyPath, reason: `"${text}" is not ${sizePiece.expected}` }]));
@@ -154,7 +183,7 @@ export const configMark = (data: Record<string, pulumi.Input<string>>) => ({ "bu
  * which container runtimes speak plain HTTP to without being told, through a process of the DaemonSet on each node's loopback.
  *
  * Two processes serve the platform's images from one volume: one that only reads, for everybody in the cluster, and one that
- * writes, for who has the token, and by NetworkPolicy for pods of the builds' namespace alone. What jobs push lies in a registry
+ * writes, for who has the token, and by NetworkPolicy, where there are any, for pods of the builds' namespace alone. What jobs push lies in a registry
  * of its own, on a volume of its own.
  *
  * Names others may rely on: in `namespace` Deployments and Services `image-registry` and `jobs-registry`, and Secret
@@ -191,7 +220,9 @@ export class ImageRegistry extends pulumi.ComponentResource {
       { ...reader, volumeMounts: [{ name: "config", mountPath: configFolder, readOnly: true }, { name: "images", mountPath: folder, readOnly: true }] },
     // Whoever pulls comes from a node's own network, whose addresses no policy can name on every network plugin.
     ], [{ ports: tcp(pullPort) }, { from: from(args.buildsNamespace), ports: tcp(pushPort) }]);
-    const jobs = this.store(`${name}-jobs`, jobsRegistryName, namespace, { ...args, pulling }, args.jobsSize, { "push.yml": storeConfig(pullPort, "open") }, [program("push", args.image, "push.yml", pullPort)], [{ from: from(args.agentsNamespace), ports: tcp(pullPort) }]);
+    const toJobs = program("push", args.image, "push.yml", pullPort);
+    const bounded = { ...toJobs, command: ["sh", "-c", boundedServe(`${configFolder}/push.yml`, args.jobsSize)], livenessProbe: { ...toJobs.livenessProbe, failureThreshold: 30 } };
+    const jobs = this.store(`${name}-jobs`, jobsRegistryName, namespace, { ...args, pulling }, args.jobsSize, { "push.yml": storeConfig(pullPort, "open") }, [bounded], [{ from: from(args.agentsNamespace), ports: tcp(pullPort) }]);
     this.nodes(`${name}-node`, args, [platform.deployment, jobs.deployment]);
 
     this.volume = platform.claim.metadata.uid;
@@ -242,7 +273,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
     ));
     new k8s.core.v1.Service(`${name}-service`, { metadata, spec: { selector: labels, ports: containers.map(({ name: port, ports }) => ({ name: port, port: (ports as { containerPort: number }[])[0].containerPort, targetPort: port })) } }, parent);
     // Nothing it does needs a connection of its own.
-    new k8s.networking.v1.NetworkPolicy(`${name}-policy`, { metadata, spec: { podSelector: { matchLabels: labels }, policyTypes: ["Ingress", "Egress"], ingress } }, parent);
+    if (args.networkPolicies ?? true) new k8s.networking.v1.NetworkPolicy(`${name}-policy`, { metadata, spec: { podSelector: { matchLabels: labels }, policyTypes: ["Ingress", "Egress"], ingress } }, parent);
     return { claim, deployment };
   }
 

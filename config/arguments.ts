@@ -41,13 +41,13 @@ export function imageArgs(config: PlatformConfig, surroundings: Surroundings = c
 
 /** Undefined where the registry is somebody else's. */
 export function registryArgs(config: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
-  const { imageRegistry, images, registry: { host, prefix }, builds: used, namespaces } = config;
+  const { imageRegistry, images, registry: { host, prefix }, builds: used, namespaces, networkPolicies } = config;
   // With those of the repository that are not used now, so that what is left of them can be deleted; each with its build cache.
   const built = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => (prefix === "" ? name : `${prefix}/${name}`));
   // Copies of upstream images that the config looks for there, as `npm run bundle -- load` has it.
   const copies = imageRegistry ? [...JSON.stringify([images, config.agents, config.cloud, config.controller.image, config.patches]).matchAll(new RegExp(`(?<![\\w.-])${host}/([a-z0-9._/-]+)`, "g"))].map(([, repository]) => repository) : [];
   const repositories = [...built, ...copies];
-  return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents, ...imagePulls(config) };
+  return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents, networkPolicies, ...imagePulls(config) };
 }
 
 /** Undefined where nothing is kept. A mirror is asked with its own login. */

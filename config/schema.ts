@@ -172,7 +172,7 @@ const images = {
     builtIn: maybeFlag("Whether the stack brings a registry, on a volume of storageClass. Nodes pull from it through their own loopback; those with containerd need nothing for it.", "true where no host is given"),
     port: maybeInteger("Port of every node's loopback for the built-in registry. Every environment on a cluster has its own.", piece.registryPort, `${piece.registryPort.usual}; with another namespace one that comes of its name`),
     size: text("Room for the built images in the built-in registry. With another size the images are built into a new volume.", { is: piece.size, example: "20Gi", default: "20Gi" }),
-    jobsSize: text("Room for the images that jobs push to the registry beside it, which deletes none by itself; a hostpath volume does not enforce it. With another size it starts anew, empty.", { is: piece.size, example: "50Gi", default: "20Gi" }),
+    jobsSize: text("Room for the images that jobs push to the registry beside it. Above nine tenths of it those without tag are deleted, then the oldest tags. With another size it starts anew, empty.", { is: piece.size, example: "50Gi", default: "20Gi" }),
     host: text("Another registry, as host or host:port.", { is: piece.registry, example: "registry.example.com:5000", ask: "Image registry that the nodes can pull from, host or host:port, - for the stack's own" }),
     prefix: text("Path between the registry's host and an image's name.", { is: piece.imagePath, example: "build-platform", default: "build-platform" }),
     insecure: flag("Plain HTTP, or a certificate that cannot be checked.", false),
@@ -358,7 +358,7 @@ const people = {
     developer: role("see, build and cancel jobs and see workspaces"),
     reader: role("see jobs"),
   }),
-  networkPolicies: flag("Whether NetworkPolicies fence the controller and the agents. They need a network plugin that enforces them.", true),
+  networkPolicies: flag("Whether NetworkPolicies fence the controller, the agents and the built-in registry. They need a network plugin that enforces them.", true),
 };
 
 const monitoring = {

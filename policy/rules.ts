@@ -53,7 +53,7 @@ interface Pod {
   what: string;
   agent: boolean;
   spec: PodSpec;
-  /** What leads nodes to the stack's own registry, by which container runtimes find it without being told. */
+  /** What leads nodes to the stack's own registry, by which container runtimes find it without being told: by its name, in the namespace that holds nothing else. */
   registryNode?: boolean;
 }
 
@@ -76,7 +76,7 @@ function podsOf({ type, props }: PolicyResource): Pod[] {
     case "StatefulSet":
     case "ReplicaSet":
     case "Job":
-      return [{ what: "pod", agent: false, spec: props.spec?.template?.spec ?? {}, registryNode: kind === "DaemonSet" && props.metadata?.name === "image-registry-node" }];
+      return [{ what: "pod", agent: false, spec: props.spec?.template?.spec ?? {}, registryNode: kind === "DaemonSet" && props.metadata?.name === "image-registry-node" && /^([a-z0-9-]+-)?image-pulls$/.test(props.metadata?.namespace ?? "") }];
     case "CronJob":
       return [{ what: "pod", agent: false, spec: props.spec?.jobTemplate?.spec?.template?.spec ?? {} }];
     case "ConfigMap":

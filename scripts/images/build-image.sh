@@ -606,7 +606,7 @@ build_in_cluster() {
   awk -F= 'NF > 1 { printf "[registry.\"%s\"]\n  mirrors = [\"%s\"]\n", $1, $2 }' <<<"${IMAGE_MIRRORS:-}" >>"$work/buildkitd.toml"
   if [ -n "${BUILDKITD_CONFIG:-}" ]; then
     # A table stands once in a document: where both have one, theirs.
-    awk 'NR == FNR { theirs[$0]; next } /^\[/ { out = ($0 in theirs) } !out' "$BUILDKITD_CONFIG" "$work/buildkitd.toml" >"$work/own.toml"
+    awk 'FILENAME == ARGV[1] { theirs[$0]; next } /^\[/ { out = ($0 in theirs) } !out' "$BUILDKITD_CONFIG" "$work/buildkitd.toml" >"$work/own.toml"
     cat "$work/own.toml" "$BUILDKITD_CONFIG" >"$work/buildkitd.toml"
   fi
   mkdir -p "$work/docker"
@@ -614,8 +614,11 @@ build_in_cluster() {
   run "creating the BuildKit job" "${kubectl[@]}" create --filename "$work/job.json"
   run "starting the BuildKit job" await_pod
   run "sending the context" send_context
-  run "build or push" "${kubectl[@]}" exec "job/$job" -- "${build[@]}"
-  "${kubectl[@]}" exec "job/$job" -- cat /work/metadata.json >"$work/metadata.json"
+  # buildctl fails too where it cannot hand its traces to the daemon within a second or so, on a busy machine. This file it writes when
+  # all is pushed.
+  local result=0
+  attempt "${kubectl[@]}" exec "job/$job" -- "${build[@]}" || result=$?
+  "${kubectl[@]}" exec "job/$job" -- cat /work/metadata.json >"$work/metadata.json" 2>/dev/null || gave_up "build or push failed (exit $result)"
   buildkit_digest
 }
 
@@ -674,6 +677,12 @@ write_sbom() {
   else
     say "bill of materials in $file; the registry did not take it as an artifact (status $(registry_status))"
   fi
+}
+
+# The build cache's digest in the registry, as BuildKit keeps one; nothing where there is none.
+cache_digest() {
+  if [ "$cache" != registry ] || [ "$builder" = buildah ] || [ "$dry_run" = true ]; then return 0; fi
+  repository=$repository-cache registry_digest latest || true
 }
 
 # Deletes the image of this tag, unless a tag of another stack is on it.
@@ -760,6 +769,7 @@ else
   stage_context
   describe
   say "building with $builder"
+  former_cache=$(cache_digest)
   "build_${builder//-/_}"
   if [ "$in_cluster" = true ] && [ "$builder" != in-cluster ]; then upload; fi
   if [ "$dry_run" = true ]; then exit 0; fi
@@ -773,6 +783,8 @@ else
     fail "pushed $digest, but $repository:$tag is \"$served\" in the registry; somebody else pushes this tag, or a proxy stands between"
   fi
   built=true
+  # A cache that another took the tag of is named by nobody, and no list of the registry has it.
+  if [ -n "$former_cache" ] && cached=$(cache_digest) && [ -n "$cached" ] && [ "$cached" != "$former_cache" ]; then repository=$repository-cache registry_delete "$former_cache" || true; fi
   say "built and pushed in $(($(date +%s) - started)) s as $repository:$tag"
 fi
 if [ -n "$sbom" ] && { [ "$built" = true ] || [ ! -f "$sbom/$tag.spdx.json" ]; }; then write_sbom "$digest"; fi

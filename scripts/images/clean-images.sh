@@ -18,6 +18,7 @@ started anew for it, which takes seconds, and not while an image is being built.
   --registry R      host and prefix, as registry.host and registry.prefix in the stack's config
   --built-in N      the stack's own registry instead: its namespace and registry.prefix, such as image-registry/build-platform,
                     in the cluster of the first --kube-context
+  --caches          delete the build caches NAME-cache too (imageBuild.cache: registry): the next builds start without
   --keep N          versions to keep of each stack; default 5
   --kube-context C  cluster to ask, repeatable: name every cluster that pulls from R; default: the current context
   --no-cluster      ask no cluster: only stack versions count
@@ -41,7 +42,7 @@ fail() {
   exit 1
 }
 
-registry_name="" keep=5 insecure=false ca="" dry_run=false cluster=true in_cluster=false forward="" kube_context="" built_in=""
+registry_name="" keep=5 insecure=false ca="" dry_run=false cluster=true in_cluster=false forward="" kube_context="" built_in="" caches=false
 contexts=() names=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -57,6 +58,7 @@ while [ $# -gt 0 ]; do
       shift 2
       ;;
     --no-cluster) cluster=false && shift ;;
+    --caches) caches=true && shift ;;
     --insecure) insecure=true && shift ;;
     --dry-run) dry_run=true && shift ;;
     --help | -h) usage && exit 0 ;;
@@ -139,6 +141,24 @@ decide() {
     }' "$work/used" "$work/tags"
 }
 
+# delete_doomed [WHAT]: deletes the manifests of $work/doomed from the repository. WHAT they are, where they are no images with tags.
+delete_doomed() {
+  local digest
+  while read -r digest; do
+    if [ "$dry_run" = false ]; then
+      if ! registry_delete "$digest"; then
+        say "$repository@$digest: the registry refused to delete it (status $(registry_status)); allow deletion there (docker-registry: storage.delete.enabled)"
+        failed=1
+        continue
+      fi
+      registry_delete_attached "$digest"
+    else
+      say "would delete $repository@$digest (${1:-$(awk -v d="$digest" '$3 == d { printf "%s ", $2 }' "$work/decisions" | sed 's/ $//')})"
+    fi
+    printf '%s@%s\n' "$repository" "$digest"
+  done <"$work/doomed"
+}
+
 if [ -n "$ca" ]; then
   mkdir "$work/ca"
   cp "$ca" "$work/ca/ca.crt"
@@ -163,20 +183,17 @@ for name in "${names[@]}"; do
     if [ "$decision" = keep ]; then say "kept $repository:$tag: $reason"; fi
   done <"$work/decisions"
   awk '$1 == "delete" { print $3 }' "$work/decisions" | sort -u >"$work/doomed"
-  while read -r digest; do
-    if [ "$dry_run" = false ]; then
-      if ! registry_delete "$digest"; then
-        say "$repository@$digest: the registry refused to delete it (status $(registry_status)); allow deletion there (docker-registry: storage.delete.enabled)"
-        failed=1
-        continue
-      fi
-      registry_delete_attached "$digest"
-    else
-      say "would delete $repository@$digest ($(awk -v d="$digest" '$3 == d { printf "%s ", $2 }' "$work/decisions" | sed 's/ $//'))"
-    fi
-    printf '%s@%s\n' "$repository" "$digest"
-  done <"$work/doomed"
+  delete_doomed
 done
+if [ "$caches" = true ]; then
+  for name in "${names[@]}"; do
+    repository=$registry_name/$name-cache
+    registry_configure
+    tags=$(registry_tags) || fail "$repository: the registry did not list its tags (status $(registry_status)); nothing further was deleted"
+    for tag in $tags; do registry_digest "$tag" || fail "$repository:$tag: the registry did not answer (status $(registry_status)); nothing further was deleted"; done | sort -u >"$work/doomed"
+    delete_doomed "build cache"
+  done
+fi
 # Its space is freed at its start, before anything can be uploaded.
 if [ "$in_cluster" = true ] && [ "$dry_run" = false ]; then
   rollout=(--namespace "$registry_namespace" rollout)

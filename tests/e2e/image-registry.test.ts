@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { nodeConfig, pushKeys, pushToken, storeConfig } from "../../components/image-registry";
+import { boundedServe, nodeConfig, pushKeys, pushToken, storeConfig } from "../../components/image-registry";
 import { buildTestTool } from "../../sandbox/cluster/binaries";
 import { enforcePolicies, releasePolicies } from "../../sandbox/cluster/policies";
 import { REGISTRY, REPO } from "../../sandbox/paths";
@@ -90,6 +90,73 @@ describe("the configurations, on the real program", () => {
     await start.node();
     expect(await pulled()).toEqual([200, 200]);
     await start.pull();
+  });
+});
+
+describe("the jobs' registry, on the real program", () => {
+  let folder: string;
+  let host: string;
+  let child: ChildProcess | undefined;
+  const log = () => fs.readFileSync(path.join(folder, "log"), "utf8");
+
+  async function start(size: string): Promise<void> {
+    const out = fs.openSync(path.join(folder, "log"), "a");
+    const env = { ...process.env, PATH: `${await buildTestTool("registry")}:${process.env.PATH}`, OTEL_TRACES_EXPORTER: "none", INTERVAL: "1", REGISTRY_HTTP_ADDR: host, REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY: path.join(folder, "data") };
+    child = spawn("sh", ["-c", boundedServe(path.join(folder, "push.yml"), size)], { env, stdio: ["ignore", out, out] });
+    fs.closeSync(out);
+    await waitFor("the jobs' registry", 60, () => fetch(`http://${host}/v2/`).then(() => true, () => false));
+  }
+  const stop = async () => {
+    const ended = new Promise((resolve) => child?.once("exit", resolve));
+    child?.kill();
+    await ended;
+    child = undefined;
+  };
+  /** Pushes an image of a mebibyte, by a tag or by its digest alone. */
+  async function push(repository: string, tag?: string): Promise<string> {
+    const layer = randomBytes(1 << 20);
+    const digest = digestOf(layer);
+    const begun = await fetch(`http://${host}/v2/${repository}/blobs/uploads/`, { method: "POST" });
+    expect((await fetch(`http://${host}/v2/${begun.headers.get("location")!.replace(/^.*\/v2\//, "")}&digest=${digest}`, { method: "PUT", headers: { "Content-Type": "application/octet-stream" }, body: layer })).status).toBe(201);
+    const manifest = JSON.stringify({ schemaVersion: 2, mediaType: manifestType, config: { mediaType: "application/vnd.oci.image.config.v1+json", digest, size: layer.length }, layers: [] });
+    expect((await fetch(`http://${host}/v2/${repository}/manifests/${tag ?? digestOf(manifest)}`, { method: "PUT", headers: { "Content-Type": manifestType }, body: manifest })).status).toBe(201);
+    return digestOf(manifest);
+  }
+  const has = async (repository: string, reference: string) => (await fetch(`http://${host}/v2/${repository}/manifests/${reference}`, { headers: { Accept: manifestType } }).catch(() => undefined))?.status;
+
+  beforeAll(async () => {
+    folder = fs.mkdtempSync(path.join(os.tmpdir(), "jobs-registry-"));
+    host = `127.0.0.1:${await freePort()}`;
+    fs.mkdirSync(path.join(folder, "data"));
+    fs.writeFileSync(path.join(folder, "push.yml"), storeConfig(1, "open"));
+  });
+  afterAll(async () => {
+    if (child) await stop();
+    fs.rmSync(folder, { recursive: true });
+  });
+
+  test("within its size it keeps everything, above it first what has no tag goes, then the oldest tags, and it serves on", async () => {
+    await start("100Mi");
+    const untagged = await push("team/app");
+    for (const tag of ["1", "2"]) {
+      await push("team/app", tag);
+      await new Promise((resolve) => setTimeout(resolve, 1100));
+    }
+    await push("other", "3");
+    await stop();
+    await start("100Mi");
+    expect([await has("team/app", untagged), await has("team/app", "1"), await has("other", "3")]).toEqual([200, 200, 200]);
+    await stop();
+    // Room for three of the four.
+    await start("4Mi");
+    await waitFor("the one without tag to go", 30, async () => (await has("team/app", untagged)) === 404);
+    expect([await has("team/app", "1"), await has("team/app", "2"), await has("other", "3")]).toEqual([200, 200, 200]);
+    expect(log()).not.toContain("the oldest tags go");
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    await push("team/app", "4");
+    await waitFor("the oldest tag to go", 60, async () => (await has("team/app", "1")) === 404 && (await has("team/app", "4")) === 200);
+    expect([await has("team/app", "2"), await has("other", "3")]).toEqual([200, 200]);
+    expect(log()).toContain("the oldest tags go");
   });
 });
 
@@ -247,6 +314,18 @@ export = async () => {
     await kubectl(["apply", "-f", "-"], { input: JSON.stringify(pod) });
     await kubectl(["-n", names.agentsNamespace, "wait", "--for=condition=Ready", "pod/pushed", "--timeout=180s"]);
     expect(await kubectl(["-n", names.agentsNamespace, "exec", "pushed", "--", "cat", "/word"])).toBe("three\n");
+    expect((await program(["up", "--yes", "--skip-preview", "--expect-no-changes"])).stdout).toMatch(/\d+ unchanged/);
+  });
+
+  test("another key is made where the old one may be known: its token is of no more use, and what is built afterwards is pushed with the new one", async () => {
+    const token = async () => Buffer.from(await kubectl(["-n", names.namespace, "get", "secret", "image-registry-push", "-o", "jsonpath={.data.token}"]), "base64").toString();
+    const former = await token();
+    const { stdout: urns } = await program(["stack", "--show-urns"]);
+    write("images/app/word", "four\n");
+    await program(["up", "--yes", "--skip-preview", "--replace", /urn:\S+::registry-push-key/.exec(urns)![0]]);
+    expect(await token()).not.toBe(former);
+    const answer = (with_: string) => kubectl(["-n", names.agentsNamespace, "exec", "pushed", "--", "bash", "-c", `exec 3<>/dev/tcp/image-registry.${names.namespace}.svc/5001; printf 'GET /v2/e2e/app/tags/list HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\nAuthorization: Bearer ${with_}\\r\\n\\r\\n' >&3; head -n 1 <&3`]);
+    expect([await answer(former), await answer(await token())]).toEqual([expect.stringContaining(" 401 "), expect.stringContaining(" 200 ")]);
     expect((await program(["up", "--yes", "--skip-preview", "--expect-no-changes"])).stdout).toMatch(/\d+ unchanged/);
   });
 });

@@ -416,6 +416,26 @@ describe("build-image.sh", () => {
       });
     });
 
+    test.each([[0, true, 0], [1, true, 0], [1, false, 1]])("buildctl ends with %d, having pushed: %s; the build ends with %d", async (ended, pushed, code) => {
+      const port = registry.host.split(":")[1];
+      const digest = registry.seed("team/maven-dind", "one", ...(pushed ? ["maven-dind-0123456789ab"] : []));
+      program("kubectl", `case "$*" in
+        *secret*) printf push.to.ken ;;
+        *port-forward*) echo "Forwarding from 127.0.0.1:${port} -> 5001"; echo $$ >"$FOLDER/forward"; exec sleep 60 ;;
+        *"get pod"*) echo true ;;
+        *"tar -C /work"*) mkdir -p "$FOLDER/work" && tar -C "$FOLDER/work" -xf - ;;
+        *metadata.json) ${pushed ? `echo '{"containerimage.digest": "${digest}"}'` : "exit 1"} ;;
+        *buildctl*) echo "error: context deadline exceeded" >&2; exit ${ended} ;;
+      esac`);
+      fs.writeFileSync(path.join(folder, "further.toml"), `[registry."${service}"]\n  http = true\n[registry."docker.io"]\n  mirrors = ["m"]\n`);
+      const result = await ask(["--force", "--insecure"], { BUILDKITD_CONFIG: path.join(folder, "further.toml"), IMAGE_MIRRORS: "docker.io=other.test\nquay.io=quay.test" });
+      expect(result).toMatchObject({ code, out: pushed ? `localhost:61500/team/maven-dind@${digest}\n` : "" });
+      expect(result.err.includes("build or push failed (exit 1)")).toBe(code === 1);
+      // A table of TOML stands once: the further file's goes before.
+      expect(fs.readFileSync(path.join(folder, "work/buildkitd.toml"), "utf8")).toBe(`[registry."quay.io"]\n  mirrors = ["quay.test"]\n[registry."${service}"]\n  http = true\n[registry."docker.io"]\n  mirrors = ["m"]\n`);
+      gone();
+    });
+
     test("the kubeconfig of a state is found in the home of whoever runs it", async () => {
       program("kubectl", 'echo "kubectl of $KUBECONFIG" >>"$FOLDER/calls"; exit 1');
       await ask(["--inspect"], { KUBECONFIG: "~/.kube/prod" });
@@ -557,6 +577,42 @@ describe("build-image.sh", () => {
   });
 });
 
+describe("a build cache in the registry", () => {
+  /** Stand-in for buildx: pushes an image and a cache of this content. */
+  function buildx(content: string): void {
+    const manifest = (text: string) => JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: { digest: digestOf(text) }, layers: [] });
+    const put = (text: string, target: string) => `/usr/bin/curl -sf -X PUT -H 'Content-Type: application/vnd.oci.image.manifest.v1+json' --data-binary '${manifest(text)}' http://${registry.host}/v2/team/${target} >/dev/null`;
+    for (const text of [content, `cache ${content}`]) registry.blobs.set(digestOf(text), Buffer.from(text));
+    program("docker", "exit 1");
+    program("buildx", `while [ $# -gt 0 ]; do case $1 in --metadata-file) printf '{"containerimage.digest": "%s"}' '${digestOf(manifest(content))}' >"$2"; ${put(content, "maven-dind/manifests/maven-dind-0123456789ab")}; ${put(`cache ${content}`, "maven-dind-cache/manifests/latest")} ;; esac; shift; done`);
+  }
+  const cached = () => [...registry.manifests.values()].filter(({ body }) => body.includes(digestOf("cache one")) || body.includes(digestOf("cache two"))).length;
+
+  test("that another takes the place of is deleted, or nobody would find it again", async () => {
+    for (const content of ["one", "two"]) {
+      buildx(content);
+      expect(await build(["--builder", "buildx", "--cache", "registry", "--force"])).toMatchObject({ code: 0 });
+    }
+    expect([cached(), registry.tagsOf("team/maven-dind-cache")]).toEqual([1, ["latest"]]);
+    // The image that it was made with is nobody's cache.
+    expect(registry.manifests.size).toBe(3);
+    // Without one nothing is asked for it.
+    registry.requests.length = 0;
+    expect(await build(["--builder", "buildx", "--force"])).toMatchObject({ code: 0 });
+    expect(registry.requests.filter((request) => !request.startsWith("PUT")).join()).not.toContain("maven-dind-cache");
+  });
+
+  test("stays where it is the same, and where the registry refuses to delete it the build succeeds", async () => {
+    buildx("one");
+    for (let i = 0; i < 2; i++) expect(await build(["--builder", "buildx", "--cache", "registry", "--force"])).toMatchObject({ code: 0 });
+    expect(cached()).toBe(1);
+    buildx("two");
+    registry.options.deleteStatus = 405;
+    expect(await build(["--builder", "buildx", "--cache", "registry", "--force"])).toMatchObject({ code: 0 });
+    expect(cached()).toBe(2);
+  });
+});
+
 describe("clean-images.sh", () => {
   const clean = (args: string[] = [], environment: Record<string, string> = {}): Promise<Ended> => run("clean-images.sh", ["--registry", `${registry.host}/team`, "--insecure", ...args, "maven-dind"], environment);
   const cluster = (...digests: string[]): void => program("kubectl", `printf 'kubectl %s\\n' "$*" >>"$FOLDER/calls"; echo '${JSON.stringify({ items: digests.map((d) => ({ image: `r/x@${d}` })) })}'`);
@@ -584,6 +640,20 @@ describe("clean-images.sh", () => {
     expect(ended.err).toContain("one of the last 2 of stack prod");
     expect(ended.err).toContain("tag v1.0 was made by somebody else");
     expect(calls()).toMatch(/^kubectl --request-timeout 30s get pods,.*configmaps --all-namespaces/m);
+  });
+
+  test("--caches deletes the build caches, and nothing else does", async () => {
+    const used = registry.seed("team/maven-dind", "one", "maven-dind-000000000001");
+    const caches = ["a", "b", "c"].map((tag) => registry.seed("team/maven-dind-cache", `cache ${tag}`, tag));
+    const other = registry.seed("team/gradle-dind-cache", "other", "latest");
+    cluster(used);
+    expect(await clean()).toMatchObject({ code: 0, out: "" });
+    expect(await clean(["--caches", "--dry-run"])).toMatchObject({ code: 0, err: expect.stringContaining("(build cache)") });
+    expect(registry.manifests.size).toBe(5);
+    const ended = await clean(["--caches"]);
+    expect(ended).toMatchObject({ code: 0 });
+    expect(ended.out.trim().split("\n").sort()).toEqual(caches.map((digest) => `${registry.host}/team/maven-dind-cache@${digest}`).sort());
+    expect([...registry.manifests.keys()].sort()).toEqual([other, used].sort());
   });
 
   describe("of the built-in registry", () => {

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parse as parseYaml } from "yaml";
-import { ImageRegistry, nodeConfig, pushKeys, pushToken, storeConfig, type ImageRegistryArgs } from "../../components/image-registry";
+import { boundedServe, ImageRegistry, nodeConfig, pushKeys, pushToken, storeConfig, type ImageRegistryArgs } from "../../components/image-registry";
 import { parseConfig } from "../../config";
 import { imageArgs, registryArgs } from "../../config/arguments";
 import { imageEnvironment } from "../../components/agent-images";
@@ -44,6 +44,12 @@ describe("the component", () => {
     expect(the("Service", "image-registry").inputs.spec.ports).toEqual([{ name: "push", port: 5001, targetPort: "push" }, { name: "pull", port: 5000, targetPort: "pull" }]);
   });
 
+  test("without NetworkPolicies it has none, and asks for the token all the same", async () => {
+    await make({ networkPolicies: false });
+    expect(all("NetworkPolicy")).toEqual([]);
+    expect(the("ConfigMap", "image-registry").inputs.data["push.yml"]).toBe(storeConfig(5001, "token"));
+  });
+
   test("a token pushes to its repositories alone, is a secret, and the registry knows it by a key that gives nothing away", async () => {
     await useMocks((name) => (name === "registry-push-key" ? "s3cret" : ""));
     await make();
@@ -68,6 +74,14 @@ describe("the component", () => {
       expect(inputs.spec).toMatchObject({ replicas: 1, strategy: { type: "Recreate" } });
       expect(inputs.spec.template.spec.initContainers[0].command[2]).toMatch(/^registry garbage-collect .*push\.yml \|\|/);
     }
+  });
+
+  test("what jobs push is kept to nine tenths of its size, and what the platform pushes is not", async () => {
+    await make({ jobsSize: "100Mi" });
+    const commands = (name: string) => the("Deployment", name).inputs.spec.template.spec.containers.map(({ command }: { command: string[] }) => command);
+    expect(commands("jobs-registry")).toEqual([["sh", "-c", boundedServe("/etc/image-registry/push.yml", "100Mi")]]);
+    expect(boundedServe("x", "100Mi")).toContain("-gt 92160 ]");
+    expect(commands("image-registry")).toEqual(["push", "pull"].map((name) => ["registry", "serve", `/etc/image-registry/${name}.yml`]));
   });
 
   test("on nodes it listens on the loopback alone, on every node, and is evicted last", async () => {
@@ -121,7 +135,7 @@ describe("the config", () => {
       expect(config.imageRegistry).toEqual({ namespace: "image-registry", nodesNamespace: "image-pulls", port: 61500, size: "20Gi", jobsSize: "20Gi" });
       expect(config.imageBuild.builder).toBe("in-cluster");
       expect(imageArgs(config).registry).toEqual({ host: "image-registry.image-registry.svc:5001", prefix: "build-platform", insecure: true, pulledFrom: "localhost:61500" });
-      expect(registryArgs(config, "disk")).toEqual({ ...args, image: config.images.registry, jobsSize: "20Gi", repositories: ["controller", "maven-dind", "gradle-dind"].flatMap((image) => [`build-platform/${image}`, `build-platform/${image}-cache`]) });
+      expect(registryArgs(config, "disk")).toEqual({ ...args, image: config.images.registry, jobsSize: "20Gi", networkPolicies: true, repositories: ["controller", "maven-dind", "gradle-dind"].flatMap((image) => [`build-platform/${image}`, `build-platform/${image}-cache`]) });
     }
   });
 
@@ -137,6 +151,10 @@ describe("the config", () => {
     const told = imageEnvironment("controller", { hash: "a".repeat(64), files: {} }, { ...imageArgs(config), images: { controller: { context } } });
     fs.rmSync(context, { recursive: true });
     for (const key of ["REGISTRY_PULLED_FROM", "KUBECONFIG"]) expect(told).not.toHaveProperty(key);
+  });
+
+  test("networkPolicies: false reaches it", () => {
+    expect(registryArgs(parse({ networkPolicies: false }).config, "disk")).toMatchObject({ networkPolicies: false });
   });
 
   test("environments beside each other have namespaces and a port of their own, the port one that stays", () => {

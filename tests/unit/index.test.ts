@@ -70,6 +70,10 @@ test("without a registry the stack brings its own before the images, and pods pu
   const environment = all("Command").find(({ name }) => name === "agent-images-controller")!.inputs.environment;
   expect(environment.value ?? environment).toMatchObject({ IMAGE_REPOSITORY: "image-registry.image-registry.svc:5001/build-platform/controller", REGISTRY_PULLED_FROM: "localhost:61500", IMAGE_BUILDER: "in-cluster" });
   expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).toContain("--insecure-registry=jobs-registry.image-registry.svc:5000");
+  await run({ registry: {}, imageBuild: { builder: "buildah" } });
+  const local = all("Command").find(({ name }) => name === "agent-images-controller")!.inputs.environment;
+  expect(local.value ?? local).toMatchObject({ REGISTRY_PULLED_FROM: "localhost:61500", IMAGE_BUILDER: "buildah", BUILDKIT_CONTEXT: expect.any(String) });
+  expect(all("Namespace").map(({ inputs }) => inputs.metadata.name)).not.toContain("image-builds");
   await run();
   expect(registered.map((r) => r.type)).not.toContain("build-platform:registry:ImageRegistry");
   expect(JSON.stringify(registered)).not.toContain("REGISTRY_PULLED_FROM");
@@ -281,11 +285,11 @@ test("mirrors: pods, builds and agents fetch from them", async () => {
 });
 
 test("mistakes in config stop it before anything is registered, all in one message", async () => {
-  const error = await run({ domain: "nope", storageSize: "15", registry: {} }).catch((thrown: Error) => thrown);
+  const error = await run({ domain: "nope", storageSize: "15", registry: {}, imageBuild: { builder: "buildah", cache: "registry" } }).catch((thrown: Error) => thrown);
   expect(pulumi.RunError.isInstance(error)).toBe(true);
   // Pulumi would format a stack for many seconds and then not show it.
   expect((error as Error).stack).toBeUndefined();
-  for (const key of ["domain", "storageSize", "imageBuild.builder"]) expect((error as Error).message).toContain(`\n  ${key}\n`);
+  for (const key of ["domain", "storageSize", "imageBuild.cache"]) expect((error as Error).message).toContain(`\n  ${key}\n`);
   await settled();
   expect(registered).toEqual([]);
 });

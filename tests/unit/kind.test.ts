@@ -112,11 +112,16 @@ test("as root the demo is a stack of a new user's on the sandbox, with an image 
   fs.writeFileSync(file("ssh/control-plane-1.hostkey.pub"), `${HOST_KEY} root@somewhere\n`);
   fs.writeFileSync(file("stand-ins"), "images.jenkins=10.88.0.1:5000/jenkins/jenkins:1@sha256:0\nimages.maven=10.88.0.1:5000/library/maven:3@sha256:1\n");
   const stack = path.join(repository, "Pulumi.demo.yaml");
-  fs.writeFileSync(stack, "of another sandbox");
+  const ours = "config:\n  build-platform:kubeContext: kubernetes-admin@sandbox\n";
+  fs.writeFileSync(stack, ours.replace("sandbox", "staging"));
+  expect(demo()).toMatchObject({ status: 1, stderr: expect.stringContaining("Pulumi.demo.yaml is another cluster's") });
+  expect(demo("down").status).toBe(0);
+  expect(fs.existsSync(stack)).toBe(true);
+  fs.writeFileSync(stack, ours);
   const first = demo();
   expect(first).toMatchObject({ status: 0, stdout: expect.stringContaining("restic  docker.io/restic/restic:1") });
   const { config } = parse(fs.readFileSync(stack, "utf8")) as { config: Record<string, unknown> };
-  expect(Object.keys(config)).toEqual(["domain", "kubeconfig", "kubeContext", "controlPlane", "storageSize"].map((key) => `build-platform:${key}`));
+  expect(Object.keys(config)).toEqual(["domain", "kubeconfig", "kubeContext", "controlPlane", "storageSize", "ingress"].map((key) => `build-platform:${key}`));
   expect(config["build-platform:controlPlane"]).toMatchObject({ nodes: [{ name: "control-plane-1", host: "10.88.0.2", hostKey: HOST_KEY }] });
   const [set] = calls().filter((call) => call.includes("set-all"));
   expect(set).toContain("--plaintext=images.jenkins=10.88.0.1:5000/jenkins/jenkins:1@sha256:0 --plaintext=images.maven=");

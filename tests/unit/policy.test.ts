@@ -6,7 +6,7 @@ const digest = `@sha256:${"a".repeat(64)}`;
 const container = (over: object = {}) => ({ name: "main", image: `registry.example.com/app:1${digest}`, resources: { limits: { memory: "1Gi" } }, ...over });
 const resource = (type: string, props: object, protect = false): PolicyResource => ({ type: `kubernetes:${type}`, name: "it", props, protect });
 const deployment = (over: object = {}, pod: object = {}) => resource("apps/v1:Deployment", { spec: { template: { spec: { containers: [container(over)], ...pod } } } });
-const registryNode = (pod: object, name = "image-registry-node") => resource("apps/v1:DaemonSet", { metadata: { name }, spec: { template: { spec: { containers: [container()], ...pod } } } });
+const registryNode = (pod: object, name = "image-registry-node", namespace: string | undefined = "image-pulls") => resource("apps/v1:DaemonSet", { metadata: { name, namespace }, spec: { template: { spec: { containers: [container()], ...pod } } } });
 const casc = (...containers: object[]) =>
   resource("core/v1:ConfigMap", {
     metadata: { name: "jenkins-casc" },
@@ -45,6 +45,7 @@ const cases: Record<string, { good: [string, PolicyResource, string?][]; bad: [s
     good: [
       ["an ordinary container", deployment()],
       ["what leads nodes to the stack's registry", registryNode({ hostNetwork: true })],
+      ["the same of another environment", registryNode({ hostNetwork: true }, undefined, "team-b-image-pulls")],
       ["dind in an agent", casc(container(), container({ name: "dind", securityContext: { privileged: true } }))],
     ],
     bad: [
@@ -54,6 +55,8 @@ const cases: Record<string, { good: [string, PolicyResource, string?][]; bad: [s
       ["a privileged init container", deployment({}, { initContainers: [container({ name: "init", securityContext: { privileged: true } })] }), "container init"],
       ["the node's network", deployment({}, { hostNetwork: true }), "hostNetwork"],
       ["the node's network for another DaemonSet", registryNode({ hostNetwork: true }, "other"), "hostNetwork"],
+      ["the node's network for one of its name elsewhere", registryNode({ hostNetwork: true }, undefined, "jenkins-agents"), "hostNetwork"],
+      ["the node's network for one of its name where its namespace only ends alike", registryNode({ hostNetwork: true }, undefined, "ximage-pulls"), "hostNetwork"],
       ["the node's processes for what leads to the registry", registryNode({ hostPID: true }), "hostPID"],
       ["the node's processes", deployment({}, { hostPID: true }), "hostPID"],
       ["the node's IPC", deployment({}, { hostIPC: true }), "hostIPC"],
