@@ -110,13 +110,14 @@ stop() {
   kill "$daemon" 2>/dev/null
 }
 trap stop TERM INT
+# By name, so that on a disk that does not do for it dockerd takes no other driver, whose layers strip() does not know.
 if take; then
-  if prepare && serve "$@"; then :
+  if prepare && serve "$@" --storage-driver=overlay2; then :
   elif [ -z "$stopping" ]; then
     say "dockerd does not start with \${slot##*/}: begun anew"
     wait "$daemon" 2>/dev/null
     umount "$root" 2>/dev/null
-    if throw_away 1 && prepare && serve "$@"; then :
+    if throw_away 1 && prepare && serve "$@" --storage-driver=overlay2; then :
     elif [ -z "$stopping" ]; then
       say "dockerd does not start with an empty one either: nothing is kept of this agent"
       wait "$daemon" 2>/dev/null
