@@ -115,6 +115,15 @@ describe("a slot of Docker's data", () => {
     expect(left).not.toContain(old);
   });
 
+  test("a build that passes dockerSize loses its daemon, and the slot is thrown away", async () => {
+    const daemon = await bed.start("first", { env: { MAX_KIB: "10000", WATCH_SECONDS: "1" } });
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    await daemon.docker(["build", "-q", bed.context("large", { Dockerfile: "FROM scratch\nCOPY big /\n", big: Buffer.alloc(20_000_000, 5) })], { allowFailure: true });
+    expect(await daemon.ended).toBe(1);
+    expect(daemon.said()).toContainEqual(expect.stringMatching(/^\d+ KiB of images, containers and layers are more than dockerSize, 10000 KiB: the daemon ends$/));
+    expect((await bed.start("second")).said()).toEqual(["slot-0 was not left in order, or is another version's: begun anew"]);
+  });
+
   test("the keeper throws away the slot that was taken longest ago, and none that is held", async () => {
     for (const [i, seconds] of [[0, 100], [1, 300], [2, 200]]) {
       fs.mkdirSync(path.join(bed.folder, "docker/agents", `slot-${i}/data`), { recursive: true });
