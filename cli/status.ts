@@ -1,4 +1,5 @@
 import * as fs from "node:fs";
+import { imageCacheName } from "../components/image-cache";
 import { registryName, registryNodeName } from "../components/image-registry";
 import { jenkinsUrl } from "../components/jenkins-master";
 import { publicPort } from "../config";
@@ -34,6 +35,8 @@ export interface Facts {
   volume?: { phase: string; storageClass: string; node: string; requested: string; usedKib?: number };
   /** The stack's own registry, and on how many nodes it answers. */
   registry?: { ready: boolean; nodes: number; of: number };
+  /** The cache of public registries; undefined where the stack has none. */
+  imageCache?: { ready: boolean };
   /** "off" where the stack has no backup. */
   backup?: "off" | { last?: BackupResult; lastGood?: BackupResult; lastVerified?: BackupResult };
   /** Range that each API server was started with. */
@@ -73,7 +76,7 @@ const stale = 2;
 
 /** The summary, one row for each part of the platform. */
 export function summary(facts: Facts): Row[] {
-  const { controller, door, certificate, refused, agents, queue, volume, registry, backup, nodePorts, time } = facts;
+  const { controller, door, certificate, refused, agents, queue, volume, registry, imageCache, backup, nodePorts, time } = facts;
   const unknown = (what: string): Row => ({ what, text: "could not be read", good: false });
   const running = agents?.filter(({ phase }) => phase === "Running").length;
   const ranges = new Set(nodePorts?.map(({ range }) => range));
@@ -98,6 +101,7 @@ export function summary(facts: Facts): Row[] {
         }
       : unknown("home volume"),
     ...(registry ? [{ what: "registry", good: registry.ready && registry.nodes === registry.of, text: `${registry.ready ? "ready" : "not ready"}, answers on ${registry.nodes} of ${registry.of} nodes` }] : []),
+    ...(imageCache ? [{ what: "image cache", good: imageCache.ready, text: imageCache.ready ? "ready" : "not ready: agents pull from the registries themselves" }] : []),
   ];
   if (backup === undefined) rows.push(unknown("last backup"));
   else if (backup === "off") rows.push({ what: "last backup", text: "none: the stack has no backup", good: false });
@@ -272,6 +276,11 @@ export async function collect(stack: Stack): Promise<Facts> {
       const measured = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "jenkins", "--", "du", "-sk", "/var/jenkins_home").catch(() => "");
       const used = /^(\d+)/.exec(measured)?.[1];
       if (used) facts.volume.usedKib = Number(used);
+    }),
+    attempt("image cache", async () => {
+      if (!config.imageCache) return;
+      const { status } = await json<{ status: { readyReplicas?: number } }>("-n", config.imageCache.namespace, "get", "deployment", imageCacheName);
+      facts.imageCache = { ready: (status.readyReplicas ?? 0) > 0 };
     }),
     attempt("registry", async () => {
       if (!config.imageRegistry) return;

@@ -215,7 +215,7 @@ export function imagePulls({ registry: { host, username, password }, pullSecrets
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, imageRegistry, mirrors, imageCache, agents, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "imageCache" | "agentCache" | "agentPods" | "patches" | "namespaces"> & { agents: Pick<AgentTemplate, "docker" | "caches" | "dockerGroup">[] }): AgentSettings => ({
+export const agentSettings = ({ images, registry, imageRegistry, mirrors, imageCache, agents, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "imageCache" | "agentCache" | "agentPods" | "patches" | "namespaces"> & { agents: Pick<AgentTemplate, "docker" | "caches" | "dockerGroup" | "userNamespace">[] }): AgentSettings => ({
   priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,

@@ -195,8 +195,8 @@ export const dockerdScript = `${dockerdOptions}exec dockerd-entrypoint.sh "$@"
 /** Whether the agents of a template keep Docker's data on their node. */
 export const keepsDocker = ({ docker, caches }: Pick<AgentTemplate, "docker" | "caches">): boolean => docker === "dind" && caches.includes("docker");
 
-/** Where the data of a template's agents lie on a node. */
-export const dockerGroup = ({ dockerGroup: group = usual.dockerGroup }: Pick<AgentTemplate, "dockerGroup">): string => group;
+/** Where the data of a template's agents lie on a node. In a user namespace overlayfs marks what a layer deletes in another way, which daemons outside of one do not see. */
+export const dockerGroup = ({ dockerGroup: group = usual.dockerGroup, userNamespace }: Pick<AgentTemplate, "dockerGroup" | "userNamespace">): string => (userNamespace ? `${group}.userns` : group);
 
 const slotsMount = `${cacheMount}/docker`;
 

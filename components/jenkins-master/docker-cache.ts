@@ -14,7 +14,7 @@
  * Runs in the privileged sidecar in place of the image's entry point, which it starts, with dockerd's arguments. Whatever is wrong with a
  * slot, the daemon comes up: with an empty one, or at last on the pod's own volume.
  * POSIX shell as in BusyBox, flock; environment SLOTS; KEPT_KIB, of all slots of the group together, and MAX_KIB, of this one while it
- * is in use, may be unset.
+ * is in use, may be unset, as may START_SECONDS and WATCH_SECONDS.
  */
 export const dockerSlotScript = `root=/var/lib/docker
 slot= daemon= stopping=
@@ -62,6 +62,7 @@ prepare() {
 up() { docker --host=unix:///var/run/docker.sock version >/dev/null 2>&1; }
 # Until the daemon serves; false where it ended before, or takes longer than a daemon with all its data may.
 serve() {
+  [ -z "$stopping" ] || exit 143
   dockerd-entrypoint.sh "$@" &
   daemon=$! waited=0
   until up; do
@@ -75,7 +76,7 @@ serve() {
 measure() { du -sk "$slot/data" 2>/dev/null | cut -f1; }
 # As the kubelet measures a volume of the pod's own.
 watch() {
-  while sleep 60; do
+  while sleep "\${WATCH_SECONDS:-60}"; do
     used=$(measure)
     echo "$used" >"$slot/used"
     if [ -n "\${MAX_KIB:-}" ] && [ "$used" -gt "$MAX_KIB" ]; then
@@ -110,13 +111,14 @@ stop() {
   kill "$daemon" 2>/dev/null
 }
 trap stop TERM INT
+# By name, so that on a disk that does not do for it dockerd takes no other driver, whose layers strip() does not know.
 if take; then
-  if prepare && serve "$@"; then :
+  if prepare && serve "$@" --storage-driver=overlay2; then :
   elif [ -z "$stopping" ]; then
     say "dockerd does not start with \${slot##*/}: begun anew"
     wait "$daemon" 2>/dev/null
     umount "$root" 2>/dev/null
-    if throw_away 1 && prepare && serve "$@"; then :
+    if throw_away 1 && prepare && serve "$@" --storage-driver=overlay2; then :
     elif [ -z "$stopping" ]; then
       say "dockerd does not start with an empty one either: nothing is kept of this agent"
       wait "$daemon" 2>/dev/null
@@ -131,10 +133,14 @@ else
 fi
 [ -z "$slot" ] || watch 9>&- &
 watching=$!
-code=0
+wait "$daemon"
+code=$?
+# A signal ends the waiting, not the daemon.
 while kill -0 "$daemon" 2>/dev/null; do wait "$daemon"; code=$?; done
 kill "$watching" 2>/dev/null
 if [ -n "$slot" ] && [ -n "$stopping" ] && [ "$code" -eq 0 ]; then mark "$boot" && sync -f "$slot/data" && mark synced; fi
+# A daemon that ended though nobody told this container to.
+[ -n "$stopping" ] || [ "$code" -ne 0 ] || code=1
 exit "$code"
 `;
 

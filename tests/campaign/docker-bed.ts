@@ -73,12 +73,13 @@ export class DockerBed {
   readonly daemons: Daemon[] = [];
   /** Network namespace of the daemons, as a path; none for one of each of them's own. */
   network?: string;
-  readonly shell = "dash";
+  /** What runs the script: the real image has BusyBox. */
+  shell = "dash";
 
   constructor(readonly options: string[]) {}
 
   async setUp(): Promise<void> {
-    await installPackages(["docker.io", "tini", "procps", "util-linux"]);
+    await installPackages(["docker.io", "tini", "procps", "util-linux", "busybox-static"]);
     for (const each of ["slots", "bin", "client/cli-plugins"]) fs.mkdirSync(path.join(this.folder, each), { recursive: true });
     fs.writeFileSync(path.join(this.folder, "bin/dockerd-entrypoint.sh"), '#!/bin/sh\nexec tini -s -- "$@"\n', { mode: 0o755 });
     fs.symlinkSync(path.join(await buildTestTool("buildkit"), "buildx"), path.join(this.folder, "client/cli-plugins/docker-buildx"));

@@ -31,11 +31,12 @@ describe("a slot of Docker's data", () => {
     return { daemon, log: (await daemon.docker(["build", "--progress=plain", "-t", "maven:3", context()])).stderr };
   };
 
-  test("content stays for the next agent, and no name: no tag, no container, no volume, no network", async () => {
+  test.each(["dash", "busybox sh"])("content stays for the next agent, and no name: no tag, no container, no volume, no network (%s)", async (shell) => {
+    bed.shell = shell;
     const first = await built("first");
     expect(first.log).not.toContain("CACHED");
     await first.daemon.docker(["volume", "create", "theirs"]);
-    await first.daemon.docker(["network", "create", "--driver=macvlan", "theirs"], { allowFailure: true });
+    await first.daemon.docker(["network", "create", "--driver=null", "theirs"], { allowFailure: true });
     await first.daemon.docker(["create", "--restart=always", "--name=theirs", "maven:3", "/a"]);
     expect(await first.daemon.end()).toBe(0);
 
@@ -112,6 +113,15 @@ describe("a slot of Docker's data", () => {
     const left = (await (await bed.start("second")).docker(["image", "ls", "-aq", "--no-trunc"])).stdout;
     expect(left).toContain(recent);
     expect(left).not.toContain(old);
+  });
+
+  test("a build that passes dockerSize loses its daemon, and the slot is thrown away", async () => {
+    const daemon = await bed.start("first", { env: { MAX_KIB: "10000", WATCH_SECONDS: "1" } });
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    await daemon.docker(["build", "-q", bed.context("large", { Dockerfile: "FROM scratch\nCOPY big /\n", big: Buffer.alloc(20_000_000, 5) })], { allowFailure: true });
+    expect(await daemon.ended).toBe(1);
+    expect(daemon.said()).toContainEqual(expect.stringMatching(/^\d+ KiB of images, containers and layers are more than dockerSize, 10000 KiB: the daemon ends$/));
+    expect((await bed.start("second")).said()).toEqual(["slot-0 was not left in order, or is another version's: begun anew"]);
   });
 
   test("the keeper throws away the slot that was taken longest ago, and none that is held", async () => {

@@ -73,7 +73,7 @@ const ldap = (more: object): Login => ({
 const rights: Rights = { admin: { groups: ["a"], users: ["b"] }, reader: { groups: ["authenticated"], users: [] } };
 
 const anyTemplate = fc.record({
-  docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const), caches: fc.subarray(["maven" as const, "gradle" as const]), podRetention: fc.constantFrom("never" as const, "onFailure" as const, "always" as const, "evicted" as const),
+  docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const), caches: fc.subarray(["maven" as const, "gradle" as const, "docker" as const]), podRetention: fc.constantFrom("never" as const, "onFailure" as const, "always" as const, "evicted" as const),
   idleMinutes: fc.nat(60), activeDeadlineSeconds: fc.nat(9999), spread: fc.boolean(), unlabelled: fc.boolean(), nodeSelector: fc.constantFrom<Record<string, string>>({}, { pool: "ci" }), tolerations: fc.constantFrom<AgentTemplate["tolerations"]>([], [{ key: "ci", operator: "Exists" }]),
   env: fc.constantFrom<Record<string, string>>({}, { FOO: "${bar} and $$x" }), volumes: fc.constantFrom<AgentTemplate["volumes"]>([], [{ kind: "secret", name: "s", mountPath: "/s", readOnly: true }]),
 });

@@ -28,6 +28,7 @@ test("the daemon alone has the slots of its group, and knows both bounds", () =>
   expect(dind().volumeMounts).toContainEqual({ name: "cache-docker", mountPath: "/var/cache/build-platform/docker" });
   expect(dind().command![2]).toContain(dockerSlotScript);
   expect(Object.fromEntries(dind().env.map(({ name, value }) => [name, value]))).toMatchObject({ SLOTS: "/var/cache/build-platform/docker", KEPT_KIB: "1000", MAX_KIB: String(100 * 1024 * 1024) });
+  expect(spec({ userNamespace: true }).volumes).toContainEqual({ name: "cache-docker", hostPath: { path: "/cache/docker/agents.userns", type: "DirectoryOrCreate" } });
   expect(spec({ dockerGroup: "release" }).volumes).toContainEqual({ name: "cache-docker", hostPath: { path: "/cache/docker/release", type: "DirectoryOrCreate" } });
 });
 

@@ -79,6 +79,15 @@ test("without a registry the stack brings its own before the images, and pods pu
   expect(JSON.stringify(registered)).not.toContain("REGISTRY_PULLED_FROM");
 });
 
+test("a cache of public registries comes where one is named, and agents' Docker asks it", async () => {
+  await run({ imageCache: { registries: ["docker.io"] } });
+  expect(registered.map((r) => r.type)).toContain("build-platform:registry:ImageCache");
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).toContain("--registry-mirror=http://image-cache.image-cache.svc:5000");
+  await run();
+  expect(registered.map((r) => r.type)).not.toContain("build-platform:registry:ImageCache");
+  expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).not.toContain("--registry-mirror");
+});
+
 test("the controller is evicted last and agents first, by classes of the platform's own; the controller's key replaces one", async () => {
   await run();
   expect(all("PriorityClass").map(({ inputs }) => inputs.metadata.name).sort()).toEqual(["jenkins-agents", "jenkins-controller"]);

@@ -754,7 +754,7 @@ describe("the JCasC document", () => {
     const volume = fc.record({ kind: fc.constantFrom("configMap" as const, "secret" as const, "claim" as const), name: fc.constant("site"), mountPath: fc.constantFrom("/a", "/b"), readOnly: fc.boolean() });
     const template = fc.record({
       docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const),
-      caches: fc.subarray(["maven" as const, "gradle" as const]),
+      caches: fc.subarray(["maven" as const, "gradle" as const, "docker" as const]),
       spread: fc.boolean(),
       nodeSelector: fc.constantFrom<Record<string, string>>({}, { disk: "fast" }),
       tolerations: fc.constantFrom<Toleration[]>([], [{ key: "ci", operator: "Exists" }]),
@@ -833,7 +833,7 @@ describe("the JCasC document", () => {
     // What PodTemplateUtils.combine(Pod, Pod) takes over from the pod that is merged over another; all else is the other's.
     const merged = ["nodeSelector", "serviceAccountName", "activeDeadlineSeconds", "hostNetwork", "containers", "initContainers", "volumes", "tolerations", "imagePullSecrets"];
     test("leave each template's own pod as it is: what the plugin's merge would not take over is the same in both, or the template is not merged", () => {
-      const template = fc.record({ docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const), caches: fc.subarray(["maven" as const, "gradle" as const]), spread: fc.boolean() });
+      const template = fc.record({ docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const), caches: fc.subarray(["maven" as const, "gradle" as const, "docker" as const]), spread: fc.boolean() });
       fc.assert(
         fc.property(fc.array(template, { minLength: 1, maxLength: 3 }), (kinds) => {
           const of = { ...input, templates: kinds.map((kind, i) => ({ ...maven, ...kind, name: `t${i}` })) };

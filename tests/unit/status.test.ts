@@ -42,6 +42,7 @@ describe("the summary", () => {
     ["a controller that fails to start", "controller", { controller: { ready: false, state: "CrashLoopBackOff", image: "i", node: "n1", restarts: 6 } }, /CrashLoopBackOff on n1, 6 restarts/],
     ["a configuration that Jenkins refused", "configuration", { refused: "Jenkins refuses the changed configuration (status 500): jenkins.labl: not known" }, /refuses.*jenkins\.labl/],
     ["a registry that a node does not reach", "registry", { registry: { ready: true, nodes: 2, of: 3 } }, /ready, answers on 2 of 3 nodes/],
+    ["an image cache that is away", "image cache", { imageCache: { ready: false } }, /^not ready/],
     ["a registry that is away", "registry", { registry: { ready: false, nodes: 3, of: 3 } }, /^not ready/],
     ["an unbound volume", "home volume", { volume: { phase: "Pending", storageClass: "c", node: "", requested: "1Gi" } }, /Pending, use unknown/],
     ["no backup", "last backup", { backup: "off" }, /no backup/],
@@ -61,6 +62,8 @@ describe("the summary", () => {
   test("a registry of the stack's own has a line, another's none", () => {
     expect(row("registry", { registry: { ready: true, nodes: 3, of: 3 } })).toMatchObject({ good: true, text: "ready, answers on 3 of 3 nodes" });
     expect(row("registry")).toBeUndefined();
+    expect(row("image cache", { imageCache: { ready: true } })).toMatchObject({ good: true, text: "ready" });
+    expect(row("image cache")).toBeUndefined();
   });
 
   test("any trouble is not well", () => {
