@@ -78,7 +78,7 @@ export function traefikArguments(controllerClass: string): string[] {
  */
 export class IngressTraefik extends IngressController {
   constructor(name: string, args: IngressTraefikArgs, opts?: pulumi.ComponentResourceOptions) {
-    super({ component: "IngressTraefik", app: "traefik", podSecurity: "restricted" }, name, args, opts);
+    super("build-platform:ingress:IngressTraefik", { app: "traefik", podSecurity: "restricted" }, name, args, opts);
     const { parent, namespaceName, here, labels, controllerLabels, controllerClass, pulling, account, subjects } = this.room;
     const metadata = { name: `${namespaceName}-traefik`, labels: { ...labels, ...ownLabels() } };
 

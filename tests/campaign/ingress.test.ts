@@ -4,8 +4,8 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
 import { REPO } from "../../sandbox/paths";
-import { createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, NODE, pulumi, request, STACK, startBuild, up, waitFor } from "./sandbox";
-import { ensureToolImage } from "./tool-image";
+import { createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, NODE, pulumi, request, STACK, startBuild, up, waitFor } from "../e2e/sandbox";
+import { ensureToolImage } from "../e2e/tool-image";
 
 /** From ingress-nginx to Traefik and back on a platform that people use, and rollouts of both: who asks for the login page gets it. */
 jest.setTimeout(1_800_000);
