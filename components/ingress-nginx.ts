@@ -44,7 +44,7 @@ export function controllerSettings(args: Pick<IngressNginxArgs, "hstsSeconds" | 
  */
 export class IngressNginx extends IngressController {
   constructor(name: string, args: IngressNginxArgs, opts?: pulumi.ComponentResourceOptions) {
-    super({ component: "IngressNginx", app: "ingress-nginx", podSecurity: "baseline" }, name, args, opts);
+    super("build-platform:ingress:IngressNginx", { app: "ingress-nginx", podSecurity: "baseline" }, name, args, opts);
     const { parent, namespaceName, here, labels, controllerLabels, controllerClass, pulling, account, subjects } = this.room;
     const clusterLabels = { ...labels, ...ownLabels() };
 

@@ -78,7 +78,7 @@ export function traefikArguments(controllerClass: string): string[] {
  */
 export class IngressTraefik extends IngressController {
   constructor(name: string, args: IngressTraefikArgs, opts?: pulumi.ComponentResourceOptions) {
-    super({ component: "IngressTraefik", app: "traefik", podSecurity: "restricted" }, name, args, opts);
+    super("build-platform:ingress:IngressTraefik", { app: "traefik", podSecurity: "restricted" }, name, args, opts);
     const { parent, namespaceName, here, labels, controllerLabels, controllerClass, pulling, account, subjects } = this.room;
     const metadata = { name: `${namespaceName}-traefik`, labels: { ...labels, ...ownLabels() } };
 
@@ -125,7 +125,8 @@ export class IngressTraefik extends IngressController {
                 {
                   name: "traefik",
                   image: args.image,
-                  args: traefikArguments(controllerClass),
+                  // Else it serves Ingresses that name the class nginx in the older way, by annotation, whatever its own is called.
+                  args: [...traefikArguments(controllerClass), pulumi.interpolate`--providers.kubernetesingressnginx.ingressclass=${this.ingressClassName}`],
                   livenessProbe: { ...probe, periodSeconds: 10, failureThreshold: 5, initialDelaySeconds: 10 },
                   // It answers before it has read the Ingresses.
                   readinessProbe: { ...probe, periodSeconds: 2, failureThreshold: 3, initialDelaySeconds: graceSeconds },

@@ -38,16 +38,14 @@ export interface IngressArgs {
 
 /** What sets one controller apart. */
 interface Kind {
-  /** Class of the component. */
-  component: keyof typeof otherComponent;
   /** Value of app.kubernetes.io/name, and name of the ServiceAccount. */
   app: string;
   /** Pod Security level that its pods keep to. */
   podSecurity: "baseline" | "restricted";
 }
 
-const otherComponent = { IngressNginx: "IngressTraefik", IngressTraefik: "IngressNginx" } as const;
-const typeOf = (component: string) => `build-platform:ingress:${component}`;
+/** Types of the components. What they share keeps its place in the state when one follows another. */
+const types = ["build-platform:ingress:IngressNginx", "build-platform:ingress:IngressTraefik"] as const;
 
 const ports = { httpNodePort, httpsNodePort };
 /**
@@ -100,10 +98,10 @@ export abstract class IngressController extends pulumi.ComponentResource {
   protected readonly room: Room;
 
   /** @throws InputPropertiesError listing every bad argument, before any resource is made */
-  protected constructor({ component, app, podSecurity }: Kind, name: string, args: IngressArgs, opts?: pulumi.ComponentResourceOptions) {
-    super(typeOf(component), name, {}, pulumi.mergeOptions(opts, { aliases: [{ type: typeOf(otherComponent[component]) }] }));
+  protected constructor(type: (typeof types)[number], { app, podSecurity }: Kind, name: string, args: IngressArgs, opts?: pulumi.ComponentResourceOptions) {
+    super(type, name, {}, pulumi.mergeOptions(opts, { aliases: types.filter((other) => other !== type).map((other) => ({ type: other })) }));
     const problems = ingressProblems(args);
-    if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: `${component} "${name}" cannot be made`, errors: problems });
+    if (problems.length > 0) throw new pulumi.InputPropertiesError({ message: `${type.split(":").pop()} "${name}" cannot be made`, errors: problems });
     const parent = { parent: this };
     const labels = { "app.kubernetes.io/name": app, ...partOf };
     const controllerLabels = { ...labels, "app.kubernetes.io/component": "controller" };

@@ -71,6 +71,11 @@ describe("the doors", () => {
     expect(judgeDoors([door({ address: "ci.example.com", status: 200 })], config({ controller: "none", install: false }))).toEqual({ good: true, text: "answers at ci.example.com" });
   });
 
+  test("are well behind a load balancer, where no node is to be reached from here", () => {
+    expect(judgeDoors([door({ error: "timed out" }), door({ address: "ci.example.com", status: 200 })], config())).toEqual({ good: true, text: "answers at ci.example.com" });
+    expect(judgeDoors([door({ error: "connect ECONNREFUSED" }), door({ address: "ci.example.com", error: "getaddrinfo ENOTFOUND ci.example.com" })], config())).toMatchObject({ good: false, text: expect.stringMatching(/^nothing listens on port 80 of node 192\.0\.2\.1/) });
+  });
+
   test("are not where none does, and what to do is said", () => {
     expect(judgeDoors([door({ status: 404 })], config())).toMatchObject({ good: false, text: expect.stringMatching(/node 192\.0\.2\.1 answers, but knows no host ci\.example\.com.*logs -l .*annotation/) });
     expect(judgeDoors([], config()).good).toBe(false);

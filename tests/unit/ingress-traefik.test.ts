@@ -25,7 +25,7 @@ test("it is reached where ingress-nginx is: the same ports, Service, class and n
   await make({ httpNodePort: 8080, httpsNodePort: 8443, namespace: "edge", ingressClassName: "edge" });
   expect(shared()).toEqual(before);
   expect(urnNames()).toEqual(names);
-  expect(container().args).toContain("--providers.kubernetesingressnginx.controllerclass=k8s.io/edge");
+  expect(container().args).toEqual(expect.arrayContaining(["--providers.kubernetesingressnginx.controllerclass=k8s.io/edge", "--providers.kubernetesingressnginx.ingressclass=edge"]));
 });
 
 test("what is its own meets nothing of ingress-nginx', so that both are there while one follows the other", async () => {
