@@ -1,5 +1,5 @@
 import { imageContent, imageTag, type AgentImagesArgs, type ImageSpec } from "../../components/agent-images";
-import type { Rendered } from "../offline";
+import { kindOf, type Rendered } from "../offline";
 import type { Descriptor, Manifest } from "./archive";
 
 /** What belongs into a bundle, and what becomes of it behind the gap: decided without registry, cluster or file. */
@@ -72,6 +72,8 @@ export function imagesOf(resources: Rendered[], images: Record<string, string>):
   const repositories = resources.flatMap(({ props: { environment } }) => (environment?.IMAGE_REPOSITORY ? [String(environment.IMAGE_REPOSITORY), String(environment.REGISTRY_PULLED_FROM ?? "").concat(String(environment.IMAGE_REPOSITORY).replace(/^[^/]+/, ""))] : []));
   const [keys, spare, further, seeds] = [new Set<string>(), new Set<string>(), new Set<string>(), new Set<string>()];
   for (const { type, props, component } of resources) {
+    // It judges pods, and runs none.
+    if (kindOf(type) === "ValidatingAdmissionPolicy") continue;
     texts(props, (text, isImage) => {
       const hits = known.filter(({ pattern }) => pattern.test(text));
       for (const { key } of hits) (text === props.environment?.BUILDKIT_IMAGE ? spare : keys).add(key);

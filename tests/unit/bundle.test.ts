@@ -150,6 +150,10 @@ describe("which images a program refers to", () => {
     expect(named).toEqual({ keys: ["buildkit", "dind", "maven", "registry"], spare: ["buildkit"], further: ["quay.io/team/tool:1"], seeds: [images.registry] });
   });
 
+  test("a policy for pods runs none", () => {
+    expect(imagesOf([{ ...object("X", { spec: { validations: [{ expression: `c.image in ["${images.buildkit}"]` }] } }), type: "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicy" }], images).keys).toEqual([]);
+  });
+
   test("a longer name is another image, and a backup brings restic", () => {
     expect(imagesOf([object("X", pod(`${images.jenkins}.1`))], images)).toMatchObject({ keys: [], further: ["docker.io/jenkins/jenkins:2.1"] });
     expect(imagesOf([object("JenkinsBackup", pod(images.restic))], images)).toEqual({ keys: ["restic"], spare: [], further: [], seeds: [] });
