@@ -67,7 +67,7 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
     const images = Object.fromEntries(places.flatMap(({ key, name: place }) => (key === undefined ? [] : [[key, place]])));
     const over = { images: withImages(name, images) };
     const { stack, surroundings } = await readySite(name, over);
-    const named = imagesOf(await renderStack(name, undefined, over), stack.config.images);
+    const named = imagesOf(await renderStack(name, undefined, over), stack.config);
     const { problems } = loadPlan(contents, named, { host, prefix });
     const builds = await buildsOf(stack, surroundings);
     const built = Object.entries(builds.images).flatMap(([image, spec]): Push[] => {

@@ -41,10 +41,16 @@ strip() (
   done
   for layer in image/overlay2/layerdb/mounts/*/; do
     for id in "$layer"mount-id "$layer"init-id; do
-      if [ -s "$id" ]; then rm -rf "overlay2/l/$(cat "overlay2/$(cat "$id")/link")" "overlay2/$(cat "$id")" || exit; fi
+      if [ -s "$id" ]; then
+        # A container that was half removed has no link any more, and all the others' lie beside it.
+        link=$(cat "overlay2/$(cat "$id")/link" 2>/dev/null)
+        if [ -n "$link" ]; then rm -f "overlay2/l/$link" || exit; fi
+        rm -rf "overlay2/$(cat "$id")" || exit
+      fi
     done
   done
-  rm -rf image/overlay2/repositories.json image/overlay2/layerdb/mounts image/overlay2/layerdb/tmp
+  # BuildKit's history names former builds and their arguments.
+  rm -rf image/overlay2/repositories.json image/overlay2/layerdb/mounts image/overlay2/layerdb/tmp buildkit/history*.db
 )
 prepare() {
   clean=$(cat "$slot/clean" 2>/dev/null)
