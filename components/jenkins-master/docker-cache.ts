@@ -80,13 +80,14 @@ serve() {
   done
 }
 measure() { du -sk "$slot/data" 2>/dev/null | cut -f1; }
-# As the kubelet measures a volume of the pod's own.
+# As the kubelet measures a volume of the pod's own: what was there before this agent is not its doing.
 watch() {
+  inherited=$(measure)
   while sleep "\${WATCH_SECONDS:-60}"; do
     used=$(measure)
     echo "$used" >"$slot/used"
-    if [ -n "\${MAX_KIB:-}" ] && [ "$used" -gt "$MAX_KIB" ]; then
-      say "$used KiB of images, containers and layers are more than dockerSize, $MAX_KIB KiB: the daemon ends"
+    if [ -n "\${MAX_KIB:-}" ] && [ "$((used - inherited))" -gt "$MAX_KIB" ]; then
+      say "$((used - inherited)) KiB of images, containers and layers are more than dockerSize, $MAX_KIB KiB: the daemon ends"
       kill "$daemon"
     fi
   done

@@ -93,6 +93,30 @@ describe("a slot of Docker's data", () => {
     expect((await built("third")).log).toContain("CACHED");
   });
 
+  test("a container that was half removed takes nobody else's layers along", async () => {
+    await (await built("first")).daemon.end();
+    const mounts = slot("data/image/overlay2/layerdb/mounts/c1");
+    fs.mkdirSync(mounts, { recursive: true });
+    fs.writeFileSync(path.join(mounts, "mount-id"), "gone");
+    const links = fs.readdirSync(slot("data/overlay2/l"));
+    expect(links.length).toBeGreaterThan(0);
+    const { daemon, log } = await built("second");
+    expect(daemon.said()).toEqual(["slot-0, as the last agent left it"]);
+    expect(log).toContain("CACHED");
+    expect(fs.readdirSync(slot("data/overlay2/l"))).toEqual(expect.arrayContaining(links));
+    expect(fs.existsSync(mounts)).toBe(false);
+  });
+
+  test("dockerSize is about what the build itself needs, beside what was there", async () => {
+    const first = await bed.start("first");
+    await first.docker(["build", "-q", "-t", "x", bed.context("large", { Dockerfile: "FROM scratch\nCOPY big /\n", big: Buffer.alloc(20_000_000, 5) })]);
+    await first.end();
+    const second = await bed.start("second", { env: { MAX_KIB: "10000", WATCH_SECONDS: "1" } });
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    expect((await second.docker(["version"])).code).toBe(0);
+    expect(await second.end()).toBe(0);
+  });
+
   test("where no slot can be had, the daemon serves on the pod's own volume", async () => {
     fs.rmSync(bed.slots, { recursive: true });
     const { daemon } = await built("first");
