@@ -101,7 +101,7 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
     const over = { images: withImages(name, images) };
     const { stack, surroundings } = await readySite(name, over);
     const { config } = stack;
-    const named = imagesOf(await renderStack(name, undefined, over), config.images);
+    const named = imagesOf(await renderStack(name, undefined, over), config);
     const problems = loadProblems(contents, places, named, { release: release(), platforms: [...(await nodePlatforms(stack)), ...config.imageBuild.platforms] });
     const builds = await buildsOf(stack, surroundings);
     const built = Object.entries(builds.images).flatMap(([image, spec]): Push[] => {

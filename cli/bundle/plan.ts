@@ -1,5 +1,6 @@
 import { imageContent, imageTag, type AgentImagesArgs, type ImageSpec } from "../../components/agent-images";
-import type { Rendered } from "../offline";
+import type { PlatformConfig } from "../../config";
+import { kindOf, type Rendered } from "../offline";
 import type { Descriptor, Manifest } from "./archive";
 
 /** What belongs into a bundle, and what becomes of it behind the gap: decided without registry, cluster or file. */
@@ -65,19 +66,21 @@ function texts(value: unknown, see: (text: string, isImage: boolean) => void, ke
 const word = (text: string): RegExp => new RegExp(`(?<![\\w./:@-])${text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?![\\w./:@-])`);
 
 /**
- * The images that the objects and commands of a program refer to: by a field `image`, in a text (a pod template of Jenkins, a
- * variable), or as what an image is built from.
- * @param images what each key of `images` stands for
+ * The images that the objects of a program refer to, by a field `image` or in a text (a pod template of Jenkins, a variable), and
+ * those that its own are built from: commands say nothing where they hold a log-in.
  */
-export function imagesOf(resources: Rendered[], images: Record<string, string>): Named {
+export function imagesOf(resources: Rendered[], { images, builds, registry: { host, prefix }, imageBuild: { builder } }: Pick<PlatformConfig, "images" | "builds" | "registry" | "imageBuild">): Named {
   const known = Object.entries(images).map(([key, reference]) => ({ key, reference, pattern: word(reference) }));
-  const repositories = resources.flatMap(({ props: { environment } }) => (environment?.IMAGE_REPOSITORY ? [String(environment.IMAGE_REPOSITORY), String(environment.REGISTRY_PULLED_FROM ?? "").concat(String(environment.IMAGE_REPOSITORY).replace(/^[^/]+/, ""))] : []));
-  const [keys, spare, further, seeds] = [new Set<string>(), new Set<string>(), new Set<string>(), new Set<string>()];
+  const hitsOf = (text: string) => known.filter(({ pattern }) => pattern.test(text));
+  const repositories = Object.keys(builds).map((name) => [host, prefix, name].filter((part) => part !== "").join("/"));
+  const bases = Object.values(builds).flatMap(({ args = {} }) => Object.values(args)).flatMap((text) => hitsOf(text).map(({ key }) => key));
+  const [keys, further, seeds] = [new Set(bases), new Set<string>(), new Set<string>()];
   for (const { type, props, component } of resources) {
+    // A policy judges pods, and runs none.
+    if (!type.startsWith("kubernetes:") || kindOf(type) === "ValidatingAdmissionPolicy") continue;
     texts(props, (text, isImage) => {
-      const hits = known.filter(({ pattern }) => pattern.test(text));
-      for (const { key } of hits) (text === props.environment?.BUILDKIT_IMAGE ? spare : keys).add(key);
-      if (!type.startsWith("kubernetes:")) return;
+      const hits = hitsOf(text);
+      for (const { key } of hits) keys.add(key);
       const named = isImage ? [text] : [...text.matchAll(/(?:^|[\s{,-])"?image"?:\s*["']?([^\s"',}]+)/g)].map(([, reference]) => reference);
       for (const reference of named) {
         if (!/^[a-z0-9[]/.test(reference) || Object.values(images).includes(reference) || repositories.some((repository) => reference.startsWith(`${repository}@`))) continue;
@@ -86,7 +89,8 @@ export function imagesOf(resources: Rendered[], images: Record<string, string>):
       if (component && before.includes(component.name)) [...hits.map(({ reference }) => reference), ...(isImage ? [text] : [])].forEach((reference) => seeds.add(reference));
     });
   }
-  return { keys: [...new Set([...keys, ...spare])].sort(), spare: [...spare].filter((key) => !keys.has(key)).sort(), further: [...further].sort(), seeds: [...seeds].sort() };
+  const spare = builder === "in-cluster" && !keys.has("buildkit") ? ["buildkit"] : [];
+  return { keys: [...keys, ...spare].sort(), spare, further: [...further].sort(), seeds: [...seeds].sort() };
 }
 
 /** A reference in its parts, Docker's short forms in full. */

@@ -77,7 +77,7 @@ export async function bundle(name: string, { file, platforms: asked, also, rende
   const { config } = stack;
   const unknown = also.filter((key) => !(key in config.images));
   if (unknown.length > 0) throw new UsageError(`--with ${unknown[0]} is no key of images; one of ${Object.keys(config.images).join(", ")}`);
-  const { keys: used, further } = imagesOf(rendered, config.images);
+  const { keys: used, further } = imagesOf(rendered, config);
   // A stack behind the gap may have a registry of its own where this one is told of another.
   const keys = [...new Set([...used, ...also, "registry"])].sort();
   const builds = await buildsOf(stack, surroundings);

@@ -76,7 +76,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await open();
-  await site(["destroy", "--yes", "--skip-preview"]);
+  await pulumi(["destroy", "--stack", SITE, "--yes", "--skip-preview"], { allowFailure: true });
   await pulumi(["stack", "rm", SITE, "--yes", "--force"], { allowFailure: true });
   mirror.closeAllConnections();
   await new Promise((resolve) => mirror.close(resolve));

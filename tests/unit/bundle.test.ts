@@ -172,16 +172,22 @@ describe("which images a program refers to", () => {
   const images = { jenkins: "docker.io/jenkins/jenkins:2", restic: "docker.io/restic/restic:0.18", dind: "docker.io/library/docker:28", maven: "docker.io/library/maven:3", registry: "docker.io/library/registry:3", buildkit: "docker.io/moby/buildkit:1" };
   const object = (component: string, props: object): Rendered => ({ type: "kubernetes:apps/v1:Deployment", name: "x", props, protect: false, component: { name: component, instance: "x", after: [] } });
   const pod = (...names: string[]) => ({ spec: { containers: names.map((each) => ({ image: each })) } });
-  const command = { type: "command:local:Command", name: "build", protect: false, props: { environment: { IMAGE_REPOSITORY: "image-registry.image-registry.svc:5001/p/maven-dind", REGISTRY_PULLED_FROM: "localhost:61500", IMAGE_ARGS: `MAVEN_IMAGE=${images.maven}`, BUILDKIT_IMAGE: images.buildkit } } } as Rendered;
+  const config = (over: object = {}) => ({ images, builds: { "maven-dind": { context: "x", args: { MAVEN_IMAGE: images.maven } } }, registry: { host: "localhost:61500", prefix: "p", insecure: false }, imageBuild: { builder: "in-cluster", platforms: [] }, ...over }) as unknown as Parameters<typeof imagesOf>[1];
+  const command = { type: "command:local:Command", name: "build", protect: false, props: { environment: "[secret]" } } as Rendered;
 
   test("in pods, in texts of configurations, in what is built of them; what nobody names is not there", () => {
-    const named = imagesOf([object("ImageRegistry", pod(images.registry)), object("JenkinsMaster", { data: { "jenkins.yaml": `templates:\n- yaml: |\n    containers:\n    - image: ${images.dind}\n    - name: jnlp\n      image: localhost:61500/p/maven-dind@sha256:0\n    - image: "quay.io/team/tool:1"\n` } }), command], images);
+    const named = imagesOf([object("ImageRegistry", pod(images.registry)), object("JenkinsMaster", { data: { "jenkins.yaml": `templates:\n- yaml: |\n    containers:\n    - image: ${images.dind}\n    - name: jnlp\n      image: localhost:61500/p/maven-dind@sha256:0\n    - image: "quay.io/team/tool:1"\n` } }), command], config());
     expect(named).toEqual({ keys: ["buildkit", "dind", "maven", "registry"], spare: ["buildkit"], further: ["quay.io/team/tool:1"], seeds: [images.registry] });
   });
 
+  test("a policy for pods runs none", () => {
+    expect(imagesOf([{ ...object("X", { spec: { validations: [{ expression: `c.image in ["${images.buildkit}"]` }] } }), type: "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicy" }], config({ builds: {}, imageBuild: { builder: "buildah" } })).keys).toEqual([]);
+  });
+
   test("a longer name is another image, and a backup brings restic", () => {
-    expect(imagesOf([object("X", pod(`${images.jenkins}.1`))], images)).toMatchObject({ keys: [], further: ["docker.io/jenkins/jenkins:2.1"] });
-    expect(imagesOf([object("JenkinsBackup", pod(images.restic))], images)).toEqual({ keys: ["restic"], spare: [], further: [], seeds: [] });
+    const plain = config({ builds: {}, imageBuild: { builder: "buildah" } });
+    expect(imagesOf([object("X", pod(`${images.jenkins}.1`))], plain)).toMatchObject({ keys: [], further: ["docker.io/jenkins/jenkins:2.1"] });
+    expect(imagesOf([object("JenkinsBackup", pod(images.restic))], plain)).toEqual({ keys: ["restic"], spare: [], further: [], seeds: [] });
   });
 });
 
