@@ -11,10 +11,9 @@ import { ingressServiceName } from "../components/ingress";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { architectures } from "../config/builds";
 import { asksRegistry, registryProblem } from "../checks/preflight";
-import { completed, forbidden, readNetwork } from "../checks/surroundings";
 import { certificateOf, frontDoors, judgeDoors, type FrontDoor } from "./front-door";
 import { run } from "./repository";
-import { readStack, type Stack } from "./stack";
+import { aroundStack, readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
 
 const HELP = `npm run doctor -- [STACK]    looks at the cluster, its nodes and this machine before the first \`up\`; changes nothing
@@ -302,7 +301,8 @@ const succeeds = (program: string, ...args: string[]): Promise<boolean> =>
   });
 
 /** This machine: the programs that `pulumi up` starts, and the registry as preview asks it. */
-async function machine({ config, kubectl }: Stack): Promise<Line[]> {
+async function machine(stack: Stack): Promise<Line[]> {
+  const { config } = stack;
   const tools: [string, boolean, string][] = [["pulumi", await succeeds("pulumi", "version"), "install it: https://www.pulumi.com/docs/install/"]];
   if (config.nodePorts?.access.kind === "ssh") tools.push(["ssh", await succeeds("ssh", "-V"), "install the OpenSSH client"]);
   const { builder } = config.imageBuild;
@@ -310,10 +310,10 @@ async function machine({ config, kubectl }: Stack): Promise<Line[]> {
   if (builder === "buildah") tools.push(["buildah", await succeeds("buildah", "--version"), "install buildah, or set imageBuild.builder to buildx or in-cluster"]);
   if (builder === "buildx") tools.push(["docker buildx", await succeeds("docker", "buildx", "version"), "install Docker with buildx, or set imageBuild.builder to buildah or in-cluster"]);
   const lines = tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
-  const network = await readNetwork((target) => kubectl("get", "--raw", target).then((text) => JSON.parse(text), (error: Error) => (error.message.includes("(Forbidden)") ? forbidden : undefined)), config.surroundings, config.surroundingsIn);
-  lines.push(...network.problems.map(({ key, found, fix }) => line("fail", key, "cluster", found, fix)));
+  const { surroundings, problems } = await aroundStack(stack);
+  lines.push(...problems.map(({ key, found, fix }) => line("fail", key, "cluster", found, fix)));
   if (!asksRegistry(config)) return lines;
-  const [check, problem] = [`registry ${config.registry.host}`, await registryProblem(config.registry, undefined, completed(config.surroundings, { network }))];
+  const [check, problem] = [`registry ${config.registry.host}`, await registryProblem(config.registry, undefined, surroundings)];
   return [...lines, problem ? line("fail", check, "this machine", problem.found, problem.fix) : line("ok", check, "this machine", "reachable")];
 }
 

@@ -1,6 +1,9 @@
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import { neighbourPaths, type Neighbourhood } from "../checks/neighbours";
+import { completed, forbidden, readNetwork } from "../checks/surroundings";
+import type { Surroundings } from "../components/surroundings";
 import { namesIn, parseConfig, type PlatformConfig, type Problem } from "../config";
 import { readYaml, root, run } from "./repository";
 import { UsageError } from "./terminal";
@@ -67,4 +70,11 @@ export async function readStack(named: string | undefined, over: Record<string, 
     keys: { node: keyOf(controlPlane), hops: [controlPlane.proxy ?? []].flat().map(keyOf) },
     kubectl: (...args) => run("kubectl", [...kubectlArgs, ...args]),
   };
+}
+
+/** The network around a stack as `up` has it, with what the cluster says of it, and what of that is wrong. */
+export async function aroundStack({ config: { surroundings, surroundingsIn }, kubectl }: Stack): Promise<{ surroundings: Surroundings; problems: Problem[] }> {
+  const look = <T>(target: string): Promise<T | typeof forbidden | undefined> => kubectl("get", "--raw", target).then((text) => JSON.parse(text) as T, (error: Error) => (error.message.includes("(Forbidden)") ? forbidden : undefined));
+  const [network, nodes] = await Promise.all([readNetwork(look, surroundings, surroundingsIn), surroundings.proxy && look<{ items: Neighbourhood["nodes"] }>(neighbourPaths.nodes)]);
+  return { surroundings: completed(surroundings, { network, neighbours: nodes === forbidden || nodes === undefined ? {} : { nodes: nodes.items } }), problems: network.problems };
 }

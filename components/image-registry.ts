@@ -58,7 +58,7 @@ export const registryAddress = (service: string, namespace: string, port: number
 export const registryNodeName = `${registryName}-node`;
 
 /** Secret with the token for pushes, under the key token. */
-const pushSecretName = `${registryName}-push`;
+export const pushSecretName = `${registryName}-push`;
 
 /** Where the program has its images. */
 export const folder = "/var/lib/registry";

@@ -45,7 +45,7 @@ export function registryArgs(config: PlatformConfig, storageClassName: pulumi.In
   // With those of the repository that are not used now, so that what is left of them can be deleted; each with its build cache.
   const built = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => (prefix === "" ? name : `${prefix}/${name}`));
   // Copies of upstream images that the config looks for there, as `npm run bundle -- load` has it.
-  const copies = imageRegistry ? [...JSON.stringify([images, config.agents, config.cloud, config.controller.image, config.patches]).matchAll(new RegExp(`(?<![\\w.-])${host}/([a-z0-9._/-]+)`, "g"))].map(([, repository]) => repository) : [];
+  const copies = imageRegistry ? [...JSON.stringify(config).matchAll(new RegExp(`(?<![\\w.-])${host}/([a-z0-9._/-]+)`, "g"))].map(([, repository]) => repository) : [];
   const repositories = [...built, ...copies];
   return imageRegistry && { ...imageRegistry, repositories, image: images.registry, storageClassName, buildsNamespace: namespaces.builds, agentsNamespace: namespaces.agents, networkPolicies, ...imagePulls(config) };
 }

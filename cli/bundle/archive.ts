@@ -86,16 +86,19 @@ export class ArchiveWriter {
   private readonly part: string;
   private readonly had = new Set<string>();
   private end = 0;
+  private open = true;
 
-  constructor(private readonly file: string) {
+  /** @param wanted which blobs of a former run are kept */
+  constructor(private readonly file: string, wanted: (digest: string) => boolean = () => true) {
     this.part = `${file}.part`;
     this.fd = fs.openSync(this.part, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o644);
     for (const place of scan(this.fd).places) {
       // What is no blob is written at the end, anew.
       const digest = digestOf(place.name);
       if (digest === undefined || hashOf(pieces(this.fd, place)) !== digest) break;
+      if (!wanted(digest)) continue;
+      this.moveUp(place);
       this.had.add(digest);
-      this.end = place.offset + padded(place.size);
     }
     fs.ftruncateSync(this.fd, this.end);
   }
@@ -135,7 +138,19 @@ export class ArchiveWriter {
   }
 
   close(): void {
-    fs.closeSync(this.fd);
+    if (this.open) fs.closeSync(this.fd);
+    this.open = false;
+  }
+
+  /** Puts a blob of a former run where the one before it ends; cut off in that, it is no sound one next time. */
+  private moveUp(place: Place): void {
+    let at = this.end;
+    const put = (bytes: Buffer) => void (at += fs.writeSync(this.fd, bytes, 0, bytes.length, at));
+    this.end += block + padded(place.size);
+    if (at + block === place.offset) return;
+    put(header(place.name, place.size));
+    for (const piece of pieces(this.fd, place)) put(piece);
+    put(Buffer.alloc(this.end - at));
   }
 
   private async write(name: string, size: number, data: AsyncIterable<Buffer> | Iterable<Buffer>, see: (piece: Buffer) => void = () => undefined): Promise<void> {
@@ -159,6 +174,8 @@ export class ArchiveWriter {
   }
 }
 
+const copyAgain = "Copy it again, and compare its sha256sum with the original's";
+
 /** An archive that is whole. */
 export class Archive {
   private readonly fd: number;
@@ -169,7 +186,7 @@ export class Archive {
     this.fd = fs.openSync(file, "r");
     const { places, complete } = scan(this.fd);
     this.places = new Map(places.map((place) => [place.name, place]));
-    if (!complete || !this.places.has(sumsName)) throw new Error(`${file} is no whole archive of images: ${places.length === 0 ? "it does not begin as one" : `it is cut off or damaged behind ${places.at(-1)!.name}`}. Copy it again, and compare its sha256sum with the original's`);
+    if (!complete || !this.places.has(sumsName)) throw new Error(`${file} is no whole archive of images: ${places.length === 0 ? "it does not begin as one" : `it is cut off or damaged behind ${places.at(-1)!.name}`}. ${copyAgain}`);
   }
 
   close(): void {
@@ -183,7 +200,7 @@ export class Archive {
       const digest = digestOf(place.name) ?? sums.get(place.name);
       if (place.name === sumsName) continue;
       const found = hashOf(pieces(this.fd, place));
-      if (found !== digest) throw new Error(`${this.file} is damaged: its ${digestOf(place.name) === undefined ? `file ${place.name}` : `blob ${digest}`} has the digest ${found}; nothing of it was used. Copy the file again, and compare its sha256sum with the original's`);
+      if (found !== digest) throw new Error(`${this.file} is damaged: its ${digestOf(place.name) === undefined ? `file ${place.name}` : `blob ${digest}`} has the digest ${found}; nothing of it was used. ${copyAgain}`);
       tell(place.size);
     }
   }

@@ -1,10 +1,13 @@
 import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { renderStack } from "../offline";
 import { UsageError } from "../terminal";
 import { Archive, ArchiveWriter, partsOf, type Descriptor } from "./archive";
-import { imagesOf, loadPlan, originsOf, placed, recipeDifferences, recipeOf, repositoryOf, tagOf, tagOfBuild, type Contents } from "./plan";
-import type { Registry } from "./registry";
-import { bringUpRegistry, buildsOf, pushable, readySite, say, seed, seedings, withImages, withRegistry, writeImages, type Seeding } from "./site";
+import { imagesOf, loadProblems, originsOf, placesOf, recipeDifferences, recipeOf, repositoryOf, tagOfBuild, type Contents, type Place } from "./plan";
+import { RegistryError, type Registry } from "./registry";
+import { bringUpRegistry, buildsOf, changedImages, nodePlatforms, ofContainerd, readySite, release, runningRegistry, say, seed, seedings, withImages, withRegistry, writeImages, type Seeding } from "./site";
 import { megabytes, meter } from "./write";
 
 /** An image to push, by its manifest. */
@@ -27,6 +30,27 @@ export async function push(archive: Archive, registry: Registry, { repository, t
   for (const { digest, mediaType } of manifests) await registry.putManifest(repository, digest === carried.digest ? tag : digest, mediaType, archive.manifest(digest));
 }
 
+/**
+ * Pushes all of them; where the way to the registry breaks, or the registry has a weak moment, goes on with the same image by a new way.
+ * @param withNew does something with the registry by a way of its own
+ */
+export async function pushAll(archive: Archive, all: Push[], withNew: (work: (registry: Registry) => Promise<void>) => Promise<void>): Promise<void> {
+  const [open, sent, tell] = [[...all], new Map<string, string>(), meter(archive.size, "pushed")];
+  for (let attempt = 1; open.length > 0; attempt++) {
+    try {
+      await withNew(async (registry) => {
+        for (; open.length > 0; open.shift()) {
+          await push(archive, registry, open[0], sent, tell);
+          attempt = 1;
+        }
+      });
+    } catch (error) {
+      if (attempt >= 3 || (error instanceof RegistryError && error.status < 500)) throw error;
+      await pause(attempt * 1000);
+    }
+  }
+}
+
 /** The archive of what has to be on the nodes before the registry runs, each image by the names that pods have for it. */
 export async function writeSeeds(archive: Archive, images: { name: string; carried: Descriptor }[], file: string): Promise<void> {
   const writer = new ArchiveWriter(file);
@@ -40,17 +64,26 @@ export async function writeSeeds(archive: Archive, images: { name: string; carri
 }
 
 /** What a person does for a node that this machine has no way to. */
-const byHand = ({ node }: Seeding, file: string): string => `  ${node}: ssh root@${node} ctr -n k8s.io images import - <${file}`;
+const byHand = (seeding: Seeding, file: string): string => `  ${seeding.node}: ${ofContainerd(seeding) ? `ssh root@${seeding.node} ctr -n k8s.io images import - <${file}` : `by the means of ${seeding.runtime}`}`;
 
-async function seedNodes(nodes: Seeding[], file: string, seeded: boolean): Promise<void> {
-  for (const each of nodes) {
-    if (each.command === undefined) continue;
-    await seed({ node: each.node, command: each.command }, file);
-    say(`node ${each.node} has the registry's own images`);
+/** Puts what has to be there before the registry runs on nodes. @throws with what is left for a person to do, unless that is done */
+async function seedNodes(archive: Archive, seeds: Place[], nodes: Seeding[], seeded: boolean): Promise<void> {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "seeds-"));
+  const file = path.join(folder, "seeds.tar");
+  const open = seeded ? [] : nodes.filter(({ command }) => command === undefined);
+  let kept = false;
+  try {
+    await writeSeeds(archive, seeds, file);
+    for (const { node, command } of nodes) {
+      if (command === undefined) continue;
+      await seed({ node, command }, file);
+      say(`node ${node} has the registry's own images`);
+    }
+    kept = open.length > 0;
+    if (kept) throw new Error(`these nodes are not reached from here, or run another container runtime than containerd. Give --node NAME=USER@HOST, or put ${file} on each of them yourself, and go on with --seeded:\n${open.map((each) => byHand(each, file)).join("\n")}`);
+  } finally {
+    if (!kept) fs.rmSync(folder, { recursive: true });
   }
-  const open = nodes.filter(({ command }) => command === undefined);
-  if (open.length === 0 || seeded) return void fs.rmSync(file);
-  throw new Error(`these nodes are not reached from here, or run another container runtime than containerd. Give --node NAME=USER@HOST, or put ${file} on each of them yourself, with CRI-O by its own means, and go on with --seeded:\n${open.map((each) => byHand(each, file)).join("\n")}`);
 }
 
 /** Puts an archive into the registry of a stack, and leads the stack to it. */
@@ -62,47 +95,45 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
     if (contents.version !== 1) throw new Error(`${file} is of a newer version of this repository; use that one here as well`);
     say(`${file} is sound: ${contents.images.length} upstream images and ${contents.built.length} of stack ${contents.stack}'s own for ${contents.platforms.join(", ")}, ${megabytes(archive.size)}`);
 
-    const { registry: { host, prefix } } = (await readySite(name)).stack.config;
-    const places = contents.images.map((image) => ({ ...image, name: placed(image, host, prefix) }));
+    const at = (await readySite(name)).stack.config.registry;
+    const places = placesOf(contents.images, at);
     const images = Object.fromEntries(places.flatMap(({ key, name: place }) => (key === undefined ? [] : [[key, place]])));
     const over = { images: withImages(name, images) };
     const { stack, surroundings } = await readySite(name, over);
-    const named = imagesOf(await renderStack(name, undefined, over), stack.config);
-    const { problems } = loadPlan(contents, named, { host, prefix });
+    const { config } = stack;
+    const named = imagesOf(await renderStack(name, undefined, over), config);
+    const problems = loadProblems(contents, places, named, { release: release(), platforms: [...(await nodePlatforms(stack)), ...config.imageBuild.platforms] });
     const builds = await buildsOf(stack, surroundings);
     const built = Object.entries(builds.images).flatMap(([image, spec]): Push[] => {
       const found = contents.built.find((each) => each.name === image);
       const differences = found ? recipeDifferences(found.recipe, recipeOf(spec, originsOf(contents))) : [`it is not in the bundle: let stack ${contents.stack} build it as well`];
       problems.push(...differences.map((each) => `image ${image}: ${each}`));
-      return found ? [{ repository: repositoryOf(`${host}/${image}`, prefix), tag: tagOfBuild(image, spec, builds), carried: found.carried }] : [];
+      return found ? [{ repository: repositoryOf(`${at.host}/${image}`, at.prefix), tag: tagOfBuild(image, spec, builds), carried: found.carried }] : [];
     });
-    if (problems.length > 0) throw new Error(`stack ${name} is not what stack ${contents.stack} was when ${file} was made; nothing was changed:\n${problems.map((line) => `  - ${line}`).join("\n")}`);
-    const all: Push[] = [...places.map(({ reference, carried }) => ({ repository: repositoryOf(reference, prefix), tag: tagOf(reference, carried.digest), carried })), ...built];
+    if (problems.length > 0) throw new Error(`stack ${name} cannot use ${file}, made of stack ${contents.stack}; nothing was changed:\n${problems.map((line) => `  - ${line}`).join("\n")}`);
+    // What this stack does not name its registry would not take.
+    const all: Push[] = [...places.filter(({ key, name: place }) => key !== undefined || named.further.includes(place)), ...built];
 
     const setImages = () => {
       const changed = writeImages(name, images);
       say(changed > 0 ? `${changed} keys of images are set in Pulumi.${name}.yaml` : `images of Pulumi.${name}.yaml are set already`);
     };
-    if (stack.config.imageRegistry) {
-      // It takes the copies that the config names, and runs from one of them.
-      setImages();
-      const here = await seedings(stack, nodes);
+    if (config.imageRegistry) {
+      const there = await runningRegistry(stack);
+      const comes = !there.serves || all.some(({ repository }) => !there.repositories.includes(repository));
+      if (comes && !yes && !process.stdin.isTTY) throw new UsageError("the registry comes up first, and nobody can be asked here; --yes does so without a question");
       const seeds = places.filter((place) => named.seeds.includes(place.name));
-      await writeSeeds(archive, seeds, `${file}.seeds.tar`);
-      await seedNodes(here, `${file}.seeds.tar`, seeded);
-      const taken = await pushable(stack);
-      if (all.some(({ repository }) => !taken.includes(repository))) {
-        if (!yes && !process.stdin.isTTY) throw new UsageError("the registry comes up first, and nobody can be asked here; --yes does so without a question");
-        await bringUpRegistry(name, yes);
-      }
+      const changed = changedImages(name, images);
+      const fresh = !there.serves || seeds.some(({ key }) => key !== undefined && changed.includes(key));
+      const bare = (await seedings(stack, nodes)).filter(({ node }) => fresh || !there.nodes.includes(node));
+      if (bare.length > 0) await seedNodes(archive, seeds, bare, seeded);
+      // It takes the copies that the config names, and runs from one of them. Set behind the seeds, so that a run that was cut off is taken up with them.
+      setImages();
+      if (comes) await bringUpRegistry(name, { yes, refresh: !there.serves });
     }
-    const tell = meter(archive.size, "pushed");
-    const sent = new Map<string, string>();
-    await withRegistry(stack, surroundings, "push", async (registry) => {
-      for (const each of all) await push(archive, registry, each, sent, tell);
-    });
-    if (!stack.config.imageRegistry) setImages();
-    say(`${all.length} images are in ${host}. Now: npm run up -- ${name}`);
+    await pushAll(archive, all, (work) => withRegistry(stack, surroundings, "push", work));
+    if (!config.imageRegistry) setImages();
+    say(`${all.length} images are in ${at.host}. Now: npm run up -- ${name}`);
   } finally {
     archive.close();
   }

@@ -26,6 +26,8 @@ export interface BuiltImage {
 /** bundle.json: what an archive holds. */
 export interface Contents {
   version: 1;
+  /** Version of the repository that made it. */
+  release: string;
   stack: string;
   platforms: string[];
   images: CarriedImage[];
@@ -104,11 +106,29 @@ export function partsOfReference(reference: string): { host: string; path: strin
 /** The repository of an image in the registry behind the gap, without the host: the same for whichever registry it comes from. */
 export const repositoryOf = (reference: string, prefix: string): string => [prefix, partsOfReference(reference).path].filter((part) => part !== "").join("/");
 
-/** Its tag there: its own, or one that keeps it from being taken for unused. */
-export const tagOf = (reference: string, digest: string): string => partsOfReference(reference).tag ?? `sha256-${digest.slice(7, 19)}`;
+const digestTag = (digest: string): string => `sha256-${digest.slice(7, 19)}`;
 
-/** How pods name an image behind the gap. @param host where nodes pull from */
-export const placed = ({ reference, carried: { digest } }: CarriedImage, host: string, prefix: string): string => `${host}/${repositoryOf(reference, prefix)}:${tagOf(reference, digest)}@${digest}`;
+/** Its tag there: its own, or one that keeps it from being taken for unused. */
+const tagOf = (reference: string, digest: string): string => partsOfReference(reference).tag ?? digestTag(digest);
+
+/** An image and its place in the registry behind the gap. */
+export interface Place extends CarriedImage {
+  repository: string;
+  tag: string;
+  /** How pods name it there. */
+  name: string;
+}
+
+/** Where images go. Where one tag would be two images', of registries with the same paths, both have their digests for it. @param host where nodes pull from */
+export function placesOf(images: CarriedImage[], { host, prefix }: { host: string; prefix: string }): Place[] {
+  const places = images.map((image) => ({ ...image, repository: repositoryOf(image.reference, prefix), tag: tagOf(image.reference, image.carried.digest) }));
+  return places.map((place) => {
+    const { repository, carried: { digest } } = place;
+    const shared = places.some((other) => other.repository === repository && other.tag === place.tag && other.carried.digest !== digest);
+    const tag = shared ? digestTag(digest) : place.tag;
+    return { ...place, tag, name: `${host}/${repository}:${tag}@${digest}` };
+  });
+}
 
 const platformText = ({ os, architecture, variant }: NonNullable<Descriptor["platform"]>): string => [os, architecture, ...(variant ? [variant] : [])].join("/");
 
@@ -161,27 +181,24 @@ export function recipeDifferences(bundle: Recipe, stack: Recipe): string[] {
   return all.length > 0 ? all : ["its Dockerfile has another name"];
 }
 
-/** What a stack behind the gap makes of a bundle. */
-export interface LoadPlan {
-  /** Keys of `images` and what they are set to. */
-  images: Record<string, string>;
-  problems: string[];
-}
-
 /**
+ * What keeps a stack behind the gap from using a bundle, but for what it builds.
+ * @param places the bundle's images
  * @param named what the stack's program refers to with these images
- * @param host where the nodes pull from
+ * @param here version of this repository, and the platforms of the cluster's nodes and of its builds
  */
-export function loadPlan({ images, stack: origin }: Contents, named: Named, { host, prefix }: { host: string; prefix: string }): LoadPlan {
-  const places = images.map((image) => ({ ...image, place: placed(image, host, prefix) }));
-  const keyed = new Map(places.flatMap(({ key, place }) => (key === undefined ? [] : [[key, place]])));
-  const problems = named.keys.filter((key) => !keyed.has(key) && !named.spare.includes(key)).map((key) => `images.${key} is used, and not in the bundle: set in stack ${origin} what asks for it here (such as backup), and make the bundle again`);
-  for (const reference of named.further) {
-    if (places.some(({ place }) => place === reference)) continue;
-    const there = places.find((image) => image.reference === reference);
-    problems.push(there ? `${reference} lies outside: write ${there.place} in its place` : `${reference} lies outside, and is not in the bundle: use it in stack ${origin} as well, and make the bundle again`);
-  }
-  return { images: Object.fromEntries(keyed), problems };
+export function loadProblems({ stack: origin, release, platforms }: Contents, places: Place[], named: Named, here: { release: string; platforms: string[] }): string[] {
+  const keys = new Set(places.map(({ key }) => key));
+  const alone = [...new Set(here.platforms)].sort().filter((platform) => !platforms.some((each) => each === platform || each.startsWith(`${platform}/`)));
+  return [
+    ...(release === here.release ? [] : [`it is of version ${release} of this repository, and this is ${here.release}: use the same one on both sides`]),
+    ...(alone.length > 0 ? [`it is for ${platforms.join(", ")}, and not for ${alone.join(", ")}, which the nodes or imageBuild.platforms are: make it again with ${[...platforms, ...alone].map((platform) => `--platform ${platform}`).join(" ")}`] : []),
+    ...named.keys.filter((key) => !keys.has(key) && !named.spare.includes(key)).map((key) => `images.${key} is used, and not in the bundle: set in stack ${origin} what asks for it here (such as backup), and make the bundle again`),
+    ...named.further.filter((reference) => !places.some(({ name }) => name === reference)).map((reference) => {
+      const there = places.find((image) => image.reference === reference);
+      return there ? `${reference} lies outside: write ${there.name} in its place` : `${reference} lies outside, and is not in the bundle: use it in stack ${origin} as well, and make the bundle again`;
+    }),
+  ];
 }
 
 /** The tag that a stack's program asks its registry for. */

@@ -27,6 +27,10 @@ export const manifestTypes = ["application/vnd.oci.image.index.v1+json", "applic
 
 /** No byte for so long is a broken connection. */
 const silenceMs = 60_000;
+/** So long a registry may take to put away a blob that it has all of. */
+const commitMs = 600_000;
+/** So many redirects are followed. */
+const mostHops = 5;
 
 /** What a registry answers with a status that was not expected. */
 export class RegistryError extends Error {
@@ -66,7 +70,10 @@ export class Registry {
     const begun = await this.ask("POST", repository, `blobs/uploads/${from === undefined ? "" : `?mount=${digest}&from=${encodeURIComponent(from)}`}`, { "Content-Length": "0" }, [201, 202]);
     begun.resume();
     if (begun.statusCode === 201) return false;
-    const place = new URL(begun.headers.location ?? "", new URL(`/v2/${repository}/`, await this.address()));
+    const root = await this.address();
+    const place = new URL(begun.headers.location ?? "", new URL(`/v2/${repository}/`, root));
+    // A registry behind somebody else's TLS may give the address that it has itself.
+    if (place.hostname === root.hostname) [place.protocol, place.port] = [root.protocol, root.port];
     place.searchParams.set("digest", digest);
     (await this.ask("PUT", repository, place, { "Content-Type": "application/octet-stream" }, [201], { size, data })).resume();
     return true;
@@ -83,29 +90,35 @@ export class Registry {
     return (this.root ??= !this.access.insecure ? Promise.resolve(new URL(`https://${host}`)) : this.send("GET", new URL(`https://${host}/v2/`), {}).then((answer) => (answer.destroy(), new URL(`https://${host}`)), () => new URL(`http://${host}`)));
   }
 
-  /** One request, with the log-in as the registry asks for it, and again where the registry or the way to it has a weak moment. */
+  /**
+   * One request, with the log-in as the registry asks for it and nobody else, by its redirects, and again where the registry or the
+   * way to it has a weak moment; but for what is sent piece by piece, of which the registry may have a part already.
+   */
   private async ask(method: string, repository: string, where: string | URL, headers: http.OutgoingHttpHeaders = {}, expected = [200], body?: Body): Promise<http.IncomingMessage> {
-    const url = typeof where === "string" ? new URL(`/v2/${repository}/${where}`, await this.address()) : where;
+    const root = await this.address();
+    let [url, hops, loggedIn] = [typeof where === "string" ? new URL(`/v2/${repository}/${where}`, root) : where, 0, false];
     const what = `${method} ${url.pathname}`;
+    const once = body !== undefined && !Buffer.isBuffer(body);
     for (let attempt = 1; ; attempt++) {
-      const answer = await this.send(method, url, { ...headers, ...this.authorization(repository) }, body).catch((error: Error) => {
-        if (attempt >= 3) throw new Error(`${this.host} cannot be asked (${what}): ${reason(error)}`);
+      const own = url.origin === root.origin;
+      if (!own && url.protocol !== "https:" && !this.access.insecure) throw new Error(`${this.host} leads to ${url.origin} for ${what}, which is not TLS`);
+      const answer = await this.send(method, url, { ...headers, ...(own && this.authorization(repository)) }, body).catch((error: Error) => {
+        if (once || attempt >= 3) throw new Error(`${own ? this.host : url.host} cannot be asked (${what}): ${reason(error)}`);
       });
       if (answer?.statusCode !== undefined && expected.includes(answer.statusCode)) return answer;
       answer?.resume();
       const status = answer?.statusCode ?? 0;
-      if ([301, 302, 303, 307, 308].includes(status) && answer?.headers.location !== undefined && method === "GET") return this.elsewhere(new URL(answer.headers.location, url), what);
-      if (status === 401 && attempt === 1 && (await this.logIn(repository, answer?.headers["www-authenticate"] ?? ""))) continue;
-      if (attempt >= 3 || (status !== 0 && status !== 429 && status < 500)) throw new RegistryError(this.host, what, status);
+      if ([301, 302, 303, 307, 308].includes(status) && answer?.headers.location !== undefined && (method === "GET" || method === "HEAD") && hops < mostHops) {
+        [url, hops, attempt] = [new URL(answer.headers.location, url), hops + 1, 0];
+        continue;
+      }
+      if (status === 401 && own && !loggedIn && (await this.logIn(repository, answer?.headers["www-authenticate"] ?? ""))) {
+        [loggedIn, attempt] = [true, attempt - 1];
+        continue;
+      }
+      if (once || attempt >= 3 || (status !== 0 && status !== 429 && status < 500)) throw new RegistryError(own ? this.host : url.host, what, status);
       await pause(Math.min(Number(answer?.headers["retry-after"] ?? attempt * 2) || 2, 30) * 1000);
     }
-  }
-
-  /** Where a registry keeps its blobs with somebody else: the log-in is nothing to them. */
-  private async elsewhere(url: URL, what: string): Promise<http.IncomingMessage> {
-    const answer = await this.send("GET", url, {});
-    if (answer.statusCode !== 200) throw new RegistryError(url.host, what, answer.statusCode ?? 0);
-    return answer;
   }
 
   private authorization(repository: string): http.OutgoingHttpHeaders {
@@ -144,8 +157,9 @@ export class Registry {
     const length = body && { "Content-Length": Buffer.isBuffer(body) ? body.length : body.size };
     return new Promise((resolve, reject) => {
       const request = (url.protocol === "https:" ? https : http).request(url, { method, timeout: silenceMs, ...trust, ...way, headers: { ...way.headers, ...headers, ...length } }, resolve);
-      request.on("timeout", () => request.destroy(new Error(`no answer within ${silenceMs / 1000} s`))).on("error", reject);
+      request.on("timeout", () => request.destroy(new Error("no answer in time"))).on("error", reject);
       if (body === undefined || Buffer.isBuffer(body)) return void request.end(body);
+      request.on("finish", () => request.setTimeout(commitMs));
       pipeline(Readable.from(body.data()), request, (error) => error && reject(error));
     });
   }

@@ -2,16 +2,15 @@ import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parseDocument } from "yaml";
-import { completed, readNetwork } from "../../checks/surroundings";
 import { prepareImages, type AgentImagesArgs } from "../../components/agent-images";
-import { pullPort, pushPort, registryName } from "../../components/image-registry";
+import { pullPort, pushPort, pushSecretName, registryName, registryNodeName } from "../../components/image-registry";
 import { sshEnvironment, sshScript, type SshNode } from "../../components/node-port-range";
 import type { Surroundings } from "../../components/surroundings";
 import { explain } from "../../config";
 import { imageArgs } from "../../config/arguments";
 import { isObject } from "../../config/pieces";
 import { readYaml, root } from "../repository";
-import { readStack, type Stack } from "../stack";
+import { aroundStack, readStack, type Stack } from "../stack";
 import { Registry } from "./registry";
 
 /** A stack's surroundings, registry, nodes and file, as far as bundles have to do with them. */
@@ -21,15 +20,16 @@ export const say = (text: string): void => void process.stderr.write(`${text}\n`
 /** The project's name, which stands before keys in stack files. */
 const project = (): string => (readYaml(path.join(root, "Pulumi.yaml")) as { name: string }).name;
 
+/** The repository's version. */
+export const release = (): string => (JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8")) as { version: string }).version;
+
 /** A stack whose config holds. @throws with every mistake in it */
 export async function readySite(name: string, over: Record<string, unknown> = {}): Promise<{ stack: Stack; surroundings: Surroundings }> {
   const stack = await readStack(name, over);
-  const { config, problems } = stack;
+  if (stack.problems.length > 0) throw new Error(explain(stack.problems, name));
+  const { surroundings, problems } = await aroundStack(stack);
   if (problems.length > 0) throw new Error(explain(problems, name));
-  const inCluster = Object.keys(config.surroundingsIn).length > 0;
-  const network = inCluster ? await readNetwork(async (target) => JSON.parse(await stack.kubectl("get", "--raw", target)), config.surroundings, config.surroundingsIn) : undefined;
-  if (network && network.problems.length > 0) throw new Error(explain(network.problems, name));
-  return { stack, surroundings: completed(config.surroundings, network && { network }) };
+  return { stack, surroundings };
 }
 
 /** What the stack's program builds, every base image by digest. */
@@ -63,15 +63,35 @@ export async function withRegistry<T>(stack: Stack, surroundings: Surroundings, 
 
 /** The token for pushes; undefined where the registry is not there. */
 async function pushTokenOf({ kubectl, config: { imageRegistry } }: Stack): Promise<string | undefined> {
-  const text = await kubectl("-n", imageRegistry!.namespace, "get", "secret", `${registryName}-push`, "--ignore-not-found", "-o", "jsonpath={.data.token}");
+  const text = await kubectl("-n", imageRegistry!.namespace, "get", "secret", pushSecretName, "--ignore-not-found", "-o", "jsonpath={.data.token}");
   return text === "" ? undefined : Buffer.from(text, "base64").toString();
 }
 
-/** Repositories that the stack's own registry takes pushes to; none where it is not there. */
-export async function pushable(stack: Stack): Promise<string[]> {
-  const token = await pushTokenOf(stack);
-  if (token === undefined) return [];
-  return (JSON.parse(Buffer.from(token.split(".")[1], "base64url").toString()) as { access: { name: string }[] }).access.map(({ name }) => name);
+/** What there is of a stack's own registry. */
+export interface Running {
+  /** Whether it serves, and leads to itself on nodes. */
+  serves: boolean;
+  /** Nodes that reach it. */
+  nodes: string[];
+  /** Repositories that it takes pushes to. */
+  repositories: string[];
+}
+
+/** Looks for the stack's own registry in the cluster. */
+export async function runningRegistry(stack: Stack): Promise<Running> {
+  const { kubectl, config: { imageRegistry } } = stack;
+  const { namespace, nodesNamespace } = imageRegistry!;
+  const [token, available, pods] = await Promise.all([
+    pushTokenOf(stack),
+    kubectl("-n", namespace, "get", "deployment", registryName, "--ignore-not-found", "-o", "jsonpath={.status.availableReplicas}"),
+    kubectl("-n", nodesNamespace, "get", "pods", "-l", `app.kubernetes.io/name=${registryNodeName}`, "-o", "json"),
+  ]);
+  const { items } = JSON.parse(pods) as { items: { spec: { nodeName?: string }; status?: { conditions?: { type: string; status: string }[] } }[] };
+  return {
+    serves: token !== undefined && Number(available) > 0 && items.length > 0,
+    nodes: items.flatMap(({ spec: { nodeName }, status }) => (nodeName !== undefined && status?.conditions?.some(({ type, status: is }) => type === "Ready" && is === "True") ? [nodeName] : [])),
+    repositories: token === undefined ? [] : (JSON.parse(Buffer.from(token.split(".")[1], "base64url").toString()) as { access: { name: string }[] }).access.map(({ name }) => name),
+  };
 }
 
 /** Does something with a port of this machine that leads to a Service of the cluster. */
@@ -92,11 +112,14 @@ async function forwarded<T>(stack: Stack, namespace: string, service: string, po
   }
 }
 
-/** Brings up the stack's own registry and what it stands on, before anything that would pull from it. */
-export async function bringUpRegistry(stack: string, yes: boolean): Promise<void> {
+/**
+ * Brings up the stack's own registry and what it stands on, before anything that would pull from it.
+ * @param refresh looks first what is left of it in the cluster
+ */
+export async function bringUpRegistry(stack: string, { yes, refresh }: { yes: boolean; refresh: boolean }): Promise<void> {
   const urn = (rest: string) => ["--target", `urn:pulumi:${stack}::${project()}::${rest}`];
   const targets = ["pulumi:providers:kubernetes::cluster", ...["cluster:NodePortRange", "storage:OpenEbsStorage", "registry:ImageRegistry"].map((type) => `build-platform:${type}**`)].flatMap(urn);
-  const child = spawn("pulumi", ["up", "--stack", stack, ...targets, ...(yes ? ["--yes", "--skip-preview"] : [])], { cwd: root, stdio: "inherit" });
+  const child = spawn("pulumi", ["up", "--stack", stack, ...targets, ...(refresh ? ["--refresh"] : []), ...(yes ? ["--yes", "--skip-preview"] : [])], { cwd: root, stdio: "inherit" });
   const code = await new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
   if (code !== 0) throw new Error("the registry did not come up, see above; what is done already stays, and the same command goes on from there");
 }
@@ -107,8 +130,13 @@ const importing = `sudo=; [ "$(id -u)" = 0 ] || sudo="sudo -n"; $sudo ctr -n k8s
 /** A node on which images have to be before the registry runs, and the command that puts them there; none where this machine has no way. */
 export interface Seeding {
   node: string;
+  /** Its container runtime and version, as the kubelet has it. */
+  runtime: string;
   command?: { program: string; args: string[]; env: NodeJS.ProcessEnv };
 }
+
+/** Whether a node's images go in by `ctr`. */
+export const ofContainerd = ({ runtime }: Pick<Seeding, "runtime">): boolean => runtime.startsWith("containerd:");
 
 /**
  * The ways to the cluster's nodes: that of the config for control-plane nodes, and those given.
@@ -119,18 +147,18 @@ export async function seedings(stack: Stack, given: Record<string, string>): Pro
   const access = stack.config.nodePorts?.access;
   const unknown = Object.keys(given).filter((node) => !items.some(({ metadata }) => metadata.name === node));
   if (unknown.length > 0) throw new Error(`--node ${unknown.join(", ")}: the cluster has no such node, only ${items.map(({ metadata }) => metadata.name).join(", ")}`);
-  return items.map(({ metadata: { name: node }, status: { nodeInfo } }) => {
+  return items.map(({ metadata: { name: node }, status: { nodeInfo: { containerRuntimeVersion: runtime } } }) => {
     const known = access?.nodes.find((each) => each.name === node);
     // Other runtimes have other programs for it.
-    if (!nodeInfo.containerRuntimeVersion.startsWith("containerd:")) return { node };
-    if (given[node] !== undefined) return { node, command: { program: "ssh", args: ["-o", "BatchMode=yes", given[node], importing], env: process.env } };
-    if (known === undefined || access === undefined) return { node };
-    return { node, command: access.kind === "local" ? { program: "sh", args: ["-c", importing], env: process.env } : { program: "sh", args: ["-c", sshScript], env: { ...process.env, ...sshEnvironment(known as SshNode, access, stack.keys), NODE_COMMAND: importing } } };
+    if (!ofContainerd({ runtime })) return { node, runtime };
+    if (given[node] !== undefined) return { node, runtime, command: { program: "ssh", args: ["-o", "BatchMode=yes", given[node], importing], env: process.env } };
+    if (known === undefined || access === undefined) return { node, runtime };
+    return { node, runtime, command: access.kind === "local" ? { program: "sh", args: ["-c", importing], env: process.env } : { program: "sh", args: ["-c", sshScript], env: { ...process.env, ...sshEnvironment(known as SshNode, access, stack.keys), NODE_COMMAND: importing } } };
   });
 }
 
 /** Puts an archive on a node. @throws with the node's words */
-export async function seed({ node, command }: Seeding & Required<Pick<Seeding, "command">>, archive: string): Promise<void> {
+export async function seed({ node, command }: Pick<Seeding, "node"> & Required<Pick<Seeding, "command">>, archive: string): Promise<void> {
   const input = fs.openSync(archive, "r");
   try {
     const child = spawn(command.program, command.args, { env: command.env, stdio: [input, "pipe", "pipe"] });
@@ -158,13 +186,19 @@ function imagesIn(name: string) {
 /** What `images` of a stack's file is with these set. */
 export const withImages = (name: string, images: Record<string, string>): Record<string, unknown> => ({ ...imagesIn(name).images, ...images });
 
+/** Keys of `images` that are another in a stack's file. */
+export const changedImages = (name: string, images: Record<string, string>): string[] => {
+  const { images: before } = imagesIn(name);
+  return Object.keys(images).filter((key) => before[key] !== images[key]);
+};
+
 /** Sets keys of `images` in a stack's file, the rest of which stays as it is; how many were another before. */
 export function writeImages(name: string, images: Record<string, string>): number {
   const { file, text, document, key, images: before } = imagesIn(name);
-  const changed = Object.entries(images).filter(([image, reference]) => before[image] !== reference);
+  const changed = changedImages(name, images);
   if (changed.length === 0) return 0;
   if (!isObject((document.toJS() as { config?: Record<string, unknown> })?.config?.[key])) document.setIn(["config", key], document.createNode(before));
-  for (const [image, reference] of changed) document.setIn(["config", key, image], reference);
+  for (const image of changed) document.setIn(["config", key, image], images[image]);
   fs.writeFileSync(`${file}.new`, document.toString({ lineWidth: 0, flowCollectionPadding: !/[[{][\w"']/.test(text) }));
   fs.renameSync(`${file}.new`, file);
   return changed.length;

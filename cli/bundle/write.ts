@@ -4,7 +4,7 @@ import { UsageError } from "../terminal";
 import { ArchiveWriter, partsOf, type Descriptor } from "./archive";
 import { cut, imagesOf, partsOfReference, recipeOf, tagOfBuild, type BuiltImage, type CarriedImage, type Contents } from "./plan";
 import { Registry } from "./registry";
-import { buildsOf, nodePlatforms, outside, readySite, say, withRegistry } from "./site";
+import { buildsOf, nodePlatforms, outside, readySite, release, say, withRegistry } from "./site";
 
 const digestOf = (bytes: Buffer): string => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 export const megabytes = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`;
@@ -104,7 +104,7 @@ export async function bundle(name: string, { file, platforms: asked, also, rende
       else missing.push(`image ${image} of this content (tag ${tag}) is not in the registry; npm run up -- ${name} builds it`);
     }
     if (missing.length > 0) throw new Error(`there is no bundle of stack ${name} yet:\n${missing.map((line) => `  - ${line}`).join("\n")}`);
-    const archive = new ArchiveWriter(file);
+    const archive = new ArchiveWriter(file, (digest) => gathering.blobs.has(digest) || gathering.manifests.has(digest));
     try {
       const blobs = [...gathering.blobs.values()];
       const all = blobs.reduce((sum, { descriptor: { size } }) => sum + size, 0);
@@ -115,7 +115,7 @@ export async function bundle(name: string, { file, platforms: asked, also, rende
         tell(descriptor.size);
       }
       for (const [digest, bytes] of gathering.manifests) await archive.blob({ digest, size: bytes.length }, [bytes]);
-      const contents: Contents = { version: 1, stack: name, platforms, images, built };
+      const contents: Contents = { version: 1, release: release(), stack: name, platforms, images, built };
       const refName = (text: string) => ({ "org.opencontainers.image.ref.name": text });
       await archive.finish([...images.map(({ reference, carried }) => ({ ...carried, annotations: refName(reference) })), ...built.map((each) => ({ ...each.carried, annotations: refName(each.name) }))], { "bundle.json": contents });
     } catch (error) {

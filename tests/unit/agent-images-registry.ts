@@ -10,6 +10,8 @@ export interface RegistryOptions {
   login?: { username: string; password: string };
   /** True: asks for a token instead of the log-in itself, as public registries do. */
   tokens?: boolean;
+  /** True: takes the repositories and actions of a token that is shown, as the stack's own registry does, and nothing else. */
+  scopes?: boolean;
   /** True: knows the referrers of OCI 1.1. */
   referrers?: boolean;
   /** Answers every request for a manifest's deletion with this status. */
@@ -28,6 +30,8 @@ export class RegistryStandIn {
   readonly blobs = new Map<string, Buffer>();
   /** Method and path of every request. */
   readonly requests: string[] = [];
+  /** Headers of every request. */
+  readonly heard: http.IncomingHttpHeaders[] = [];
   options: RegistryOptions = {};
   private readonly server = http.createServer((request, response) => this.take(request, response));
   host = "";
@@ -44,7 +48,7 @@ export class RegistryStandIn {
 
   clear(): void {
     for (const store of [this.manifests, this.tags, this.blobs]) store.clear();
-    this.requests.length = 0;
+    this.requests.length = this.heard.length = 0;
     this.options = {};
   }
 
@@ -77,6 +81,7 @@ export class RegistryStandIn {
     const url = new URL(request.url ?? "/", `http://${this.host}`);
     const end = (status: number, headers: http.OutgoingHttpHeaders = {}, text: string | Buffer = ""): void => void response.writeHead(status, headers).end(request.method === "HEAD" ? undefined : text);
     this.requests.push(`${request.method} ${url.pathname}`);
+    this.heard.push(request.headers);
 
     if (this.options.busy) {
       this.options.busy--;
@@ -94,9 +99,15 @@ export class RegistryStandIn {
       if (tokens && authorization !== `Bearer t-${scope}`) return end(401, { "WWW-Authenticate": `Bearer realm="http://${this.host}/token",service="registry",scope="${scope}"` });
       if (!tokens && authorization !== basic) return end(401, { "WWW-Authenticate": 'Basic realm="registry"' });
     }
+    const [, repository, kind, name] = /^\/v2\/(.+)\/(manifests|tags|blobs)\/(.*)$/.exec(url.pathname) ?? [];
+    if (this.options.scopes) {
+      const [, claims] = /^Bearer [^.]+\.([^.]+)\./.exec(request.headers.authorization ?? "") ?? [];
+      const { access } = JSON.parse(claims === undefined ? '{"access":[]}' : Buffer.from(claims, "base64url").toString()) as { access: { name: string; actions: string[] }[] };
+      const action = request.method === "GET" || request.method === "HEAD" ? "pull" : "push";
+      if (!access.some((each) => each.name === repository && each.actions.includes(action))) return end(401, { "WWW-Authenticate": `Bearer realm="http://registry.invalid/",service="registry",scope="repository:${repository}:${action}"` });
+    }
     if (url.pathname === "/v2/") return end(200);
 
-    const [, repository, kind, name] = /^\/v2\/(.+)\/(manifests|tags|blobs)\/(.*)$/.exec(url.pathname) ?? [];
     const tags = this.tags.get(repository);
     if (kind === "tags") {
       if (!tags) return end(404);

@@ -1,13 +1,15 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
+import * as http from "node:http";
+import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as fc from "fast-check";
 import { Archive, ArchiveWriter, type Descriptor } from "../../cli/bundle/archive";
 import { main } from "../../cli/bundle";
-import { push, writeSeeds } from "../../cli/bundle/load";
-import { cut, imagesOf, loadPlan, originsOf, partsOfReference, placed, recipeDifferences, recipeOf, tagOfBuild, type Contents } from "../../cli/bundle/plan";
+import { push, pushAll, writeSeeds } from "../../cli/bundle/load";
+import { cut, imagesOf, loadProblems, originsOf, partsOfReference, placesOf, recipeDifferences, recipeOf, tagOfBuild, type Contents } from "../../cli/bundle/plan";
 import { Registry } from "../../cli/bundle/registry";
 import { seedings } from "../../cli/bundle/site";
 import type { Rendered } from "../../cli/offline";
@@ -139,6 +141,33 @@ describe("the archive", () => {
   });
 });
 
+test("what a former run wrote and nobody wants any more is not in the archive", async () => {
+  const blobs = fc.uniqueArray(fc.tuple(fc.uint8Array({ maxLength: 3000 }).map((array) => Buffer.from(array)), fc.boolean()), { minLength: 1, maxLength: 6, selector: ([blob]) => digestOf(blob) });
+  await fc.assert(
+    fc.asyncProperty(blobs, async (all) => {
+      const former = new ArchiveWriter(file);
+      for (const [blob] of all) await former.blob({ digest: digestOf(blob), size: blob.length }, [blob]);
+      former.close();
+      const wanted = all.flatMap(([blob, is]) => (is ? [blob] : []));
+      const writer = new ArchiveWriter(file, (digest) => wanted.some((blob) => digestOf(blob) === digest));
+      expect(all.map(([blob]) => writer.has(digestOf(blob)))).toEqual(all.map(([, is]) => is));
+      await writer.finish([]);
+      const resumed = fs.readFileSync(file);
+      await write(wanted);
+      expect(resumed.equals(fs.readFileSync(file))).toBe(true);
+      expect(trouble()).toBeUndefined();
+    }),
+    { numRuns: 30 },
+  );
+});
+
+test("an archive that cannot have its name says why", async () => {
+  const writer = new ArchiveWriter(file);
+  fs.mkdirSync(path.join(file, "in-the-way"), { recursive: true });
+  await expect(writer.finish([])).rejects.toThrow(/EISDIR|ENOTEMPTY|EEXIST/);
+  writer.close();
+});
+
 describe("which images a program refers to", () => {
   const images = { jenkins: "docker.io/jenkins/jenkins:2", restic: "docker.io/restic/restic:0.18", dind: "docker.io/library/docker:28", maven: "docker.io/library/maven:3", registry: "docker.io/library/registry:3", buildkit: "docker.io/moby/buildkit:1" };
   const object = (component: string, props: object): Rendered => ({ type: "kubernetes:apps/v1:Deployment", name: "x", props, protect: false, component: { name: component, instance: "x", after: [] } });
@@ -171,7 +200,15 @@ describe("names behind the gap", () => {
     ["maven:3.9", "localhost:61500/p/library/maven:3.9@"],
     [`10.88.0.1:5000/restic/restic:0.18@sha256:${"b".repeat(64)}`, "localhost:61500/p/restic/restic:0.18@"],
     [`quay.io/x/y@sha256:${"b".repeat(64)}`, "localhost:61500/p/x/y:sha256-aaaaaaaaaaaa@"],
-  ])("%s", (reference, expected) => expect(placed({ reference, origin: "", carried }, "localhost:61500", "p")).toBe(`${expected}${digest}`));
+  ])("%s", (reference, expected) => expect(placesOf([{ reference, origin: "", carried }], { host: "localhost:61500", prefix: "p" })[0].name).toBe(`${expected}${digest}`));
+
+  test("two images that one tag would be, of registries with the same paths, have tags of their own", () => {
+    const other = `sha256:${"b".repeat(64)}`;
+    const of = (reference: string, is: string) => ({ reference, origin: "", carried: { ...carried, digest: is } });
+    const tags = (...images: ReturnType<typeof of>[]) => placesOf(images, { host: "localhost:61500", prefix: "" }).map(({ repository, tag }) => `${repository}:${tag}`);
+    expect(tags(of("docker.io/team/tool:1", digest), of("quay.io/team/tool:1", other), of("quay.io/team/tool:2", other))).toEqual(["team/tool:sha256-aaaaaaaaaaaa", "team/tool:sha256-bbbbbbbbbbbb", "team/tool:2"]);
+    expect(tags(of("docker.io/team/tool:1", digest), of("quay.io/team/tool:1", digest))).toEqual(["team/tool:1", "team/tool:1"]);
+  });
 
   test("a reference comes apart into what it was made of", () => {
     const part = fc.stringMatching(/^[a-z][a-z0-9]{0,6}$/);
@@ -184,12 +221,14 @@ describe("names behind the gap", () => {
 
   test("the stack's own registry takes copies that the config looks for there, and no others", () => {
     const repositories = (further: Record<string, unknown>) => {
-      const { config, problems } = parseConfig({ ...stackConfig("sandbox"), registry: {}, imageBuild: {}, ...further }, environment);
+      const fragment = `jenkins:\n  clouds:\n  - kubernetes:\n      name: other\n      templates:\n      - name: tool\n        label: tool\n        yaml: |\n          spec:\n            containers:\n            - name: tool\n              image: localhost:61500/build-platform/team/tool@${digest}\n`;
+      const { config, problems } = parseConfig({ ...stackConfig("sandbox"), registry: {}, imageBuild: {}, ...further }, { ...environment, listFolder: () => ["tool.yaml"], readFile: (name) => (name.endsWith("tool.yaml") ? fragment : environment.readFile(name)) });
       expect(problems).toEqual([]);
       return registryArgs(config, "disk")!.repositories.filter((name) => !/(controller|dind)(-cache)?$/.test(name));
     };
     expect(repositories({})).toEqual([]);
     expect(repositories({ images: { ...(stackConfig("sandbox").images as object), restic: `localhost:61500/build-platform/restic/restic:0.18@${digest}`, jenkins: "other.localhost:61500/x/y:1" } })).toEqual(["build-platform/restic/restic"]);
+    expect(repositories({ cascFolder: "casc" })).toEqual(["build-platform/team/tool"]);
   });
 });
 
@@ -240,21 +279,26 @@ describe("built images behind the gap", () => {
 
 describe("the plan of a load", () => {
   const carried: Descriptor = { mediaType: image, digest: `sha256:${"c".repeat(64)}`, size: 1 };
-  const contents: Contents = { version: 1, stack: "staging", platforms: [], built: [], images: [{ key: "jenkins", reference: "docker.io/jenkins/jenkins:2", origin: "", carried }, { reference: "quay.io/team/tool:1", origin: "", carried }] };
-  const at = { host: "localhost:61500", prefix: "p" };
+  const contents: Contents = { version: 1, release: "1.0.0", stack: "staging", platforms: ["linux/amd64"], built: [], images: [{ key: "jenkins", reference: "docker.io/jenkins/jenkins:2", origin: "", carried }, { reference: "quay.io/team/tool:1", origin: "", carried }] };
   const place = (name: string) => `localhost:61500/p/${name}@${carried.digest}`;
-  const named = { keys: ["jenkins"], spare: [], further: [], seeds: [] };
-
-  test("sets the keys that the bundle has", () => expect(loadPlan(contents, named, at)).toEqual({ images: { jenkins: place("jenkins/jenkins:2") }, problems: [] }));
+  const nothing = { keys: ["jenkins"], spare: [], further: [], seeds: [] };
+  const problems = (named: object, here: object = {}, of: object = {}) => loadProblems({ ...contents, ...of }, placesOf(contents.images, { host: "localhost:61500", prefix: "p" }), { ...nothing, ...named }, { release: "1.0.0", platforms: ["linux/amd64"], ...here });
 
   test("is refused for an image that the stack needs and the bundle has not; what only a build needs may be missing", () => {
-    expect(loadPlan(contents, { ...named, keys: ["buildkit", "jenkins", "restic"], spare: ["buildkit"] }, at).problems).toEqual([expect.stringMatching(/^images\.restic is used, and not in the bundle: .*stack staging/)]);
+    expect(problems({})).toEqual([]);
+    expect(problems({ keys: ["buildkit", "jenkins", "restic"], spare: ["buildkit"] })).toEqual([expect.stringMatching(/^images\.restic is used, and not in the bundle: .*stack staging/)]);
   });
 
   test("says by what name to use an image that is no key's", () => {
-    expect(loadPlan(contents, { ...named, further: ["quay.io/team/tool:1"] }, at).problems).toEqual([`quay.io/team/tool:1 lies outside: write ${place("team/tool:1")} in its place`]);
-    expect(loadPlan(contents, { ...named, further: [place("team/tool:1")] }, at).problems).toEqual([]);
-    expect(loadPlan(contents, { ...named, further: ["quay.io/other:1"] }, at).problems[0]).toContain("is not in the bundle");
+    expect(problems({ further: ["quay.io/team/tool:1"] })).toEqual([`quay.io/team/tool:1 lies outside: write ${place("team/tool:1")} in its place`]);
+    expect(problems({ further: [place("team/tool:1")] })).toEqual([]);
+    expect(problems({ further: ["quay.io/other:1"] })[0]).toContain("is not in the bundle");
+  });
+
+  test("is refused for a platform of the nodes that the bundle is not for, and for another version", () => {
+    expect(problems({}, { platforms: ["linux/amd64", "linux/arm64", "linux/arm64"] })).toEqual(["it is for linux/amd64, and not for linux/arm64, which the nodes or imageBuild.platforms are: make it again with --platform linux/amd64 --platform linux/arm64"]);
+    expect(problems({}, { platforms: ["linux/arm64"] }, { platforms: ["linux/arm64/v8"] })).toEqual([]);
+    expect(problems({}, { release: "1.1.0" })).toEqual(["it is of version 1.0.0 of this repository, and this is 1.1.0: use the same one on both sides"]);
   });
 });
 
@@ -340,6 +384,80 @@ describe("registries", () => {
     expect((await registry.manifest("p/x", "1"))?.descriptor.digest).toBe(digest);
     stand.manifests.set(digest, { type: image, body: "{}" });
     await expect(registry.manifest("p/x", digest)).rejects.toThrow(`gives another manifest than p/x@${digest}`);
+  });
+
+  test("a weak moment and a log-in after it are both waited for", async () => {
+    stand.seed("p/x", "content", "1");
+    stand.options = { busy: 1, login, tokens: true };
+    expect(await new Registry(stand.host, { ...insecure, login }).manifest("p/x", "1")).toBeDefined();
+  });
+
+  test("an upload that fails begins anew by a new way, and the last failure is said as it is", async () => {
+    const { archive, carried } = await archiveOf();
+    let ways = 0;
+    const all = () => pushAll(archive, [{ repository: "p/x", tag: "1", carried }], (work) => (ways++, work(new Registry(stand.host, insecure))));
+    stand.options = { failing: 2 };
+    await all();
+    expect([ways, stand.tagsOf("p/x")]).toEqual([3, ["1"]]);
+    expect(stand.requests.filter((each) => each.startsWith("POST "))).toHaveLength(3);
+    stand.clear();
+    stand.options = { failing: 9 };
+    await expect(all()).rejects.toThrow(/answers 500 to PUT .*\/blobs\/uploads\//);
+    archive.close();
+  }, 30_000);
+
+  describe("that lead elsewhere", () => {
+    const other = new RegistryStandIn();
+    const [seen, redirect] = [[] as (string | undefined)[], { place: "" }];
+    /** A registry that asks for a log-in, and leads uploads and questions somewhere. */
+    const leading = http.createServer((request, response) => {
+      request.resume();
+      seen.push(request.headers.authorization);
+      if (request.headers.authorization === undefined) return void response.writeHead(401, { "WWW-Authenticate": "Basic realm=x" }).end();
+      if (request.method === "HEAD") return void response.writeHead(404).end();
+      if (request.method === "PUT") return void response.writeHead(201).end();
+      response.writeHead(request.method === "POST" ? 202 : 307, { Location: `${redirect.place}${request.url!}` }).end();
+    });
+    let host: string;
+    beforeAll(async () => {
+      await other.start();
+      await new Promise<void>((resolve) => leading.listen(0, "127.0.0.1", resolve));
+      host = `127.0.0.1:${(leading.address() as AddressInfo).port}`;
+    });
+    afterAll(async () => {
+      leading.closeAllConnections();
+      await new Promise((resolve) => leading.close(resolve));
+      await other.stop();
+    });
+    beforeEach(() => void (seen.length = 0));
+    const blob = { digest: digestOf("layer"), size: 5 };
+    const registry = () => new Registry(host, { ...insecure, login });
+
+    test("are followed for a manifest and for none, with what was asked for and without the log-in", async () => {
+      const [digest, asked] = [other.seed("p/x", "content", "1"), other.heard];
+      redirect.place = `http://${other.host}`;
+      expect((await registry().manifest("p/x", "1"))?.descriptor.digest).toBe(digest);
+      expect(asked.at(-1)).toMatchObject({ accept: expect.stringContaining(image) });
+      expect(asked.at(-1)).not.toHaveProperty("authorization");
+      expect(await registry().manifest("p/x", "2")).toBeUndefined();
+      await expect(registry().blob("p/x", blob.digest)).rejects.toThrow(`${other.host} answers 404`);
+    });
+
+    test("in a circle are an error", async () => {
+      redirect.place = `http://${host}`;
+      await expect(registry().manifest("p/x", "1")).rejects.toThrow(`${host} answers 307`);
+    });
+
+    test("get the log-in at an upload only themselves, by the scheme and port that they are spoken to by", async () => {
+      redirect.place = "https://127.0.0.1:1";
+      expect(await registry().putBlob("p/x", blob, () => [Buffer.from("layer")])).toBe(true);
+      expect(seen.at(-1)).toMatch(/^Basic /);
+      other.heard.length = 0;
+      redirect.place = `http://localhost:${other.host.split(":")[1]}`;
+      await registry().putBlob("p/x", blob, () => [Buffer.from("layer")]);
+      expect(other.heard).toHaveLength(1);
+      expect(other.heard[0]).not.toHaveProperty("authorization");
+    });
   });
 
   test("plain HTTP is spoken only where that is allowed", async () => {
