@@ -108,8 +108,8 @@ export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces
   const wrong = certificateRemark(config, certificate, now);
   const lines = [...ingressRemarks(config, nodes), ...(wrong ? [wrong] : [])].map(({ key, found, expected, fix }) => line("warn", "ingress", key, `${found}; expected ${expected}`, fix));
   if (!doors) return lines;
-  const { good, text } = judgeDoors(doors, config);
-  return [...lines, line(good ? "ok" : "fail", "login page", config.domain, text, good ? "" : "npm run status says how Jenkins itself is")];
+  const { good, reached, text } = judgeDoors(doors, config);
+  return [...lines, line(reached === false ? "warn" : good ? "ok" : "fail", "login page", config.domain, text, good ? "" : "npm run status says how Jenkins itself is")];
 }
 
 /** @param builtFor architectures of the built images; undefined where only the build will tell */

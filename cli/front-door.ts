@@ -55,13 +55,15 @@ export async function frontDoors({ config: { domain, ingress }, kubectl }: Pick<
 }
 
 /** What the doors' answers come to. One that answers is enough: others may be shut on purpose. Somebody else's, whose name is not known here, is not judged. */
-export function judgeDoors(doors: FrontDoor[], { domain, namespaces: { jenkins }, ingress }: Pick<Stack["config"], "domain" | "namespaces" | "ingress">): { good: boolean; text: string } {
+export function judgeDoors(doors: FrontDoor[], { domain, namespaces: { jenkins }, ingress }: Pick<Stack["config"], "domain" | "namespaces" | "ingress">): { good: boolean; reached?: false; text: string } {
   const nodes = doors.filter(({ address }) => net.isIP(address) !== 0);
   const open = doors.find(({ status }) => status === 200);
   if (open && !nodes.includes(open)) return { good: true, text: `answers at ${domain}` };
   if (open) return { good: true, text: `answers on ${nodes.filter(({ status }) => status === 200).length} of ${nodes.length} node${nodes.length === 1 ? "" : "s"}` };
   const [first] = ingress.install ? doors : doors.slice(-1);
-  if (!ingress.install && /ENOTFOUND|EAI_AGAIN/.test(first?.error ?? "")) return { good: true, text: `not asked for: ${domain} does not resolve here` };
+  if (!ingress.install && /ENOTFOUND|EAI_AGAIN/.test(first?.error ?? "")) return { good: true, reached: false, text: `not asked for: ${domain} does not resolve here` };
+  // The API server may be all of the cluster that this machine reaches.
+  if (doors.length > 0 && doors.every(({ error }) => /no answer within|TIMEDOUT|UNREACH|ENOTFOUND|EAI_AGAIN/.test(error ?? ""))) return { good: true, reached: false, text: `neither the nodes nor ${domain} can be reached from here (${doors[0].error}): not judged` };
   return { good: false, text: first ? frontDoorTrouble(first, domain, jenkins, ingress.namespace)! : "the cluster has no node with an address" };
 }
 

@@ -10,7 +10,7 @@ const HELP = `npm run up -- STACK [--yes] [--refresh]    preview, a question, an
 Does what \`pulumi up\` does. While it runs, a line says how far each part of the platform is and how long it may still take;
 the estimate is the stack's own former update that changed most nearly as much. --yes asks nothing; --refresh reads the
 cluster first, so that drift is mended. After an update that was cut off it does so by itself: the state lags behind then.
-At the end it asks for the login page as people do, and says what came.
+At the end it asks every node for the login page, and says what came.
 
 Exit code 0: done. 1: preview or update failed, or the answer was no. 2: bad arguments.
 `;

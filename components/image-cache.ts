@@ -7,7 +7,7 @@ import { configMark, type Container, folder, pod, program, registryAddress } fro
 import { ownLabels, partOf } from "./ownership";
 import { makePullSecret, type ImagePulls } from "./pull-secrets";
 import { canonicalQuantity, quantityMillis } from "./quantity";
-import { caContent, caName, goEnvironment, goMounts, networkVolumes, proxyName, proxySecret, type Surroundings } from "./surroundings";
+import { caAnnotation, caContent, caName, goEnvironment, goMounts, networkVolumes, proxyName, proxySecret, type Surroundings, withoutNodes } from "./surroundings";
 import { type Transform, transformed } from "./transform";
 
 /** A registry whose images are kept in the cluster. */
@@ -138,7 +138,7 @@ export class ImageCache extends pulumi.ComponentResource {
         strategy: { type: "Recreate" },
         selector: { matchLabels: labels },
         template: {
-          metadata: { labels, annotations: configMark(config) },
+          metadata: { labels, annotations: { ...configMark(config), ...caAnnotation(args.surroundings) } },
           spec: {
             ...pod,
             ...pulling,
@@ -174,7 +174,7 @@ export class ImageCache extends pulumi.ComponentResource {
     return {
       ...container,
       ports: [{ name: `p${port}`, containerPort: port }],
-      env: [...(container.env as object[]), ...goEnvironment(surroundings)] as Container["env"],
+      env: [...(container.env as object[]), ...goEnvironment(withoutNodes(surroundings))] as Container["env"],
       volumeMounts: [...(container.volumeMounts as object[]), ...(logins ? [{ name: "logins", mountPath: loginFolder, readOnly: true }] : []), ...goMounts(surroundings)] as Container["volumeMounts"],
     };
   }

@@ -235,7 +235,7 @@ const agents = {
       docker: choice("How builds reach Docker: a privileged daemon beside them, BuildKit without privileges, or not at all.", ["dind", "rootless", "none"], "dind"),
       userNamespace: flag("Whether the pod has a user namespace of its own, so that root in it is nobody on the node; asks for Kubernetes 1.33, containerd 2 and Linux 6.3 on the nodes.", false),
       caches: choices("Tools whose downloads the agents of a node share; docker is what Docker pulled and built, which the next agent on the node takes over, without names.", ["maven", "gradle", "docker"]),
-      dockerGroup: text("With docker in caches: agents of one name take over each other's images, layers and build cache, and nobody else's.", { is: piece.name("a name of small letters, digits and hyphens"), example: "release", default: usual.dockerGroup }),
+      dockerGroup: text("With docker in caches: agents of one name take over each other's images, layers and build cache.", { is: piece.name("a name of small letters, digits and hyphens"), example: "release", default: usual.dockerGroup }),
       resources: resources("Requests and limits of the build container.", agentResources),
       dockerResources: resources("Requests and limits of the docker or BuildKit sidecar.", dockerResources),
       // The whole disks of hosted runners, in which other people's builds fit: GitHub's standard one 14 GB, GitLab's medium 50 GB and large 100 GB.

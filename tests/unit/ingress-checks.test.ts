@@ -76,6 +76,12 @@ describe("the doors", () => {
     expect(judgeDoors([door({ error: "connect ECONNREFUSED" }), door({ address: "ci.example.com", error: "getaddrinfo ENOTFOUND ci.example.com" })], config())).toMatchObject({ good: false, text: expect.stringMatching(/^nothing listens on port 80 of node 192\.0\.2\.1/) });
   });
 
+  test("are not judged where this machine reaches the API server alone", () => {
+    const doors = [door({ error: "no answer within 10 s" }), door({ address: "ci.example.com", error: "connect EHOSTUNREACH" })];
+    expect(judgeDoors(doors, config())).toEqual({ good: true, reached: false, text: "neither the nodes nor ci.example.com can be reached from here (no answer within 10 s): not judged" });
+    expect(judgeIngress(config({ controller: "traefik" }), 1, undefined, doors, new Date()).map(({ state, check }) => [state, check])).toContainEqual(["warn", "login page"]);
+  });
+
   test("are not where none does, and what to do is said", () => {
     expect(judgeDoors([door({ status: 404 })], config())).toMatchObject({ good: false, text: expect.stringMatching(/node 192\.0\.2\.1 answers, but knows no host ci\.example\.com.*logs -l .*annotation/) });
     expect(judgeDoors([], config()).good).toBe(false);
