@@ -96,7 +96,7 @@ export async function runningRegistry(stack: Stack): Promise<Running> {
 
 /** Does something with a port of this machine that leads to a Service of the cluster. */
 async function forwarded<T>(stack: Stack, namespace: string, service: string, port: number, work: (port: number) => Promise<T>): Promise<T> {
-  const child = spawn("kubectl", [...stack.kubectlArgs, "--request-timeout=0", "-n", namespace, "port-forward", "--address", "127.0.0.1", "--pod-running-timeout", "60s", `service/${service}`, `:${port}`], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn("kubectl", [...stack.kubectlArgs, "--request-timeout=0", "-n", namespace, "port-forward", "--address", "127.0.0.1", "--pod-running-timeout", "60s", `service/${service}`, `:${port}`], { env: process.env, stdio: ["ignore", "pipe", "pipe"] });
   try {
     return await work(await new Promise<number>((resolve, reject) => {
       let [told, error] = ["", ""];
@@ -119,7 +119,7 @@ async function forwarded<T>(stack: Stack, namespace: string, service: string, po
 export async function bringUpRegistry(stack: string, { yes, refresh }: { yes: boolean; refresh: boolean }): Promise<void> {
   const urn = (rest: string) => ["--target", `urn:pulumi:${stack}::${project()}::${rest}`];
   const targets = ["pulumi:providers:kubernetes::cluster", ...["cluster:NodePortRange", "storage:OpenEbsStorage", "registry:ImageRegistry"].map((type) => `build-platform:${type}**`)].flatMap(urn);
-  const child = spawn("pulumi", ["up", "--stack", stack, ...targets, ...(refresh ? ["--refresh"] : []), ...(yes ? ["--yes", "--skip-preview"] : [])], { cwd: root, stdio: "inherit" });
+  const child = spawn("pulumi", ["up", "--stack", stack, ...targets, ...(refresh ? ["--refresh"] : []), ...(yes ? ["--yes", "--skip-preview"] : [])], { cwd: root, env: process.env, stdio: "inherit" });
   const code = await new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
   if (code !== 0) throw new Error("the registry did not come up, see above; what is done already stays, and the same command goes on from there");
 }
