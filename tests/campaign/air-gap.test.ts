@@ -60,8 +60,16 @@ beforeAll(async () => {
   await ensurePlatform();
   await bundle(STACK, "--out", archive);
   await pulumi(["destroy", "--stack", STACK, "--yes", "--skip-preview"]);
-  const from = (await imagesOnNode()).filter((name) => name.startsWith(`${REGISTRY}/`));
-  if (from.length > 0) await onNode(["ctr", "-n", "k8s.io", "images", "rm", ...from]);
+  // All but the node's own, by all their names: of one that is left the layers stay, and a registry without them would do.
+  const { stdout } = await onNode(["ctr", "-n", "k8s.io", "images", "ls"]);
+  const onDisk = stdout.split("\n").slice(1).filter((line) => line.trim() !== "").map((line) => line.split(/\s+/)).map(([name, , digest]) => ({ name, digest }));
+  const { items: system } = await kubectlJson<{ items: { spec: { containers: { image: string }[]; initContainers?: { image: string }[] } }[] }>(["get", "pods", "-n", "kube-system"]);
+  const needed = [/\/pause[:@]/, ...system.flatMap(({ spec }) => [...spec.containers, ...(spec.initContainers ?? [])].map(({ image }) => image))];
+  const kept = new Set(onDisk.filter(({ name }) => needed.some((each) => (typeof each === "string" ? each === name : each.test(name)))).map(({ digest }) => digest));
+  expect(kept.size).toBeGreaterThan(3);
+  const rest = onDisk.filter(({ digest }) => !kept.has(digest)).map(({ name }) => name);
+  expect(rest.some((name) => name.startsWith(`${REGISTRY}/`))).toBe(true);
+  await onNode(["ctr", "-n", "k8s.io", "images", "rm", "--sync", ...rest]);
 
   await new Promise<void>((resolve) => mirror.listen(0, NETWORK.gateway, resolve));
   const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
