@@ -73,8 +73,8 @@ function clusterConfig(name: string, access: Answers["access"]): Record<string, 
 export function stackConfig(project: string, name: string, answers: Answers): Record<string, unknown> {
   const { access } = answers;
   const ingress = {
-    // Beside another environment that one's controller serves both; a new one of its own is one that somebody maintains.
-    controller: access.kind === "beside" ? "none" : "traefik",
+    // Beside another environment that one's controller serves both.
+    ...(access.kind === "beside" && { controller: "none" }),
     ...(answers.tlsIssuer && { clusterIssuer: answers.tlsIssuer }),
     ...(answers.tlsSecret && { tlsSecret: answers.tlsSecret }),
   };
@@ -85,7 +85,7 @@ export function stackConfig(project: string, name: string, answers: Answers): Re
     ...clusterConfig(name, access),
     ...(answers.registry && { registry: { host: answers.registry, ...(answers.insecureRegistry && { insecure: true }) } }),
     storageSize: answers.storageSize,
-    ingress,
+    ...(Object.keys(ingress).length > 0 && { ingress }),
   };
   return Object.fromEntries(Object.entries(config).map(([key, value]) => [`${project}:${key}`, value]));
 }

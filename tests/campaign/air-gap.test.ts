@@ -5,7 +5,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
 import { NETWORK, PREFIX, REPO, REGISTRY } from "../../sandbox/paths";
-import { run, type Result } from "../../sandbox/shell";
+import { run, waitFor, type Result } from "../../sandbox/shell";
 import { createJob, ENV, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectlJson, onNode, pulumi, STACK, startBuild, unpack } from "../e2e/sandbox";
 
 /**
@@ -70,6 +70,9 @@ beforeAll(async () => {
   const rest = onDisk.filter(({ digest }) => !kept.has(digest)).map(({ name }) => name);
   expect(rest.some((name) => name.startsWith(`${REGISTRY}/`))).toBe(true);
   await onNode(["ctr", "-n", "k8s.io", "images", "rm", "--sync", ...rest]);
+  // The kubelet asks again for an image that it pulled by another name; it forgets those that are gone every five minutes.
+  const remembered = async () => (await onNode(["sh", "-c", "cat /var/lib/kubelet/image_manager/pulled/* 2>/dev/null"], { allowFailure: true })).stdout;
+  await waitFor("the kubelet to forget the images that are gone", 420, async () => !(await remembered()).includes(`"${REGISTRY}/`));
 
   await new Promise<void>((resolve) => mirror.listen(0, NETWORK.gateway, resolve));
   const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };

@@ -121,7 +121,7 @@ test("as root the demo is a stack of a new user's on the sandbox, with an image 
   const first = demo();
   expect(first).toMatchObject({ status: 0, stdout: expect.stringContaining("restic  docker.io/restic/restic:1") });
   const { config } = parse(fs.readFileSync(stack, "utf8")) as { config: Record<string, unknown> };
-  expect(Object.keys(config)).toEqual(["domain", "kubeconfig", "kubeContext", "controlPlane", "storageSize", "ingress"].map((key) => `build-platform:${key}`));
+  expect(Object.keys(config)).toEqual(["domain", "kubeconfig", "kubeContext", "controlPlane", "storageSize"].map((key) => `build-platform:${key}`));
   expect(config["build-platform:controlPlane"]).toMatchObject({ nodes: [{ name: "control-plane-1", host: "10.88.0.2", hostKey: HOST_KEY }] });
   const [set] = calls().filter((call) => call.includes("set-all"));
   expect(set).toContain("--plaintext=images.jenkins=10.88.0.1:5000/jenkins/jenkins:1@sha256:0 --plaintext=images.maven=");
