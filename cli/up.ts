@@ -19,6 +19,7 @@ Exit code 0: done. 1: preview or update failed, or the answer was no. 2: bad arg
 const PHASES: [type: string, name: string][] = [
   ["build-platform:cluster:NodePortRange", "node ports"],
   ["build-platform:registry:ImageRegistry", "registry"],
+  ["build-platform:registry:ImageCache", "registry"],
   ["build-platform:images:AgentImages", "images"],
   ["build-platform:ingress:IngressNginx", "ingress"],
   ["build-platform:ingress:IngressTraefik", "ingress"],
