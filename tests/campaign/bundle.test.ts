@@ -5,8 +5,8 @@ import { parse, stringify } from "yaml";
 import { manifestTypes } from "../../cli/bundle/registry";
 import { REPO } from "../../sandbox/paths";
 import { run, type Result } from "../../sandbox/shell";
-import { Registry } from "./agent-images-bed";
-import { ENV, ensurePlatform, pulumi, STACK } from "./sandbox";
+import { Registry } from "../e2e/agent-images-bed";
+import { ENV, ensurePlatform, pulumi, STACK } from "../e2e/sandbox";
 
 /** A bundle of the running platform, and what another stack makes of it that has a registry with a password. */
 jest.setTimeout(900_000);
