@@ -1,35 +1,14 @@
-import { spawn } from "node:child_process";
 import * as http from "node:http";
 import { adminSecretName } from "../components/jenkins-master";
+import { forwarded } from "./port-forward";
 import type { Stack } from "./stack";
 
 /**
  * Runs `work` while a local port leads to Jenkins, past ingress and DNS. With `tidiesUp` the way stays open after Ctrl-C in the
  * terminal, for a caller that handles it and has something to take away.
  */
-export async function withJenkins<T>({ kubectlArgs, config }: Pick<Stack, "kubectlArgs" | "config">, work: (port: number) => Promise<T>, tidiesUp = false): Promise<T> {
-  // A request time-out would end the forwarding.
-  const args = kubectlArgs.filter((each) => !each.startsWith("--request-timeout"));
-  const child = spawn("kubectl", [...args, "-n", config.namespaces.jenkins, "port-forward", "service/jenkins", ":8080"], { stdio: ["ignore", "pipe", "pipe"], detached: tidiesUp });
-  try {
-    const port = await new Promise<number>((resolve, reject) => {
-      let said = "";
-      const late = setTimeout(() => reject(new Error("no way to Jenkins within 15 s")), 15_000).unref();
-      child.stdout.on("data", (chunk) => {
-        const found = /127\.0\.0\.1:(\d+)/.exec((said += chunk));
-        if (found) {
-          clearTimeout(late);
-          resolve(Number(found[1]));
-        }
-      });
-      child.stderr.on("data", (chunk) => (said += chunk));
-      child.on("error", reject).on("close", () => reject(new Error(said.trim() || "kubectl port-forward ended")));
-    });
-    return await work(port);
-  } finally {
-    child.kill();
-  }
-}
+export const withJenkins = <T>(stack: Pick<Stack, "kubectlArgs" | "config">, work: (port: number) => Promise<T>, tidiesUp = false): Promise<T> =>
+  forwarded(stack, { namespace: stack.config.namespaces.jenkins, service: "jenkins", port: 8080, seconds: 15, tidiesUp }, work);
 
 /** Jenkins refused a request, or failed at it. */
 export class JenkinsError extends Error {

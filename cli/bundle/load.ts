@@ -7,7 +7,7 @@ import { UsageError } from "../terminal";
 import { Archive, ArchiveWriter, partsOf, type Descriptor } from "./archive";
 import { imagesOf, loadProblems, originsOf, placesOf, recipeDifferences, recipeOf, repositoryOf, tagOfBuild, type Contents, type Place } from "./plan";
 import { RegistryError, type Registry } from "./registry";
-import { bringUpRegistry, buildsOf, changedImages, nodePlatforms, ofContainerd, readySite, release, runningRegistry, say, seed, seedings, withImages, withRegistry, writeImages, type Seeding } from "./site";
+import { bringUpRegistry, buildsOf, changedImages, nodePlatforms, ofContainerd, readySite, release, runningRegistry, say, seed, seedings, soundStack, withImages, withRegistry, writeImages, type Seeding } from "./site";
 import { megabytes, meter } from "./write";
 
 /** An image to push, by its manifest. */
@@ -95,7 +95,7 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
     if (contents.version !== 1) throw new Error(`${file} is of a newer version of this repository; use that one here as well`);
     say(`${file} is sound: ${contents.images.length} upstream images and ${contents.built.length} of stack ${contents.stack}'s own for ${contents.platforms.join(", ")}, ${megabytes(archive.size)}`);
 
-    const at = (await readySite(name)).stack.config.registry;
+    const at = (await soundStack(name)).config.registry;
     const places = placesOf(contents.images, at);
     const images = Object.fromEntries(places.flatMap(({ key, name: place }) => (key === undefined ? [] : [[key, place]])));
     const over = { images: withImages(name, images) };

@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { spawn, type ChildProcess } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parseDocument } from "yaml";
@@ -9,6 +9,7 @@ import type { Surroundings } from "../../components/surroundings";
 import { explain } from "../../config";
 import { imageArgs } from "../../config/arguments";
 import { isObject } from "../../config/pieces";
+import { forwarded } from "../port-forward";
 import { readYaml, root } from "../repository";
 import { aroundStack, readStack, type Stack } from "../stack";
 import { Registry } from "./registry";
@@ -24,9 +25,15 @@ const project = (): string => (readYaml(path.join(root, "Pulumi.yaml")) as { nam
 export const release = (): string => (JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8")) as { version: string }).version;
 
 /** A stack whose config holds. @throws with every mistake in it */
-export async function readySite(name: string, over: Record<string, unknown> = {}): Promise<{ stack: Stack; surroundings: Surroundings }> {
+export async function soundStack(name: string, over: Record<string, unknown> = {}): Promise<Stack> {
   const stack = await readStack(name, over);
   if (stack.problems.length > 0) throw new Error(explain(stack.problems, name));
+  return stack;
+}
+
+/** The same, with the network around it. @throws with every mistake in either */
+export async function readySite(name: string, over: Record<string, unknown> = {}): Promise<{ stack: Stack; surroundings: Surroundings }> {
+  const stack = await soundStack(name, over);
   const { surroundings, problems } = await aroundStack(stack);
   if (problems.length > 0) throw new Error(explain(problems, name));
   return { stack, surroundings };
@@ -58,7 +65,13 @@ export async function withRegistry<T>(stack: Stack, surroundings: Surroundings, 
   const { registry, imageRegistry: own } = stack.config;
   if (!own) return work(outside(stack, surroundings, registry.host));
   const token = to === "push" ? await pushTokenOf(stack) : undefined;
-  return forwarded(stack, own.namespace, registryName, to === "push" ? pushPort : pullPort, (port) => work(new Registry(`127.0.0.1:${port}`, { insecure: true, ...(token !== undefined && { token }) })));
+  let opened = false;
+  return forwarded(stack, { namespace: own.namespace, service: registryName, port: to === "push" ? pushPort : pullPort }, (port) => {
+    opened = true;
+    return work(new Registry(`127.0.0.1:${port}`, { insecure: true, ...(token !== undefined && { token }) }));
+  }).catch((error: Error) => {
+    throw opened ? error : new Error(`Service ${registryName} of namespace ${own.namespace} is not reached through the API server: ${error.message.split("\n").at(-1)}. kubectl -n ${own.namespace} get pods tells whether it runs`);
+  });
 }
 
 /** The token for pushes; undefined where the registry is not there. */
@@ -94,23 +107,7 @@ export async function runningRegistry(stack: Stack): Promise<Running> {
   };
 }
 
-/** Does something with a port of this machine that leads to a Service of the cluster. */
-async function forwarded<T>(stack: Stack, namespace: string, service: string, port: number, work: (port: number) => Promise<T>): Promise<T> {
-  const child = spawn("kubectl", [...stack.kubectlArgs, "--request-timeout=0", "-n", namespace, "port-forward", "--address", "127.0.0.1", "--pod-running-timeout", "60s", `service/${service}`, `:${port}`], { env: process.env, stdio: ["ignore", "pipe", "pipe"] });
-  try {
-    return await work(await new Promise<number>((resolve, reject) => {
-      let [told, error] = ["", ""];
-      child.stdout.on("data", (chunk) => {
-        const found = /^Forwarding from 127\.0\.0\.1:(\d+) /m.exec((told += chunk));
-        if (found) resolve(Number(found[1]));
-      });
-      child.stderr.on("data", (chunk) => (error += chunk));
-      child.on("error", reject).on("close", () => reject(new Error(`Service ${service} of namespace ${namespace} is not reached through the API server: ${error.trim().split("\n").at(-1)}. kubectl -n ${namespace} get pods tells whether it runs`)));
-    }));
-  } finally {
-    child.kill();
-  }
-}
+const ended = (child: ChildProcess): Promise<number | null> => new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
 
 /**
  * Brings up the stack's own registry and what it stands on, before anything that would pull from it.
@@ -120,7 +117,7 @@ export async function bringUpRegistry(stack: string, { yes, refresh }: { yes: bo
   const urn = (rest: string) => ["--target", `urn:pulumi:${stack}::${project()}::${rest}`];
   const targets = ["pulumi:providers:kubernetes::cluster", ...["cluster:NodePortRange", "storage:OpenEbsStorage", "registry:ImageRegistry"].map((type) => `build-platform:${type}**`)].flatMap(urn);
   const child = spawn("pulumi", ["up", "--stack", stack, ...targets, ...(refresh ? ["--refresh"] : []), ...(yes ? ["--yes", "--skip-preview"] : [])], { cwd: root, env: process.env, stdio: "inherit" });
-  const code = await new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
+  const code = await ended(child);
   if (code !== 0) throw new Error("the registry did not come up, see above; what is done already stays, and the same command goes on from there");
 }
 
@@ -164,7 +161,7 @@ export async function seed({ node, command }: Pick<Seeding, "node"> & Required<P
     const child = spawn(command.program, command.args, { env: command.env, stdio: [input, "pipe", "pipe"] });
     let said = "";
     for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => (said += chunk));
-    const code = await new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
+    const code = await ended(child);
     if (code !== 0) throw new Error(`node ${node} did not take the registry's own images: ${said.trim().split("\n").slice(-3).join("\n") || `exit code ${code}`}\nIt needs containerd with its program ctr, and root or sudo without a password`);
   } finally {
     fs.closeSync(input);
@@ -186,20 +183,19 @@ function imagesIn(name: string) {
 /** What `images` of a stack's file is with these set. */
 export const withImages = (name: string, images: Record<string, string>): Record<string, unknown> => ({ ...imagesIn(name).images, ...images });
 
+const changed = (before: Record<string, unknown>, images: Record<string, string>): string[] => Object.keys(images).filter((key) => before[key] !== images[key]);
+
 /** Keys of `images` that are another in a stack's file. */
-export const changedImages = (name: string, images: Record<string, string>): string[] => {
-  const { images: before } = imagesIn(name);
-  return Object.keys(images).filter((key) => before[key] !== images[key]);
-};
+export const changedImages = (name: string, images: Record<string, string>): string[] => changed(imagesIn(name).images, images);
 
 /** Sets keys of `images` in a stack's file, the rest of which stays as it is; how many were another before. */
 export function writeImages(name: string, images: Record<string, string>): number {
   const { file, text, document, key, images: before } = imagesIn(name);
-  const changed = changedImages(name, images);
-  if (changed.length === 0) return 0;
+  const others = changed(before, images);
+  if (others.length === 0) return 0;
   if (!isObject((document.toJS() as { config?: Record<string, unknown> })?.config?.[key])) document.setIn(["config", key], document.createNode(before));
-  for (const image of changed) document.setIn(["config", key, image], images[image]);
+  for (const image of others) document.setIn(["config", key, image], images[image]);
   fs.writeFileSync(`${file}.new`, document.toString({ lineWidth: 0, flowCollectionPadding: !/[[{][\w"']/.test(text) }));
   fs.renameSync(`${file}.new`, file);
-  return changed.length;
+  return others.length;
 }
