@@ -16,7 +16,7 @@ import { certificateRemark, type Certificate, ingressRemarks, remarkLine } from 
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
-import { completed, forbidden, type NetworkFacts, readNetwork, reason, through } from "./surroundings";
+import { completed, forbidden, type NetworkFacts, readable, readNetwork, reason, through } from "./surroundings";
 
 /** How often and for how long one answer is awaited. */
 export interface Patience {
@@ -228,10 +228,7 @@ export async function inspectCluster(
     return answer.status === 403 ? forbidden : (JSON.parse(answer.body) as T);
   };
   /** What is there and may be read; undefined otherwise. */
-  const found = async <T>(target: string): Promise<T | undefined> => {
-    const answer = await look<T>(target);
-    return answer === forbidden ? undefined : answer;
-  };
+  const found = async <T>(target: string): Promise<T | undefined> => readable(await look<T>(target));
   const here = `/api/v1/namespaces/${namespaces.jenkins}`;
   const [backups, casc, claim, ...lists] = await Promise.all([
     found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-backup-status`),

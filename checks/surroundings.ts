@@ -52,13 +52,13 @@ export interface NetworkFacts {
 /** In place of an object that is not to be read. */
 export const forbidden = Symbol("forbidden");
 
+/** An object that may be read; undefined for one that may not. */
+export const readable = <T>(answer: T | typeof forbidden | undefined): T | undefined => (answer === forbidden ? undefined : (answer as T | undefined));
+
 /** Reads what the config names of it, and with a proxy what is not to go through it: the ranges as kubeadm was told them, else as the API server and the nodes have them. */
 export async function readNetwork(look: <T>(target: string) => Promise<T | typeof forbidden | undefined>, { proxy }: Surroundings, { caBundle: bundleIn, proxyLogin: loginIn }: PlatformConfig["surroundingsIn"]): Promise<NetworkFacts> {
   type Content = { data?: Record<string, string> };
-  const json = async <T>(target: string): Promise<T | undefined> => {
-    const answer = await look<T>(target);
-    return answer === forbidden ? undefined : answer;
-  };
+  const json = async <T>(target: string): Promise<T | undefined> => readable(await look<T>(target));
   const [bundle, login] = await Promise.all([
     bundleIn && look<Content>(`/api/v1/namespaces/${bundleIn.namespace}/configmaps/${bundleIn.name}`),
     loginIn && look<Content>(`/api/v1/namespaces/${loginIn.namespace}/secrets/${loginIn.name}`),

@@ -2,7 +2,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { neighbourPaths, type Neighbourhood } from "../checks/neighbours";
-import { completed, forbidden, readNetwork } from "../checks/surroundings";
+import { completed, forbidden, readable, readNetwork } from "../checks/surroundings";
 import type { Surroundings } from "../components/surroundings";
 import { namesIn, parseConfig, type PlatformConfig, type Problem } from "../config";
 import { readYaml, root, run } from "./repository";
@@ -75,6 +75,7 @@ export async function readStack(named: string | undefined, over: Record<string, 
 /** The network around a stack as `up` has it, with what the cluster says of it, and what of that is wrong. */
 export async function aroundStack({ config: { surroundings, surroundingsIn }, kubectl }: Stack): Promise<{ surroundings: Surroundings; problems: Problem[] }> {
   const look = <T>(target: string): Promise<T | typeof forbidden | undefined> => kubectl("get", "--raw", target).then((text) => JSON.parse(text) as T, (error: Error) => (error.message.includes("(Forbidden)") ? forbidden : undefined));
-  const [network, nodes] = await Promise.all([readNetwork(look, surroundings, surroundingsIn), surroundings.proxy && look<{ items: Neighbourhood["nodes"] }>(neighbourPaths.nodes)]);
-  return { surroundings: completed(surroundings, { network, neighbours: nodes === forbidden || nodes === undefined ? {} : { nodes: nodes.items } }), problems: network.problems };
+  const [network, answer] = await Promise.all([readNetwork(look, surroundings, surroundingsIn), surroundings.proxy && look<{ items: Neighbourhood["nodes"] }>(neighbourPaths.nodes)]);
+  const nodes = readable(answer);
+  return { surroundings: completed(surroundings, { network, neighbours: nodes ? { nodes: nodes.items } : {} }), problems: network.problems };
 }

@@ -3,10 +3,9 @@ import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { fits, name as namePiece, size as sizePiece } from "../config/pieces";
 import { secretData } from "./encoding";
-import { configMark, type Container, folder, pod, program, registryAddress } from "./image-registry";
+import { configMark, type Container, folder, imagesClaim, keptKib, onePod, program, registryAddress } from "./image-registry";
 import { ownLabels, partOf } from "./ownership";
 import { makePullSecret, type ImagePulls } from "./pull-secrets";
-import { canonicalQuantity, quantityMillis } from "./quantity";
 import { caAnnotation, caContent, caName, goEnvironment, goMounts, networkVolumes, proxyName, proxySecret, type Surroundings, withoutNodes } from "./surroundings";
 import { type Transform, transformed } from "./transform";
 
@@ -124,34 +123,20 @@ export class ImageCache extends pulumi.ComponentResource {
     const logins = args.registries.flatMap(({ registry, login }) => (login === undefined ? [] : [[partName(registry), pulumi.secret(pulumi.output(login).apply(loginHelper))] as const]));
     if (logins.length > 0) new k8s.core.v1.Secret(`${name}-upstream-logins`, { metadata: { ...metadata, name: `${imageCacheName}-logins` }, data: pulumi.secret(pulumi.all(Object.fromEntries(logins)).apply(secretData)) }, parent);
     this.network(name, namespace, labels, args.surroundings);
-    const claim = new k8s.core.v1.PersistentVolumeClaim(
-      `${name}-images`,
-      { metadata: { namespace, labels }, spec: { accessModes: ["ReadWriteOnce"], storageClassName: args.storageClassName, resources: { requests: { storage: canonicalQuantity(args.size) } } } },
-      { ...parent, replaceOnChanges: ["spec.resources", "spec.storageClassName"] },
-    );
+    const claim = imagesClaim(name, { namespace, labels }, args.storageClassName, args.size, parent);
     const caches = args.registries.map(({ registry }, i) => this.cache(partName(registry), firstPort + i, args, logins.length > 0));
     const deployment: k8s.apps.v1.DeploymentArgs = {
       metadata,
-      spec: {
-        replicas: 1,
-        // Never two programs that write, and a rolling update waits for ever on a volume of one node.
-        strategy: { type: "Recreate" },
-        selector: { matchLabels: labels },
-        template: {
-          metadata: { labels, annotations: { ...configMark(config), ...caAnnotation(args.surroundings) } },
-          spec: {
-            ...pod,
-            ...pulling,
-            containers: [...caches, this.keeper(args)],
-            volumes: [
-              { name: "config", configMap: { name: imageCacheName } },
-              { name: "images", persistentVolumeClaim: { claimName: claim.metadata.name } },
-              ...(logins.length > 0 ? [{ name: "logins", secret: { secretName: `${imageCacheName}-logins`, defaultMode: 0o550 } }] : []),
-              ...networkVolumes(args.surroundings, false),
-            ],
-          },
-        },
-      },
+      spec: onePod(labels, { ...configMark(config), ...caAnnotation(args.surroundings) }, {
+        ...pulling,
+        containers: [...caches, this.keeper(args)],
+        volumes: [
+          { name: "config", configMap: { name: imageCacheName } },
+          { name: "images", persistentVolumeClaim: { claimName: claim.metadata.name } },
+          ...(logins.length > 0 ? [{ name: "logins", secret: { secretName: `${imageCacheName}-logins`, defaultMode: 0o550 } }] : []),
+          ...networkVolumes(args.surroundings, false),
+        ],
+      }),
     };
     new k8s.apps.v1.Deployment(...transformed<k8s.apps.v1.DeploymentArgs>(args.transform?.deployment, `${name}-deployment`, deployment, parent));
     const ports = args.registries.map((_, i) => firstPort + i);
@@ -184,8 +169,7 @@ export class ImageCache extends pulumi.ComponentResource {
       name: "keeper",
       image,
       command: ["/bin/sh", "-c", cacheKeeperScript],
-      // A tenth is for what is being fetched meanwhile.
-      env: [{ name: "FOLDER", value: folder }, { name: "MAX_KIB", value: String((quantityMillis(size) * 9n) / 10_240_000n) }, { name: "INTERVAL", value: "60" }],
+      env: [{ name: "FOLDER", value: folder }, { name: "MAX_KIB", value: String(keptKib(size)) }, { name: "INTERVAL", value: "60" }],
       resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "128Mi" } },
       securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } },
       volumeMounts: [{ name: "images", mountPath: folder }],

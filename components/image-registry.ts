@@ -113,13 +113,16 @@ export function nodeConfig(port: number, from: string): string {
   });
 }
 
+/** What a registry keeps of a size, in KiB: a tenth is for what comes meanwhile. */
+export const keptKib = (size: string): bigint => (quantityMillis(size) * 9n) / 10_240_000n;
+
 /**
  * Serves a registry that everybody may push to, and keeps it to nine tenths of its size, since many a volume does not: looked at every
  * minute, where that is passed the program ends for as long as it takes to remove manifests without tag, then a quarter of the tags, oldest first, and so on.
  * For any sh; the folder may be told to it as it may to the program.
  */
 export const boundedServe = (config: string, size: string): string => `root=\${REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY:-${folder}}
-over() { [ "$(du -sk "$root" | cut -f 1)" -gt ${(quantityMillis(size) * 9n) / 10240000n} ]; }
+over() { [ "$(du -sk "$root" | cut -f 1)" -gt ${keptKib(size)} ]; }
 collect() { registry garbage-collect --quiet --delete-untagged ${config} || echo "nothing was removed"; }
 trap 'kill "$served" && wait "$served"; exit 0' TERM
 while :; do
@@ -168,7 +171,7 @@ export function program(name: string, image: pulumi.Input<string>, key: string, 
 }
 
 /** What the pods of all registries have: no right on node or API. */
-export const pod = {
+const pod = {
   automountServiceAccountToken: false,
   // Its variables for a Service called registry are the program's configuration.
   enableServiceLinks: false,
@@ -177,6 +180,22 @@ export const pod = {
 
 /** Pods start anew with another configuration. */
 export const configMark = (data: Record<string, pulumi.Input<string>>) => ({ "build-platform/config": pulumi.output(data).apply((texts) => createHash("sha256").update(JSON.stringify(texts)).digest("hex").slice(0, 12)) });
+
+/** The claim of a registry's images. Without a fixed name: one of another size or class comes beside it, and is filled before it goes. */
+export const imagesClaim = (name: string, { namespace, labels }: { namespace: pulumi.Output<string>; labels: Record<string, string> }, storageClassName: pulumi.Input<string>, size: string, parent: pulumi.CustomResourceOptions): k8s.core.v1.PersistentVolumeClaim =>
+  new k8s.core.v1.PersistentVolumeClaim(
+    `${name}-images`,
+    { metadata: { namespace, labels }, spec: { accessModes: ["ReadWriteOnce"], storageClassName, resources: { requests: { storage: canonicalQuantity(size) } } } },
+    { ...parent, replaceOnChanges: ["spec.resources", "spec.storageClassName"] },
+  );
+
+/** The one pod over such a claim: never two programs that write, and a rolling update waits for ever on a volume of one node. */
+export const onePod = (labels: Record<string, string>, annotations: Record<string, pulumi.Input<string>>, spec: k8s.types.input.core.v1.PodSpec): k8s.types.input.apps.v1.DeploymentSpec => ({
+  replicas: 1,
+  strategy: { type: "Recreate" },
+  selector: { matchLabels: labels },
+  template: { metadata: { labels, annotations }, spec: { ...pod, ...spec } },
+});
 
 /**
  * The cluster's own image registry. Built images are pushed to it inside the cluster; nodes pull them as `localhost:PORT/...`,
@@ -238,12 +257,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
     const parent = { parent: this };
     const labels = { [component]: called, ...partOf };
     const metadata = { name: called, namespace, labels };
-    // Without a fixed name: one of another size or class comes beside it, and is filled before it goes.
-    const claim = new k8s.core.v1.PersistentVolumeClaim(
-      `${name}-images`,
-      { metadata: { namespace, labels }, spec: { accessModes: ["ReadWriteOnce"], storageClassName: args.storageClassName, resources: { requests: { storage: canonicalQuantity(size) } } } },
-      { ...parent, replaceOnChanges: ["spec.resources", "spec.storageClassName"] },
-    );
+    const claim = imagesClaim(name, { namespace, labels }, args.storageClassName, size, parent);
     const configMap = new k8s.core.v1.ConfigMap(`${name}-config`, { metadata, data: config }, parent);
     const [first] = containers;
     const collect: Container = {
@@ -258,16 +272,7 @@ export class ImageRegistry extends pulumi.ComponentResource {
       `${name}-deployment`,
       {
         metadata,
-        spec: {
-          replicas: 1,
-          // Never two programs that write, and a rolling update waits for ever on a volume of one node.
-          strategy: { type: "Recreate" },
-          selector: { matchLabels: labels },
-          template: {
-            metadata: { labels, annotations: configMark(config) },
-            spec: { ...pod, ...args.pulling, initContainers: [collect], containers, volumes: [{ name: "config", configMap: { name: configMap.metadata.name } }, { name: "images", persistentVolumeClaim: { claimName: claim.metadata.name } }] },
-          },
-        },
+        spec: onePod(labels, configMark(config), { ...args.pulling, initContainers: [collect], containers, volumes: [{ name: "config", configMap: { name: configMap.metadata.name } }, { name: "images", persistentVolumeClaim: { claimName: claim.metadata.name } }] }),
       },
       parent,
     ));

@@ -28,17 +28,20 @@ export const throughCache = (mirrors: Mirrors, cached: Record<string, string>): 
   ...("docker.io" in cached && { dockerd: `http://${cached["docker.io"]}` }),
 });
 
+/** The host that answers for a registry: Docker Hub has another than its name. */
+export const serverOf = (registry: string): string => (registry === "docker.io" ? "registry-1.docker.io" : registry);
+
 /** Where a registry's images are fetched from as a whole: its mirror, unless that has a path, or itself. */
 export function upstreamOf(registry: string, { registries, insecure, dockerd }: Pick<Mirrors, "registries" | "insecure" | "dockerd">): string | undefined {
   if (registry === "docker.io" && dockerd !== undefined) return dockerd.replace(/\/$/, "");
   const mirror = Object.hasOwn(registries, registry) ? registries[registry] : undefined;
   if (mirror?.includes("/")) return undefined;
-  const host = mirror ?? (registry === "docker.io" ? "registry-1.docker.io" : registry);
+  const host = mirror ?? serverOf(registry);
   return `${insecure.includes(host) ? "http" : "https"}://${host}`;
 }
 
 /** Where an image lies in full, as Docker takes its short forms: debian:12 is docker.io/library/debian:12. */
-function inFull(reference: string): [registry: string, rest: string] {
+export function inFull(reference: string): [registry: string, rest: string] {
   const [first, ...rest] = reference.split("/");
   if (rest.length > 0 && (/[.:]/.test(first) || first === "localhost")) return [first, first === "docker.io" && rest.length === 1 ? `library/${rest[0]}` : rest.join("/")];
   return ["docker.io", rest.length > 0 ? reference : `library/${reference}`];

@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import type { AgentImagesArgs } from "../components/agent-images";
+import { type AgentImagesArgs, pathBelow } from "../components/agent-images";
 import type { CachedRegistry, ImageCacheArgs } from "../components/image-cache";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
 import type { IngressTraefikArgs } from "../components/ingress-traefik";
@@ -43,7 +43,7 @@ export function imageArgs(config: PlatformConfig, surroundings: Surroundings = c
 export function registryArgs(config: PlatformConfig, storageClassName: pulumi.Input<string>): ImageRegistryArgs | undefined {
   const { imageRegistry, images, registry: { host, prefix }, builds: used, namespaces, networkPolicies } = config;
   // With those of the repository that are not used now, so that what is left of them can be deleted; each with its build cache.
-  const built = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => (prefix === "" ? name : `${prefix}/${name}`));
+  const built = Object.keys({ ...ownBuilds(images), ...used }).flatMap((name) => [name, `${name}-cache`]).map((name) => pathBelow(prefix, name));
   // Copies of upstream images that the config looks for there, as `npm run bundle -- load` has it.
   const copies = imageRegistry ? [...JSON.stringify(config).matchAll(new RegExp(`(?<![\\w.-])${host}/([a-z0-9._/-]+)`, "g"))].map(([, repository]) => repository) : [];
   const repositories = [...built, ...copies];

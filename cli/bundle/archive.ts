@@ -74,7 +74,8 @@ function* pieces(fd: number, { offset, size }: Place): Generator<Buffer> {
   }
 }
 
-function hashOf(data: Iterable<Buffer>): string {
+/** The digest of bytes. */
+export function hashOf(data: Iterable<Buffer>): string {
   const hash = createHash("sha256");
   for (const piece of data) hash.update(piece);
   return `sha256:${hash.digest("hex")}`;

@@ -2,10 +2,11 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
+import { pathBelow } from "../../components/agent-images";
 import { renderStack } from "../offline";
 import { UsageError } from "../terminal";
 import { Archive, ArchiveWriter, partsOf, type Descriptor } from "./archive";
-import { imagesOf, loadProblems, originsOf, placesOf, recipeDifferences, recipeOf, repositoryOf, tagOfBuild, type Contents, type Place } from "./plan";
+import { imagesOf, loadProblems, originsOf, placesOf, recipeDifferences, recipeOf, tagOfBuild, type Contents, type Place } from "./plan";
 import { RegistryError, type Registry } from "./registry";
 import { bringUpRegistry, buildsOf, changedImages, nodePlatforms, ofContainerd, readySite, release, runningRegistry, say, seed, seedings, soundStack, withImages, withRegistry, writeImages, type Seeding } from "./site";
 import { megabytes, meter } from "./write";
@@ -108,7 +109,7 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
       const found = contents.built.find((each) => each.name === image);
       const differences = found ? recipeDifferences(found.recipe, recipeOf(spec, originsOf(contents))) : [`it is not in the bundle: let stack ${contents.stack} build it as well`];
       problems.push(...differences.map((each) => `image ${image}: ${each}`));
-      return found ? [{ repository: repositoryOf(`${at.host}/${image}`, at.prefix), tag: tagOfBuild(image, spec, builds), carried: found.carried }] : [];
+      return found ? [{ repository: pathBelow(at.prefix, image), tag: tagOfBuild(image, spec, builds), carried: found.carried }] : [];
     });
     if (problems.length > 0) throw new Error(`stack ${name} cannot use ${file}, made of stack ${contents.stack}; nothing was changed:\n${problems.map((line) => `  - ${line}`).join("\n")}`);
     // What this stack does not name its registry would not take.

@@ -1,4 +1,5 @@
-import { imageContent, imageTag, type AgentImagesArgs, type ImageSpec } from "../../components/agent-images";
+import { imageContent, imageTag, pathBelow, type AgentImagesArgs, type ImageSpec } from "../../components/agent-images";
+import { inFull } from "../../components/mirrors";
 import type { PlatformConfig } from "../../config";
 import { kindOf, type Rendered } from "../offline";
 import type { Descriptor, Manifest } from "./archive";
@@ -72,7 +73,7 @@ const word = (text: string): RegExp => new RegExp(`(?<![\\w./:@-])${text.replace
 export function imagesOf(resources: Rendered[], { images, builds, registry: { host, prefix }, imageBuild: { builder } }: Pick<PlatformConfig, "images" | "builds" | "registry" | "imageBuild">): Named {
   const known = Object.entries(images).map(([key, reference]) => ({ key, reference, pattern: word(reference) }));
   const hitsOf = (text: string) => known.filter(({ pattern }) => pattern.test(text));
-  const repositories = Object.keys(builds).map((name) => [host, prefix, name].filter((part) => part !== "").join("/"));
+  const repositories = Object.keys(builds).map((name) => `${host}/${pathBelow(prefix, name)}`);
   const bases = Object.values(builds).flatMap(({ args = {} }) => Object.values(args)).flatMap((text) => hitsOf(text).map(({ key }) => key));
   const [keys, further, seeds] = [new Set(bases), new Set<string>(), new Set<string>()];
   for (const { type, props, component } of resources) {
@@ -97,14 +98,12 @@ export function imagesOf(resources: Rendered[], { images, builds, registry: { ho
 export function partsOfReference(reference: string): { host: string; path: string; tag?: string; digest?: string } {
   const [, name, tag, digest] = /^(.+?)(?::([\w][\w.-]{0,127}))?(?:@(sha256:[0-9a-f]{64}))?$/.exec(reference) ?? [];
   if (name === undefined) throw new Error(`"${reference}" is no reference of an image, such as docker.io/library/maven:3.9`);
-  const [first, ...rest] = name.split("/");
-  const hosted = rest.length > 0 && (/[.:]/.test(first) || first === "localhost");
-  const [host, path] = hosted ? [first, rest.join("/")] : ["docker.io", name];
-  return { host, path: host === "docker.io" && !path.includes("/") ? `library/${path}` : path, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
+  const [host, path] = inFull(name);
+  return { host, path, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
 }
 
 /** The repository of an image in the registry behind the gap, without the host: the same for whichever registry it comes from. */
-export const repositoryOf = (reference: string, prefix: string): string => [prefix, partsOfReference(reference).path].filter((part) => part !== "").join("/");
+export const repositoryOf = (reference: string, prefix: string): string => pathBelow(prefix, partsOfReference(reference).path);
 
 const digestTag = (digest: string): string => `sha256-${digest.slice(7, 19)}`;
 

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import * as http from "node:http";
 import * as https from "node:https";
 import { pipeline, Readable } from "node:stream";
@@ -6,8 +5,9 @@ import { setTimeout as pause } from "node:timers/promises";
 import * as tls from "node:tls";
 import { through, reason } from "../../checks/surroundings";
 import { base64 } from "../../components/encoding";
+import { serverOf } from "../../components/mirrors";
 import { goesDirect, type Surroundings } from "../../components/surroundings";
-import type { Descriptor } from "./archive";
+import { hashOf, type Descriptor } from "./archive";
 
 /** One image registry, spoken to as the OCI distribution specification has it. */
 
@@ -52,7 +52,7 @@ export class Registry {
     const answer = await this.ask("GET", repository, `manifests/${reference}`, { Accept: manifestTypes.join(", ") }, [200, 404]);
     const bytes = Buffer.concat(await answer.toArray());
     if (answer.statusCode === 404) return undefined;
-    const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+    const digest = hashOf([bytes]);
     if (reference.startsWith("sha256:") && digest !== reference) throw new Error(`${this.host} gives another manifest than ${repository}@${reference}: one with the digest ${digest}`);
     return { descriptor: { mediaType: answer.headers["content-type"] ?? "", digest, size: bytes.length }, bytes };
   }
@@ -86,7 +86,7 @@ export class Registry {
 
   /** The registry's address with the scheme that it speaks: plain HTTP only where that is allowed, and only if it does not speak TLS. */
   private address(): Promise<URL> {
-    const host = this.host === "docker.io" ? "registry-1.docker.io" : this.host;
+    const host = serverOf(this.host);
     return (this.root ??= !this.access.insecure ? Promise.resolve(new URL(`https://${host}`)) : this.send("GET", new URL(`https://${host}/v2/`), {}).then((answer) => (answer.destroy(), new URL(`https://${host}`)), () => new URL(`http://${host}`)));
   }
 

@@ -1,12 +1,11 @@
-import { createHash } from "node:crypto";
+import { pathBelow } from "../../components/agent-images";
 import type { Rendered } from "../offline";
 import { UsageError } from "../terminal";
-import { ArchiveWriter, partsOf, type Descriptor } from "./archive";
+import { ArchiveWriter, hashOf, partsOf, type Descriptor } from "./archive";
 import { cut, imagesOf, partsOfReference, recipeOf, tagOfBuild, type BuiltImage, type CarriedImage, type Contents } from "./plan";
 import { Registry } from "./registry";
 import { buildsOf, nodePlatforms, outside, readySite, release, say, withRegistry } from "./site";
 
-const digestOf = (bytes: Buffer): string => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 export const megabytes = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`;
 
 /** Says now and then how far it is. */
@@ -37,7 +36,7 @@ class Gathering {
     if (found === undefined) return undefined;
     const { descriptor, bytes = found.bytes } = cut(name, { ...found.descriptor, bytes: found.bytes }, platforms);
     const { mediaType, size } = descriptor;
-    const carried: Descriptor = { mediaType, digest: bytes === found.bytes ? descriptor.digest : digestOf(bytes), size };
+    const carried: Descriptor = { mediaType, digest: bytes === found.bytes ? descriptor.digest : hashOf([bytes]), size };
     if (carried.digest === found.descriptor.digest || bytes !== found.bytes) this.manifests.set(carried.digest, bytes);
     await this.below(source, carried);
     return { origin: found.descriptor.digest, carried };
@@ -99,7 +98,7 @@ export async function bundle(name: string, { file, platforms: asked, also, rende
     const built: BuiltImage[] = [];
     for (const [image, spec] of Object.entries(builds.images)) {
       const tag = tagOfBuild(image, spec, builds);
-      const found = await gathering.image(image, { registry: own, repository: [config.registry.prefix, image].filter((part) => part !== "").join("/") }, tag, []);
+      const found = await gathering.image(image, { registry: own, repository: pathBelow(config.registry.prefix, image) }, tag, []);
       if (found) built.push({ name: image, carried: found.carried, recipe: recipeOf(spec) });
       else missing.push(`image ${image} of this content (tag ${tag}) is not in the registry; npm run up -- ${name} builds it`);
     }

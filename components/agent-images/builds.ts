@@ -11,8 +11,11 @@ import { byText, type ImageContent, imageContent, imageTag } from "./content";
 import { baseImages, declaredArgs } from "./dockerfile";
 import { argProblems } from "./problems";
 
+/** Path of an image below a registry's prefix, which may be "". */
+export const pathBelow = (prefix: string, name: string): string => (prefix === "" ? name : `${prefix}/${name}`);
+
 /** host/prefix/name, without tag. */
-const repository = (registry: RegistryArgs, name: string): string => [registry.host, registry.prefix, name].filter((part) => part !== "").join("/");
+const repository = ({ host, prefix }: RegistryArgs, name: string): string => `${host}/${pathBelow(prefix, name)}`;
 
 /** Namespace of the build jobs where none is given. */
 export const buildNamespace = "image-builds";

@@ -50,7 +50,7 @@ export interface AgentTemplate {
   docker: DockerMode;
   /** Tools whose caches on the node are mounted. */
   caches: CachedTool[];
-  /** Agents of one name take over each other's Docker data on a node, and nobody else's. Default that of all agents of the environment. */
+  /** Agents of one name take over each other's Docker data on a node. Default that of all agents of the environment. */
   dockerGroup?: string;
   /** Requests and limits of the build container. */
   resources: Resources;
@@ -198,6 +198,8 @@ export const keepsDocker = ({ docker, caches }: Pick<AgentTemplate, "docker" | "
 /** Where the data of a template's agents lie on a node. In a user namespace overlayfs marks what a layer deletes in another way, which daemons outside of one do not see. */
 export const dockerGroup = ({ dockerGroup: group = usual.dockerGroup, userNamespace }: Pick<AgentTemplate, "dockerGroup" | "userNamespace">): string => (userNamespace ? `${group}.userns` : group);
 
+const hasSlots = (template: AgentTemplate, { cachePath }: AgentSettings): boolean => cachePath !== undefined && keepsDocker(template);
+
 const slotsMount = `${cacheMount}/docker`;
 
 /** What the sidecar is told of the bounds; of dockerSize the kubelet knows nothing on a folder of the node. */
@@ -205,7 +207,7 @@ const slotEnvironment = ({ dockerSize }: AgentTemplate, { dockerGroupKib }: Agen
   Object.entries({ SLOTS: slotsMount, KEPT_KIB: dockerGroupKib, MAX_KIB: dockerSize && Number(quantityMillis(dockerSize) / 1_024_000n) }).flatMap(([name, value]) => (value === undefined ? [] : [{ name, value: String(value) }]));
 
 function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object[] {
-  const slots = settings.cachePath !== undefined && keepsDocker(template);
+  const slots = hasSlots(template, settings);
   const resources = canonicalResources(template.dockerResources);
   const workspaceMount = { name: "workspace-volume", mountPath: workspace };
   if (template.docker === "dind") {
@@ -390,7 +392,7 @@ export function outlivesMerge(pod: Pod, over: Pod): boolean {
  */
 export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod {
   const caches = settings.cachePath === undefined ? [] : template.caches.filter((tool) => tool !== "docker");
-  const slots = settings.cachePath !== undefined && keepsDocker(template);
+  const slots = hasSlots(template, settings);
   const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };

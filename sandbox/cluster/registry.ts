@@ -1,5 +1,6 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { serverOf } from "../../components/mirrors";
 import { BUILDKITD_CONFIG, MIRRORED, REGISTRY, STATE } from "../paths";
 import { startDetached, waitFor } from "../shell";
 
@@ -19,7 +20,7 @@ function registryProcesses(): number[] {
 }
 
 /** containerd's hosts.toml for an upstream registry: content is taken from the sandbox's, by digest alone; what a tag stands for is the upstream registry's own to say. */
-export const mirrorHosts = (upstream: string): string => `server = "https://${upstream === "docker.io" ? "registry-1.docker.io" : upstream}"\n[host."http://${REGISTRY}"]\n  capabilities = ["pull"]\n`;
+export const mirrorHosts = (upstream: string): string => `server = "https://${serverOf(upstream)}"\n[host."http://${REGISTRY}"]\n  capabilities = ["pull"]\n`;
 
 /** What BuildKit is told of it: plain HTTP, and the copies that it has of base images, which builds name by digest. */
 export const buildkitdConfig = (): string => [`[registry."${REGISTRY}"]\n  http = true\n`, ...MIRRORED.map((upstream) => `[registry."${upstream}"]\n  mirrors = ["${REGISTRY}"]\n`)].join("");
