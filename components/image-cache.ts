@@ -36,6 +36,8 @@ export interface ImageCacheArgs {
   namespace: string;
   /** The namespace whose pods reach it. */
   agentsNamespace: string;
+  /** Whether a NetworkPolicy keeps others out where it is not open. Default true. */
+  networkPolicies?: boolean;
   /** What the program's own image is pulled with. Default nothing. */
   pulls?: ImagePulls;
   /** The network around. Default none. */
@@ -50,7 +52,8 @@ const firstPort = 5000;
 const loginFolder = "/etc/image-cache";
 const component = "app.kubernetes.io/name";
 
-const partName = (registry: string): string => registry.replace(/[^a-z0-9]+/gi, "-").toLowerCase();
+/** A hyphen of its own is doubled, so that no two registries get the same one. */
+const partName = (registry: string): string => registry.toLowerCase().replace(/[^a-z0-9]/g, (each) => (each === "-" ? "--" : "-"));
 
 /** Addresses of the caches inside the cluster, by registry. */
 export const imageCacheAddresses = (registries: string[], namespace: string): Record<string, string> => Object.fromEntries(registries.map((registry, i) => [registry, registryAddress(imageCacheName, namespace, firstPort + i)]));
@@ -122,12 +125,12 @@ export class ImageCache extends pulumi.ComponentResource {
     new k8s.core.v1.ConfigMap(`${name}-config`, { metadata, data: config }, parent);
     const logins = args.registries.flatMap(({ registry, login }) => (login === undefined ? [] : [[partName(registry), pulumi.secret(pulumi.output(login).apply(loginHelper))] as const]));
     if (logins.length > 0) new k8s.core.v1.Secret(`${name}-upstream-logins`, { metadata: { ...metadata, name: `${imageCacheName}-logins` }, data: pulumi.secret(pulumi.all(Object.fromEntries(logins)).apply(secretData)) }, parent);
-    this.network(name, namespace, labels, args.surroundings);
+    const network = this.network(name, namespace, labels, args.surroundings);
     const claim = imagesClaim(name, { namespace, labels }, args.storageClassName, args.size, parent);
     const caches = args.registries.map(({ registry }, i) => this.cache(partName(registry), firstPort + i, args, logins.length > 0));
     const deployment: k8s.apps.v1.DeploymentArgs = {
       metadata,
-      spec: onePod(labels, { ...configMark(config), ...caAnnotation(args.surroundings) }, {
+      spec: onePod(labels, { ...configMark(config), ...network }, {
         ...pulling,
         containers: [...caches, this.keeper(args)],
         volumes: [
@@ -142,15 +145,17 @@ export class ImageCache extends pulumi.ComponentResource {
     const ports = args.registries.map((_, i) => firstPort + i);
     new k8s.core.v1.Service(`${name}-service`, { metadata, spec: { selector: labels, ports: ports.map((port) => ({ name: `p${port}`, port, targetPort: `p${port}` })) } }, parent);
     const from = args.open ? {} : { from: [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": args.agentsNamespace } } }] };
-    new k8s.networking.v1.NetworkPolicy(`${name}-policy`, { metadata, spec: { podSelector: { matchLabels: labels }, policyTypes: ["Ingress"], ingress: [{ ...from, ports: ports.map((port) => ({ port, protocol: "TCP" })) }] } }, parent);
+    if (args.networkPolicies ?? true) new k8s.networking.v1.NetworkPolicy(`${name}-policy`, { metadata, spec: { podSelector: { matchLabels: labels }, policyTypes: ["Ingress"], ingress: [{ ...from, ports: ports.map((port) => ({ port, protocol: "TCP" })) }] } }, parent);
     this.registerOutputs({});
   }
 
-  /** What its pod reads of the network around. */
-  private network(name: string, namespace: pulumi.Output<string>, labels: Record<string, string>, surroundings: Surroundings = {}): void {
+  /** What its pod reads of the network around, and the annotations by which a change of it starts the pod anew. */
+  private network(name: string, namespace: pulumi.Output<string>, labels: Record<string, string>, surroundings: Surroundings = {}): Record<string, pulumi.Input<string>> {
     const login = proxySecret(surroundings);
     if (surroundings.caBundle !== undefined) new k8s.core.v1.ConfigMap(`${name}-company-ca`, { metadata: { name: caName, namespace, labels }, data: caContent(surroundings.caBundle) }, { parent: this });
-    if (login !== undefined) new k8s.core.v1.Secret(`${name}-company-proxy`, { metadata: { name: proxyName, namespace, labels }, data: pulumi.secret(secretData(login)) }, { parent: this });
+    const secret = login && new k8s.core.v1.Secret(`${name}-company-proxy`, { metadata: { name: proxyName, namespace, labels }, data: pulumi.secret(secretData(login)) }, { parent: this });
+    // The object's version, since even a digest of a login would say something of it.
+    return { ...caAnnotation(surroundings), ...(secret && { "build-platform/company-proxy": secret.metadata.resourceVersion }) };
   }
 
   /** The program for one registry. */

@@ -52,14 +52,14 @@ export function registryArgs(config: PlatformConfig, storageClassName: pulumi.In
 
 /** Undefined where nothing is kept. A mirror is asked with its own login. */
 export function cacheArgs(config: PlatformConfig, storageClassName: pulumi.Input<string>, surroundings: Surroundings): ImageCacheArgs | undefined {
-  const { imageCache, images, mirrors, pullSecrets: { logins }, namespaces } = config;
+  const { imageCache, images, mirrors, pullSecrets: { logins }, namespaces, networkPolicies } = config;
   const cached = (registry: string): CachedRegistry => {
     const upstream = upstreamOf(registry, mirrors)!;
     const asked = upstream === upstreamOf(registry, { registries: {}, insecure: [] }) ? registry : new URL(upstream).host;
     const login = logins.find((each) => each.registry === asked);
     return { registry, upstream, ...(login && { login: pulumi.secret({ username: login.username, password: login.password }) }) };
   };
-  return imageCache && { ...imageCache, registries: imageCache.registries.map(cached), image: images.registry, storageClassName, agentsNamespace: namespaces.agents, surroundings, ...imagePulls(config) };
+  return imageCache && { ...imageCache, registries: imageCache.registries.map(cached), image: images.registry, storageClassName, agentsNamespace: namespaces.agents, networkPolicies, surroundings, ...imagePulls(config) };
 }
 
 /** What the backup is told but for Jenkins' own names; undefined where there is none. */

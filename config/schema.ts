@@ -358,7 +358,7 @@ const people = {
     developer: role("see, build and cancel jobs and see workspaces"),
     reader: role("see jobs"),
   }),
-  networkPolicies: flag("Whether NetworkPolicies fence the controller, the agents and the built-in registry. They need a network plugin that enforces them.", true),
+  networkPolicies: flag("Whether NetworkPolicies fence the controller, the agents, the built-in registry and the image cache. They need a network plugin that enforces them.", true),
 };
 
 const monitoring = {

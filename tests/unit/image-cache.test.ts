@@ -42,6 +42,26 @@ describe("the component", () => {
     await useMocks();
     await make({ open: true });
     expect(the("NetworkPolicy").inputs.spec.ingress).toEqual([{ ports }]);
+    await useMocks();
+    await make({ networkPolicies: false });
+    expect(all("NetworkPolicy")).toEqual([]);
+  });
+
+  test("no two registries share a name inside", async () => {
+    await make({ registries: ["a-b.com", "a.b.com", "a.b-com", "a-b-com", "a.b.com:5000"].map((registry) => ({ registry, upstream: `https://${registry}` })) });
+    const { containers } = the("Deployment", "image-cache").inputs.spec.template.spec;
+    expect(new Set(containers.map(({ name }: { name: string }) => name)).size).toBe(6);
+    for (const { name } of containers as { name: string }[]) expect(name).toMatch(/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/);
+  });
+
+  test("another login of the proxy starts it anew", async () => {
+    const proxy = { http: "http://proxy.test:3128", https: "http://proxy.test:3128", noProxy: [] };
+    const mark = () => the("Deployment", "image-cache").inputs.spec.template.metadata.annotations;
+    await make({ surroundings: { proxy: { ...proxy, login: { username: "me", password: "one" } } } });
+    expect(Object.keys(mark())).toContain("build-platform/company-proxy");
+    await useMocks();
+    await make({ surroundings: { proxy } });
+    expect(Object.keys(mark())).not.toContain("build-platform/company-proxy");
   });
 
   test("a login is a program in a Secret, and nowhere else; special characters stay what they are", async () => {

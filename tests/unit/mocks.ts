@@ -28,7 +28,7 @@ export async function useMocks(stdout: (name: string) => string = () => ""): Pro
       newResource: ({ type, name, inputs, provider }) => {
         registered.push({ type, name, inputs, provider });
         const state = { ...inputs };
-        if (type.startsWith("kubernetes:")) state.metadata = { name, ...inputs.metadata };
+        if (type.startsWith("kubernetes:")) state.metadata = { name, resourceVersion: "1", ...inputs.metadata };
         if (type.startsWith("command:")) state.stdout = stdout(name);
         return { id: `${name}-id`, state };
       },
