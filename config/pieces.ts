@@ -56,6 +56,12 @@ export const name = (expected: string): Piece => ({ expected, pattern: namePatte
 export const longName = (expected: string): Piece => ({ expected, pattern: longNamePattern });
 /** The API server takes no address for an Ingress' host. */
 export const domain: Piece = { expected: "the host name people will use, in small letters, without scheme or port, such as jenkins.example.com; no address", pattern: domainPattern, also: (text) => net.isIP(text) === 0 };
+/** Small letters, as browsers and Jenkins compare it; the path as Jenkins' --prefix takes it. */
+export const externalUrl: Piece = {
+  expected: "an address such as https://jenkins.example.com, https://jenkins.example.com:8443 or https://example.com/jenkins, without user and query",
+  pattern: new RegExp(`^https?://${hostLabel}(\\.${hostLabel})*(:[1-9]\\d{0,4})?(/[A-Za-z0-9_~-][\\w.~-]*)*/?$`),
+  also: (text) => URL.canParse(text) && net.isIP(new URL(text).hostname) === 0,
+};
 export const host: Piece = { expected: "a host name or address, IPv6 without brackets", also: (text) => net.isIP(text) !== 0 || hostPattern.test(text) };
 /** A node or a StorageClass: a name, or several joined by dots. */
 export const domainOrName = (expected: string): Piece => ({ expected, also: (text) => domainPattern.test(text) || namePattern.test(text) });
@@ -103,6 +109,10 @@ const prefix = (address: string, length: string): boolean => /^\d{1,3}$/.test(le
 export const noProxy: Piece = {
   expected: "a host such as git.example.com, which stands for those below it as well, a domain such as .example.com, an address, or a CIDR such as 192.0.2.0/24",
   also: (text) => (text.includes("/") ? prefix(text.split("/")[0], text.slice(text.indexOf("/") + 1)) : net.isIP(text) !== 0 || hostPattern.test(text.replace(/^\*?\./, ""))),
+};
+export const networkAddress: Piece = {
+  expected: "an address, or a CIDR such as 192.0.2.0/24",
+  also: (text) => (text.includes("/") ? prefix(text.split("/")[0], text.slice(text.indexOf("/") + 1)) : net.isIP(text) !== 0),
 };
 /** A key of a Secret or ConfigMap. */
 export const dataKey = (expected: string): Piece => ({ expected, pattern: /^[-._A-Za-z0-9]+$/ });

@@ -154,7 +154,7 @@ describe("whatever the config says, Jenkins takes the document that is rendered 
 });
 
 describe("the stand-in answers as the recorded Jenkins", () => {
-  const options = (reload: () => Promise<void>): FrontOptions => ({ isReady: () => true, reload, reloadToken: "token", plugins: [], log: () => undefined });
+  const options = (reload: () => Promise<void>): FrontOptions => ({ prefix: "", isReady: () => true, reload, reloadToken: "token", plugins: [], log: () => undefined });
   const good = options(async () => undefined);
   const refused = (text: string) => options(async () => void readSettings([{ name: "a.yaml", text }], () => undefined, () => undefined));
 

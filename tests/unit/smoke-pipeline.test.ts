@@ -8,7 +8,7 @@ import type { Stack } from "../../cli/stack";
 let port: number;
 jest.mock("../../cli/jenkins", () => ({
   ...jest.requireActual<object>("../../cli/jenkins"),
-  withJenkins: (_: unknown, work: (at: number) => Promise<unknown>) => work(port),
+  withJenkins: (_: unknown, work: (at: { port: number }) => Promise<unknown>) => work({ port }),
 }));
 
 const work: Work = { pipeline: "x.Jenkinsfile", script: "echo 'hello'", parameters: { IMAGE: "node:22" } };
