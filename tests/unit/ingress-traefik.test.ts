@@ -18,6 +18,14 @@ test("who stands before the nodes is believed, on both ways in, and nobody else"
   expect(options({ trustedProxies: ["192.0.2.10"], proxyProtocol: true })).toEqual(["http", "https"].map((name) => `--entrypoints.${name}.proxyprotocol.trustedips=192.0.2.10`));
 });
 
+test("an upload has an hour, a download and a stream have no end of their own", () => {
+  for (const name of ["http", "https"]) {
+    expect(value(`entrypoints.${name}.transport.respondingtimeouts.readtimeout`)).toBe("3600s");
+    // 0, Traefik's own: what it sends may take as long as it likes.
+    expect(value(`entrypoints.${name}.transport.respondingtimeouts.writetimeout`)).toBeUndefined();
+  }
+});
+
 test("redirects lead to the port that people use, where something before the nodes has another", () => {
   const redirect = (args: Partial<IngressTraefikArgs>) => parse(traefikSettings({ redirectHosts: ["ci.example.com"], ...args })).http.middlewares["to-https"];
   expect(redirect({ httpsNodePort: 30443 })).toEqual({ redirectScheme: { scheme: "https", port: "30443", permanent: true } });

@@ -571,6 +571,16 @@ describe("the network", () => {
     expect(the("NetworkPolicy", "jenkins").inputs.spec.ingress).toContainEqual({ ports: [{ port: 50000, protocol: "TCP" }] });
   });
 
+  test("limits: uploads go through unstored, a console may be silent for ten minutes, and config changes either", async () => {
+    const nginx = "nginx.ingress.kubernetes.io/";
+    const annotations = () => the("Ingress").inputs.metadata.annotations;
+    await make();
+    expect(annotations()).toMatchObject({ [`${nginx}proxy-body-size`]: "64m", [`${nginx}proxy-request-buffering`]: "off", [`${nginx}proxy-read-timeout`]: "600" });
+    await useMocks();
+    await make({ address: { maxBodySize: "2g", annotations: { [`${nginx}proxy-read-timeout`]: "3600" } } });
+    expect(annotations()).toMatchObject({ [`${nginx}proxy-body-size`]: "2g", [`${nginx}proxy-request-buffering`]: "off", [`${nginx}proxy-read-timeout`]: "3600" });
+  });
+
   test("annotations from config win", () => {
     expect(ingressAnnotations({ domain: "jenkins.example.com", annotations: { "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" } })).toMatchObject({ "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" });
   });
