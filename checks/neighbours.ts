@@ -246,7 +246,7 @@ function storageProblems({ config: { storage, backup }, seen: { storageClasses }
 /** A class that nobody serves: the Ingress would be made, and Jenkins would answer nowhere. */
 function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View): Problem[] {
   const names = ingressClasses?.map(({ metadata }) => metadata.name);
-  if (ingress.install || !names || names.includes(ingress.className)) return [];
+  if (ingress.install || ingress.controller === "gateway" || !names || names.includes(ingress.className)) return [];
   return [
     {
       key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.controller is none`,

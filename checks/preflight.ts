@@ -12,6 +12,7 @@ import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import { goesDirect, type Surroundings } from "../components/surroundings";
 import { heldPorts, type PlatformConfig, type Problem } from "../config";
+import { gatewayProblems, readGateway, type GatewayFacts } from "./gateway";
 import { certificateRemarks, certificateSecrets, type Certificate, type Certificates, ingressRemarks, remarkLine } from "./ingress";
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
@@ -149,6 +150,8 @@ export interface ClusterFacts {
   neighbours: Neighbourhood;
   /** What objects of the cluster say of the network around; absent where nothing asks for it. */
   network?: NetworkFacts;
+  /** What is there of the Gateway; absent where none is wanted. */
+  gateway?: GatewayFacts;
   /** What decides about the ports of the nodes, and the API server's address in the kubeconfig; absent where nobody asked. */
   nodePorts?: NodePortFacts & { server: string };
 }
@@ -247,13 +250,14 @@ export async function inspectCluster(
   const certificates: Certificates = Object.fromEntries(await Promise.all((domain !== undefined && ingress ? certificateSecrets({ domain, ingress }) : []).map(async (name) => [name, await get(`${here}/secrets/${name}`).then((answer) => certificateIn("status" in answer ? answer : undefined))] as const)));
   const version = (await found<{ gitVersion: string }>("/version"))?.gitVersion;
   const network = surroundings && surroundingsIn && (await readNetwork(look, surroundings, surroundingsIn));
+  const gateway = ingress && (await readGateway({ ingress, namespaces }, found));
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }) };
 }
 
 /** The certificate of a Secret as the API server answers: null where there is no Secret; undefined where it may not be read. */
@@ -322,7 +326,7 @@ export async function preflight(
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
   const inspected = inspectCluster(config, environment, wait, usedSecrets(config), heldPorts(config).length > 0);
   const { surroundings, surroundingsIn } = config;
   const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
@@ -342,6 +346,6 @@ export async function preflight(
   const waysIn = ingressRemarks(config, "key" in cluster ? undefined : cluster.neighbours.nodes?.length);
   const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...waysIn, ...certificates].map(remarkLine)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? [])]), ...neighbours, ...stops];
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...(cluster.gateway ? gatewayProblems(config, cluster.gateway) : [])]), ...neighbours, ...stops];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };
 }

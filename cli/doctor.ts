@@ -3,9 +3,9 @@ import * as dns from "node:dns/promises";
 import * as net from "node:net";
 import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNode } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
-import { jenkinsUrl } from "../components/jenkins-master";
-import { addressOf, heldPorts, type PlatformConfig, type Problem } from "../config";
+import { heldPorts, type PlatformConfig, type Problem } from "../config";
 import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
+import { gatewayProblems, readGateway, type GatewayFacts } from "../checks/gateway";
 import { certificateRemarks, type Certificates, ingressRemarks } from "../checks/ingress";
 import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
@@ -109,6 +109,13 @@ export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces
   if (!doors) return lines;
   const { good, reached, text } = judgeDoors(doors, config);
   return [...lines, line(reached === false ? "warn" : good ? "ok" : "fail", "login page", config.domain, text, good ? "" : "npm run status says how Jenkins itself is")];
+}
+
+/** Whether the Gateway leads to Jenkins. */
+export function judgeGateway(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, facts: GatewayFacts): Line[] {
+  const problems = gatewayProblems(config, facts);
+  if (problems.length === 0) return [line("ok", "Gateway", config.ingress.gateway?.name ?? "", "is there, and takes the route")];
+  return problems.map(({ key, found, expected, fix = "" }) => line("fail", "Gateway", key, `${found}; expected ${expected}`, fix));
 }
 
 /** @param builtFor architectures of the built images; undefined where only the build will tell */
@@ -330,7 +337,8 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   interface NodeItem extends Item {
     status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[]; nodeInfo: { architecture: string; containerRuntimeVersion: string } };
   }
-  const [leases, network, server, seen] = await Promise.all([
+  const [gateway, leases, network, server, seen] = await Promise.all([
+    readGateway(config, throughKubectl(kubectl)),
     list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
     readNodePorts(throughKubectl(kubectl)), kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").catch(() => undefined),
     Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),
@@ -342,6 +350,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
 
   lines.push(
     ...judgeNames(neighbourProblems(config, stack, seen)),
+    ...(gateway ? judgeGateway(config, gateway) : []),
     ...(held.length > 0 ? judgeNodePorts(nodePortFindings(config, network, seen, server)) : []),
     judgeDefaultClass(seen.storageClasses.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
   );
@@ -367,16 +376,16 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   );
   lines.push(...perNode.flat());
 
-  const there = seen.ingresses.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins");
+  const there = seen.ingresses.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins") || (gateway !== undefined && seen.services.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins"));
   const [certificates, doors] = await Promise.all([certificatesOf({ config, kubectl }).catch(() => ({})), there ? frontDoors({ config, kubectl }) : undefined]);
   lines.push(...judgeIngress(config, nodes.length, certificates, doors, new Date()));
 
   const addresses = nodes.flatMap(({ status }) => status.addresses.map(({ address }) => address));
-  const { hostname } = new URL(jenkinsUrl(addressOf(config)));
-  for (const name of [hostname, ...config.ingress.hosts.map((host) => host.name)]) {
+  const { externalUrl } = config.ingress;
+  for (const name of [externalUrl === undefined ? config.domain : new URL(externalUrl).hostname, ...config.ingress.hosts.map((host) => host.name)]) {
     const resolved = await dns.lookup(name, { all: true }).then((found) => found.map(({ address }) => address), () => []);
     // With an address of its own it leads to what stands before the nodes.
-    if (resolved.some((address) => config.ingress.externalUrl !== undefined || addresses.includes(address))) lines.push(line("ok", "DNS", name, resolved.join(", ")));
+    if (resolved.some((address) => externalUrl !== undefined || addresses.includes(address))) lines.push(line("ok", "DNS", name, resolved.join(", ")));
     else lines.push(line("warn", "DNS", name, resolved.length > 0 ? `${resolved.join(", ")}, no node of this cluster` : "does not resolve here", `point it at ${addresses.filter((address) => net.isIP(address)).join(" or ")}, or at a load balancer before them`));
   }
   return lines;

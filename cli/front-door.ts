@@ -1,8 +1,8 @@
 import * as http from "node:http";
 import * as net from "node:net";
 import * as tls from "node:tls";
-import { jenkinsUrl, prefixOf, tlsEndsBefore } from "../components/jenkins-master";
-import { addressOf, publicPort } from "../config";
+import { prefixOf, tlsEndsBefore } from "../components/jenkins-master";
+import { publicPort } from "../config";
 import { certificateSecrets, type Certificate, type Certificates } from "../checks/ingress";
 import type { Stack } from "./stack";
 
@@ -75,12 +75,12 @@ export async function frontDoors({ config, kubectl }: Pick<Stack, "config" | "ku
   const { domain, ingress } = config;
   const path = `${prefixOf(ingress.externalUrl)}/login`;
   const inside = { port: publicPort(ingress), tls: ingress.tls !== undefined, host: domain, path, proxyProtocol: ingress.proxyProtocol, forwardedHttps: tlsEndsBefore(ingress) };
-  const { protocol, hostname, host, port } = new URL(jenkinsUrl(addressOf(config)));
-  const secure = protocol === "https:";
-  const outside = () => knock({ address: hostname, port: Number(port || (secure ? 443 : 80)), tls: secure, host, path });
+  const outer = ingress.externalUrl === undefined ? undefined : new URL(ingress.externalUrl);
+  const secure = outer?.protocol === "https:";
+  const outside = () => knock(outer ? { address: outer.hostname, port: Number(outer.port || (secure ? 443 : 80)), tls: secure, host: outer.host, path } : { ...inside, address: domain, proxyProtocol: false });
   const nodes = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
   const doors = await Promise.all(nodes.split("\n").filter(Boolean).map((addresses) => knock({ ...inside, address: addresses.split(" ")[0] })));
-  return ingress.externalUrl === undefined && doors.some(({ status }) => status === 200) ? doors : [...doors, await outside()];
+  return outer === undefined && doors.some(({ status }) => status === 200) ? doors : [...doors, await outside()];
 }
 
 /** Errors of what cannot be reached from here: neither good nor bad is known of it. */

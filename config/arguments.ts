@@ -114,7 +114,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => references[name] ?? name;
   return {
-    address: { ...addressOf(config), ingressClassName, ingressNamespace, ...(ingress.trustedProxies.length > 0 && !ingress.proxyProtocol && { forwardedProto: true }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, awaited: ingress.controller === "nginx" },
+    address: { ...addressOf(config), ingressClassName, ingressNamespace, ...(ingress.trustedProxies.length > 0 && !ingress.proxyProtocol && { forwardedProto: true }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, ...(ingress.gateway && { gateway: ingress.gateway }), awaited: ingress.controller === "nginx" },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
     controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }) },
     agents: {

@@ -23,7 +23,7 @@ import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
 import { bareHost, certificate, fits, hostKey, type ingressControllers, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
-import { hasOwnRegistry, ingressController, rules, type Say } from "./rules";
+import { bringsIngress, hasOwnRegistry, ingressController, rules, type Say } from "./rules";
 import type { Settings } from "./schema";
 
 export { controllerBuild } from "./builds";
@@ -376,7 +376,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const kind = ingressController(ingress);
   // Of an issuer each host has its own: one that no longer leads here keeps no other from being renewed.
   const hosts = further.map(({ name, tlsSecret: own, resources }): FurtherHost => ({ name, resources, ...(tls && { secretName: own ?? (clusterIssuer === undefined ? tls.secretName : `${name}-tls`) }) }));
-  const address = { ...ingress, controller: kind, install: kind !== "none", hosts, ...(tls && { tls }) };
+  const address = { ...ingress, controller: kind, install: bringsIngress(settings.ingress), hosts, ...(kind === "gateway" && ingress.gateway && ingress.namespace === usual.ingressNamespace && { namespace: ingress.gateway.namespace }), ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.

@@ -27,15 +27,28 @@ export function rangeProblem(text: string, ports: number[] = [80, 443]): string 
 }
 
 const ingressPortsDiffer: Rule = ({ ingress, controller: { agentNodePort } }, say) => {
-  if (agentNodePort !== undefined && ingressController(ingress) !== "none" && [ingress.httpNodePort, ingress.httpsNodePort].includes(agentNodePort)) say("controller.agentNodePort", agentNodePort, "another port than those of the ingress", "choose another, or remove it: by WebSocket agents come in through the ingress");
+  if (agentNodePort !== undefined && bringsIngress(ingress) && [ingress.httpNodePort, ingress.httpsNodePort].includes(agentNodePort)) say("controller.agentNodePort", agentNodePort, "another port than those of the ingress", "choose another, or remove it: by WebSocket agents come in through the ingress");
   if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort", "choose another for one of the two");
 };
 
 /** The ingress controller that the stack brings; ingress-nginx where nothing is said of one. */
 export const ingressController = ({ controller, install }: Settings["ingress"]): NonNullable<Settings["ingress"]["controller"]> => (install ? (controller ?? "nginx") : "none");
 
+/** Whether the stack brings it. */
+export const bringsIngress = (ingress: Settings["ingress"]): boolean => ["nginx", "traefik"].includes(ingressController(ingress));
+
 const oneWordAboutIngress: Rule = ({ ingress: { controller, install } }, say) => {
-  if (!install && controller !== undefined && controller !== "none") say("ingress.install", false, `nothing beside ingress.controller: ${controller}, which the stack brings`, "pulumi config rm --path 'ingress.install'");
+  if (!install && controller !== undefined && controller !== "none") say("ingress.install", false, `nothing beside ingress.controller: ${controller}`, "pulumi config rm --path 'ingress.install'");
+};
+
+/** What a Gateway does itself, or what only an Ingress has. */
+const gatewayIsWhole: Rule = ({ ingress }, say, given) => {
+  const wanted = ingressController(ingress) === "gateway";
+  if (!wanted && ingress.gateway) say("ingress.gateway", ingress.gateway.name, "nothing without ingress.controller: gateway", "pulumi config set --path 'ingress.controller' gateway, or remove it");
+  if (!wanted) return;
+  if (!ingress.gateway && !given("ingress.gateway")) say("ingress.gateway", undefined, "name and namespace of the Gateway that leads to Jenkins", "pulumi config set --path 'ingress.gateway.name' <name> && pulumi config set --path 'ingress.gateway.namespace' <namespace>");
+  const theirs = ["className", "tlsSecret", "clusterIssuer", "annotations", "maxBodySize", "hstsSeconds", "replicas", "externalTrafficPolicy", "httpNodePort", "httpsNodePort"];
+  for (const key of theirs.filter((each) => given(`ingress.${each}`))) say(`ingress.${key}`, "a setting of an Ingress or its controller", "nothing beside ingress.controller: gateway: ports, certificates and limits are the Gateway's", `pulumi config rm --path 'ingress.${key}'; ingress.externalUrl says the address, with https`);
 };
 
 /** Kinds of annotations that let whoever writes an Ingress run code in the controller. */
@@ -46,7 +59,7 @@ const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
   const controller = ingressController(ingress);
   const data = (patch: Record<string, unknown>) => (isObject(patch.data) ? patch.data : {});
   const allows = patches.some(({ target, patch }) => target.kind === "ConfigMap" && data(patch)["allow-snippet-annotations"] === "true" && data(patch)["annotations-risk-level"] === "Critical");
-  if (controller === "none" || (controller === "nginx" && allows)) return;
+  if (!bringsIngress(ingress) || (controller === "nginx" && allows)) return;
   const refuse = (key: string) => say(key, "a snippet for nginx' own configuration", `no annotation of that kind: ${controller === "nginx" ? "ingress-nginx as the platform sets it up" : "Traefik"} refuses an Ingress that has one, and nobody would reach Jenkins`, "remove it; most snippets have an annotation of their own");
   Object.keys(ingress.annotations).filter(isSnippet).forEach((key) => refuse(`ingress.annotations.${key}`));
   patches.forEach(({ target, patch: { metadata } }, i) => {
@@ -63,7 +76,7 @@ const outsideFits: Rule = ({ ingress }, say, given) => {
   const before = tlsEndsBefore({ ...(tls && { tls: {} }), ...(externalUrl && { externalUrl }) });
   if (externalUrl?.startsWith("http:") && tls !== undefined)
     say("ingress.externalUrl", externalUrl, `an address with https: the ingress has certificate ${tls}`, `pulumi config set --path 'ingress.externalUrl' ${externalUrl.replace("http:", "https:")}; or remove ingress.${tlsSecret === undefined ? "clusterIssuer" : "tlsSecret"}`);
-  if (controller === "none") {
+  if (!bringsIngress(ingress)) {
     for (const key of ["trustedProxies", "proxyProtocol"].filter((each) => given(`ingress.${each}`)))
       say(`ingress.${key}`, "a setting of the ingress controller", "nothing where the controller is somebody else's, who has to be told there", `pulumi config rm --path 'ingress.${key}'`);
     return;
@@ -87,12 +100,12 @@ const hostsDiffer: Rule = ({ domain, ingress: { hosts, externalUrl, tlsSecret, c
     if (name !== "" && (name === domain || hosts.findIndex((other) => other.name === name) < i)) say(`${at}.name`, name, "a host name that is not served already");
     if (own !== undefined && tls === undefined && !given("ingress.tlsSecret") && !given("ingress.clusterIssuer")) say(`${at}.tlsSecret`, own, "nothing without ingress.tlsSecret or ingress.clusterIssuer: the domain itself has no HTTPS here", "remove it, or set one of the two");
     if (resources && i > shown) say(`${at}.resources`, true, "one host for resources", "remove it from one of the two");
-    if (resources && externalUrl !== undefined && new URL(externalUrl).hostname === name) say(`${at}.resources`, true, `another host than that of ingress.externalUrl, ${name}: what is shown there must not be Jenkins' own page`, "name another host");
+    if (resources && externalUrl !== undefined && /^https?:\/\/([^/:]+)/.exec(externalUrl)?.[1] === name) say(`${at}.resources`, true, `another host than that of ingress.externalUrl, ${name}: what is shown there must not be Jenkins' own page`, "name another host");
   });
 };
 
 const namespaceIsJenkinsAlone: Rule = ({ namespace, ingress }, say) => {
-  const taken = ["default", "openebs", ...(ingressController(ingress) === "none" ? [] : [ingress.namespace])];
+  const taken = ["default", "openebs", ...(bringsIngress(ingress) ? [ingress.namespace] : [])];
   if (taken.includes(namespace) || taken.includes(`${namespace}-agents`) || namespace.startsWith("kube-"))
     say("namespace", namespace, "a namespace for Jenkins alone, which the stack makes and deletes", "pulumi config set namespace jenkins");
 };
@@ -358,7 +371,7 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
-  ingressPortsDiffer, oneWordAboutIngress, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
+  ingressPortsDiffer, oneWordAboutIngress, gatewayIsWhole, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
   oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

@@ -81,16 +81,21 @@ const place = {
   }),
   ingress: section("How people reach Jenkins.", {
     controller: maybeChoice(
-      "The ingress controller that the stack brings: traefik; nginx (ingress-nginx, which has had no fix since March 2026); none where another one serves the class. Namespace, Service and class stay when it changes.",
+      "The ingress controller that the stack brings: traefik; nginx (ingress-nginx, which has had no fix since March 2026); gateway where a Gateway is there; none where another one serves the class. Namespace, Service and class stay when it changes.",
       piece.ingressControllers, "nginx",
     ),
     install: flag("Older way to say controller: none, with false.", true),
     className: text("IngressClass that serves the domain.", { is: piece.name("the name of an IngressClass"), example: "nginx", default: usual.ingressClass }),
-    namespace: text("Namespace of the ingress controller.", { is: piece.name("the namespace of the ingress controller"), example: "ingress-nginx", default: usual.ingressNamespace }),
+    namespace: text("Namespace of the ingress controller; with controller: gateway that of the pods behind the Gateway, its own where nothing is said.", { is: piece.name("the namespace of the ingress controller"), example: "ingress-nginx", default: usual.ingressNamespace }),
     httpNodePort: integer("Port of every node for HTTP.", piece.httpNodePort),
     httpsNodePort: integer("Port of every node for HTTPS.", piece.httpsNodePort),
     tlsSecret: text("Secret with the certificate for HTTPS, in the controller's namespace.", { is: piece.name("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "jenkins-tls", defaultText: "none, or jenkins-tls with clusterIssuer" }),
     clusterIssuer: text("ClusterIssuer of cert-manager that makes and renews the certificate.", { is: piece.name("the name of a cert-manager ClusterIssuer"), example: "letsencrypt", ask: "cert-manager ClusterIssuer for HTTPS, - for none" }),
+    gateway: maybe("The Gateway (gateway.networking.k8s.io/v1) that leads to Jenkins, with controller: gateway.", {
+      name: text("Its name.", { is: piece.longName("the name of a Gateway"), example: "edge", required: true }),
+      namespace: text("Its namespace.", { is: piece.name("the namespace of that Gateway"), example: "edge", required: true }),
+      sectionName: text("One of its listeners; every one that takes the host where none is named.", { is: piece.longName("the name of one of its listeners"), example: "https" }),
+    }),
     externalUrl: text("The address people use, where a proxy or load balancer before the nodes makes it another than the domain's, or where Jenkins answers below a path.", { is: piece.externalUrl, example: "https://jenkins.example.com/jenkins", defaultText: "the domain, with https where the ingress has a certificate" }),
     trustedProxies: words("Addresses of the proxies before the nodes, which are believed about people's addresses and, by X-Forwarded-*, about https.", { is: piece.networkAddress, example: "192.0.2.10", entries: "a list of addresses and CIDRs such as 192.0.2.0/24" }),
     proxyProtocol: flag("Whether these speak PROXY protocol instead of sending X-Forwarded-*; ingress-nginx then takes nothing else.", false),

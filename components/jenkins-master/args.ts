@@ -28,6 +28,8 @@ export interface AddressArgs {
   ingressClassName: pulumi.Input<string>;
   /** Namespace whose pods forward people's requests. Default `ingress-nginx`. */
   ingressNamespace?: pulumi.Input<string>;
+  /** A Gateway that is there, which an HTTPRoute leads from in place of an Ingress. Default none. */
+  gateway?: GatewayRef;
   /** HTTPS at the Ingress. Default none: it serves plain HTTP. */
   tls?: IngressTls;
   /** Further hosts on which Jenkins answers. Default none. */
@@ -38,6 +40,13 @@ export interface AddressArgs {
   maxBodySize?: string;
   /** Whether the Ingress is there only when its controller has written an address into it, which not every one does. Default true. */
   awaited?: boolean;
+}
+
+/** A Gateway of gateway.networking.k8s.io/v1, or one of its listeners. */
+export interface GatewayRef {
+  name: string;
+  namespace: string;
+  sectionName?: string;
 }
 
 /** A host name beside the domain. */
@@ -219,6 +228,7 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
     check(name !== address.domain && hosts.findIndex((other) => other.name === name) === i, `address.hosts[${i}].name`, `"${name}" is served already`);
     check((secretName !== undefined) === (address.tls !== undefined), `address.hosts[${i}].secretName`, address.tls ? "is missing: the Ingress has HTTPS" : "is of no use without address.tls");
   });
+  check(address.gateway === undefined || address.tls === undefined, "address.tls", "is of no use with address.gateway, whose listeners have the certificates");
   check(fits(size, home.size), "home.size", `"${home.size}" is no size with a unit such as 20Gi`);
   const quantities = (resources: Resources, path: string) => {
     for (const side of ["requests", "limits"] as const)
