@@ -6,7 +6,8 @@ import { gatewayGroup, hostsOf } from "../components/jenkins-master";
 import { partOf } from "../components/ownership";
 import type { PlatformConfig, Problem } from "../config";
 
-interface Selector {
+/** Which namespaces a listener takes routes of. */
+export interface Selector {
   matchLabels?: Record<string, string>;
   matchExpressions?: { key: string; operator: string; values?: string[] }[];
 }

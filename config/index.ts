@@ -373,7 +373,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const agents = agentTemplates(settings);
   for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
-  const kind = ingressController(ingress);
+  const kind = ingressController(settings.ingress);
   // Of an issuer each host has its own: one that no longer leads here keeps no other from being renewed.
   const hosts = further.map(({ name, tlsSecret: own, resources }): FurtherHost => ({ name, resources, ...(tls && { secretName: own ?? (clusterIssuer === undefined ? tls.secretName : `${name}-tls`) }) }));
   const address = { ...ingress, controller: kind, install: bringsIngress(settings.ingress), hosts, ...(kind === "gateway" && ingress.gateway && ingress.namespace === usual.ingressNamespace && { namespace: ingress.gateway.namespace }), ...(tls && { tls }) };

@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { gatewayProblems, readGateway, type GatewayFacts, type Listener } from "../../checks/gateway";
+import { gatewayProblems, readGateway, type GatewayFacts, type Listener, type Selector } from "../../checks/gateway";
 import { judgeGateway } from "../../cli/doctor";
 import { parseConfig } from "../../config";
 import { JenkinsMaster } from "../../components/jenkins-master";
@@ -57,7 +57,8 @@ describe("preview and doctor", () => {
   test("a Gateway that takes the route is well, by any of its listeners for each host", () => {
     expect(look(facts(listener()))).toEqual([]);
     expect(look(facts(listener({ name: "a", hostname: "ci.example.com" }), listener({ name: "b", hostname: "*.example.com", protocol: "HTTP" })))).toEqual([]);
-    for (const selector of [{ matchLabels: { team: "ci" } }, { matchLabels: { "kubernetes.io/metadata.name": "jenkins" } }, { matchExpressions: [{ key: "team", operator: "In", values: ["ci"] }, { key: "closed", operator: "DoesNotExist" }] }])
+    const selectors: Selector[] = [{ matchLabels: { team: "ci" } }, { matchLabels: { "kubernetes.io/metadata.name": "jenkins" } }, { matchExpressions: [{ key: "team", operator: "In", values: ["ci"] }, { key: "closed", operator: "DoesNotExist" }] }];
+    for (const selector of selectors)
       expect(look(facts(listener({ allowedRoutes: { namespaces: { from: "Selector", selector } } })))).toEqual([]);
     expect(judgeGateway(config, facts(listener()))).toEqual([expect.objectContaining({ state: "ok" })]);
   });

@@ -51,7 +51,7 @@ afterEach(() => {
 const secret = { data: { "admin-user": "YWRtaW4=", "admin-password": "eA==" } };
 const stack = {
   kubectlArgs: [], kubectl: async (...args: string[]) => (args.includes("nodes") ? "127.0.0.1\n" : JSON.stringify(args.includes("secret") ? secret : { items: [] })),
-  config: { domain: "ci.example.com", admin: {}, agents: [], namespaces: { jenkins: "jenkins", agents: "jenkins-agents" }, ingress: { install: false, namespace: "ingress-nginx", httpNodePort: 1, httpsNodePort: 1 } },
+  config: { domain: "ci.example.com", admin: {}, agents: [], namespaces: { jenkins: "jenkins", agents: "jenkins-agents" }, controller: {}, ingress: { install: false, namespace: "ingress-nginx", httpNodePort: 1, httpsNodePort: 1 } },
 } as unknown as Stack;
 const run = (timeout: number) => smoke(stack, work, timeout, new AbortController().signal);
 
