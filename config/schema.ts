@@ -92,7 +92,7 @@ const place = {
     tlsSecret: text("Secret with the certificate for HTTPS, in the controller's namespace.", { is: piece.name("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "jenkins-tls", defaultText: "none, or jenkins-tls with clusterIssuer" }),
     clusterIssuer: text("ClusterIssuer of cert-manager that makes and renews the certificate.", { is: piece.name("the name of a cert-manager ClusterIssuer"), example: "letsencrypt", ask: "cert-manager ClusterIssuer for HTTPS, - for none" }),
     gateway: maybe("The Gateway (gateway.networking.k8s.io/v1) that leads to Jenkins, with controller: gateway.", {
-      name: text("Its name.", { is: piece.longName("the name of a Gateway"), example: "edge", required: true }),
+      name: text("The name of the Gateway.", { is: piece.longName("the name of a Gateway"), example: "edge", required: true }),
       namespace: text("Its namespace.", { is: piece.name("the namespace of that Gateway"), example: "edge", required: true }),
       sectionName: text("One of its listeners; every one that takes the host where none is named.", { is: piece.longName("the name of one of its listeners"), example: "https" }),
     }),
