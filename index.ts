@@ -39,7 +39,7 @@ export = async () => {
   // The API server restarts when its range changes: whatever talks to it comes afterwards.
   const afterNodePorts = { ...opts, dependsOn: nodePorts ? [nodePorts] : [] };
 
-  const Controller = { nginx: IngressNginx, traefik: IngressTraefik, none: undefined }[config.ingress.controller];
+  const Controller = { nginx: IngressNginx, traefik: IngressTraefik, gateway: undefined, none: undefined }[config.ingress.controller];
   // One name for both: what they share goes from one to the other.
   const ingress = Controller && new Controller("ingress-nginx", ingressArgs(config), afterNodePorts);
   const ingressClassName = ingress?.ingressClassName ?? config.ingress.className;

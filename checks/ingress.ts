@@ -3,6 +3,7 @@
  * and nodes on which nobody answers. Nothing of it stops an update: Jenkins runs, and may be reached, all the same.
  */
 import { X509Certificate } from "node:crypto";
+import { hostsOf } from "../components/jenkins-master";
 import type { PlatformConfig, Problem } from "../config";
 import { usual } from "../config/pieces";
 
@@ -16,14 +17,31 @@ export type Certificate = string | null | undefined;
 const soon = 14;
 const day = 86_400_000;
 
-/** What keeps browsers from trusting the certificate; undefined where nothing does, or where there is none to look at. */
-export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenkins } }: Wants, pem: Certificate, now: Date): Remark | undefined {
+/** Certificates by the name of their Secret. */
+export type Certificates = Record<string, Certificate>;
+
+/** Secrets in which the certificates are that people get. */
+export const certificateSecrets = (config: Pick<Wants, "ingress" | "domain">): string[] => [...new Set(hostsOf({ domain: config.domain, ...config.ingress }).flatMap(({ secretName }) => secretName ?? []))];
+
+/** What keeps browsers from trusting any of them, by host. */
+export const certificateRemarks = (config: Wants, certificates: Certificates, now: Date): Remark[] =>
+  hostsOf({ domain: config.domain, ...config.ingress }).flatMap(({ name, secretName }, i) => {
+    const wrong = secretName === undefined ? undefined : certificateRemark(config, certificates[secretName], now, { name, secretName });
+    return wrong ? [i === 0 ? wrong : { ...wrong, key: `ingress.hosts[${i - 1}].${config.ingress.tls?.clusterIssuer === undefined ? "tlsSecret" : "name"}` }] : [];
+  });
+
+/**
+ * What keeps browsers from trusting the certificate; undefined where nothing does, or where there is none to look at.
+ * @param of whose certificate it is; by default the domain's
+ */
+export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenkins } }: Wants, pem: Certificate, now: Date, of?: { name: string; secretName: string }): Remark | undefined {
   if (!tls || pem === undefined) return undefined;
-  const { secretName, clusterIssuer } = tls;
+  const { clusterIssuer } = tls;
+  const { name, secretName } = of ?? { name: domain, secretName: tls.secretName };
   const made = clusterIssuer === undefined
     ? `kubectl -n ${jenkins} create secret tls ${secretName} --cert=<file> --key=<file>, once the namespace is there; no restart is needed`
     : `kubectl -n ${jenkins} describe certificate,certificaterequest says what cert-manager waits for`;
-  const remark = (found: string, fix = made): Remark => ({ key: clusterIssuer === undefined ? "ingress.tlsSecret" : "ingress.clusterIssuer", found, expected: `a certificate for ${domain} that is in force`, fix });
+  const remark = (found: string, fix = made): Remark => ({ key: clusterIssuer === undefined ? "ingress.tlsSecret" : "ingress.clusterIssuer", found, expected: `a certificate for ${name} that is in force`, fix });
   const instead = "people get one that the ingress controller made up";
   if (pem === null) return remark(`no Secret ${secretName} in namespace ${jenkins}: ${instead}`);
   let certificate: X509Certificate;
@@ -36,7 +54,7 @@ export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenk
   const on = (date: Date) => date.toISOString().slice(0, 10);
   const renew = clusterIssuer === undefined ? `kubectl -n ${jenkins} create secret tls ${secretName} --cert=<file> --key=<file> --dry-run=client -o yaml | kubectl apply -f -` : made;
   // As browsers do: by its alternative names alone.
-  if (certificate.checkHost(domain, { subject: "never" }) === undefined) return remark(`the certificate in Secret ${secretName} is for ${certificate.subjectAltName ?? "no name at all"}: ${instead}`, renew);
+  if (certificate.checkHost(name, { subject: "never" }) === undefined) return remark(`the certificate in Secret ${secretName} is for ${certificate.subjectAltName ?? "no name at all"}: ${instead}`, renew);
   if (to < now) return remark(`the certificate in Secret ${secretName} ended on ${on(to)}`, renew);
   if (from > now) return remark(`the certificate in Secret ${secretName} is not in force before ${on(from)}`, renew);
   if (clusterIssuer === undefined && to.getTime() - now.getTime() < soon * day) return remark(`the certificate in Secret ${secretName} ends on ${on(to)}`, renew);
@@ -44,7 +62,7 @@ export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenk
 }
 
 /** What is to be said of the controller. @param nodes how many the cluster has; undefined where they are not known */
-export function ingressRemarks({ ingress: { controller, maxBodySize, externalTrafficPolicy, replicas } }: Pick<Wants, "ingress">, nodes: number | undefined): Remark[] {
+export function ingressRemarks({ ingress: { controller, maxBodySize, externalTrafficPolicy, replicas, trustedProxies } }: Pick<Wants, "ingress">, nodes: number | undefined): Remark[] {
   const remarks: Remark[] = [];
   if (controller === "nginx")
     remarks.push({
@@ -53,7 +71,12 @@ export function ingressRemarks({ ingress: { controller, maxBodySize, externalTra
     });
   if (controller === "traefik" && maxBodySize !== usual.maxBodySize)
     remarks.push({ key: "ingress.maxBodySize", found: `${maxBodySize}, which Traefik does not look at`, expected: "nothing with ingress.controller: traefik, which lets uploads of any size through", fix: "pulumi config rm --path 'ingress.maxBodySize'" });
-  if (controller !== "none" && externalTrafficPolicy === "Local" && nodes !== undefined && replicas < nodes)
+  if (controller === "nginx" && trustedProxies.length > 0 && externalTrafficPolicy === "Cluster")
+    remarks.push({
+      key: "ingress.externalTrafficPolicy", found: "Cluster beside ingress.trustedProxies: ingress-nginx sees a node's address in place of the proxy's, and gives Jenkins that as people's own", expected: "Local, with which it sees the proxy's",
+      fix: "pulumi config set --path 'ingress.externalTrafficPolicy' Local, with ingress.replicas for every node that the proxy leads to",
+    });
+  if (["nginx", "traefik"].includes(controller) && externalTrafficPolicy === "Local" && nodes !== undefined && replicas < nodes)
     remarks.push({
       key: "ingress.externalTrafficPolicy", found: `Local, with ${replicas} pod${replicas === 1 ? "" : "s"} of the controller on ${nodes} nodes`, expected: "a pod on every node that people are led to: the others do not answer",
       fix: `pulumi config set --path 'ingress.replicas' ${nodes}, or have a load balancer ask the nodes before it leads there`,

@@ -3,11 +3,11 @@
  * would refuse most of it half way through an update, and some not at all; here it is said before anything is made.
  */
 import { registryNodeName } from "../components/image-registry";
-import { ownPriorities } from "../components/jenkins-master";
+import { hostsOf, ownPriorities, prefixOf } from "../components/jenkins-master";
 import { nodePortsLabel, ownerLabel, partOf, stackLabel } from "../components/ownership";
 import { architectures } from "../config/builds";
 import { keepsCopies } from "../config/rules";
-import { rangeEnds, type PlatformConfig, type Problem } from "../config";
+import { heldPorts, rangeEnds, type PlatformConfig, type Problem } from "../config";
 
 /** An object as far as it is looked at. */
 export interface ClusterObject {
@@ -26,7 +26,7 @@ export interface Neighbourhood {
   storageClasses?: (ClusterObject & { provisioner?: string; reclaimPolicy?: string })[];
   priorityClasses?: ClusterObject[];
   ingressClasses?: ClusterObject[];
-  ingresses?: (ClusterObject & { spec?: { rules?: { host?: string }[] } })[];
+  ingresses?: (ClusterObject & { spec?: { rules?: { host?: string; http?: { paths?: { path?: string }[] } }[] } })[];
   /** Services of everybody: a node port is taken whoever has it. */
   services?: (ClusterObject & { spec?: { ports?: { nodePort?: number }[] } })[];
   /** The keepers of the agents' caches, of every environment. */
@@ -160,21 +160,23 @@ function homeProblems({ config: { namespaces }, own, seen }: View): Problem[] {
 }
 
 /** Node ports that another's Service holds, and a range that is another's or does not hold them. */
-function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, foreignOwner }: View): Problem[] {
+function nodePortProblems({ config: { namespaces, ingress, controller, nodePorts }, seen, foreignOwner }: View): Problem[] {
   const problems: Problem[] = [];
   const ownerOf = ({ metadata }: ClusterObject): string => {
     const namespace = seen.namespaces?.find((each) => each.metadata.name === metadata.namespace);
     return (namespace && foreignOwner(namespace)) ?? "this stack";
   };
-  const ports = ["httpNodePort", "httpsNodePort"] as const;
-  if (ingress.install)
-    for (const key of ports)
-      for (const service of elsewhere(seen.services, ingress.namespace).filter(({ spec }) => spec?.ports?.some(({ nodePort }) => nodePort === ingress[key])))
+  const ports = heldPorts({ ingress, controller, namespaces });
+  const keys = ports.map(({ key }) => key);
+  const ofIngress = keys.includes("controller.agentNodePort") ? "of the platform" : "of the ingress";
+  if (ports.length > 0)
+    for (const { key, port, namespace } of ports)
+      for (const service of elsewhere(seen.services, namespace).filter(({ spec }) => spec?.ports?.some(({ nodePort }) => nodePort === port)))
         problems.push({
-          key: `ingress.${key}`,
-          found: `${ingress[key]}, which Service ${named(service)} of ${ownerOf(service)} holds`,
+          key,
+          found: `${port}, which Service ${named(service)} of ${ownerOf(service)} holds`,
           expected: "a node port that is free",
-          fix: `pulumi config set --path ingress.controller none to share that controller, or another ingress.${key}`,
+          fix: key === "controller.agentNodePort" ? `pulumi config set --path ${key} <port>` : `pulumi config set --path ingress.controller none to share that controller, or another ${key}`,
         });
 
   const owners = (seen.namespaces ?? []).filter(({ metadata }) => metadata.labels?.[nodePortsLabel] !== undefined);
@@ -197,20 +199,20 @@ function nodePortProblems({ config: { namespaces, ingress, nodePorts }, seen, fo
       expected: "every control-plane node: an API server with another range refuses the Services that the others allow",
       fix: "add the missing ones to controlPlane.nodes, with host and hostKey",
     });
-  if (nodePorts || !ingress.install) return problems;
+  if (nodePorts || ports.length === 0) return problems;
 
   // Who set the range so far takes it along.
   const givesUp = owners.some(({ metadata }) => metadata.name === namespaces.jenkins);
   for (const pod of seen.apiServers ?? []) {
     const range = (givesUp ? undefined : servedRange(pod)) ?? defaultRange;
     const [low, high] = rangeEnds(range) ?? [0, 65535];
-    const outside = ports.map((key) => ingress[key]).filter((port) => port < low || port > high);
+    const outside = ports.map(({ port }) => port).filter((port) => port < low || port > high);
     if (outside.length === 0) continue;
     problems.push({
       key: "nodePortRange",
-      found: `none, while the API server${pod.spec.nodeName ? ` on ${pod.spec.nodeName}` : ""} ${givesUp ? "goes back to" : "allows"} ${range}, without ${outside.join(" and ")} of the ingress`,
-      expected: "a range in force that holds both ports of the ingress",
-      fix: `bring up the environment that sets the range first; or set ingress.httpNodePort and httpsNodePort within ${range}, ingress.controller none, or nodePortRange 80-32767 here`,
+      found: `none, while the API server${pod.spec.nodeName ? ` on ${pod.spec.nodeName}` : ""} ${givesUp ? "goes back to" : "allows"} ${range}, without ${outside.join(" and ")} ${ofIngress}`,
+      expected: `a range in force that holds ${ofIngress === "of the ingress" ? "both ports of the ingress" : "them"}`,
+      fix: `bring up the environment that sets the range first; or set ${ofIngress === "of the ingress" ? "ingress.httpNodePort and httpsNodePort" : keys.join(", ")} within ${range}, ingress.controller none, or nodePortRange 80-32767 here`,
     });
   }
   return problems;
@@ -244,7 +246,7 @@ function storageProblems({ config: { storage, backup }, seen: { storageClasses }
 /** A class that nobody serves: the Ingress would be made, and Jenkins would answer nowhere. */
 function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View): Problem[] {
   const names = ingressClasses?.map(({ metadata }) => metadata.name);
-  if (ingress.install || !names || names.includes(ingress.className)) return [];
+  if (ingress.install || ingress.controller === "gateway" || !names || names.includes(ingress.className)) return [];
   return [
     {
       key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.controller is none`,
@@ -274,10 +276,13 @@ function architectureProblems({ config: { imageBuild, builds }, seen }: View): P
 }
 
 /** What the cluster would let two environments share or fight for without a word: a host name, a folder of caches, a port of the nodes' loopback, a folder of backups. */
-function sharedProblems({ config: { domain, namespaces, agentCache, imageRegistry, backup }, seen }: View): Problem[] {
+function sharedProblems({ config: { domain, ingress, namespaces, agentCache, imageRegistry, backup }, seen }: View): Problem[] {
   const problems: Problem[] = [];
-  for (const found of elsewhere(seen.ingresses, namespaces.jenkins).filter(({ spec }) => spec?.rules?.some(({ host }) => host === domain)))
-    problems.push({ key: "domain", found: `${domain}, which Ingress ${named(found)} serves already`, expected: "a host name of this environment's own", fix: "pulumi config set domain <name>" });
+  const path = prefixOf(ingress.externalUrl) || "/";
+  const names = hostsOf({ domain, hosts: ingress.hosts }).map(({ name }, i) => ({ name, key: i === 0 ? "domain" : `ingress.hosts[${i - 1}].name` }));
+  for (const { name, key } of names)
+    for (const found of elsewhere(seen.ingresses, namespaces.jenkins).filter(({ spec }) => spec?.rules?.some(({ host, http }) => host === name && (path === "/" || http?.paths?.some((each) => each.path === path)))))
+      problems.push({ key, found: `${name}, which Ingress ${named(found)} serves already`, expected: "a host name of this environment's own", fix: key === "domain" ? "pulumi config set domain <name>" : "name another host, or remove it there" });
   const folders = ({ spec }: NonNullable<Neighbourhood["caches"]>[number]) => (spec?.template?.spec?.volumes ?? []).map(({ hostPath }) => hostPath?.path);
   for (const found of elsewhere(seen.caches, namespaces.agents).filter((cache) => agentCache && folders(cache).includes(agentCache.path)))
     problems.push({

@@ -5,7 +5,7 @@
 import * as net from "node:net";
 import { parse } from "yaml";
 import { partOf } from "../components/ownership";
-import { ingressPorts, rangeEnds, type PlatformConfig, type Problem } from "../config";
+import { heldPorts, rangeEnds, type PlatformConfig, type Problem } from "../config";
 import { isObject } from "../config/pieces";
 import { flagOf, type ClusterObject, type Neighbourhood } from "./neighbours";
 
@@ -45,10 +45,9 @@ export async function readNodePorts(get: (path: string) => Promise<unknown>): Pr
 /** A problem of a node port. It stops an update where Jenkins could not be reached, or the API server no longer; a note is meant as it is in most clusters. */
 export type Finding = Required<Problem> & { level: "stop" | "warn" | "note" };
 
-type Wants = Pick<PlatformConfig, "ingress" | "nodePorts">;
+type Wants = Pick<PlatformConfig, "ingress" | "nodePorts" | "namespaces"> & { controller: Pick<PlatformConfig["controller"], "agentNodePort"> };
 type Seen = Pick<Neighbourhood, "apiServers" | "nodes" | "services">;
 
-const keys = ["httpNodePort", "httpsNodePort"] as const;
 const listed = (items: readonly (string | number)[]) => items.join(" and ");
 const yaml = (text: string | undefined): Record<string, unknown> => {
   try {
@@ -82,7 +81,7 @@ function apiPorts({ kubeadm }: NodePortFacts, { apiServers = [], nodes = [] }: S
 }
 
 /** Pods of others that have the ports of the host. */
-function hostPorts({ daemonSets, deployments }: NodePortFacts, { namespace }: Wants["ingress"], port: number): string[] {
+function hostPorts({ daemonSets, deployments }: NodePortFacts, namespace: string, port: number): string[] {
   const of = (kind: string, items: Workload[] = []) =>
     items
       .filter(({ metadata, spec }) => metadata.namespace !== namespace && spec?.replicas !== 0 && !Object.entries(partOf).every(([key, value]) => metadata.labels?.[key] === value))
@@ -143,22 +142,24 @@ function proxyFindings({ kubeProxy }: NodePortFacts, { nodes = [] }: Seen): { fo
  * there has already never stops: it may be reached in a way that nobody here knows of.
  * @param server the API server's address in the kubeconfig
  */
-export function nodePortFindings({ ingress, nodePorts }: Wants, facts: NodePortFacts, seen: Seen, server?: string): Finding[] {
-  if (!ingress.install) return [];
+export function nodePortFindings(config: Wants, facts: NodePortFacts, seen: Seen, server?: string): Finding[] {
+  const { nodePorts } = config;
+  const wanted = heldPorts(config);
+  if (wanted.length === 0) return [];
   const findings: Finding[] = [];
-  const ports = ingressPorts(ingress);
-  const held = (port: number) => seen.services?.some(({ metadata, spec }) => metadata.namespace === ingress.namespace && spec?.ports?.some(({ nodePort }) => nodePort === port)) ?? false;
+  const ports = wanted.map(({ port }) => port);
+  const ofIngress = wanted.every(({ key }) => key.startsWith("ingress.")) ? "of the ingress" : "of the platform";
+  const held = (port: number) => seen.services?.some(({ metadata, spec }) => wanted.some((each) => each.port === port && each.namespace === metadata.namespace) && spec?.ports?.some(({ nodePort }) => nodePort === port)) ?? false;
   const api = apiPorts(facts, seen, server);
-  for (const key of keys) {
-    const port = ingress[key];
+  for (const { key, port, namespace } of wanted) {
     const words = api.get(port);
     if (words !== undefined)
-      findings.push({ key: `ingress.${key}`, found: `${port}, ${words}`, expected: "another port than the API server's: as a node port it would cut the API off", fix: `pulumi config set --path ingress.${key} <port>`, level: "stop" });
-    const others = hostPorts(facts, ingress, port);
+      findings.push({ key, found: `${port}, ${words}`, expected: "another port than the API server's: as a node port it would cut the API off", fix: `pulumi config set --path ${key} <port>`, level: "stop" });
+    const others = hostPorts(facts, namespace, port);
     if (others.length > 0)
       findings.push({
-        key: `ingress.${key}`, found: `${port}, which pods of ${listed(others)} have as hostPort`, expected: "a port that nothing else of the nodes has",
-        fix: `share that controller: pulumi config set --path ingress.controller none; or take the port from it, or choose another ingress.${key}`, level: held(port) ? "warn" : "stop",
+        key, found: `${port}, which pods of ${listed(others)} have as hostPort`, expected: "a port that nothing else of the nodes has",
+        fix: `${key.startsWith("ingress.") ? "share that controller: pulumi config set --path ingress.controller none; or " : ""}take the port from it, or choose another ${key}`, level: held(port) ? "warn" : "stop",
       });
   }
 
@@ -166,7 +167,7 @@ export function nodePortFindings({ ingress, nodePorts }: Wants, facts: NodePortF
   const outside = ports.filter((port) => plane && !plane.ranges.some(([from, to]) => port >= from && port <= to));
   if (plane && outside.length > 0)
     findings.push({
-      key: "nodePortRange", found: `${plane.name} serves node ports ${plane.ranges.map((range) => range.join("-")).join(", ")}, without ${listed(outside)} of the ingress`,
+      key: "nodePortRange", found: `${plane.name} serves node ports ${plane.ranges.map((range) => range.join("-")).join(", ")}, without ${listed(outside)} ${ofIngress}`,
       expected: "a range of its own that holds them, beside the API server's", fix: plane.fix, level: outside.every(held) ? "warn" : "stop",
     });
   if (!plane)

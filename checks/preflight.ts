@@ -11,8 +11,9 @@ import * as tls from "node:tls";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import { goesDirect, type Surroundings } from "../components/surroundings";
-import type { PlatformConfig, Problem } from "../config";
-import { certificateRemark, type Certificate, ingressRemarks, remarkLine } from "./ingress";
+import { heldPorts, type PlatformConfig, type Problem } from "../config";
+import { gatewayProblems, readGateway, type GatewayFacts } from "./gateway";
+import { certificateRemarks, certificateSecrets, type Certificate, type Certificates, ingressRemarks, remarkLine } from "./ingress";
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
@@ -143,19 +144,21 @@ export interface ClusterFacts {
   homeClass?: string;
   /** Keys of the Secrets that the controller's pod needs, null for one that is not there; absent before the controller's first start. */
   secrets?: Record<string, string[] | null>;
-  /** The certificate that people get. */
-  certificate?: Certificate;
+  /** The certificates that people get; absent without HTTPS. */
+  certificates?: Certificates;
   /** What other environments and others have in the cluster. */
   neighbours: Neighbourhood;
   /** What objects of the cluster say of the network around; absent where nothing asks for it. */
   network?: NetworkFacts;
+  /** What is there of the Gateway; absent where none is wanted. */
+  gateway?: GatewayFacts;
   /** What decides about the ports of the nodes, and the API server's address in the kubeconfig; absent where nobody asked. */
   nodePorts?: NodePortFacts & { server: string };
 }
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
 export async function inspectCluster(
-  { cluster, namespaces, ingress, surroundings, surroundingsIn }: Pick<PlatformConfig, "cluster" | "namespaces"> & Partial<Pick<PlatformConfig, "ingress" | "surroundings" | "surroundingsIn">>,
+  { cluster, namespaces, domain, ingress, surroundings, surroundingsIn }: Pick<PlatformConfig, "cluster" | "namespaces"> & Partial<Pick<PlatformConfig, "domain" | "ingress" | "surroundings" | "surroundingsIn">>,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
   wantedSecrets: string[] = [],
@@ -244,16 +247,17 @@ export async function inspectCluster(
       return [[name, answer.status === 200 ? Object.keys((JSON.parse(answer.body) as { data?: object }).data ?? {}) : null]];
     }),
   );
-  const certificate = ingress?.tls && (await get(`${here}/secrets/${ingress.tls.secretName}`).then((answer) => certificateIn("status" in answer ? answer : undefined)));
+  const certificates: Certificates = Object.fromEntries(await Promise.all((domain !== undefined && ingress ? certificateSecrets({ domain, ingress }) : []).map(async (name) => [name, await get(`${here}/secrets/${name}`).then((answer) => certificateIn("status" in answer ? answer : undefined))] as const)));
   const version = (await found<{ gitVersion: string }>("/version"))?.gitVersion;
   const network = surroundings && surroundingsIn && (await readNetwork(look, surroundings, surroundingsIn));
+  const gateway = ingress && (await readGateway({ ingress, namespaces }, found));
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(certificate !== undefined && { certificate }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }) };
 }
 
 /** The certificate of a Secret as the API server answers: null where there is no Secret; undefined where it may not be read. */
@@ -322,8 +326,8 @@ export async function preflight(
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificate"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
-  const inspected = inspectCluster(config, environment, wait, usedSecrets(config), config.ingress.install);
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
+  const inspected = inspectCluster(config, environment, wait, usedSecrets(config), heldPorts(config).length > 0);
   const { surroundings, surroundingsIn } = config;
   const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
   const [cluster, network, registry] = await Promise.all([
@@ -337,10 +341,11 @@ export async function preflight(
   const ports = "key" in cluster || !cluster.nodePorts ? [] : nodePortFindings(config, cluster.nodePorts, cluster.neighbours, cluster.nodePorts.server);
   const remark = "key" in cluster || cluster.version === undefined ? "" : versionRemark(cluster.version);
   // cert-manager makes its own once there is an Ingress.
-  const certificate = "key" in cluster || (cluster.certificate === null && config.ingress.tls?.clusterIssuer !== undefined) ? undefined : certificateRemark(config, cluster.certificate, new Date());
+  const seenCertificates = "key" in cluster ? {} : Object.fromEntries(Object.entries(cluster.certificates ?? {}).filter(([, pem]) => pem !== null || config.ingress.tls?.clusterIssuer === undefined));
+  const certificates = certificateRemarks(config, seenCertificates, new Date());
   const waysIn = ingressRemarks(config, "key" in cluster ? undefined : cluster.neighbours.nodes?.length);
-  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...waysIn, ...(certificate ? [certificate] : [])].map(remarkLine)];
+  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...waysIn, ...certificates].map(remarkLine)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? [])]), ...neighbours, ...stops];
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...(cluster.gateway ? gatewayProblems(config, cluster.gateway) : [])]), ...neighbours, ...stops];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };
 }

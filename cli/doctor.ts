@@ -3,15 +3,15 @@ import * as dns from "node:dns/promises";
 import * as net from "node:net";
 import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNode } from "../components/node-port-range";
 import { quantityMillis } from "../components/quantity";
-import { ingressPorts, type PlatformConfig, type Problem } from "../config";
+import { heldPorts, type PlatformConfig, type Problem } from "../config";
 import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
-import { certificateRemark, type Certificate, ingressRemarks } from "../checks/ingress";
+import { gatewayProblems, readGateway, type GatewayFacts } from "../checks/gateway";
+import { certificateRemarks, type Certificates, ingressRemarks } from "../checks/ingress";
 import { versionRemark } from "../checks/kubernetes";
-import { ingressServiceName } from "../components/ingress";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { architectures } from "../config/builds";
 import { asksRegistry, registryProblem } from "../checks/preflight";
-import { certificateOf, frontDoors, judgeDoors, type FrontDoor } from "./front-door";
+import { certificatesOf, frontDoors, judgeDoors, type FrontDoor } from "./front-door";
 import { run } from "./repository";
 import { aroundStack, readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
@@ -60,16 +60,16 @@ const behind = 30;
 
 /**
  * @param holders Service that holds a node port, by port
- * @param ownService the platform's own Service for these ports
+ * @param ownServices the platform's own Services for these ports
  * @param wanted bytes that jenkins_home may come to need
  */
-export function judgeNode(node: NodeFacts, holders: Map<number, string>, ownService: string, wanted: number, basePath: string): Line[] {
+export function judgeNode(node: NodeFacts, holders: Map<number, string>, ownServices: string[], wanted: number, basePath: string): Line[] {
   const lines = [node.ready ? line("ok", "node is Ready", node.name, "Ready") : line("fail", "node is Ready", node.name, "not Ready", `kubectl describe node ${node.name}`)];
 
   for (const [port, answer] of Object.entries(node.ports)) {
     const holder = holders.get(Number(port));
     const check = `port ${port} is free`;
-    if (holder === ownService) lines.push(line("ok", check, node.name, "served by this platform"));
+    if (holder !== undefined && ownServices.includes(holder)) lines.push(line("ok", check, node.name, "served by this platform"));
     else if (holder !== undefined) lines.push(line("fail", check, node.name, `held by Service ${holder}`, `give that Service another nodePort, or delete it`));
     else if (answer === "open") lines.push(line("fail", check, node.name, "a program of the node listens there", `on ${node.name}: ss -ltnp 'sport = :${port}' shows it; stop or move it`));
     else if (answer === "closed") lines.push(line("ok", check, node.name, "free"));
@@ -104,12 +104,18 @@ export function judgeNodePorts(findings: Finding[]): Line[] {
 }
 
 /** How people come in: what is to be said of the controller and the certificate, and whether the login page is to be had. @param doors undefined before the first up */
-export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, nodes: number, certificate: Certificate, doors: FrontDoor[] | undefined, now: Date): Line[] {
-  const wrong = certificateRemark(config, certificate, now);
-  const lines = [...ingressRemarks(config, nodes), ...(wrong ? [wrong] : [])].map(({ key, found, expected, fix }) => line("warn", "ingress", key, `${found}; expected ${expected}`, fix));
+export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, nodes: number, certificates: Certificates, doors: FrontDoor[] | undefined, now: Date): Line[] {
+  const lines = [...ingressRemarks(config, nodes), ...certificateRemarks(config, certificates, now)].map(({ key, found, expected, fix }) => line("warn", "ingress", key, `${found}; expected ${expected}`, fix));
   if (!doors) return lines;
   const { good, reached, text } = judgeDoors(doors, config);
   return [...lines, line(reached === false ? "warn" : good ? "ok" : "fail", "login page", config.domain, text, good ? "" : "npm run status says how Jenkins itself is")];
+}
+
+/** Whether the Gateway leads to Jenkins. */
+export function judgeGateway(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, facts: GatewayFacts): Line[] {
+  const problems = gatewayProblems(config, facts);
+  if (problems.length === 0) return [line("ok", "Gateway", config.ingress.gateway?.name ?? "", "is there, and takes the route")];
+  return problems.map(({ key, found, expected, fix = "" }) => line("fail", "Gateway", key, `${found}; expected ${expected}`, fix));
 }
 
 /** @param builtFor architectures of the built images; undefined where only the build will tell */
@@ -331,7 +337,8 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   interface NodeItem extends Item {
     status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[]; nodeInfo: { architecture: string; containerRuntimeVersion: string } };
   }
-  const [leases, network, server, seen] = await Promise.all([
+  const [gateway, leases, network, server, seen] = await Promise.all([
+    readGateway(config, throughKubectl(kubectl)),
     list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
     readNodePorts(throughKubectl(kubectl)), kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").catch(() => undefined),
     Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),
@@ -339,10 +346,12 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   const nodes = seen.nodes as NodeItem[];
   const holders = new Map(seen.services.flatMap(({ metadata, spec }) => (spec?.ports ?? []).flatMap(({ nodePort }) => (nodePort ? [[nodePort, `${metadata.namespace}/${metadata.name}`] as const] : []))));
   const wanted = Number(quantityMillis(config.storage.size) / 1000n);
+  const held = heldPorts(config);
 
   lines.push(
     ...judgeNames(neighbourProblems(config, stack, seen)),
-    ...(config.ingress.install ? judgeNodePorts(nodePortFindings(config, network, seen, server)) : []),
+    ...(gateway ? judgeGateway(config, gateway) : []),
+    ...(held.length > 0 ? judgeNodePorts(nodePortFindings(config, network, seen, server)) : []),
     judgeDefaultClass(seen.storageClasses.filter(({ metadata }) => metadata.annotations?.["storageclass.kubernetes.io/is-default-class"] === "true").map(({ metadata }) => metadata.name)),
   );
 
@@ -355,26 +364,30 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
       const address = status.addresses.find(({ type }) => type === "InternalIP")?.address ?? name;
       const stats = await kubectl("get", "--raw", `/api/v1/nodes/${name}/proxy/stats/summary`).then((text) => JSON.parse(text), () => undefined);
       const renewed = leases.find(({ metadata }) => metadata.name === name)?.spec.renewTime;
-      const ports: NodeFacts["ports"] = Object.fromEntries(await Promise.all(ingressPorts(config.ingress).map(async (port) => [port, await knock(address, port)])));
+      const ports: NodeFacts["ports"] = Object.fromEntries(await Promise.all(held.map(async ({ port }) => [port, await knock(address, port)])));
       const facts: NodeFacts = {
         name, address, ports,
         ready: status.conditions.some(({ type, status: value }) => type === "Ready" && value === "True"),
         ...(renewed && { leaseAge: (Date.now() - Date.parse(renewed)) / 1000 }),
         ...(stats?.node?.fs?.availableBytes !== undefined && { freeBytes: stats.node.fs.availableBytes }),
       };
-      return judgeNode(facts, holders, `${config.ingress.namespace}/${ingressServiceName}`, wanted, config.storage.basePath);
+      return judgeNode(facts, holders, held.map(({ namespace, service }) => `${namespace}/${service}`), wanted, config.storage.basePath);
     }),
   );
   lines.push(...perNode.flat());
 
-  const there = seen.ingresses.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins");
-  const [certificate, doors] = await Promise.all([certificateOf({ config, kubectl }).catch(() => undefined), there ? frontDoors({ config, kubectl }) : undefined]);
-  lines.push(...judgeIngress(config, nodes.length, certificate, doors, new Date()));
+  const there = seen.ingresses.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins") || (gateway !== undefined && seen.services.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins"));
+  const [certificates, doors] = await Promise.all([certificatesOf({ config, kubectl }).catch(() => ({})), there ? frontDoors({ config, kubectl }) : undefined]);
+  lines.push(...judgeIngress(config, nodes.length, certificates, doors, new Date()));
 
   const addresses = nodes.flatMap(({ status }) => status.addresses.map(({ address }) => address));
-  const resolved = await dns.lookup(config.domain, { all: true }).then((found) => found.map(({ address }) => address), () => []);
-  if (resolved.some((address) => addresses.includes(address))) lines.push(line("ok", "DNS", config.domain, resolved.join(", ")));
-  else lines.push(line("warn", "DNS", config.domain, resolved.length > 0 ? `${resolved.join(", ")}, no node of this cluster` : "does not resolve here", `point it at ${addresses.filter((address) => net.isIP(address)).join(" or ")}, or at a load balancer before them`));
+  const { externalUrl } = config.ingress;
+  for (const name of [externalUrl === undefined ? config.domain : new URL(externalUrl).hostname, ...config.ingress.hosts.map((host) => host.name)]) {
+    const resolved = await dns.lookup(name, { all: true }).then((found) => found.map(({ address }) => address), () => []);
+    // With an address of its own it leads to what stands before the nodes.
+    if (resolved.some((address) => externalUrl !== undefined || addresses.includes(address))) lines.push(line("ok", "DNS", name, resolved.join(", ")));
+    else lines.push(line("warn", "DNS", name, resolved.length > 0 ? `${resolved.join(", ")}, no node of this cluster` : "does not resolve here", `point it at ${addresses.filter((address) => net.isIP(address)).join(" or ")}, or at a load balancer before them`));
+  }
   return lines;
 }
 
@@ -383,7 +396,7 @@ export async function examine(stack: Stack): Promise<Line[]> {
   const { config, problems, warnings } = stack;
   const doubts = warnings.map((text) => line("warn", "stack config", stack.name, text));
   if (problems.length > 0) return [...doubts, ...problems.map(({ key, found, expected, fix }) => line("fail", "stack config", key, `${found}; expected ${expected}`, fix))];
-  const ports = ingressPorts(config.ingress);
+  const ports = heldPorts(config).map(({ port }) => port);
   const { agentCache, backup } = config;
   const shared = [agentCache?.path, backup?.repository, backup?.keysRepository].filter((each) => each?.startsWith("/")) as string[];
   const registry = config.imageRegistry ? undefined : config.registry;

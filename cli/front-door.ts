@@ -1,8 +1,9 @@
 import * as http from "node:http";
-import * as https from "node:https";
 import * as net from "node:net";
+import * as tls from "node:tls";
+import { prefixOf, tlsEndsBefore } from "../components/jenkins-master";
 import { publicPort } from "../config";
-import type { Certificate } from "../checks/ingress";
+import { certificateSecrets, type Certificate, type Certificates } from "../checks/ingress";
 import type { Stack } from "./stack";
 
 /** Where people come in, as smoke, status and doctor ask for it. */
@@ -13,6 +14,8 @@ export interface FrontDoor {
   address: string;
   port: number;
   status?: number;
+  /** Where an answer sends on to. */
+  location?: string;
   error?: string;
 }
 
@@ -20,10 +23,11 @@ export interface FrontDoor {
  * Why the login page is not to be had through the ingress and what to do; undefined where it is.
  * @param suspects what the network says of node ports, for one on which nothing answers
  */
-export function frontDoorTrouble({ address, port, status, error }: FrontDoor, domain: string, namespace: string, ingressNamespace: string, suspects: string[] = []): string | undefined {
+export function frontDoorTrouble({ address, port, status, location, error }: FrontDoor, domain: string, namespace: string, ingressNamespace: string, suspects: string[] = []): string | undefined {
   const at = `port ${port} of ${net.isIP(address) ? "node " : ""}${address}`;
   const log = `kubectl -n ${ingressNamespace} logs -l app.kubernetes.io/component=controller`;
   if (status === 200) return undefined;
+  if (location !== undefined) return `${at} sends the login page on to ${location}: a loop where people come by that address; what ends TLS there has to send X-Forwarded-Proto: https, and be one of ingress.trustedProxies`;
   if (status === 404) return `${at} answers, but knows no host ${domain}: kubectl -n ${namespace} describe ingress jenkins; ${log} says whether the controller refuses it, such as for an annotation`;
   if (status === 502 || status === 503) return `the ingress answers on ${at}, but Jenkins behind it does not (${status}): it may still be starting; npm run status says how it is`;
   if (status !== undefined) return `${at} answers ${status} to /login of host ${domain}; 200 was expected: ${log}`;
@@ -32,44 +36,79 @@ export function frontDoorTrouble({ address, port, status, error }: FrontDoor, do
   return `${at} does not answer (${error}): is there a firewall between this machine and the node?${suspected}`;
 }
 
-/** The login page through ingress and node port, past DNS. The certificate is not looked at: the name in it may not be of this address. */
-function knock(address: string, tls: boolean, port: number, domain: string): Promise<FrontDoor> {
+/** A way to the login page. */
+interface Way extends Pick<FrontDoor, "address" | "port"> {
+  tls: boolean;
+  /** Whom the request is for, as browsers write it. */
+  host: string;
+  path: string;
+  /** Whether PROXY protocol is spoken there. */
+  proxyProtocol?: boolean;
+  /** Whether to say what a proxy says that ended TLS. */
+  forwardedHttps?: boolean;
+}
+
+/** The login page, past DNS. The certificate is not looked at: the name in it may not be of this address. */
+export function knock({ address, port, tls: secure, host, path, proxyProtocol, forwardedHttps }: Way): Promise<FrontDoor> {
   const door = { address, port };
   return new Promise((resolve) => {
-    const options = { host: address, port: door.port, path: "/login", headers: { Host: domain }, timeout: 10_000 };
-    const done = (answer: http.IncomingMessage) => {
+    const plain = net.connect(port, address);
+    if (proxyProtocol) plain.write("PROXY UNKNOWN\r\n");
+    const socket = secure ? tls.connect({ socket: plain, servername: host.replace(/:\d+$/, ""), rejectUnauthorized: false }) : plain;
+    const forwarded = { "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443" };
+    const request = http.get({ createConnection: () => socket, path, headers: { Host: host, ...(forwardedHttps && forwarded) }, timeout: 10_000 }, (answer) => {
       answer.resume();
-      resolve({ ...door, status: answer.statusCode });
-    };
-    const request = tls ? https.get({ ...options, servername: domain, rejectUnauthorized: false }, done) : http.get(options, done);
+      socket.destroy();
+      const { statusCode: status, headers: { location } } = answer;
+      resolve({ ...door, status, ...(location !== undefined && { location }) });
+    });
+    plain.on("error", (error) => request.destroy(error));
     request.on("timeout", () => request.destroy(new Error("no answer within 10 s"))).on("error", (error) => resolve({ ...door, error: error.message || String(error) }));
   });
 }
 
-/** Asks every node for the login page, and where none has it the address that people use: a load balancer may stand before the nodes, or somebody else's controller be elsewhere. */
-export async function frontDoors({ config: { domain, ingress }, kubectl }: Pick<Stack, "config" | "kubectl">): Promise<FrontDoor[]> {
-  const at = (address: string) => knock(address, ingress.tls !== undefined, publicPort(ingress), domain);
+/**
+ * Asks every node for the login page, and where none has it the address that people use: a load balancer may stand before the nodes, or
+ * somebody else's controller be elsewhere. An address of its own (ingress.externalUrl) is asked in any case.
+ */
+export async function frontDoors({ config, kubectl }: Pick<Stack, "config" | "kubectl">): Promise<FrontDoor[]> {
+  const { domain, ingress } = config;
+  const path = `${prefixOf(ingress.externalUrl)}/login`;
+  const inside = { port: publicPort(ingress), tls: ingress.tls !== undefined, host: domain, path, proxyProtocol: ingress.proxyProtocol, forwardedHttps: tlsEndsBefore(ingress) };
+  const outer = ingress.externalUrl === undefined ? undefined : new URL(ingress.externalUrl);
+  const secure = outer?.protocol === "https:";
+  const outside = () => knock(outer ? { address: outer.hostname, port: Number(outer.port || (secure ? 443 : 80)), tls: secure, host: outer.host, path } : { ...inside, address: domain, proxyProtocol: false });
   const nodes = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
-  const doors = await Promise.all(nodes.split("\n").filter(Boolean).map((address) => at(address.split(" ")[0])));
-  return doors.some(({ status }) => status === 200) ? doors : [...doors, await at(domain)];
+  const doors = await Promise.all(nodes.split("\n").filter(Boolean).map((addresses) => knock({ ...inside, address: addresses.split(" ")[0] })));
+  return outer === undefined && doors.some(({ status }) => status === 200) ? doors : [...doors, await outside()];
 }
+
+/** Errors of what cannot be reached from here: neither good nor bad is known of it. */
+const outOfReach = ({ error }: FrontDoor): boolean => /no answer within|TIMEDOUT|UNREACH|ENOTFOUND|EAI_AGAIN/.test(error ?? "");
 
 /** What the doors' answers come to. One that answers is enough: others may be shut on purpose. Somebody else's, whose name is not known here, is not judged. */
 export function judgeDoors(doors: FrontDoor[], { domain, namespaces: { jenkins }, ingress }: Pick<Stack["config"], "domain" | "namespaces" | "ingress">): { good: boolean; reached?: false; text: string } {
   const nodes = doors.filter(({ address }) => net.isIP(address) !== 0);
-  const open = doors.find(({ status }) => status === 200);
-  if (open && !nodes.includes(open)) return { good: true, text: `answers at ${domain}` };
-  if (open) return { good: true, text: `answers on ${nodes.filter(({ status }) => status === 200).length} of ${nodes.length} node${nodes.length === 1 ? "" : "s"}` };
+  const outside = doors.find((door) => !nodes.includes(door));
+  const name = outside?.address ?? domain;
+  const trouble = (door: FrontDoor) => frontDoorTrouble(door, domain, jenkins, ingress.namespace)!;
+  const open = nodes.filter(({ status }) => status === 200);
+  const onNodes = `answers on ${open.length} of ${nodes.length} node${nodes.length === 1 ? "" : "s"}`;
+  if (outside?.status === 200) return { good: true, text: `answers at ${name}` };
+  if (open.length > 0 && outside && !outOfReach(outside)) return { good: false, text: `${onNodes}, but not at ${name}: ${trouble(outside)}` };
+  if (open.length > 0) return { good: true, text: onNodes };
   const [first] = ingress.install ? doors : doors.slice(-1);
-  if (!ingress.install && /ENOTFOUND|EAI_AGAIN/.test(first?.error ?? "")) return { good: true, reached: false, text: `not asked for: ${domain} does not resolve here` };
+  if (!ingress.install && /ENOTFOUND|EAI_AGAIN/.test(first?.error ?? "")) return { good: true, reached: false, text: `not asked for: ${name} does not resolve here` };
   // The API server may be all of the cluster that this machine reaches.
-  if (doors.length > 0 && doors.every(({ error }) => /no answer within|TIMEDOUT|UNREACH|ENOTFOUND|EAI_AGAIN/.test(error ?? ""))) return { good: true, reached: false, text: `neither the nodes nor ${domain} can be reached from here (${doors[0].error}): not judged` };
-  return { good: false, text: first ? frontDoorTrouble(first, domain, jenkins, ingress.namespace)! : "the cluster has no node with an address" };
+  if (doors.length > 0 && doors.every(outOfReach)) return { good: true, reached: false, text: `neither the nodes nor ${name} can be reached from here (${doors[0].error}): not judged` };
+  return { good: false, text: first ? trouble(first) : "the cluster has no node with an address" };
 }
 
-/** The certificate that people get, as its Secret has it. */
-export async function certificateOf({ config: { namespaces, ingress: { tls } }, kubectl }: Pick<Stack, "config" | "kubectl">): Promise<Certificate> {
-  if (!tls) return undefined;
-  const found = await kubectl("-n", namespaces.jenkins, "get", "secret", tls.secretName, "--ignore-not-found", "-o", "jsonpath={.metadata.name} {.data.tls\\.crt}");
-  return found.trim() === "" ? null : Buffer.from(found.split(" ")[1] ?? "", "base64").toString();
+/** The certificates that people get, as their Secrets have them. */
+export async function certificatesOf({ config, kubectl }: Pick<Stack, "config" | "kubectl">): Promise<Certificates> {
+  const one = async (name: string): Promise<Certificate> => {
+    const found = await kubectl("-n", config.namespaces.jenkins, "get", "secret", name, "--ignore-not-found", "-o", "jsonpath={.metadata.name} {.data.tls\\.crt}");
+    return found.trim() === "" ? null : Buffer.from(found.split(" ")[1] ?? "", "base64").toString();
+  };
+  return Object.fromEntries(await Promise.all(certificateSecrets(config).map(async (name) => [name, await one(name)] as const)));
 }

@@ -1,14 +1,14 @@
 import * as http from "node:http";
-import { adminSecretName } from "../components/jenkins-master";
+import { adminSecretName, prefixOf } from "../components/jenkins-master";
 import { forwarded } from "./port-forward";
 import type { Stack } from "./stack";
 
 /**
- * Runs `work` while a local port leads to Jenkins, past ingress and DNS. With `tidiesUp` the way stays open after Ctrl-C in the
+ * Runs `work` while a port of this machine leads to Jenkins, past ingress and DNS. With `tidiesUp` the way stays open after Ctrl-C in the
  * terminal, for a caller that handles it and has something to take away.
  */
-export const withJenkins = <T>(stack: Pick<Stack, "kubectlArgs" | "config">, work: (port: number) => Promise<T>, tidiesUp = false): Promise<T> =>
-  forwarded(stack, { namespace: stack.config.namespaces.jenkins, service: "jenkins", port: 8080, seconds: 15, tidiesUp }, work);
+export const withJenkins = <T>(stack: Pick<Stack, "kubectlArgs" | "config">, work: (at: JenkinsAt) => Promise<T>, tidiesUp = false): Promise<T> =>
+  forwarded(stack, { namespace: stack.config.namespaces.jenkins, service: "jenkins", port: 8080, seconds: 15, tidiesUp }, (port) => work({ port, prefix: prefixOf(stack.config.ingress.externalUrl) }));
 
 /** Jenkins refused a request, or failed at it. */
 export class JenkinsError extends Error {
@@ -27,6 +27,8 @@ interface Answer {
 export interface JenkinsAt {
   host?: string;
   port: number;
+  /** Path below which Jenkins answers. Default none. */
+  prefix?: string;
   headers?: Record<string, string>;
 }
 
@@ -39,7 +41,7 @@ export class Jenkins {
 
   private send(method: string, target: string, headers: Record<string, string> = {}, body?: string): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const request = http.request({ host: this.at.host ?? "127.0.0.1", port: this.at.port, method, path: target, auth: this.auth, headers: { ...this.at.headers, ...headers }, timeout: 15_000 }, (answer) => {
+      const request = http.request({ host: this.at.host ?? "127.0.0.1", port: this.at.port, method, path: `${this.at.prefix ?? ""}${target}`, auth: this.auth, headers: { ...this.at.headers, ...headers }, timeout: 15_000 }, (answer) => {
         let text = "";
         answer.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
         answer.on("error", reject).on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body: text }));

@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { neighbourPaths, type Neighbourhood } from "../checks/neighbours";
 import { nodePortFindings, readNodePorts, throughKubectl } from "../checks/node-ports";
+import { prefixOf } from "../components/jenkins-master";
 import type { PlatformConfig } from "../config";
 import { frontDoors, frontDoorTrouble } from "./front-door";
 import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
@@ -88,7 +89,7 @@ export function loginTrouble({ login, namespaces }: Pick<PlatformConfig, "login"
  * the agent downloads from Jenkins. Downloads from outside wait for ever where the networks of builds have a larger MTU than the
  * pod's; nearer servers know it, so that the MTUs are compared.
  */
-export const smokeScript = (token: string, namespace: string): string => [
+export const smokeScript = (token: string, namespace: string, prefix = ""): string => [
   "set -eu",
   `echo smoke-${token}`,
   "uname -srm",
@@ -110,7 +111,7 @@ export const smokeScript = (token: string, namespace: string): string => [
   "    cat > root/download <<'END'",
   "for jar in agent.jar slave.jar; do",
   `  exec 3<>/dev/tcp/jenkins.${namespace}.svc/8080`,
-  `  printf 'GET /jnlpJars/%s HTTP/1.0\\r\\nHost: jenkins.${namespace}.svc\\r\\n\\r\\n' $jar >&3`,
+  `  printf 'GET ${prefix}/jnlpJars/%s HTTP/1.0\\r\\nHost: jenkins.${namespace}.svc\\r\\n\\r\\n' $jar >&3`,
   "  bytes=$(cat <&3 | wc -c)",
   '  if [ "$bytes" -gt 100000 ]; then echo "downloaded $bytes bytes inside a build"; exit 0; fi',
   "done",
@@ -205,9 +206,9 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
     if (ingress.install && troubles.every(Boolean)) throw new Error(troubles[0] ?? "the cluster has no node with an address");
   });
 
-  await withJenkins(stack, async (port) => {
+  await withJenkins(stack, async (at) => {
     const auth = await adminAuth(stack);
-    const jenkins = new Jenkins({ port }, auth);
+    const jenkins = new Jenkins(at, auth);
     await step(`log in as ${auth.split(":")[0]}`, () =>
       jenkins.get("/api/json").catch((error: Error) => {
         if (error instanceof JenkinsError && error.status === 401) throw new Error(loginTrouble(config));
@@ -272,7 +273,7 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
         if (trouble) throw new Error(trouble);
       });
     }
-    const xml = "pipeline" in work ? pipelineXml(work.script, work.parameters) : jobXml(work.label, smokeScript(token, namespaces.jenkins));
+    const xml = "pipeline" in work ? pipelineXml(work.script, work.parameters) : jobXml(work.label, smokeScript(token, namespaces.jenkins, prefixOf(ingress.externalUrl)));
     await step(`make job ${job}`, () => jenkins.post(`/createItem?name=${job}`, xml, "application/xml"));
     let failure: unknown;
     try {

@@ -2,12 +2,12 @@ import * as fs from "node:fs";
 import { imageCacheName } from "../components/image-cache";
 import { registryName, registryNodeName } from "../components/image-registry";
 import { jenkinsUrl } from "../components/jenkins-master";
-import { publicPort } from "../config";
+import { addressOf } from "../config";
 import { reloadState } from "../components/jenkins-master/reload";
-import { certificateRemark } from "../checks/ingress";
+import { certificateRemarks } from "../checks/ingress";
 import { servedRange, type CommandPod } from "../checks/neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
-import { certificateOf, frontDoors, judgeDoors } from "./front-door";
+import { certificatesOf, frontDoors, judgeDoors } from "./front-door";
 import { readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
 
@@ -212,8 +212,8 @@ export const rangeOf = (pod: Pick<CommandPod, "spec">): string => servedRange(po
 /** Asks the cluster and Jenkins. What cannot be read goes to `trouble`. */
 export async function collect(stack: Stack): Promise<Facts> {
   const { config, kubectl } = stack;
-  const { ingress, namespaces: { jenkins, agents } } = config;
-  const facts: Facts = { stack: stack.name, url: jenkinsUrl(config.domain, ingress.tls !== undefined, publicPort(ingress)), time: new Date(), trouble: [] };
+  const { namespaces: { jenkins, agents } } = config;
+  const facts: Facts = { stack: stack.name, url: jenkinsUrl(addressOf(config)), time: new Date(), trouble: [] };
   const json = async <T>(...args: string[]): Promise<T> => JSON.parse(await kubectl(...args, "-o", "json")) as T;
   const list = async (...args: string[]) => (await json<{ items: PodItem[] }>("get", "pods", ...args)).items;
   const attempt = async (what: string, work: () => Promise<void>) =>
@@ -241,9 +241,8 @@ export async function collect(stack: Stack): Promise<Facts> {
       facts.door = judgeDoors(await frontDoors(stack), config);
     }),
     attempt("certificate", async () => {
-      const pem = await certificateOf(stack);
-      const wrong = certificateRemark(config, pem, facts.time);
-      if (pem !== undefined) facts.certificate = wrong ? `${wrong.found}: ${wrong.fix}` : "";
+      const certificates = await certificatesOf(stack);
+      if (Object.keys(certificates).length > 0) facts.certificate = certificateRemarks(config, certificates, facts.time).map(({ found, fix }) => `${found}: ${fix}`).join("; ");
     }),
     attempt("configuration", async () => {
       const kept = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "config-reload", "--", "sh", "-c", `if [ -e ${reloadState}/refused ]; then cat ${reloadState}/refused; fi`);
@@ -261,7 +260,7 @@ export async function collect(stack: Stack): Promise<Facts> {
     attempt("queue", async () => {
       const auth = await adminAuth(stack);
       interface Item { task: { name: string }; why: string | null; inQueueSince: number }
-      const { items } = await withJenkins(stack, (port) => new Jenkins({ port }, auth).json<{ items: Item[] }>("/queue/api/json"));
+      const { items } = await withJenkins(stack, (at) => new Jenkins(at, auth).json<{ items: Item[] }>("/queue/api/json"));
       facts.queue = items.map(({ task, why, inQueueSince }) => ({ job: task.name, why: why ?? "", since: new Date(inQueueSince) })).sort((a, b) => a.since.getTime() - b.since.getTime());
     }),
     attempt("home volume", async () => {

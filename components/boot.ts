@@ -1,4 +1,4 @@
-import type { V1PodSpec } from "@kubernetes/client-node";
+import type { V1Container, V1PodSpec } from "@kubernetes/client-node";
 
 /** What a Jenkins runs at its start that only shows whether it comes up: no build starts. Groovy without single quotes. */
 export const quietHook = "hudson.model.Hudson.instance.doQuietDown()";
@@ -26,6 +26,10 @@ export function bootParts({ containers, initContainers = [], volumes = [], prior
     volumes,
   };
 }
+
+/** Where Jenkins has its login page: what its own probes ask for, as far as nobody changed them. */
+export const loginPath = ({ startupProbe, readinessProbe, livenessProbe }: V1Container): string =>
+  [startupProbe, readinessProbe, livenessProbe].map((probe) => probe?.httpGet?.path).find((path) => path?.endsWith("/login")) ?? "/login";
 
 /** Keeps a pod to nodes of these architectures. */
 export const onArchitectures = (values: string[]) => ({

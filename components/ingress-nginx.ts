@@ -1,7 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { hstsSeconds, httpsNodePort } from "../config/pieces";
-import { graceSeconds, IngressController, ingressServiceName, spread, type IngressArgs } from "./ingress";
+import { graceSeconds, IngressController, ingressServiceName, publicHttpsPort, spread, type IngressArgs } from "./ingress";
 import { ownLabels } from "./ownership";
 import { canonicalResources } from "./quantity";
 import { transformed } from "./transform";
@@ -17,10 +17,13 @@ const read = ["get", "list", "watch"];
 const ownPorts = [80, 442, 8181, 10245, 10246, 10247, 10254];
 
 /** The port for HTTPS that nginx itself listens on where it is not 443: redirects name it, so it is the one that people use. */
-const redirectPort = ({ httpsNodePort: port = httpsNodePort.usual }: Pick<IngressNginxArgs, "httpsNodePort">): number | undefined => (port === httpsNodePort.usual || ownPorts.includes(port) ? undefined : port);
+function redirectPort(args: Pick<IngressNginxArgs, "httpsNodePort" | "httpsPort">): number | undefined {
+  const port = publicHttpsPort(args);
+  return port === httpsNodePort.usual || ownPorts.includes(port) ? undefined : port;
+}
 
 /** The controller's settings, the data of its ConfigMap. https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/configmap/ */
-export function controllerSettings(args: Pick<IngressNginxArgs, "hstsSeconds" | "httpsNodePort">): Record<string, string> {
+export function controllerSettings(args: Pick<IngressNginxArgs, "hstsSeconds" | "httpsNodePort" | "httpsPort" | "trustedProxies" | "proxyProtocol">): Record<string, string> {
   return {
     // Snippets let whoever writes an Ingress run code in the controller.
     "allow-snippet-annotations": "false",
@@ -31,6 +34,8 @@ export function controllerSettings(args: Pick<IngressNginxArgs, "hstsSeconds" | 
     "server-tokens": "false",
     // Plain HTTP is sent to the scheme's own port else, where nobody answers.
     ...(redirectPort(args) && { "use-port-in-redirects": "true" }),
+    // Whose word counts about people's addresses; X-Forwarded-Proto it then takes from everybody.
+    ...(args.trustedProxies?.length && { [args.proxyProtocol ? "use-proxy-protocol" : "use-forwarded-headers"]: "true", "proxy-real-ip-cidr": args.trustedProxies.join(",") }),
   };
 }
 

@@ -2,14 +2,14 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { hstsSeconds, httpsNodePort } from "../config/pieces";
-import { graceSeconds, IngressController, spread, type IngressArgs } from "./ingress";
+import { graceSeconds, IngressController, publicHttpsPort, spread, type IngressArgs } from "./ingress";
 import { ownLabels } from "./ownership";
 import { canonicalResources } from "./quantity";
 import { transformed } from "./transform";
 
 /** What Traefik is told. */
 export interface IngressTraefikArgs extends IngressArgs {
-  /** Hosts with TLS, whose plain HTTP is sent on to httpsNodePort where that is not 443: by itself Traefik sends it to 443. Default none. */
+  /** Hosts with TLS, whose plain HTTP is sent on to httpsPort where that is not 443: by itself Traefik sends it to 443. Default none. */
   redirectHosts?: string[];
 }
 
@@ -22,7 +22,8 @@ const drainSeconds = 240;
 const uploadSeconds = 3600;
 
 /** What Traefik is told in a file, which it reads again when it changes: what neither an Ingress' annotations nor its command line say. */
-export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, httpsNodePort: port = httpsNodePort.usual, redirectHosts = [] }: Pick<IngressTraefikArgs, "hstsSeconds" | "httpsNodePort" | "redirectHosts">): string {
+export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, redirectHosts = [], ...args }: Pick<IngressTraefikArgs, "hstsSeconds" | "httpsNodePort" | "httpsPort" | "redirectHosts">): string {
+  const port = publicHttpsPort(args);
   const hosts = port === httpsNodePort.usual ? [] : redirectHosts;
   return stringify({
     http: {
@@ -41,7 +42,7 @@ export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, httpsNod
 }
 
 /** Traefik's command line. */
-export function traefikArguments(controllerClass: string): string[] {
+export function traefikArguments(controllerClass: string, { trustedProxies = [], proxyProtocol = false }: Pick<IngressArgs, "trustedProxies" | "proxyProtocol"> = {}): string[] {
   const entryPoint = (name: keyof typeof listen) => `--entrypoints.${name}`;
   const provider = "--providers.kubernetesingressnginx";
   return [
@@ -54,6 +55,7 @@ export function traefikArguments(controllerClass: string): string[] {
       `${entryPoint(name)}.transport.lifecycle.gracetimeout=${drainSeconds}s`,
       `${entryPoint(name)}.transport.respondingtimeouts.readtimeout=${uploadSeconds}s`,
     ]),
+    ...(trustedProxies.length === 0 ? [] : (["http", "https"] as const).map((name) => `${entryPoint(name)}.${proxyProtocol ? "proxyprotocol" : "forwardedheaders"}.trustedips=${trustedProxies.join(",")}`)),
     `${entryPoint("https")}.http.middlewares=hsts@file`,
     "--ping=true",
     "--ping.entrypoint=internal",
@@ -126,7 +128,7 @@ export class IngressTraefik extends IngressController {
                   name: "traefik",
                   image: args.image,
                   // Else it serves Ingresses that name the class nginx in the older way, by annotation, whatever its own is called.
-                  args: [...traefikArguments(controllerClass), pulumi.interpolate`--providers.kubernetesingressnginx.ingressclass=${this.ingressClassName}`],
+                  args: [...traefikArguments(controllerClass, args), pulumi.interpolate`--providers.kubernetesingressnginx.ingressclass=${this.ingressClassName}`],
                   livenessProbe: { ...probe, periodSeconds: 10, failureThreshold: 5, initialDelaySeconds: 10 },
                   // It answers before it has read the Ingresses.
                   readinessProbe: { ...probe, periodSeconds: 2, failureThreshold: 3, initialDelaySeconds: graceSeconds },

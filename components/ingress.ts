@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { externalTrafficPolicies, httpNodePort, httpsNodePort, ingressReplicas, usual, within } from "../config/pieces";
+import { externalTrafficPolicies, fits, httpNodePort, httpsNodePort, ingressReplicas, networkAddress, usual, within } from "../config/pieces";
 import { ownLabels, partOf } from "./ownership";
 import { makePullSecret, type ImagePulls } from "./pull-secrets";
 import type { Resources } from "./quantity";
@@ -18,6 +18,12 @@ export interface IngressArgs {
   httpNodePort?: number;
   /** Port on every node for HTTPS. Default 443. */
   httpsNodePort?: number;
+  /** Port in the HTTPS addresses that people use, where something before the nodes makes it another. Default httpsNodePort. */
+  httpsPort?: number;
+  /** Addresses and CIDRs of proxies before the nodes, which are believed about where a request is from. Default none. */
+  trustedProxies?: string[];
+  /** Whether these say it by PROXY protocol, and not by X-Forwarded-*. Default false. */
+  proxyProtocol?: boolean;
   /** Whether every node answers and hides people's addresses behind its own (Cluster), or only nodes with a pod of the controller, which see them (Local). Default Cluster. */
   externalTrafficPolicy?: (typeof externalTrafficPolicies)[number];
   /** Controllers at once. Default 1. */
@@ -63,10 +69,17 @@ export function ingressProblems(args: IngressArgs): { propertyPath: string; reas
   for (const [propertyPath, port] of [["httpNodePort", http], ["httpsNodePort", https]] as const) {
     if (!within(ports[propertyPath], port)) problems.push({ propertyPath, reason: `${port} is no port between 1 and 65535` });
   }
+  (args.trustedProxies ?? []).forEach((each, i) => {
+    if (!fits(networkAddress, each)) problems.push({ propertyPath: `trustedProxies[${i}]`, reason: `"${each}" is not ${networkAddress.expected}` });
+  });
+  if (args.proxyProtocol && !args.trustedProxies?.length) problems.push({ propertyPath: "trustedProxies", reason: "are missing: nobody would be believed about PROXY protocol" });
   if (http === https) problems.push({ propertyPath: "httpsNodePort", reason: `${https} is the port of httpNodePort as well` });
   if (!within(ingressReplicas, replicas)) problems.push({ propertyPath: "replicas", reason: `${replicas} is no whole number from ${ingressReplicas.least} to ${ingressReplicas.most}` });
   return problems;
 }
+
+/** Port in people's HTTPS addresses, to which plain HTTP is sent on. */
+export const publicHttpsPort = ({ httpsPort, httpsNodePort: port = httpsNodePort.usual }: Pick<IngressArgs, "httpsPort" | "httpsNodePort">): number => httpsPort ?? port;
 
 /** What of a controller's room its own objects are made with. */
 interface Room {

@@ -4,14 +4,14 @@ import type { CachedRegistry, ImageCacheArgs } from "../components/image-cache";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
 import type { IngressTraefikArgs } from "../components/ingress-traefik";
 import { type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
-import type { JenkinsMasterArgs } from "../components/jenkins-master";
+import { hostsOf, type JenkinsMasterArgs } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { upstreamOf } from "../components/mirrors";
 import { nodePortsLabel } from "../components/ownership";
 import type { Missed } from "../components/patches";
 import { pullSecretNames } from "../components/pull-secrets";
 import type { Surroundings } from "../components/surroundings";
-import { agentSettings, imagePulls, publicPort, type PlatformConfig, type Problem } from ".";
+import { addressOf, agentSettings, imagePulls, type PlatformConfig, type Problem } from ".";
 import { architectures, ownBuilds } from "./builds";
 import { idlePatch, mistakeAt } from "./mistakes";
 import { singleAddress } from "./pieces";
@@ -68,9 +68,10 @@ export const backupArgs = (config: PlatformConfig, surroundings: Surroundings): 
 
 /** What either controller is told; ingress-nginx asks for no hosts to redirect. */
 export function ingressArgs(config: PlatformConfig): IngressTraefikArgs {
-  const { controller, className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, tls } = config.ingress;
+  const { controller, className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, tls, externalUrl, trustedProxies, proxyProtocol } = config.ingress;
   const image = controller === "traefik" ? config.images.traefik : config.images.ingressNginx;
-  return { image, ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, redirectHosts: tls ? [config.domain] : [], ...imagePulls(config) };
+  const outer = tls && externalUrl ? { httpsPort: Number(new URL(externalUrl).port || 443) } : {};
+  return { image, ...outer, ...(trustedProxies.length > 0 && { trustedProxies, proxyProtocol }), ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, redirectHosts: tls ? hostsOf(addressOf(config)).map(({ name }) => name) : [], ...imagePulls(config) };
 }
 
 /** Undefined where the StorageClass is somebody else's. */
@@ -106,14 +107,14 @@ export interface Made {
 }
 
 export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
-  const { domain, ingress, storage, controller, agents, agentCap, agentCache, cloud, images, admin, login, rights, networkPolicies, backup, rehearsal } = config;
+  const { ingress, storage, controller, agents, agentCap, agentCache, cloud, images, admin, login, rights, networkPolicies, backup, rehearsal } = config;
   const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses, nodeArchitectures, documents, surroundings } = made;
   const builtFor = architectures(config.imageBuild, nodeArchitectures);
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => references[name] ?? name;
   return {
-    address: { domain, port: publicPort(ingress), ingressClassName, ingressNamespace, ...(ingress.tls && { tls: ingress.tls }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, awaited: ingress.controller === "nginx" },
+    address: { ...addressOf(config), ingressClassName, ingressNamespace, ...(ingress.trustedProxies.length > 0 && !ingress.proxyProtocol && { forwardedProto: true }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, ...(ingress.gateway && { gateway: ingress.gateway }), awaited: ingress.controller === "nginx" },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
     controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }) },
     agents: {

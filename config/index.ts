@@ -5,8 +5,9 @@ import * as path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import type { Builder, ImageSpec } from "../components/agent-images";
 import { imageCacheAddresses, imageCacheName } from "../components/image-cache";
+import { ingressServiceName } from "../components/ingress";
 import { jobsRegistryName, pullPort, registryAddress } from "../components/image-registry";
-import { jenkinsUrl, ownPriorities, secretNames, type AgentTemplate, type IngressTls } from "../components/jenkins-master";
+import { agentServiceName, jenkinsUrl, ownPriorities, resourceUrl, secretNames, type AgentTemplate, type FurtherHost, type IngressTls } from "../components/jenkins-master";
 import { agentPod, dockerGroup, keepsDocker, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
@@ -22,7 +23,7 @@ import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
 import { bareHost, certificate, fits, hostKey, type ingressControllers, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
-import { hasOwnRegistry, ingressController, rules, type Say } from "./rules";
+import { bringsIngress, hasOwnRegistry, ingressController, rules, type Say } from "./rules";
 import type { Settings } from "./schema";
 
 export { controllerBuild } from "./builds";
@@ -31,8 +32,20 @@ export { rangeEnds } from "./pieces";
 export { rangeProblem } from "./rules";
 export type { ImageKey } from "./schema";
 
-/** Ports of every node that the stack is going to hold. */
-export const ingressPorts = ({ install, httpNodePort, httpsNodePort }: Pick<PlatformConfig["ingress"], "install" | "httpNodePort" | "httpsNodePort">): number[] => (install ? [httpNodePort, httpsNodePort] : []);
+/** A port of every node that the stack is going to hold. */
+export interface HeldPort {
+  /** The key that says which. */
+  key: "ingress.httpNodePort" | "ingress.httpsNodePort" | "controller.agentNodePort";
+  port: number;
+  /** Namespace and name of its Service. */
+  namespace: string;
+  service: string;
+}
+
+export function heldPorts({ ingress, controller: { agentNodePort }, namespaces }: { ingress: Pick<PlatformConfig["ingress"], "install" | "namespace" | "httpNodePort" | "httpsNodePort">; controller: Pick<Settings["controller"], "agentNodePort"> } & Pick<PlatformConfig, "namespaces">): HeldPort[] {
+  const ofIngress = (["httpNodePort", "httpsNodePort"] as const).map((key): HeldPort => ({ key: `ingress.${key}`, port: ingress[key], namespace: ingress.namespace, service: ingressServiceName }));
+  return [...(ingress.install ? ofIngress : []), ...(agentNodePort === undefined ? [] : [{ key: "controller.agentNodePort" as const, port: agentNodePort, namespace: namespaces.jenkins, service: agentServiceName }])];
+}
 
 /** Everything the stack is told, checked and complete: the keys of the schema, grouped as they are used, with what files say. */
 export interface PlatformConfig
@@ -66,7 +79,7 @@ export interface PlatformConfig
   /** Shared dependency caches on the nodes; undefined for none. */
   agentCache?: { path: string; maxGi: number; dockerGi: number };
   /** `install` says whether the stack brings a controller, `controller` which. */
-  ingress: Omit<Settings["ingress"], "controller" | "tlsSecret" | "clusterIssuer"> & { controller: (typeof ingressControllers)[number]; tls?: IngressTls };
+  ingress: Omit<Settings["ingress"], "controller" | "tlsSecret" | "clusterIssuer" | "hosts"> & { controller: (typeof ingressControllers)[number]; tls?: IngressTls; hosts: FurtherHost[] };
   admin: { user: string; password?: pulumi.Output<string>; passwordVersion: number; existingSecret?: string };
   /** Where people log in; undefined for the local administrator alone. */
   login?: Login;
@@ -103,6 +116,11 @@ export interface Environment {
 
 /** Port of the nodes on which people reach Jenkins. */
 export const publicPort = ({ tls, httpNodePort, httpsNodePort }: Pick<PlatformConfig["ingress"], "tls" | "httpNodePort" | "httpsNodePort">): number => (tls ? httpsNodePort : httpNodePort);
+
+/** What people's address is made of, and Jenkins' root URL with it. */
+export const addressOf = ({ domain, ingress }: Pick<PlatformConfig, "domain"> & { ingress: Pick<PlatformConfig["ingress"], "tls" | "httpNodePort" | "httpsNodePort" | "externalUrl" | "hosts"> }) => ({
+  domain, port: publicPort(ingress), hosts: ingress.hosts, ...(ingress.tls && { tls: ingress.tls }), ...(ingress.externalUrl && { externalUrl: ingress.externalUrl }),
+});
 
 /** Files that keys name, with the home directory where they say so. */
 const expanded = (name: string, env: Environment): string => (name === "~" || name.startsWith("~/") ? path.join(env.homeDirectory, name.slice(1)) : name);
@@ -295,14 +313,14 @@ export const bundleExpected = { expected: "the certificates of authorities in PE
 const isPrivate = (host: string): boolean => /^(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|127\.)[\d.]+$/.test(host) || /^f[cd][0-9a-f]*:/i.test(host);
 
 /** The network as the keys have it. */
-function surroundingsOf({ trust, proxy, domain, registry, namespace }: Settings, env: Environment, say: Say): Pick<PlatformConfig, "surroundings" | "surroundingsIn"> {
+function surroundingsOf({ trust, proxy, domain, ingress, registry, namespace }: Settings, env: Environment, say: Say): Pick<PlatformConfig, "surroundings" | "surroundingsIn"> {
   const { caBundleFile, caBundleConfigMap } = trust;
   const bundle = caBundleFile && fileAt("trust.caBundleFile", caBundleFile, env, say);
   const wrong = bundle === undefined ? undefined : bundleProblem(bundle);
   if (wrong) say("trust.caBundleFile", `${caBundleFile}: ${wrong}`, bundleExpected.expected, bundleExpected.fix);
   const { http = proxy.https, https = proxy.http, username, password, loginSecret } = proxy;
   const host = bareHost((registry.host ?? "").replace(/:\d+$/, ""));
-  const noProxy = [...new Set([...alwaysDirect, domain, ...(isPrivate(host) ? [host] : []), ...proxy.noProxy.map((each) => each.replace(/^\*(?=\.)/, ""))])].filter((each) => each !== "");
+  const noProxy = [...new Set([...alwaysDirect, domain, ...(ingress.externalUrl ? [new URL(ingress.externalUrl).hostname] : []), ...(isPrivate(host) ? [host] : []), ...proxy.noProxy.map((each) => each.replace(/^\*(?=\.)/, ""))])].filter((each) => each !== "");
   return {
     surroundings: {
       ...(bundle && !wrong && { caBundle: bundle }),
@@ -340,13 +358,13 @@ export const namesIn = (folder: string): string[] => fs.readdirSync(folder).map(
 /** What the keys mean together, with what the files say that they name. */
 function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Say, warn: (line: string) => void): PlatformConfig {
   const { nodePortRange, reserveLocalPorts, namespace, agentCache, kubeconfig, adminPassword, adminExistingSecret, secretFiles, backup } = settings;
-  const { tlsSecret, clusterIssuer, ...ingress } = settings.ingress;
+  const { tlsSecret, clusterIssuer, hosts: further, ...ingress } = settings.ingress;
   const { image = controllerBuild, plugins, ...controller } = settings.controller;
   const login = loginOf(settings.login);
   const rights = Object.keys(settings.rights).length > 0 ? settings.rights : undefined;
-  const further = pluginsOf(plugins, env, say);
+  const furtherPlugins = pluginsOf(plugins, env, say);
   const surroundings = surroundingsOf(settings, env, say);
-  const built = builds(settings, login, rights, further, surroundings.surroundings.proxy);
+  const built = builds(settings, login, rights, furtherPlugins, surroundings.surroundings.proxy);
   const hub = mirrors.registries["docker.io"];
   const cached = settings.imageCache.registries.length > 0 && { imageCache: { ...settings.imageCache, namespace: namespace === usual.namespace ? imageCacheName : `${namespace}-${imageCacheName}` } };
   if (hub !== undefined && mirrors.dockerd === undefined && settings.agents.some(({ docker }) => docker === "dind"))
@@ -355,8 +373,10 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const agents = agentTemplates(settings);
   for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
-  const kind = ingressController(ingress);
-  const address = { ...ingress, controller: kind, install: kind !== "none", ...(tls && { tls }) };
+  const kind = ingressController(settings.ingress);
+  // Of an issuer each host has its own: one that no longer leads here keeps no other from being renewed.
+  const hosts = further.map(({ name, tlsSecret: own, resources }): FurtherHost => ({ name, resources, ...(tls && { secretName: own ?? (clusterIssuer === undefined ? tls.secretName : `${name}-tls`) }) }));
+  const address = { ...ingress, controller: kind, install: bringsIngress(settings.ingress), hosts, ...(kind === "gateway" && ingress.gateway && ingress.namespace === usual.ingressNamespace && { namespace: ingress.gateway.namespace }), ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
@@ -372,7 +392,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
     cluster: { ...(kubeconfig && { kubeconfig: expanded(kubeconfig, env) }), context: settings.kubeContext },
     namespaces,
     storage: { className: settings.storageClass, install: settings.storageInstall, basePath: settings.storageBasePath, size: settings.storageSize, protectHome: settings.protectHome },
-    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: ingressPorts(address) } }),
+    ...(nodePortRange !== "none" && { nodePorts: { range: nodePortRange, reserveLocalPorts, access: controlPlaneAccess(settings.controlPlane, env, say), ports: heldPorts({ ingress: address, controller, namespaces }).map(({ port }) => port) } }),
     builds: built,
     controller: { ...controller, image, priorityClassName },
     agents,
@@ -388,7 +408,8 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
     ...(rights && { rights }),
     cascFragments: readFragments(settings.cascFolder, env, say, warn, {
       // Without a domain, which has been reported, there is no address to compare with.
-      url: domain === "" ? "" : jenkinsUrl(domain, tls !== undefined, publicPort(address)),
+      url: domain === "" ? "" : jenkinsUrl(addressOf({ domain, ingress: address })),
+      ...(domain !== "" && { resourceUrl: resourceUrl(addressOf({ domain, ingress: address })) }),
       login, rights, namespace, agentsNamespace: `${namespace}-agents`, containerCap: agentCap, env: Object.keys(controller.env), envFrom: controller.envFrom,
       plugins: bakedIn(built, ownBuilds(images)),
       secretNames: secretNames({ secretFiles, ...(adminExistingSecret && { adminExistingSecret }) }),

@@ -56,6 +56,12 @@ export const name = (expected: string): Piece => ({ expected, pattern: namePatte
 export const longName = (expected: string): Piece => ({ expected, pattern: longNamePattern });
 /** The API server takes no address for an Ingress' host. */
 export const domain: Piece = { expected: "the host name people will use, in small letters, without scheme or port, such as jenkins.example.com; no address", pattern: domainPattern, also: (text) => net.isIP(text) === 0 };
+/** Small letters, as browsers and Jenkins compare it; the path as Jenkins' --prefix takes it. */
+export const externalUrl: Piece = {
+  expected: "an address such as https://jenkins.example.com, https://jenkins.example.com:8443 or https://example.com/jenkins, without user and query",
+  pattern: new RegExp(`^https?://${hostLabel}(\\.${hostLabel})*(:[1-9]\\d{0,4})?(/[A-Za-z0-9_~-][\\w.~-]*)*/?$`),
+  also: (text) => URL.canParse(text) && net.isIP(new URL(text).hostname) === 0,
+};
 export const host: Piece = { expected: "a host name or address, IPv6 without brackets", also: (text) => net.isIP(text) !== 0 || hostPattern.test(text) };
 /** A node or a StorageClass: a name, or several joined by dots. */
 export const domainOrName = (expected: string): Piece => ({ expected, also: (text) => domainPattern.test(text) || namePattern.test(text) });
@@ -104,6 +110,10 @@ export const noProxy: Piece = {
   expected: "a host such as git.example.com, which stands for those below it as well, a domain such as .example.com, an address, or a CIDR such as 192.0.2.0/24",
   also: (text) => (text.includes("/") ? prefix(text.split("/")[0], text.slice(text.indexOf("/") + 1)) : net.isIP(text) !== 0 || hostPattern.test(text.replace(/^\*?\./, ""))),
 };
+export const networkAddress: Piece = {
+  expected: "an address, or a CIDR such as 192.0.2.0/24",
+  also: (text) => (text.includes("/") ? prefix(text.split("/")[0], text.slice(text.indexOf("/") + 1)) : net.isIP(text) !== 0),
+};
 /** A key of a Secret or ConfigMap. */
 export const dataKey = (expected: string): Piece => ({ expected, pattern: /^[-._A-Za-z0-9]+$/ });
 
@@ -137,8 +147,8 @@ export const cacheGi: Range = { least: 1, most: 100000, usual: 20 };
 /** Most GiB of what Docker keeps on a node. */
 export const dockerGi: Range = { ...cacheGi, usual: 50 };
 export const ingressReplicas: Range = { least: 1, most: 100, usual: 1 };
-/** Ingress controllers that the platform brings, and none. */
-export const ingressControllers = ["traefik", "nginx", "none"] as const;
+/** Ingress controllers that the platform brings, a Gateway that is there, and none. */
+export const ingressControllers = ["traefik", "nginx", "gateway", "none"] as const;
 /** How a Service sends on what reaches a node's port. */
 export const externalTrafficPolicies = ["Cluster", "Local"] as const;
 /** A year, as nginx' own. */

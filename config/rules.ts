@@ -1,6 +1,6 @@
 import * as path from "node:path";
 import { quantityMillis } from "../components/quantity";
-import { ownMounts, ownSecretNames, ownVariables, secretFileName } from "../components/jenkins-master";
+import { ownMounts, ownSecretNames, ownVariables, secretFileName, tlsEndsBefore } from "../components/jenkins-master";
 import { defaultsTemplate } from "../components/jenkins-master/casc";
 import { roles } from "../components/jenkins-master/login";
 import { upstreamOf } from "../components/mirrors";
@@ -16,24 +16,39 @@ export type Say = (key: string, found: unknown, expected: string, fix?: string) 
 
 type Rule = (settings: Settings, say: Say, given: (key: string) => boolean) => void;
 
-/** What is wrong with a node-port range, or nothing. Both ports of the ingress must lie inside. */
-export function rangeProblem(text: string, [http, https]: [http: number, https: number] = [80, 443]): string | undefined {
+/** What is wrong with a node-port range, or nothing. The ports of the ingress, and that of agents where there is one, must lie inside. */
+export function rangeProblem(text: string, ports: number[] = [80, 443]): string | undefined {
   const ends = rangeEnds(text);
   if (!ends || !fits(portRange, text)) return portRange.expected;
   const [low, high] = ends;
-  if ([http, https].some((port) => port < low || port > high)) return `a range that holds ${http} and ${https}, where the ingress listens`;
+  const [http, https, agents] = ports;
+  if (ports.some((port) => port < low || port > high)) return `a range that holds ${http} and ${https}, where the ingress listens${agents === undefined ? "" : `, and ${agents} of controller.agentNodePort`}`;
   return undefined;
 }
 
-const ingressPortsDiffer: Rule = ({ ingress }, say) => {
+const ingressPortsDiffer: Rule = ({ ingress, controller: { agentNodePort } }, say) => {
+  if (agentNodePort !== undefined && bringsIngress(ingress) && [ingress.httpNodePort, ingress.httpsNodePort].includes(agentNodePort)) say("controller.agentNodePort", agentNodePort, "another port than those of the ingress", "choose another, or remove it: by WebSocket agents come in through the ingress");
   if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort", "choose another for one of the two");
 };
 
 /** The ingress controller that the stack brings; ingress-nginx where nothing is said of one. */
 export const ingressController = ({ controller, install }: Settings["ingress"]): NonNullable<Settings["ingress"]["controller"]> => (install ? (controller ?? "nginx") : "none");
 
+/** Whether the stack brings it. */
+export const bringsIngress = (ingress: Settings["ingress"]): boolean => ["nginx", "traefik"].includes(ingressController(ingress));
+
 const oneWordAboutIngress: Rule = ({ ingress: { controller, install } }, say) => {
-  if (!install && controller !== undefined && controller !== "none") say("ingress.install", false, `nothing beside ingress.controller: ${controller}, which the stack brings`, "pulumi config rm --path 'ingress.install'");
+  if (!install && controller !== undefined && controller !== "none") say("ingress.install", false, `nothing beside ingress.controller: ${controller}`, "pulumi config rm --path 'ingress.install'");
+};
+
+/** What a Gateway does itself, or what only an Ingress has. */
+const gatewayIsWhole: Rule = ({ ingress }, say, given) => {
+  const wanted = ingressController(ingress) === "gateway";
+  if (!wanted && ingress.gateway) say("ingress.gateway", ingress.gateway.name, "nothing without ingress.controller: gateway", "pulumi config set --path 'ingress.controller' gateway, or remove it");
+  if (!wanted) return;
+  if (!ingress.gateway && !given("ingress.gateway")) say("ingress.gateway", undefined, "name and namespace of the Gateway that leads to Jenkins", "pulumi config set --path 'ingress.gateway.name' <name> && pulumi config set --path 'ingress.gateway.namespace' <namespace>");
+  const theirs = ["className", "tlsSecret", "clusterIssuer", "annotations", "maxBodySize", "hstsSeconds", "replicas", "externalTrafficPolicy", "httpNodePort", "httpsNodePort"];
+  for (const key of theirs.filter((each) => given(`ingress.${each}`))) say(`ingress.${key}`, "a setting of an Ingress or its controller", "nothing beside ingress.controller: gateway: ports, certificates and limits are the Gateway's", `pulumi config rm --path 'ingress.${key}'; ingress.externalUrl says the address, with https`);
 };
 
 /** Kinds of annotations that let whoever writes an Ingress run code in the controller. */
@@ -44,7 +59,7 @@ const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
   const controller = ingressController(ingress);
   const data = (patch: Record<string, unknown>) => (isObject(patch.data) ? patch.data : {});
   const allows = patches.some(({ target, patch }) => target.kind === "ConfigMap" && data(patch)["allow-snippet-annotations"] === "true" && data(patch)["annotations-risk-level"] === "Critical");
-  if (controller === "none" || (controller === "nginx" && allows)) return;
+  if (!bringsIngress(ingress) || (controller === "nginx" && allows)) return;
   const refuse = (key: string) => say(key, "a snippet for nginx' own configuration", `no annotation of that kind: ${controller === "nginx" ? "ingress-nginx as the platform sets it up" : "Traefik"} refuses an Ingress that has one, and nobody would reach Jenkins`, "remove it; most snippets have an annotation of their own");
   Object.keys(ingress.annotations).filter(isSnippet).forEach((key) => refuse(`ingress.annotations.${key}`));
   patches.forEach(({ target, patch: { metadata } }, i) => {
@@ -53,8 +68,44 @@ const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
   });
 };
 
+/** What stands before the nodes: TLS ends in one place, and who ends it before the ingress is believed to have done so. */
+const outsideFits: Rule = ({ ingress }, say, given) => {
+  const { externalUrl, trustedProxies, proxyProtocol, tlsSecret, clusterIssuer, externalTrafficPolicy } = ingress;
+  const controller = ingressController(ingress);
+  const tls = tlsSecret ?? clusterIssuer;
+  const before = tlsEndsBefore({ ...(tls && { tls: {} }), ...(externalUrl && { externalUrl }) });
+  if (externalUrl?.startsWith("http:") && tls !== undefined)
+    say("ingress.externalUrl", externalUrl, `an address with https: the ingress has certificate ${tls}`, `pulumi config set --path 'ingress.externalUrl' ${externalUrl.replace("http:", "https:")}; or remove ingress.${tlsSecret === undefined ? "clusterIssuer" : "tlsSecret"}`);
+  if (!bringsIngress(ingress)) {
+    for (const key of ["trustedProxies", "proxyProtocol"].filter((each) => given(`ingress.${each}`)))
+      say(`ingress.${key}`, "a setting of the ingress controller", "nothing where the controller is somebody else's, who has to be told there", `pulumi config rm --path 'ingress.${key}'`);
+    return;
+  }
+  if (trustedProxies.length === 0 && !given("ingress.trustedProxies")) {
+    if (before) say("ingress.trustedProxies", undefined, `the addresses of who ends TLS for ${externalUrl} before the nodes: Jenkins would take every request for plain HTTP`, "pulumi config set --path 'ingress.trustedProxies[0]' <address or CIDR>; or let TLS end at the ingress: ingress.tlsSecret or ingress.clusterIssuer");
+    if (proxyProtocol) say("ingress.trustedProxies", undefined, "the addresses of who speaks PROXY protocol", "pulumi config set --path 'ingress.trustedProxies[0]' <address or CIDR>");
+    return;
+  }
+  if (proxyProtocol && before) say("ingress.proxyProtocol", true, `a proxy that sends X-Forwarded-Proto, as TLS for ${externalUrl} ends there: PROXY protocol does not tell of https`, "set it to false and have the proxy send X-Forwarded-*; or let it pass TLS on, and set ingress.tlsSecret or ingress.clusterIssuer");
+  // It looks at who a packet is from, where nginx believes the header of everybody.
+  if (controller === "traefik" && externalTrafficPolicy === "Cluster")
+    say("ingress.externalTrafficPolicy", externalTrafficPolicy, "Local beside ingress.trustedProxies: with Cluster Traefik sees a node's address in place of the proxy's, and does not believe it", "pulumi config set --path 'ingress.externalTrafficPolicy' Local, with ingress.replicas for every node that the proxy leads to");
+};
+
+const hostsDiffer: Rule = ({ domain, ingress: { hosts, externalUrl, tlsSecret, clusterIssuer } }, say, given) => {
+  const tls = tlsSecret ?? clusterIssuer;
+  const shown = hosts.findIndex(({ resources }) => resources);
+  hosts.forEach(({ name, tlsSecret: own, resources }, i) => {
+    const at = `ingress.hosts[${i}]`;
+    if (name !== "" && (name === domain || hosts.findIndex((other) => other.name === name) < i)) say(`${at}.name`, name, "a host name that is not served already");
+    if (own !== undefined && tls === undefined && !given("ingress.tlsSecret") && !given("ingress.clusterIssuer")) say(`${at}.tlsSecret`, own, "nothing without ingress.tlsSecret or ingress.clusterIssuer: the domain itself has no HTTPS here", "remove it, or set one of the two");
+    if (resources && i > shown) say(`${at}.resources`, true, "one host for resources", "remove it from one of the two");
+    if (resources && externalUrl !== undefined && /^https?:\/\/([^/:]+)/.exec(externalUrl)?.[1] === name) say(`${at}.resources`, true, `another host than that of ingress.externalUrl, ${name}: what is shown there must not be Jenkins' own page`, "name another host");
+  });
+};
+
 const namespaceIsJenkinsAlone: Rule = ({ namespace, ingress }, say) => {
-  const taken = ["default", "openebs", ...(ingressController(ingress) === "none" ? [] : [ingress.namespace])];
+  const taken = ["default", "openebs", ...(bringsIngress(ingress) ? [ingress.namespace] : [])];
   if (taken.includes(namespace) || taken.includes(`${namespace}-agents`) || namespace.startsWith("kube-"))
     say("namespace", namespace, "a namespace for Jenkins alone, which the stack makes and deletes", "pulumi config set namespace jenkins");
 };
@@ -63,8 +114,8 @@ const folderIsTheClassesOwn: Rule = ({ storageInstall, storageBasePath }, say) =
   if (storageInstall === "none" && storageBasePath !== usual.basePath) say("storageBasePath", storageBasePath, "nothing beside storageInstall: none, where the class decides", "pulumi config rm storageBasePath");
 };
 
-const rangeHoldsIngress: Rule = ({ nodePortRange, ingress }, say) => {
-  const wrong = nodePortRange === "none" ? undefined : rangeProblem(nodePortRange, [ingress.httpNodePort, ingress.httpsNodePort]);
+const rangeHoldsIngress: Rule = ({ nodePortRange, ingress, controller: { agentNodePort } }, say) => {
+  const wrong = nodePortRange === "none" ? undefined : rangeProblem(nodePortRange, [ingress.httpNodePort, ingress.httpsNodePort, ...(agentNodePort === undefined ? [] : [agentNodePort])]);
   if (wrong) say("nodePortRange", nodePortRange, `${wrong}, or none where it is left as it is`, "pulumi config set nodePortRange 80-32767");
 };
 
@@ -320,7 +371,7 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
-  ingressPortsDiffer, oneWordAboutIngress, ingressIsTaken, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
+  ingressPortsDiffer, oneWordAboutIngress, gatewayIsWhole, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
   oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

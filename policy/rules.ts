@@ -212,9 +212,11 @@ export const rules: Rule[] = [
     level: "mandatory",
     check: ({ type, props }, stack) => {
       if (!type.endsWith(":Ingress") || stack === sandboxStack) return [];
+      // TLS ends before the ingress: ingress.externalUrl.
+      if (String(props.metadata?.annotations?.["build-platform/external-url"]).startsWith("https:")) return [];
       const covered = new Set<string>((props.spec?.tls ?? []).flatMap((tls: { hosts?: string[] }) => tls.hosts ?? []));
       const bare = (props.spec?.rules ?? []).map((rule: { host?: string }) => rule.host ?? "*").filter((host: string) => !covered.has(host));
-      return bare.map((host: string) => `serves ${host} over plain HTTP; set ingress.tlsSecret or ingress.clusterIssuer`);
+      return bare.map((host: string) => `serves ${host} over plain HTTP; set ingress.tlsSecret or ingress.clusterIssuer, or ingress.externalUrl where TLS ends before it`);
     },
   },
   {

@@ -2,7 +2,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { parse, parseAllDocuments, stringify } from "yaml";
-import { adminAuth, Jenkins, withJenkins } from "../cli/jenkins";
+import { adminAuth, Jenkins, withJenkins, type JenkinsAt } from "../cli/jenkins";
 import { root } from "../cli/repository";
 import { readStack, type Stack } from "../cli/stack";
 import { readWords, runCommand, UsageError } from "../cli/terminal";
@@ -156,8 +156,10 @@ interface Recorded {
   body?: string;
 }
 
-async function versionAt(port: number): Promise<string> {
-  const version = (await fetch(`http://127.0.0.1:${port}/login`)).headers.get("x-jenkins");
+const urlOf = ({ port, prefix = "" }: JenkinsAt): string => `http://127.0.0.1:${port}${prefix}`;
+
+async function versionAt(at: JenkinsAt): Promise<string> {
+  const version = (await fetch(`${urlOf(at)}/login`)).headers.get("x-jenkins");
   if (!version) throw new Error("what answers is no Jenkins: it does not say its version");
   return version;
 }
@@ -166,14 +168,14 @@ async function record(stack: Stack, seconds: number): Promise<void> {
   const auth = await adminAuth(stack);
   const say = (line: string) => process.stdout.write(`${line}\n`);
   const { jenkins, agents } = stack.config.namespaces;
-  const found = await withJenkins(stack, async (port) => {
-    const client = new Jenkins({ port }, auth);
+  const found = await withJenkins(stack, async (at) => {
+    const client = new Jenkins(at, auth);
     const schema = parseSchema(await client.json<SchemaNode>("/configuration-as-code/schema"));
     const { plugins } = await client.json<{ plugins: { shortName: string; version: string; active: boolean }[] }>("/pluginManager/api/json?depth=1");
-    const version = await versionAt(port);
+    const version = await versionAt(at);
     const [uid] = (await stack.kubectl("-n", jenkins, "get", "pod", "-l", "app.kubernetes.io/component=controller", "-o", "jsonpath={.items[*].metadata.uid}")).split(" ");
     const reload = async (token: string): Promise<Recorded> => {
-      const answer = await fetch(`http://127.0.0.1:${port}/reload-configuration-as-code/?casc-reload-token=${token}`, { method: "POST" });
+      const answer = await fetch(`${urlOf(at)}/reload-configuration-as-code/?casc-reload-token=${token}`, { method: "POST" });
       const body = await answer.text();
       return { status: answer.status, ...(body.length < 200 && { body }) };
     };
@@ -220,7 +222,7 @@ export const exportedValues = (value: unknown, path: string[] = []): [string, un
   isObject(value) ? Object.entries(value).flatMap(([key, inner]) => exportedValues(inner, [...path, key])) : [[path.join("."), value]];
 
 async function recordFresh(port: number): Promise<void> {
-  const version = await versionAt(port);
+  const version = await versionAt({ port });
   const values = exportedValues(parse(await new Jenkins({ port }, "").post("/configuration-as-code/export"))).filter(([key]) => /^(appearance|jenkins|security|tool|unclassified)\./.test(key));
   fs.writeFileSync(freshFile, `${JSON.stringify({ jenkins: version, recorded: today(), values: Object.fromEntries(values) }, undefined, 2)}\n`);
   process.stdout.write(`${path.relative(root, freshFile)}: Jenkins ${version}, ${values.length} values\n`);

@@ -1,13 +1,14 @@
 import type { V1PodSpec } from "@kubernetes/client-node";
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
-import { bootParts, homeSecurity, quietHook } from "../boot";
+import { bootParts, homeSecurity, loginPath, quietHook } from "../boot";
 import type { JenkinsBackupArgs, ResticArgs } from "./args";
 import { canonicalQuantity, scratch } from "../quantity";
 import { names, saverLabels, verifierLabels } from "./names";
 import { resticContainer, resticVolumes } from "./restic";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
+type EnvVar = k8s.types.input.core.v1.EnvVar;
 type Container = k8s.types.input.core.v1.Container;
 type Volume = k8s.types.input.core.v1.Volume;
 type VolumeMount = k8s.types.input.core.v1.VolumeMount;
@@ -108,6 +109,7 @@ function copyVolume({ storageClassName, size }: Partial<NonNullable<JenkinsBacku
 export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerPod: V1PodSpec): PodSpec {
   const pod = basePod(args);
   const { spec, jenkins, before, volumes } = bootParts(controllerPod);
+  const prefix = loginPath(jenkins).replace(/\/login$/, "");
   const restic = resticContainer(args, [
     "/bin/sh",
     "-c",
@@ -127,6 +129,7 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
     'printf \'{"status":"%s","time":"%s","seconds":%d,"snapshot":"%s","items":%d,"builds":%d,"message":"%s"}\\n\' $state "$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(($(date +%s) - $(cat /scratch/started))) "$(sed -n \'s/.*restoring snapshot //p\' /scratch/log)" "${items:-0}" "${builds:-0}" "$message" >/scratch/result.json',
     "exec sh /scripts/report.sh verify",
   ].join("\n");
+  const report = reportContainer(jenkins.image!, check, [{ name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true }]);
   return {
     ...pod,
     ...spec,
@@ -138,7 +141,7 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
       // A sidecar: it ends when the check has ended. A copy that does not boot is the check's finding, not a crash loop.
       { ...jenkins, restartPolicy: "Always", startupProbe: undefined, livenessProbe: undefined, readinessProbe: undefined },
     ],
-    containers: [reportContainer(jenkins.image!, check, [{ name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true }])],
+    containers: [prefix === "" ? report : { ...report, env: [...(report.env as EnvVar[]), { name: "JENKINS_URL_LOCAL", value: `http://127.0.0.1:8080${prefix}` }] }],
     volumes: [
       ...pod.volumes.filter((volume) => !volumes.some(({ name }) => name === volume.name)),
       tokenVolume,

@@ -2,47 +2,106 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { usual } from "../../config/pieces";
 import { transformed } from "../transform";
-import type { AddressArgs, JenkinsMasterArgs } from "./args";
+import type { AddressArgs, ControllerArgs, FurtherHost, GatewayRef, JenkinsMasterArgs } from "./args";
 import { controllerLabels, labels, Place } from "./place";
 
-/** The address people use. */
-export function jenkinsUrl(domain: string, tls: boolean, port?: number): string {
+/** The address people use, with a slash at its end. */
+export function jenkinsUrl({ domain, tls, port, externalUrl }: Pick<AddressArgs, "domain" | "tls" | "port" | "externalUrl">): string {
+  if (externalUrl !== undefined) return new URL(externalUrl.replace(/\/*$/, "/")).href;
   return `${tls ? "https" : "http"}://${domain}${port === undefined || port === (tls ? 443 : 80) ? "" : `:${port}`}/`;
 }
 
+/** Jenkins' resource root URL: the address that people use, on another host; undefined where none is for it. */
+export function resourceUrl(address: Pick<AddressArgs, "domain" | "tls" | "port" | "externalUrl" | "hosts">): string | undefined {
+  const host = address.hosts?.find(({ resources }) => resources);
+  return host && jenkinsUrl(address).replace(/^(https?:\/\/)[^/:]+/, `$1${host.name}`);
+}
+
+/** Every host that the Ingress serves, with the Secret of its certificate: the domain first. */
+export const hostsOf = ({ domain, tls, hosts = [] }: Pick<AddressArgs, "domain" | "tls" | "hosts">): FurtherHost[] => [{ name: domain, ...(tls && { secretName: tls.secretName }) }, ...hosts];
+
+/** Path below which Jenkins answers, without a slash at its end: "" at the root. @param address the one that people use; none is one at the root */
+export const prefixOf = (address = ""): string => address.replace(/^https?:\/\/[^/]*/, "").replace(/\/+$/, "");
+
+/** Whether TLS ends at a proxy before the ingress. */
+export const tlsEndsBefore = ({ tls, externalUrl }: { tls?: object; externalUrl?: string }): boolean => tls === undefined && (externalUrl?.startsWith("https:") ?? false);
+
+/** Whether plain HTTP can be told from what came to such a proxy over TLS, and be sent on to the address that people use: by nginx' annotation only to the same host, on 443. */
+function sentOn({ domain, ...args }: Pick<AddressArgs, "domain" | "tls" | "externalUrl" | "forwardedProto">): boolean {
+  return tlsEndsBefore(args) && args.forwardedProto === true && new URL(args.externalUrl!).host === domain;
+}
+
 /** Annotations that make ingress-nginx fit Jenkins, and Traefik as the platform sets it up; another controller ignores them. */
-export function ingressAnnotations(args: Pick<AddressArgs, "tls" | "maxBodySize" | "annotations" | "awaited">): Record<string, string> {
+export function ingressAnnotations(args: Pick<AddressArgs, "domain" | "tls" | "externalUrl" | "forwardedProto" | "maxBodySize" | "annotations" | "awaited">): Record<string, string> {
   return {
     "nginx.ingress.kubernetes.io/proxy-body-size": args.maxBodySize ?? usual.maxBodySize,
     // Console output is streamed; a long silence in a build must not cut it.
     "nginx.ingress.kubernetes.io/proxy-read-timeout": "600",
     "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
     "nginx.ingress.kubernetes.io/ssl-redirect": args.tls ? "true" : "false",
+    // For the policy pack, which asks for HTTPS.
+    ...(tlsEndsBefore(args) && { "build-platform/external-url": args.externalUrl! }),
+    ...(sentOn(args) && { "nginx.ingress.kubernetes.io/force-ssl-redirect": "true" }),
     ...(args.tls?.clusterIssuer && { "cert-manager.io/cluster-issuer": args.tls.clusterIssuer }),
     ...(args.awaited === false && { "pulumi.com/skipAwait": "true" }),
     ...args.annotations,
   };
 }
 
+/** API group of Gateways and their routes. */
+export const gatewayGroup = "gateway.networking.k8s.io";
+const httpPort = 8080;
+/** Name of the Service for agents. */
+export const agentServiceName = "jenkins-agent";
+
 /** The Services by which the Ingress and the agents find the controller; their names. */
-export function makeServices({ name, parent, here }: Place): { http: pulumi.Output<string>; agent: pulumi.Output<string> } {
-  const service = (part: string, objectName: string, port: number) =>
+export function makeServices({ name, parent, here }: Place, { agentNodePort }: Pick<ControllerArgs, "agentNodePort">): { http: pulumi.Output<string>; agent: pulumi.Output<string> } {
+  const service = (part: string, objectName: string, port: number, nodePort?: number) =>
     new k8s.core.v1.Service(
       `${name}-${part}`,
-      { metadata: { name: objectName, namespace: here, labels }, spec: { selector: controllerLabels, ports: [{ name: part, port, targetPort: part, protocol: "TCP" }] } },
+      { metadata: { name: objectName, namespace: here, labels }, spec: { ...(nodePort && { type: "NodePort" }), selector: controllerLabels, ports: [{ name: part, port, targetPort: part, protocol: "TCP", ...(nodePort && { nodePort }) }] } },
       parent,
     ).metadata.name;
-  return { http: service("http", "jenkins", 8080), agent: service("agent", "jenkins-agent", 50000) };
+  return { http: service("http", "jenkins", httpPort), agent: service("agent", agentServiceName, 50000, agentNodePort) };
+}
+
+/** The way in for people from a Gateway. */
+function makeRoute({ name, parent, here }: Place, address: AddressArgs, gateway: GatewayRef, service: pulumi.Output<string>): void {
+  new k8s.apiextensions.CustomResource(
+    `${name}-route`,
+    {
+      apiVersion: `${gatewayGroup}/v1`,
+      kind: "HTTPRoute",
+      metadata: { name: "jenkins", namespace: here, labels },
+      spec: {
+        parentRefs: [{ group: gatewayGroup, kind: "Gateway", ...gateway }],
+        hostnames: hostsOf(address).map(({ name: host }) => host),
+        rules: [{
+          matches: [{ path: { type: "PathPrefix", value: prefixOf(address.externalUrl) || "/" } }],
+          backendRefs: [{ group: "", kind: "Service", name: service, port: httpPort, weight: 1 }],
+          // Consoles are streamed for as long as a build runs; some have fifteen seconds else.
+          timeouts: { request: "0s" },
+        }],
+      },
+    },
+    parent,
+  );
 }
 
 /** The way in for people. */
-export function makeIngress({ name, parent, here }: Place, { address, transform }: JenkinsMasterArgs, service: pulumi.Output<string>): void {
+export function makeIngress(place: Place, { address, transform }: JenkinsMasterArgs, service: pulumi.Output<string>): void {
+  if (address.gateway) return makeRoute(place, address, address.gateway, service);
+  const { name, parent, here } = place;
+  const hosts = hostsOf(address);
+  const secrets = [...new Set(hosts.flatMap(({ secretName }) => secretName ?? []))];
+  const http = { paths: [{ path: prefixOf(address.externalUrl) || "/", pathType: "Prefix", backend: { service: { name: service, port: { name: "http" } } } }] };
   const content = {
     metadata: { name: "jenkins", namespace: here, labels, annotations: ingressAnnotations(address) },
     spec: {
       ingressClassName: address.ingressClassName,
-      ...(address.tls && { tls: [{ hosts: [address.domain], secretName: address.tls.secretName }] }),
-      rules: [{ host: address.domain, http: { paths: [{ path: "/", pathType: "Prefix", backend: { service: { name: service, port: { name: "http" } } } }] } }],
+      // One entry for each certificate: cert-manager makes one for each.
+      ...(address.tls && { tls: secrets.map((secretName) => ({ hosts: hosts.filter((each) => each.secretName === secretName).map(({ name: host }) => host), secretName })) }),
+      rules: hosts.map(({ name: host }) => ({ host, http })),
     },
   };
   new k8s.networking.v1.Ingress(...transformed(transform?.ingress, `${name}-ingress`, content, { ...parent, customTimeouts: { create: "20m", update: "20m" } }));

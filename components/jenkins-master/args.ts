@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { domain, fits, maxRamPercentage, size, within } from "../../config/pieces";
+import { domain, externalUrl, fits, maxRamPercentage, size, within } from "../../config/pieces";
 import type { Patch } from "../patches";
 import type { ImagePulls } from "../pull-secrets";
 import { isQuantity, Resources } from "../quantity";
@@ -20,18 +20,42 @@ export interface AddressArgs {
   domain: string;
   /** Port in the address people use. Default: the scheme's own. */
   port?: number;
+  /** The address people use where something before the ingress makes it another than that of domain, tls and port, or with the path below which Jenkins answers. Default none. */
+  externalUrl?: string;
+  /** Whether the ingress believes what a proxy before it says of the scheme (X-Forwarded-Proto). Default false. */
+  forwardedProto?: boolean;
   /** IngressClass that serves the domain. */
   ingressClassName: pulumi.Input<string>;
   /** Namespace whose pods forward people's requests. Default `ingress-nginx`. */
   ingressNamespace?: pulumi.Input<string>;
+  /** A Gateway that is there, which an HTTPRoute leads from in place of an Ingress. Default none. */
+  gateway?: GatewayRef;
   /** HTTPS at the Ingress. Default none: it serves plain HTTP. */
   tls?: IngressTls;
+  /** Further hosts on which Jenkins answers. Default none. */
+  hosts?: FurtherHost[];
   /** Further annotations of the Ingress. Default none. */
   annotations?: Record<string, string>;
   /** Largest request body the Ingress lets through, as nginx writes sizes. Default "64m". */
   maxBodySize?: string;
   /** Whether the Ingress is there only when its controller has written an address into it, which not every one does. Default true. */
   awaited?: boolean;
+}
+
+/** A Gateway of gateway.networking.k8s.io/v1, or one of its listeners. */
+export interface GatewayRef {
+  name: string;
+  namespace: string;
+  sectionName?: string;
+}
+
+/** A host name beside the domain. */
+export interface FurtherHost {
+  name: string;
+  /** Secret of type kubernetes.io/tls with its certificate; needed where the Ingress has HTTPS. */
+  secretName?: string;
+  /** Whether it is the host of Jenkins' resource root URL. Default false. */
+  resources?: boolean;
 }
 
 /** How people outside the cluster reach Jenkins over HTTPS. */
@@ -68,6 +92,8 @@ export interface ControllerArgs {
   maxRamPercentage?: number;
   /** Further JVM options. Default none. */
   javaOpts?: string;
+  /** Port on every node for agents outside the cluster, by TCP. Default none. */
+  agentNodePort?: number;
   /** Seconds the controller may take to answer after its start. Default 600: plugins and jobs are loaded first. */
   startupSeconds?: number;
   /** Seconds running builds and Jenkins itself get to stop in order. Default 90. */
@@ -196,6 +222,13 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
     if (!good) problems.push({ propertyPath, reason });
   };
   check(fits(domain, address.domain), "address.domain", `"${address.domain}" is no host name such as jenkins.example.com`);
+  if (address.externalUrl !== undefined) check(fits(externalUrl, address.externalUrl), "address.externalUrl", `"${address.externalUrl}" is not ${externalUrl.expected}`);
+  (address.hosts ?? []).forEach(({ name, secretName }, i, hosts) => {
+    check(fits(domain, name), `address.hosts[${i}].name`, `"${name}" is no host name such as jenkins.example.com`);
+    check(name !== address.domain && hosts.findIndex((other) => other.name === name) === i, `address.hosts[${i}].name`, `"${name}" is served already`);
+    check((secretName !== undefined) === (address.tls !== undefined), `address.hosts[${i}].secretName`, address.tls ? "is missing: the Ingress has HTTPS" : "is of no use without address.tls");
+  });
+  check(address.gateway === undefined || address.tls === undefined, "address.tls", "is of no use with address.gateway, whose listeners have the certificates");
   check(fits(size, home.size), "home.size", `"${home.size}" is no size with a unit such as 20Gi`);
   const quantities = (resources: Resources, path: string) => {
     for (const side of ["requests", "limits"] as const)

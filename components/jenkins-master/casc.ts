@@ -1,5 +1,6 @@
 import { stringify } from "yaml";
 import { isObject } from "../../config/pieces";
+import { prefixOf } from "./address";
 import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, outlivesMerge, podDefaults } from "./agents";
 import { Check, CLOUD, cloudProblems, type Keys } from "./casc-schema";
 import { isForeign, readable, said, withoutEqual } from "./documents";
@@ -11,6 +12,8 @@ import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm }
 export interface CascInput {
   /** Address people use, such as https://jenkins.example.com/ */
   url: string;
+  /** The address on another host from which files are shown. Default none. */
+  resourceUrl?: string;
   /** Namespaces of the controller and of the agents. */
   namespace: string;
   agentsNamespace: string;
@@ -117,7 +120,7 @@ function kubernetesCloud(input: CascInput): object {
     name: "kubernetes",
     serverUrl: "https://kubernetes.default",
     namespace: input.agentsNamespace,
-    jenkinsUrl: `http://jenkins.${input.namespace}.svc:8080/`,
+    jenkinsUrl: `http://jenkins.${input.namespace}.svc:8080${prefixOf(input.url)}/`,
     jenkinsTunnel: `jenkins-agent.${input.namespace}.svc:50000`,
     webSocket: false,
     containerCapStr: String(input.containerCap),
@@ -154,7 +157,7 @@ export function cascConfig(input: CascInput): object {
       clouds: [{ kubernetes: kubernetesCloud(input) }],
       ...(input.updateSite && !bringsKey(input, "updateCenter") && { updateCenter: { sites: [{ id: "default", url: `${input.updateSite.replace(/\/$/, "")}/update-center.json` }] } }),
     },
-    unclassified: { location: { url: input.url } },
+    unclassified: { location: { url: input.url }, ...(input.resourceUrl && { resourceRoot: { url: input.resourceUrl } }) },
   };
   return readable(input.fragments).reduce((left, [, document]) => withoutEqual(left, document) as object, own);
 }

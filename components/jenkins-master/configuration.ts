@@ -5,7 +5,7 @@ import { patchedObject } from "../patches";
 import { pullSecretNames } from "../pull-secrets";
 import { proxyFiles } from "../surroundings";
 import { Registration, transformed } from "../transform";
-import { jenkinsUrl } from "./address";
+import { jenkinsUrl, resourceUrl } from "./address";
 import type { AccessArgs, ConfigurationArgs, JenkinsMasterArgs } from "./args";
 import { cascFile, CascInput, renderCasc } from "./casc";
 import { secretKeys } from "./login";
@@ -34,7 +34,8 @@ export function cascInput(args: JenkinsMasterArgs, images: string[]): CascInput 
   const { address, agents, access, controller, configuration = {} } = args;
   const namespaces = namespacesOf(args);
   return {
-    url: jenkinsUrl(address.domain, address.tls !== undefined, address.port),
+    url: jenkinsUrl(address),
+    resourceUrl: resourceUrl(address),
     namespace: namespaces.controller,
     agentsNamespace: namespaces.agents,
     containerCap: agents.cap ?? agentCap.usual,

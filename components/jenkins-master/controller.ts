@@ -5,6 +5,7 @@ import { homeSecurity, onArchitectures } from "../boot";
 import { canonicalQuantity, canonicalResources, scratch } from "../quantity";
 import { caAnnotation, javaFlags, networkVolumes, proxyFiles, proxyName, type Surroundings, toolEnvironment, toolMounts, trustContainers, withoutNodes } from "../surroundings";
 import { Registration, transformed } from "../transform";
+import { prefixOf } from "./address";
 import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
 import { scrapeAnnotations } from "./monitoring";
@@ -55,7 +56,7 @@ export function makeHome({ name, parent, here }: Place, home: HomeArgs): pulumi.
 }
 
 /** What the Deployment of the one controller is made from. */
-export function controllerObject({ name, parent, here }: Place, { controller, monitoring, surroundings, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
+export function controllerObject({ name, parent, here }: Place, { address, controller, monitoring, surroundings, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
   // A home of hundreds of gigabytes takes its time to come from a repository.
   const patience = controller.beforeStart ? "6h" : "20m";
   const content = {
@@ -70,7 +71,7 @@ export function controllerObject({ name, parent, here }: Place, { controller, mo
         metadata: {
           labels: controllerLabels,
           // Neither configuration nor password is named here: a change is read by the running Jenkins, see reload.ts.
-          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring), ...caAnnotation(surroundings) },
+          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring, prefixOf(address.externalUrl)), ...caAnnotation(surroundings) },
         },
         spec: controller.beforeStart ? afterFirst(pod, controller.beforeStart) : pod,
       },
@@ -99,13 +100,13 @@ export function withoutFirst({ spec }: k8s.apps.v1.DeploymentArgs, pod: PodSpec,
 const reloadToken = { name: "CASC_RELOAD_TOKEN", valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } } };
 
 /** The environment that the platform gives Jenkins. */
-function ownEnvironment({ maxRamPercentage: heap = maxRamPercentage.usual, javaOpts }: Pick<ControllerArgs, "maxRamPercentage" | "javaOpts">, agentImage?: string, surroundings?: Surroundings): k8s.types.input.core.v1.EnvVar[] {
+function ownEnvironment({ maxRamPercentage: heap = maxRamPercentage.usual, javaOpts }: Pick<ControllerArgs, "maxRamPercentage" | "javaOpts">, prefix = "", agentImage?: string, surroundings?: Surroundings): k8s.types.input.core.v1.EnvVar[] {
   return [
     { name: "CASC_JENKINS_CONFIG", value: liveConfiguration },
     { name: "SECRETS", value: "/run/secrets/jenkins" },
     { name: "JAVA_OPTS", value: javaOptions(heap, javaOpts, agentImage, surroundings) },
     // The unpacked war is no data: it stays out of the home and so out of backups.
-    { name: "JENKINS_OPTS", value: "--webroot=/var/cache/jenkins/war" },
+    { name: "JENKINS_OPTS", value: `--webroot=/var/cache/jenkins/war${prefix && ` --prefix=${prefix}`}` },
     { name: "JENKINS_SLAVE_AGENT_PORT", value: "50000" },
     reloadToken,
     // The home's plugins follow the image, in both directions.
@@ -118,9 +119,10 @@ function ownEnvironment({ maxRamPercentage: heap = maxRamPercentage.usual, javaO
 export const ownVariables = [...ownEnvironment({}).map(({ name }) => name), "JENKINS_HOME", "REF"];
 
 /** The controller's pod, held to Pod Security level `restricted`. */
-export function controllerPod({ agents, controller, configuration: { secretFiles = [] } = {}, surroundings }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
+export function controllerPod({ address, agents, controller, configuration: { secretFiles = [] } = {}, surroundings }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
   const network = withoutNodes(surroundings);
-  const probe = { httpGet: { path: "/login", port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
+  const prefix = prefixOf(address.externalUrl);
+  const probe = { httpGet: { path: `${prefix}/login`, port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
   const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
   const secretsMount = { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true };
   const sources = [{ name: "casc", mountPath: "/var/jenkins_casc", readOnly: true }, secretsMount];
@@ -159,7 +161,7 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
         image: controller.image,
         env: [
           // A site's own registry for it (jnlpregistry) goes before the plugin's name, not before a whole reference.
-          ...ownEnvironment(controller, Object.entries(agents.cloud ?? {}).some(([key, value]) => key.toLowerCase() === "jnlpregistry" && value) ? undefined : agents.settings.agentImage, network),
+          ...ownEnvironment(controller, prefix, Object.entries(agents.cloud ?? {}).some(([key, value]) => key.toLowerCase() === "jnlpregistry" && value) ? undefined : agents.settings.agentImage, network),
           ...toolEnvironment(network).filter(({ name }) => !((name as string) in (controller.env ?? {}))),
           ...Object.entries(controller.env ?? {}).map(([name, value]) => ({ name, value })),
         ],
@@ -179,7 +181,7 @@ export function controllerPod({ agents, controller, configuration: { secretFiles
       },
       {
         name: "config-reload",
-        command: ["/bin/bash", "-c", configReloadScript],
+        command: ["/bin/bash", "-c", configReloadScript(prefix)],
         env: [...places, { name: "PORT", value: "8080" }, { name: "INTERVAL", value: "5" }, reloadToken],
         ...configurator,
       },

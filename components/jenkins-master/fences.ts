@@ -65,7 +65,7 @@ function proxyRules(proxy: Proxy | undefined): k8s.types.input.networking.v1.Net
 }
 
 /** Who may connect to the controller, and to whom agents may. */
-export function makeNetworkPolicies({ name, parent, here, there }: Place, { address, access, monitoring, surroundings }: JenkinsMasterArgs): void {
+export function makeNetworkPolicies({ name, parent, here, there }: Place, { address, access, controller, monitoring, surroundings }: JenkinsMasterArgs): void {
   if (!(access.networkPolicies ?? true)) return;
   const from = (namespace: pulumi.Input<string>) => ({ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } } });
   const tcp = (...ports: number[]) => ports.map((port) => ({ port, protocol: "TCP" }));
@@ -79,6 +79,8 @@ export function makeNetworkPolicies({ name, parent, here, there }: Place, { addr
         ingress: [
           { from: [from(address.ingressNamespace ?? usual.ingressNamespace)], ports: tcp(8080) },
           { from: [{ ...from(there), podSelector: { matchLabels: agentLabels } }], ports: tcp(8080, 50000) },
+          // Agents outside come from anywhere, and mostly with a node's address.
+          ...(controller.agentNodePort ? [{ ports: tcp(50000) }] : []),
           ...(monitoring?.prometheusNamespace ? [{ from: [from(monitoring.prometheusNamespace)], ports: tcp(8080) }] : []),
         ],
       },

@@ -18,7 +18,7 @@ import { makeRehearsal } from "./rehearsal";
 import { secretContents, secretObjects } from "./secrets";
 
 export { controllerRules } from "./accounts";
-export { ingressAnnotations, jenkinsUrl } from "./address";
+export { agentServiceName, gatewayGroup, hostsOf, ingressAnnotations, jenkinsUrl, prefixOf, resourceUrl, tlsEndsBefore } from "./address";
 export { AgentTemplate, AgentVolume, CachedTool, DockerMode, ownMounts, Toleration } from "./agents";
 export * from "./args";
 export { ownSecretNames, SecretFile, secretFileName, secretNames } from "./configuration";
@@ -61,7 +61,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     const { account, binding } = makeAccounts(place, args.access.pulls);
     const priorities = makePriorities(place, args);
     const claim = makeHome(place, args.home);
-    const services = makeServices(place);
+    const services = makeServices(place, args.controller);
     const secrets = secretContents(place, args.access);
     const documents = configurationObject(place, args);
     const pod = controllerPod(args, { account, secrets, claim });
@@ -90,8 +90,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     if (keeper) new k8s.apps.v1.DaemonSet(...keeper);
     makePodPolicy(place, args, keeper && patched("DaemonSet", keeper[1]));
 
-    const { domain, tls, port } = args.address;
-    this.url = pulumi.output(jenkinsUrl(domain, tls !== undefined, port));
+    this.url = pulumi.output(jenkinsUrl(args.address));
     this.adminUser = args.access.adminExistingSecret ? pulumi.interpolate`see key admin-user of Secret ${secrets.admin.name}` : pulumi.output(args.access.adminUser);
     this.passwordCommand = pulumi.interpolate`kubectl -n ${place.here} get secret ${secrets.admin.name} -o jsonpath='{.data.admin-password}' | base64 -d`;
     this.namespace = place.here;

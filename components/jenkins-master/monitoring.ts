@@ -1,13 +1,14 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { usual } from "../../config/pieces";
+import { prefixOf } from "./address";
 import type { JenkinsMasterArgs, MonitoringArgs } from "./args";
 import { dashboard } from "./dashboard";
 import { labels, Place } from "./place";
 
 /** Annotations of the pod that ask to be scraped. */
-export const scrapeAnnotations = (args: MonitoringArgs = {}): Record<string, string> =>
-  args.prometheusNamespace ? { "prometheus.io/scrape": "true", "prometheus.io/path": "/prometheus/", "prometheus.io/port": "8080" } : {};
+export const scrapeAnnotations = (args: MonitoringArgs = {}, prefix = ""): Record<string, string> =>
+  args.prometheusNamespace ? { "prometheus.io/scrape": "true", "prometheus.io/path": `${prefix}/prometheus/`, "prometheus.io/port": "8080" } : {};
 
 /** What the Prometheus operator and Grafana look for, each on request. */
 export function makeMonitoring({ name, parent, here, there }: Place, { monitoring = {}, address }: JenkinsMasterArgs): void {
@@ -18,7 +19,7 @@ export function makeMonitoring({ name, parent, here, there }: Place, { monitorin
         apiVersion: "monitoring.coreos.com/v1",
         kind: "ServiceMonitor",
         metadata: { name: "jenkins", namespace: here, labels: { ...labels, ...monitoring.serviceMonitorLabels } },
-        spec: { selector: { matchLabels: labels }, endpoints: [{ port: "http", path: "/prometheus/" }] },
+        spec: { selector: { matchLabels: labels }, endpoints: [{ port: "http", path: `${prefixOf(address.externalUrl)}/prometheus/` }] },
       },
       parent,
     );

@@ -3,7 +3,7 @@ import type { V1ConfigMap, V1Container, V1Job, V1NetworkPolicy, V1PodSpec, V1Res
 import * as command from "@pulumi/command";
 import type * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { bootParts, quietHook } from "../boot";
+import { bootParts, loginPath, quietHook } from "../boot";
 import { secretData } from "../encoding";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
@@ -91,7 +91,7 @@ export function rehearsalObjects({ namespace, pod, configMaps, secrets }: Candid
     startupProbe: undefined,
     livenessProbe: undefined,
     // Asked from the node as the controller is. The first good answer ends the rehearsal.
-    readinessProbe: { httpGet: { path: "/login", port: "http" }, periodSeconds: 1, timeoutSeconds: 5 },
+    readinessProbe: { httpGet: { path: loginPath(controller), port: "http" }, periodSeconds: 1, timeoutSeconds: 5 },
     // The image's own way into the home, so that the image's own hooks come along.
     volumeMounts: [...(controller.volumeMounts ?? []), { name: hooks, mountPath: "/usr/share/jenkins/ref/init.groovy.d/00-quiet.groovy", subPath: "00-quiet.groovy", readOnly: true }],
   };

@@ -42,8 +42,9 @@ mounted
  * so that running builds go on. A document that Jenkins refuses leaves the former one in force, and the former files come
  * back, so that Jenkins could start again; its complaint is logged, and the same document is tried again now and then only:
  * each refusal is a stack trace in Jenkins' own log. Environment as above, and PORT, INTERVAL (seconds), CASC_RELOAD_TOKEN.
+ * @param prefix path below which Jenkins answers
  */
-export const configReloadScript = `${common}
+export const configReloadScript = (prefix = ""): string => `${common}
 again=60
 trap 'exit 0' TERM INT
 applied="$STATE/config-applied"
@@ -66,7 +67,7 @@ while sleep "$INTERVAL" & wait $!; do
   rm -rf "$STATE/.former"; cp -r "$LIVE" "$STATE/.former" && mv "$STATE/.former" "$STATE/former" || continue
   mounted
   # In a subshell: a connection that is refused would end the script.
-  answer=$(exec 3<>/dev/tcp/127.0.0.1/$PORT && printf 'POST /reload-configuration-as-code/?casc-reload-token=%s HTTP/1.0\\r\\nHost: localhost\\r\\nContent-Length: 0\\r\\n\\r\\n' "$CASC_RELOAD_TOKEN" >&3 && timeout 120 cat <&3) 2>/dev/null
+  answer=$(exec 3<>/dev/tcp/127.0.0.1/$PORT && printf 'POST ${prefix}/reload-configuration-as-code/?casc-reload-token=%s HTTP/1.0\\r\\nHost: localhost\\r\\nContent-Length: 0\\r\\n\\r\\n' "$CASC_RELOAD_TOKEN" >&3 && timeout 120 cat <&3) 2>/dev/null
   code=$(printf '%s' "$answer" | head -n 1 | cut -d ' ' -f 2)
   body=$(printf '%s' "$answer" | tr -d '\\r' | sed '1,/^$/d')
   # The plugin answers 200 to a document that it refuses, too, and says so in what it answers.

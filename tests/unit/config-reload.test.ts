@@ -56,7 +56,7 @@ function initialise(): void {
 }
 
 function startSidecar(): void {
-  script = spawn("bash", ["-c", configReloadScript], { stdio: ["ignore", "pipe", "pipe"], env: environment((server.address() as AddressInfo).port) });
+  script = spawn("bash", ["-c", configReloadScript()], { stdio: ["ignore", "pipe", "pipe"], env: environment((server.address() as AddressInfo).port) });
   script.stdout?.on("data", (chunk: Buffer) => (printed += chunk.toString()));
   script.stderr?.on("data", (chunk: Buffer) => (printed += chunk.toString()));
 }

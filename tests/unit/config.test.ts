@@ -55,6 +55,72 @@ describe("the shipped stack files", () => {
   });
 });
 
+describe("what stands before the nodes", () => {
+  const outside = "https://ci.example.com";
+  const proxied = { externalUrl: outside, trustedProxies: ["192.0.2.0/24"], externalTrafficPolicy: "Local" };
+
+  test.each<[string, Record<string, unknown>]>([
+    ["nothing", {}],
+    ["a proxy that ends TLS", proxied],
+    ["the same before Traefik", { ...proxied, controller: "traefik" }],
+    ["a path alone", { externalUrl: "http://jenkins.example.com/jenkins" }],
+    ["another port on the way", { externalUrl: "https://jenkins.example.com", tlsSecret: "tls", httpsNodePort: 30443 }],
+    ["a balancer of packets with PROXY protocol", { trustedProxies: ["192.0.2.10", "2001:db8::1"], proxyProtocol: true, tlsSecret: "tls" }],
+    ["a proxy before somebody else's controller", { controller: "none", externalUrl: outside }],
+    ["a proxy without TLS", { trustedProxies: ["192.0.2.10"] }],
+  ])("%s is taken", (_, ingress) => {
+    expect(problemsOf({ ingress })).toEqual([]);
+  });
+
+  test.each<[string, Record<string, unknown>, string[]]>([
+    ["TLS that ends before, and nobody who is believed to have ended it", { externalUrl: outside }, ["ingress.trustedProxies"]],
+    ["plain HTTP outside and a certificate inside", { externalUrl: "http://jenkins.example.com", tlsSecret: "tls" }, ["ingress.externalUrl"]],
+    ["PROXY protocol of nobody", { proxyProtocol: true }, ["ingress.trustedProxies"]],
+    ["TLS that ends before, of which PROXY protocol says nothing", { ...proxied, proxyProtocol: true }, ["ingress.proxyProtocol"]],
+    ["Traefik, which would see a node in the proxy's place", { ...proxied, controller: "traefik", externalTrafficPolicy: "Cluster" }, ["ingress.externalTrafficPolicy"]],
+    ["settings of a controller that is somebody else's", { controller: "none", trustedProxies: ["192.0.2.10"], proxyProtocol: true }, ["ingress.trustedProxies", "ingress.proxyProtocol"]],
+    ["addresses that are none", { ...proxied, trustedProxies: ["proxy.example.com"] }, ["ingress.trustedProxies"]],
+  ])("%s: refused, once", (_, ingress, keys) => {
+    expect(keysOf({ ingress })).toEqual(keys);
+  });
+
+  test.each(["ci.example.com", "https://", "https://user@ci.example.com", "https://ci.example.com/?a", "https://192.0.2.1", "https://ci.example.com:0", "https://ci.example.com:70000", "https://ci.example.com/a//b", "https://ci.example.com/../x", "https://CI.example.com"])("%s is no address", (externalUrl) => {
+    expect(keysOf({ ingress: { controller: "none", externalUrl } })).toEqual(["ingress.externalUrl"]);
+  });
+
+  test("its host is reached without the proxy on the way out", () => {
+    expect(parse({ ingress: proxied, proxy: { https: "http://proxy.example.com:3128" } }).config.surroundings.proxy?.noProxy).toEqual(expect.arrayContaining(["jenkins.example.com", "ci.example.com"]));
+  });
+});
+
+describe("further hosts", () => {
+  const hosts = [{ name: "old.example.com" }, { name: "files.example.com", resources: true, tlsSecret: "files" }];
+  const secretsOf = (ingress: Record<string, unknown>) => parse({ ingress: { ...ingress, hosts } }).config.ingress.hosts.map(({ secretName }) => secretName);
+
+  test("have each its certificate", () => {
+    expect(problemsOf({ ingress: { tlsSecret: "tls", hosts } })).toEqual([]);
+    expect(secretsOf({ tlsSecret: "tls" })).toEqual(["tls", "files"]);
+    expect(secretsOf({ clusterIssuer: "issuer" })).toEqual(["old.example.com-tls", "files"]);
+    expect(parse({ ingress: { hosts: [{ name: "old.example.com" }] } }).config.ingress.hosts).toEqual([{ name: "old.example.com", resources: false }]);
+  });
+
+  test("differ, and one of them is for resources", () => {
+    expect(keysOf({ ingress: { hosts: [{ name: "jenkins.example.com" }, { name: "a.example.com" }, { name: "a.example.com" }] } })).toEqual(["ingress.hosts[0].name", "ingress.hosts[2].name"]);
+    expect(keysOf({ ingress: { hosts: [{ name: "a.example.com", tlsSecret: "a" }] } })).toEqual(["ingress.hosts[0].tlsSecret"]);
+    expect(keysOf({ ingress: { hosts: [{ name: "a.example.com", resources: true }, { name: "b.example.com", resources: true }] } })).toEqual(["ingress.hosts[1].resources"]);
+    expect(keysOf({ ingress: { controller: "none", externalUrl: "https://a.example.com", hosts: [{ name: "a.example.com", resources: true }] } })).toEqual(["ingress.hosts[0].resources"]);
+  });
+});
+
+describe("a node port for agents outside", () => {
+  test("is one of its own, inside the range", () => {
+    expect(parse({ controller: { agentNodePort: 31500 } })).toMatchObject({ problems: [], config: { nodePorts: { ports: [80, 443, 31500] } } });
+    expect(keysOf({ controller: { agentNodePort: 443 } })).toEqual(["controller.agentNodePort"]);
+    expect(problemsOf({ controller: { agentNodePort: 50000 } })).toEqual([expect.objectContaining({ key: "nodePortRange", expected: expect.stringContaining("and 50000 of controller.agentNodePort") })]);
+    expect(keysOf({ ingress: { controller: "none" }, controller: { agentNodePort: 443 } })).toEqual([]);
+  });
+});
+
 describe("IPv6", () => {
   test("addresses are taken wherever a host is", () => {
     const { config, problems } = parse({

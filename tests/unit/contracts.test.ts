@@ -12,7 +12,7 @@ import { fragmentProblems } from "../../components/jenkins-master/fragments";
 import type { Login, Rights } from "../../components/jenkins-master/login";
 import { bakedPlugins, optionalPlugins, recordingFor } from "../../components/jenkins-master/plugins";
 import { BrokenDocument, findDocuments, readSettings } from "../../sandbox/images/jenkins/adapter/casc";
-import { oops, reloadByPage, reloadByToken, type FrontOptions } from "../../sandbox/images/jenkins/adapter/front";
+import { below, oops, prefixOf, reloadByPage, reloadByToken, type FrontOptions } from "../../sandbox/images/jenkins/adapter/front";
 import { controllerLabel, renderPod, type Pod } from "../../sandbox/images/jenkins/adapter/pod";
 import { bare, differing, parseSchema, pins, withFormerLists, withPods, type SchemaNode } from "../../tools/contracts";
 
@@ -154,7 +154,7 @@ describe("whatever the config says, Jenkins takes the document that is rendered 
 });
 
 describe("the stand-in answers as the recorded Jenkins", () => {
-  const options = (reload: () => Promise<void>): FrontOptions => ({ isReady: () => true, reload, reloadToken: "token", plugins: [], log: () => undefined });
+  const options = (reload: () => Promise<void>): FrontOptions => ({ prefix: "", isReady: () => true, reload, reloadToken: "token", plugins: [], log: () => undefined });
   const good = options(async () => undefined);
   const refused = (text: string) => options(async () => void readSettings([{ name: "a.yaml", text }], () => undefined, () => undefined));
 
@@ -162,6 +162,13 @@ describe("the stand-in answers as the recorded Jenkins", () => {
     expect(await reloadByToken("POST", "token", good)).toMatchObject(answers.reloadByToken.good);
     expect(await reloadByToken("POST", "other", good)).toMatchObject(answers.reloadByToken.wrongToken);
     expect((await reloadByPage(good)).status).toBe(answers.reloadByPage.good.status);
+  });
+
+  test("below a path as Winstone does: nothing beside it", () => {
+    expect(prefixOf(["--webroot=/x", "--prefix=/a", "--prefix=/ci/jenkins"])).toBe("/ci/jenkins");
+    expect(prefixOf(["--webroot=/x"])).toBe("");
+    expect(["/ci/jenkins", "/ci/jenkins/login", "/ci/jenkinsx", "/login", "/"].map((pathname) => below("/ci/jenkins", pathname))).toEqual(["/", "/login", undefined, undefined, undefined]);
+    expect(below("", "/login")).toBe("/login");
   });
 
   test("to a document that is refused, and to one that is no YAML", async () => {

@@ -13,7 +13,7 @@ import { environment, stackConfig } from "./mocks";
 const own = "ingress-nginx/ingress-nginx-controller";
 const gib = 2 ** 30;
 const node = (over: Partial<NodeFacts> = {}): NodeFacts => ({ name: "n1", address: "192.0.2.1", ready: true, leaseAge: 5, freeBytes: 50 * gib, ports: { 80: "closed", 443: "closed" }, ...over });
-const judge = (facts: NodeFacts, holders: [number, string][] = []) => judgeNode(facts, new Map(holders), own, 20 * gib, "/var/openebs/local");
+const judge = (facts: NodeFacts, holders: [number, string][] = []) => judgeNode(facts, new Map(holders), [own], 20 * gib, "/var/openebs/local");
 const bad = (lines: Line[]) => lines.filter(({ state }) => state !== "ok");
 const fine = { root: "yes", manifest: "yes", freeKib: String(10 * 2 ** 20), registry: "yes" };
 const visit = (facts: Record<string, string>) => judgeVisit({ name: "cp", facts }, "/var/openebs/local", "registry.example.com", [80, 443]);

@@ -217,6 +217,66 @@ test("an ingress of its own on other ports: the address names the port", async (
   expect(await valueOf(pulumi.output(outputs.jenkinsUrl))).toBe("http://jenkins.sandbox.test:8080/");
 });
 
+describe("the address that people use outside", () => {
+  const proxied = { trustedProxies: ["192.0.2.0/24"], externalTrafficPolicy: "Local" };
+  const annotations = () => the("Ingress").inputs.metadata.annotations as Record<string, string>;
+  const casc = () => parse(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]);
+
+  test("is Jenkins' own, and the ingress goes on serving what it serves", async () => {
+    const outputs = await run({ ingress: { ...proxied, externalUrl: "https://ci.example.com:8443" } });
+    expect(await valueOf(pulumi.output(outputs.jenkinsUrl))).toBe("https://ci.example.com:8443/");
+    expect(casc().unclassified.location.url).toBe("https://ci.example.com:8443/");
+    expect(the("Ingress").inputs.spec.rules).toMatchObject([{ host: "jenkins.sandbox.test", http: { paths: [{ path: "/" }] } }]);
+    expect(the("Ingress").inputs.spec).not.toHaveProperty("tls");
+    expect(annotations()["nginx.ingress.kubernetes.io/ssl-redirect"]).toBe("false");
+    // On another port or host than the annotation can say nobody is sent anywhere.
+    expect(annotations()).not.toHaveProperty("nginx.ingress.kubernetes.io/force-ssl-redirect");
+  });
+
+  test.each(["nginx", "traefik"])("sends plain HTTP on where %s knows what came by TLS", async (controller) => {
+    await run({ ingress: { ...proxied, controller, externalUrl: "https://jenkins.sandbox.test" } });
+    expect(annotations()).toMatchObject({ "nginx.ingress.kubernetes.io/force-ssl-redirect": "true", "nginx.ingress.kubernetes.io/ssl-redirect": "false" });
+  });
+
+  test("of somebody else's controller sends nobody on: what it knows is not known here", async () => {
+    await run({ ingress: { controller: "none", externalUrl: "https://jenkins.sandbox.test" } });
+    expect(annotations()).not.toHaveProperty("nginx.ingress.kubernetes.io/force-ssl-redirect");
+  });
+
+  test("where it says what the others say already changes no object", async () => {
+    const rendered = () => JSON.stringify(objects().map(({ type, name, inputs }) => [type, name, inputs]).sort());
+    for (const ingress of [{}, { tlsSecret: "tls", httpsNodePort: 8443 }, { controller: "traefik", clusterIssuer: "issuer" }]) {
+      const outputs = await run({ ingress });
+      const [before, url] = [rendered(), await valueOf(pulumi.output(outputs.jenkinsUrl as string))];
+      await run({ ingress: { ...ingress, externalUrl: url, trustedProxies: [], proxyProtocol: false } });
+      expect(rendered()).toBe(before);
+    }
+  });
+
+  test("with a path leads everybody below it: no place asks Jenkins without the prefix", async () => {
+    const outputs = await run({ ...complete, ingress: { tlsSecret: "tls", externalUrl: "https://jenkins.sandbox.test/ci/jenkins/" }, prometheusNamespace: "monitoring", serviceMonitor: true, dashboard: true }, ["backup"]);
+    const prefix = "/ci/jenkins";
+    expect(await valueOf(pulumi.output(outputs.jenkinsUrl))).toBe(`https://jenkins.sandbox.test${prefix}/`);
+    expect(the("Ingress").inputs.spec.rules).toMatchObject([{ http: { paths: [{ path: prefix, pathType: "Prefix" }] } }]);
+    const found = pods();
+    const container = (pod: string, name: string) => {
+      const { containers, initContainers = [] } = found.find(([what]) => what === pod)![2] as unknown as Record<string, { name: string; env: object[] }[]>;
+      return [...containers, ...initContainers].find((each) => each.name === name)!;
+    };
+    // Wherever Jenkins starts, it starts below the path.
+    for (const pod of ["Deployment jenkins", "rehearsal", "CronJob jenkins-backup-verify"]) expect([pod, container(pod, "jenkins").env]).toEqual([pod, expect.arrayContaining([{ name: "JENKINS_OPTS", value: `--webroot=/var/cache/jenkins/war --prefix=${prefix}` }])]);
+    // The script's own words are for the root; the variable goes before them.
+    expect(container("CronJob jenkins-backup-verify", "report").env).toContainEqual({ name: "JENKINS_URL_LOCAL", value: `http://127.0.0.1:8080${prefix}` });
+
+    const words = JSON.stringify(registered).replaceAll("${JENKINS_URL_LOCAL:-http://127.0.0.1:8080}", "");
+    const asked = words.match(/[^\s"'\\]*(:8080\b(?=[^\s"'\\]*\/)|\.svc:8080\b|127\.0\.0\.1:8080\b|\/login\b|\/prometheus\/|\/reload-configuration-as-code)[^\s"'\\]*/g) ?? [];
+    const jenkins = asked.filter((each) => !each.startsWith("https://s3.test"));
+    // Three probes of the controller, that of the rehearsal, Prometheus twice, the agents' URL and the reload, at the least.
+    expect(jenkins.length).toBeGreaterThanOrEqual(8);
+    for (const each of jenkins) expect(each).toContain(`${prefix}/`.slice(0, each.endsWith(prefix) ? -1 : undefined));
+  });
+});
+
 test("the registry's password reaches Secrets only", async () => {
   await run({ registry: { host: "registry.test", username: "puller", password: "the-registry-password" } }, ["registry"]);
   expect(all("Secret").map((s) => `${s.inputs.metadata.namespace}/${s.inputs.metadata.name}`).sort()).toEqual([

@@ -1,5 +1,7 @@
-import { certificateRemark, ingressRemarks, remarkLine } from "../../checks/ingress";
-import { frontDoorTrouble, judgeDoors, type FrontDoor } from "../../cli/front-door";
+import * as http from "node:http";
+import * as net from "node:net";
+import { certificateRemark, certificateRemarks, certificateSecrets, ingressRemarks, remarkLine } from "../../checks/ingress";
+import { frontDoorTrouble, judgeDoors, knock, type FrontDoor } from "../../cli/front-door";
 import { judgeIngress } from "../../cli/doctor";
 import { usual } from "../../config/pieces";
 import { selfSigned } from "./certificates";
@@ -7,7 +9,7 @@ import { selfSigned } from "./certificates";
 type Config = Parameters<typeof certificateRemark>[0];
 const config = (ingress: Partial<Config["ingress"]> = {}): Config => ({
   domain: "ci.example.com", namespaces: { jenkins: "jenkins", agents: "jenkins-agents", builds: "image-builds" },
-  ingress: { controller: "traefik", install: true, className: "nginx", namespace: "ingress-nginx", httpNodePort: 80, httpsNodePort: 443, externalTrafficPolicy: "Cluster", annotations: {}, maxBodySize: usual.maxBodySize, hstsSeconds: 1, replicas: 1, ...ingress },
+  ingress: { controller: "traefik", install: true, className: "nginx", namespace: "ingress-nginx", httpNodePort: 80, httpsNodePort: 443, externalTrafficPolicy: "Cluster", trustedProxies: [], proxyProtocol: false, hosts: [], annotations: {}, maxBodySize: usual.maxBodySize, hstsSeconds: 1, replicas: 1, ...ingress },
 });
 const day = 86_400_000;
 
@@ -63,6 +65,17 @@ describe("the controller", () => {
   });
 });
 
+test("every host has its certificate looked at", () => {
+  const wanted = config({ tls: { secretName: "tls" }, hosts: [{ name: "old.example.com", secretName: "tls" }, { name: "files.example.com", secretName: "files-tls" }] });
+  expect(certificateSecrets(wanted)).toEqual(["tls", "files-tls"]);
+  expect(certificateSecrets(config())).toEqual([]);
+  const found = certificateRemarks(wanted, { tls: selfSigned("ci.example.com", 90), "files-tls": null }, new Date());
+  expect(found.map(({ key, found: text, expected }) => [key, text.slice(0, 40), expected])).toEqual([
+    ["ingress.hosts[0].tlsSecret", "the certificate in Secret tls is for DNS", "a certificate for old.example.com that is in force"],
+    ["ingress.hosts[1].tlsSecret", "no Secret files-tls in namespace jenkins", "a certificate for files.example.com that is in force"],
+  ]);
+});
+
 describe("the doors", () => {
   const door = (over: Partial<FrontDoor>): FrontDoor => ({ address: "192.0.2.1", port: 80, ...over });
 
@@ -79,7 +92,54 @@ describe("the doors", () => {
   test("are not judged where this machine reaches the API server alone", () => {
     const doors = [door({ error: "no answer within 10 s" }), door({ address: "ci.example.com", error: "connect EHOSTUNREACH" })];
     expect(judgeDoors(doors, config())).toEqual({ good: true, reached: false, text: "neither the nodes nor ci.example.com can be reached from here (no answer within 10 s): not judged" });
-    expect(judgeIngress(config({ controller: "traefik" }), 1, undefined, doors, new Date()).map(({ state, check }) => [state, check])).toContainEqual(["warn", "login page"]);
+    expect(judgeIngress(config({ controller: "traefik" }), 1, {}, doors, new Date()).map(({ state, check }) => [state, check])).toContainEqual(["warn", "login page"]);
+  });
+
+  test("are not well where the nodes answer and the address that people use does not", () => {
+    const outside = (over: Partial<FrontDoor>) => judgeDoors([door({ status: 200 }), door({ address: "jenkins.example.com", port: 443, ...over })], config({ externalUrl: "https://jenkins.example.com" }));
+    expect(outside({ status: 200 })).toEqual({ good: true, text: "answers at jenkins.example.com" });
+    expect(outside({ error: "getaddrinfo ENOTFOUND jenkins.example.com" })).toEqual({ good: true, text: "answers on 1 of 1 node" });
+    expect(outside({ status: 308, location: "https://jenkins.example.com/login" })).toEqual({ good: false, text: expect.stringMatching(/^answers on 1 of 1 node, but not at jenkins\.example\.com: port 443 .* sends the login page on to https:.*a loop.*X-Forwarded-Proto/) });
+  });
+
+  describe("are knocked at", () => {
+    let server: http.Server;
+    let seen: string[];
+    afterEach(() => new Promise((resolve) => server.close(resolve)));
+    const listening = (made: http.Server | net.Server) => new Promise<number>((resolve) => made.listen(0, "127.0.0.1", () => resolve((made.address() as net.AddressInfo).port)));
+
+    test("below the path, and as behind what ended TLS", async () => {
+      server = http.createServer((req, res) => {
+        const { host, "x-forwarded-proto": proto } = req.headers;
+        seen = [req.url!, host!, proto as string];
+        // As an ingress that sends plain HTTP on.
+        if (proto !== "https") return void res.writeHead(308, { location: `https://${host}${req.url}` }).end();
+        res.writeHead(200).end();
+      });
+      const way = { address: "127.0.0.1", port: await listening(server), tls: false, host: "ci.example.com", path: "/jenkins/login" };
+      expect(await knock({ ...way, forwardedHttps: true })).toEqual({ address: way.address, port: way.port, status: 200 });
+      expect(seen).toEqual(["/jenkins/login", "ci.example.com", "https"]);
+      expect(await knock(way)).toMatchObject({ status: 308, location: "https://ci.example.com/jenkins/login" });
+    });
+
+    test("with PROXY protocol where that is spoken", async () => {
+      server = net.createServer((socket) => {
+        socket.once("data", (data) => {
+          seen = data.toString().split("\r\n");
+          socket.end(`HTTP/1.1 ${seen[0] === "PROXY UNKNOWN" ? 200 : 400} x\r\nContent-Length: 0\r\n\r\n`);
+        });
+      }) as unknown as http.Server;
+      const way = { address: "127.0.0.1", port: await listening(server), tls: false, host: "ci.example.com", path: "/login" };
+      expect(await knock({ ...way, proxyProtocol: true })).toMatchObject({ status: 200 });
+      expect(await knock(way)).toMatchObject({ status: 400 });
+    });
+
+    test("and a refusal is told, with TLS as without", async () => {
+      server = http.createServer();
+      const port = await listening(server);
+      await new Promise((resolve) => server.close(resolve));
+      for (const secure of [false, true]) expect((await knock({ address: "127.0.0.1", port, tls: secure, host: "ci.example.com", path: "/login" })).error).toContain("ECONNREFUSED");
+    });
   });
 
   test("are not where none does, and what to do is said", () => {
@@ -93,7 +153,7 @@ describe("the doors", () => {
   });
 
   test("doctor has a line for them once there is an Ingress", () => {
-    const lines = (doors?: FrontDoor[]) => judgeIngress(config({ controller: "nginx" }), 1, undefined, doors, new Date()).map(({ state, check }) => [state, check]);
+    const lines = (doors?: FrontDoor[]) => judgeIngress(config({ controller: "nginx" }), 1, {}, doors, new Date()).map(({ state, check }) => [state, check]);
     expect(lines()).toEqual([["warn", "ingress"]]);
     expect(lines([door({ status: 200 })])).toEqual([["warn", "ingress"], ["ok", "login page"]]);
     expect(lines([door({ status: 503 })])).toEqual([["warn", "ingress"], ["fail", "login page"]]);

@@ -142,6 +142,28 @@ test("people's addresses are seen where config asks for it", async () => {
   expect(the("Service").inputs.spec).not.toHaveProperty("externalTrafficPolicy");
 });
 
+test("who stands before the nodes is believed, and nobody else", async () => {
+  expect(controllerSettings({})).toEqual(controllerSettings({ trustedProxies: [], proxyProtocol: false }));
+  expect(controllerSettings({ trustedProxies: ["192.0.2.10", "2001:db8::/32"] })).toMatchObject({ "use-forwarded-headers": "true", "proxy-real-ip-cidr": "192.0.2.10,2001:db8::/32" });
+  const spoken = controllerSettings({ trustedProxies: ["192.0.2.10"], proxyProtocol: true });
+  expect(spoken).toMatchObject({ "use-proxy-protocol": "true", "proxy-real-ip-cidr": "192.0.2.10" });
+  // Who passes packets on leaves people's own headers as they are.
+  expect(spoken).not.toHaveProperty("use-forwarded-headers");
+  const make = (further: Partial<IngressNginxArgs>) => () => new IngressNginx("ingress", { image: "x", ...further });
+  expect(make({ trustedProxies: ["192.0.2.0/33"] })).toThrow(expect.objectContaining({ errors: [expect.objectContaining({ propertyPath: "trustedProxies[0]" })] }));
+  expect(make({ proxyProtocol: true })).toThrow(expect.objectContaining({ errors: [expect.objectContaining({ propertyPath: "trustedProxies" })] }));
+});
+
+test("redirects lead to the port that people use, where something before the nodes has another", async () => {
+  await make({ httpsNodePort: 30443, httpsPort: 443 });
+  expect(the("ConfigMap").inputs.data).not.toHaveProperty("use-port-in-redirects");
+  expect(the("Service").inputs.spec.ports[1].nodePort).toBe(30443);
+  await useMocks();
+  await make({ httpsPort: 8443 });
+  expect(the("Deployment").inputs.spec.template.spec.containers[0].args).toContain("--https-port=8443");
+  expect(the("Service").inputs.spec.ports[1].nodePort).toBe(443);
+});
+
 test("HSTS follows config", () => {
   expect(controllerSettings({})["hsts-max-age"]).toBe("31536000");
   expect(controllerSettings({ hstsSeconds: 0 })["hsts-max-age"]).toBe("0");

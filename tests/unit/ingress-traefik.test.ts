@@ -11,6 +11,28 @@ async function make(further: Partial<IngressTraefikArgs> = {}): Promise<IngressT
 
 beforeEach(() => useMocks());
 
+test("who stands before the nodes is believed, on both ways in, and nobody else", () => {
+  const options = (further: Partial<IngressTraefikArgs>) => traefikArguments("k8s.io/x", further).filter((each) => /trustedips|insecure/.test(each));
+  expect(options({})).toEqual([]);
+  expect(options({ trustedProxies: ["192.0.2.10", "198.51.100.0/24"] })).toEqual(["http", "https"].map((name) => `--entrypoints.${name}.forwardedheaders.trustedips=192.0.2.10,198.51.100.0/24`));
+  expect(options({ trustedProxies: ["192.0.2.10"], proxyProtocol: true })).toEqual(["http", "https"].map((name) => `--entrypoints.${name}.proxyprotocol.trustedips=192.0.2.10`));
+});
+
+test("an upload has an hour, a download and a stream have no end of their own", () => {
+  for (const name of ["http", "https"]) {
+    expect(value(`entrypoints.${name}.transport.respondingtimeouts.readtimeout`)).toBe("3600s");
+    // 0, Traefik's own: what it sends may take as long as it likes.
+    expect(value(`entrypoints.${name}.transport.respondingtimeouts.writetimeout`)).toBeUndefined();
+  }
+});
+
+test("redirects lead to the port that people use, where something before the nodes has another", () => {
+  const redirect = (args: Partial<IngressTraefikArgs>) => parse(traefikSettings({ redirectHosts: ["ci.example.com"], ...args })).http.middlewares["to-https"];
+  expect(redirect({ httpsNodePort: 30443 })).toEqual({ redirectScheme: { scheme: "https", port: "30443", permanent: true } });
+  expect(redirect({ httpsNodePort: 30443, httpsPort: 443 })).toBeUndefined();
+  expect(redirect({ httpsPort: 8443 })).toMatchObject({ redirectScheme: { port: "8443" } });
+});
+
 const pod = () => the("Deployment").inputs.spec.template.spec;
 const container = () => pod().containers[0];
 const value = (option: string): string | undefined => traefikArguments("k8s.io/x").find((each) => each.startsWith(`--${option}=`))?.split("=")[1];

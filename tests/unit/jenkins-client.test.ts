@@ -12,7 +12,7 @@ class Fake {
   private readonly server = http.createServer((req, res) => {
     this.seen.push(`${req.method} ${req.url}`);
     const end = (status: number, body = "", headers: http.OutgoingHttpHeaders = {}) => void res.writeHead(status, headers).end(body);
-    if (req.url === "/crumbIssuer/api/json") {
+    if (req.url?.endsWith("/crumbIssuer/api/json")) {
       if (this.starting-- > 0) return end(503);
       const crumb = JSON.stringify({ _class: "hudson.security.csrf.DefaultCrumbIssuer", crumb: `c${this.session}`, crumbRequestField: "Jenkins-Crumb" });
       return this.guarded ? end(200, crumb, { "Set-Cookie": `JSESSIONID.x=s${this.session}; Path=/; HttpOnly` }) : end(404);
@@ -39,9 +39,11 @@ class Fake {
 
 let fake: Fake;
 let jenkins: Jenkins;
+let port: number;
 beforeEach(async () => {
   fake = new Fake();
-  jenkins = new Jenkins({ port: await fake.start(), headers: { Host: "jenkins.example.com" } }, "admin:secret");
+  port = await fake.start();
+  jenkins = new Jenkins({ port, headers: { Host: "jenkins.example.com" } }, "admin:secret");
 });
 afterEach(() => fake.stop());
 
@@ -49,6 +51,11 @@ test("a POST has a crumb and the session it belongs to, asked for once", async (
   expect(await jenkins.post("/a")).toBe("jenkins.example.com");
   await jenkins.post("/b");
   expect(fake.seen).toEqual(["GET /crumbIssuer/api/json", "POST /a", "POST /b"]);
+});
+
+test("below a path every request goes there, that for a crumb included", async () => {
+  await new Jenkins({ port, prefix: "/jenkins" }, "admin:secret").post("/a");
+  expect(fake.seen).toEqual(["GET /jenkins/crumbIssuer/api/json", "POST /jenkins/a"]);
 });
 
 test("after a restart, which ends the session, a fresh one is asked for", async () => {

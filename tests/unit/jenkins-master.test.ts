@@ -550,8 +550,39 @@ describe("the network", () => {
     expect(await valueOf(jenkins.url)).toBe("https://jenkins.example.com/");
   });
 
+  test("further hosts are served like the domain, each with its certificate, and one may show resources", async () => {
+    const hosts = [{ name: "old.example.com", secretName: "tls" }, { name: "files.example.com", secretName: "files-tls", resources: true }];
+    await make({ address: { tls: { secretName: "tls" }, hosts, externalUrl: "https://jenkins.example.com:8443/ci" } });
+    const { rules, tls } = the("Ingress").inputs.spec;
+    expect(rules.map(({ host, http }: Json) => [host, http.paths.map((each: Json) => each.path)])).toEqual(["jenkins.example.com", "old.example.com", "files.example.com"].map((host) => [host, ["/ci"]]));
+    expect(tls).toEqual([{ hosts: ["jenkins.example.com", "old.example.com"], secretName: "tls" }, { hosts: ["files.example.com"], secretName: "files-tls" }]);
+    expect(document().unclassified).toEqual({ location: { url: "https://jenkins.example.com:8443/ci/" }, resourceRoot: { url: "https://files.example.com:8443/ci/" } });
+    expect(jenkinsMasterProblems(withArgs({ address: { hosts: [{ name: "jenkins.example.com", secretName: "x" }, { name: "nope" }] } })).map(({ propertyPath }) => propertyPath)).toEqual(["address.hosts[0].name", "address.hosts[0].secretName", "address.hosts[1].name"]);
+  });
+
+  test("agents outside have a port of every node where config asks for it, and only then", async () => {
+    await make();
+    expect(the("Service", "jenkins-agent").inputs.spec).not.toHaveProperty("type");
+    expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs.spec)).not.toContain('{"ports":');
+    await useMocks();
+    await make({ controller: { agentNodePort: 31500 } });
+    expect(the("Service", "jenkins-agent").inputs.spec).toMatchObject({ type: "NodePort", ports: [{ port: 50000, targetPort: "agent", nodePort: 31500 }] });
+    expect(the("Service", "jenkins").inputs.spec).not.toHaveProperty("type");
+    expect(the("NetworkPolicy", "jenkins").inputs.spec.ingress).toContainEqual({ ports: [{ port: 50000, protocol: "TCP" }] });
+  });
+
+  test("limits: uploads go through unstored, a console may be silent for ten minutes, and config changes either", async () => {
+    const nginx = "nginx.ingress.kubernetes.io/";
+    const annotations = () => the("Ingress").inputs.metadata.annotations;
+    await make();
+    expect(annotations()).toMatchObject({ [`${nginx}proxy-body-size`]: "64m", [`${nginx}proxy-request-buffering`]: "off", [`${nginx}proxy-read-timeout`]: "600" });
+    await useMocks();
+    await make({ address: { maxBodySize: "2g", annotations: { [`${nginx}proxy-read-timeout`]: "3600" } } });
+    expect(annotations()).toMatchObject({ [`${nginx}proxy-body-size`]: "2g", [`${nginx}proxy-request-buffering`]: "off", [`${nginx}proxy-read-timeout`]: "3600" });
+  });
+
   test("annotations from config win", () => {
-    expect(ingressAnnotations({ annotations: { "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" } })).toMatchObject({ "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" });
+    expect(ingressAnnotations({ domain: "jenkins.example.com", annotations: { "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" } })).toMatchObject({ "nginx.ingress.kubernetes.io/proxy-body-size": "1g", other: "x" });
   });
 });
 

@@ -183,6 +183,21 @@ test("a node port is another's whoever made its Service, and the API server is a
   expect(neighbourPaths.services).toBe("/api/v1/services");
 });
 
+test("further hosts and the port of agents are another's as the domain and the ports of the ingress are", () => {
+  const own = parse({ ...beside, ingress: { install: false, hosts: [{ name: "shop.example.com" }] }, controller: { agentNodePort: 31500 } });
+  const seen = cluster(first, "a");
+  seen.namespaces.push(object("shop"));
+  seen.services.push({ ...object("web", {}, "shop"), spec: { ports: [{ nodePort: 31500 }] } });
+  seen.ingresses.push({ ...object("web", {}, "shop"), spec: { rules: [{ host: "shop.example.com", http: { paths: [{ path: "/" }] } }] } });
+  expect(neighbourProblems(own, "b", seen).map(({ key, found }) => [key, found])).toEqual([
+    ["controller.agentNodePort", "31500, which Service shop/web of somebody else holds"],
+    ["ingress.hosts[0].name", "shop.example.com, which Ingress shop/web serves already"],
+  ]);
+  // Below a path others may have the rest of the host.
+  const below = parse({ ...beside, ingress: { install: false, externalUrl: "https://b.example.com/ci", hosts: [{ name: "shop.example.com" }] } });
+  expect(neighbourProblems(below, "b", { ...seen, services: [] })).toEqual([]);
+});
+
 test("a home is not left behind by another namespace in config", () => {
   const moved = parse({ ...beside, namespace: "team-c" });
   const seen = both(cluster(first, "a"), cluster(second, "b"));

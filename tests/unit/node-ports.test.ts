@@ -5,7 +5,7 @@ import { parseConfig } from "../../config";
 import { environment, stackConfig } from "./mocks";
 
 const { config } = parseConfig(stackConfig("sandbox"), environment);
-const wants = (ingress: Partial<typeof config.ingress> = {}, nodePorts = config.nodePorts) => ({ nodePorts, ingress: { ...config.ingress, ...ingress } });
+const wants = (ingress: Partial<typeof config.ingress> = {}, nodePorts = config.nodePorts, controller: { agentNodePort?: number } = {}) => ({ nodePorts, controller, namespaces: config.namespaces, ingress: { ...config.ingress, ...ingress } });
 const node = (name: string, ...addresses: string[]) => ({ metadata: { name }, status: { addresses: addresses.map((address) => ({ type: "InternalIP", address })) } });
 const nodes = [node("a", "10.0.0.1", "2001:db8::1"), node("b", "10.0.0.2")];
 const apiServer = (...flags: string[]) => ({ metadata: { name: "kube-apiserver-a" }, spec: { nodeName: "a", containers: [{ command: ["kube-apiserver", ...flags] }] } });
@@ -57,6 +57,17 @@ describe("pods with a port of the host", () => {
     const items = [workload("a", 8080), workload("b", 443, { protocol: "UDP" }), workload(config.ingress.namespace, 80), workload("c", 80, {}, partOf), { ...idle, spec: { ...idle.spec, replicas: 0 } }];
     expect(look({ deployments: { items } })).toEqual([]);
   });
+});
+
+test("the port of agents is looked at as those of the ingress, also without an ingress of the platform's own", () => {
+  const facts = { cilium: { data: { "kube-proxy-replacement": "true" } }, daemonSets: { items: [{ metadata: { name: "edge", namespace: "edge" }, spec: { template: { spec: { containers: [{ ports: [{ hostPort: 2000 }] }] } } } }] } };
+  const look = (services: (typeof service)[] = []) => nodePortFindings(wants({ install: false }, config.nodePorts, { agentNodePort: 2000 }), facts, { nodes, services });
+  expect(look().map(({ key, found, level }) => [key, found, level])).toEqual([
+    ["controller.agentNodePort", "2000, which pods of DaemonSet edge/edge have as hostPort", "stop"],
+    ["nodePortRange", expect.stringContaining("without 2000 of the platform"), "stop"],
+  ]);
+  const own = { metadata: { name: "jenkins-agent", namespace: config.namespaces.jenkins }, spec: { ports: [{ nodePort: 2000 }] } };
+  expect(look([own]).map(({ level }) => level)).toEqual(["warn", "warn"]);
 });
 
 describe("the network's own range", () => {

@@ -1,5 +1,6 @@
 import { stringify } from "yaml";
 import { plainSecrets, rules, type PolicyResource } from "../../policy/rules";
+import { ingressAnnotations } from "../../components/jenkins-master";
 import upstream from "../../images/upstream.json";
 
 const digest = `@sha256:${"a".repeat(64)}`;
@@ -15,6 +16,8 @@ const casc = (...containers: object[]) =>
 const binding = (over: object) => resource("rbac.authorization.k8s.io/v1:ClusterRoleBinding", { roleRef: { name: "jenkins" }, subjects: [{ kind: "ServiceAccount", name: "jenkins" }], ...over });
 const role = (rule: object) => resource("rbac.authorization.k8s.io/v1:Role", { rules: [rule] });
 const ingress = (tls?: object[]) => resource("networking.k8s.io/v1:Ingress", { spec: { rules: [{ host: "ci.example.com" }], tls } });
+/** As the component makes it where something stands before the nodes. */
+const endsBefore = (externalUrl: string) => resource("networking.k8s.io/v1:Ingress", { metadata: { annotations: ingressAnnotations({ domain: "ci.example.com", externalUrl }) }, spec: { rules: [{ host: "ci.example.com" }] } });
 const home = (protect: boolean) => resource("core/v1:PersistentVolumeClaim", { metadata: { name: "jenkins-home" } }, protect);
 const workloads = (spec: object): [string, PolicyResource][] => [
   ["Pod", resource("core/v1:Pod", { spec })],
@@ -109,8 +112,10 @@ const cases: Record<string, { good: [string, PolicyResource, string?][]; bad: [s
     good: [
       ["every host covered", ingress([{ hosts: ["ci.example.com"] }])],
       ["the sandbox's", ingress(), "sandbox"],
+      ["TLS that ends before it", endsBefore("https://ci.example.com")],
     ],
     bad: [
+      ["a proxy before it that speaks plain HTTP as well", endsBefore("http://ci.example.com/ci"), "ci.example.com over plain HTTP"],
       ["no TLS", ingress(), "ci.example.com over plain HTTP"],
       ["TLS for another host", ingress([{ hosts: ["other.example.com"] }]), "ci.example.com"],
     ],

@@ -217,6 +217,15 @@ describe("together", () => {
     expect(asked.filter((url) => url.includes("/secrets/"))).toEqual(["/api/v1/namespaces/jenkins/secrets/jenkins-tls", "/api/v1/namespaces/jenkins/secrets/made"]);
   });
 
+  test("the certificate of each host is looked at, and the Gateway where one is wanted stops the update where it is not there", async () => {
+    const host = await serve(healthy);
+    const config = configOf(host, host, "in-cluster");
+    const look = (ingress: Partial<PlatformConfig["ingress"]>) => preflight({ ...config, ingress: { ...config.ingress, ...ingress } }, "unit", {}, impatient);
+    const hosts = [{ name: "files.sandbox.test", secretName: "files-tls" }];
+    expect((await look({ tls: { secretName: "jenkins-tls" }, hosts })).warnings).toEqual([expect.stringMatching(/^ingress\.tlsSecret: no Secret jenkins-tls/), expect.stringMatching(/^ingress\.hosts\[0\]\.tlsSecret: no Secret files-tls/)]);
+    expect((await look({ controller: "gateway", install: false, gateway: { name: "edge", namespace: "infra" } })).problems.map(({ key }) => key)).toEqual(["ingress.controller"]);
+  });
+
   test("a changed size of the home is reported before anything is touched", async () => {
     const claim = { spec: { storageClassName: "openebs-hostpath", resources: { requests: { storage: "10Gi" } } } };
     const host = await serve((url) => (url.endsWith("/persistentvolumeclaims/jenkins-home") ? [200, claim] : healthy(url)));

@@ -8,7 +8,7 @@ import type { Stack } from "../../cli/stack";
 let port: number;
 jest.mock("../../cli/jenkins", () => ({
   ...jest.requireActual<object>("../../cli/jenkins"),
-  withJenkins: (_: unknown, work: (at: number) => Promise<unknown>) => work(port),
+  withJenkins: (_: unknown, work: (at: { port: number }) => Promise<unknown>) => work({ port }),
 }));
 
 const work: Work = { pipeline: "x.Jenkinsfile", script: "echo 'hello'", parameters: { IMAGE: "node:22" } };
@@ -51,7 +51,7 @@ afterEach(() => {
 const secret = { data: { "admin-user": "YWRtaW4=", "admin-password": "eA==" } };
 const stack = {
   kubectlArgs: [], kubectl: async (...args: string[]) => (args.includes("nodes") ? "127.0.0.1\n" : JSON.stringify(args.includes("secret") ? secret : { items: [] })),
-  config: { domain: "ci.example.com", admin: {}, agents: [], namespaces: { jenkins: "jenkins", agents: "jenkins-agents" }, ingress: { install: false, namespace: "ingress-nginx", httpNodePort: 1, httpsNodePort: 1 } },
+  config: { domain: "ci.example.com", admin: {}, agents: [], namespaces: { jenkins: "jenkins", agents: "jenkins-agents" }, controller: {}, ingress: { install: false, namespace: "ingress-nginx", httpNodePort: 1, httpsNodePort: 1 } },
 } as unknown as Stack;
 const run = (timeout: number) => smoke(stack, work, timeout, new AbortController().signal);
 

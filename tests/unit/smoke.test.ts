@@ -88,6 +88,8 @@ test("a build is judged by its result and by what it printed", () => {
   // What `set -x` or the job's own text shows is not what it printed.
   expect(buildTrouble({ result: "SUCCESS", console: "+ echo smoke-x-other\n" }, "x")).toMatch(/does not hold/);
   expect(smokeScript("x", "jenkins")).toContain("echo smoke-x\n");
+  expect(smokeScript("x", "jenkins")).toContain("'GET /jnlpJars/");
+  expect(smokeScript("x", "jenkins", "/ci")).toContain("'GET /ci/jnlpJars/");
 });
 
 describe("the job's script", () => {

@@ -12,6 +12,8 @@ const PLUGINS_API = "/pluginManager/api/json";
 const RELOAD_PAGE = "/configuration-as-code/reload";
 
 export interface FrontOptions {
+  /** Path below which Hudson answers, without a slash at its end. */
+  prefix: string;
   isReady: () => boolean;
   /** Reads the documents again; on failure the settings in force stay. */
   reload: () => Promise<void>;
@@ -20,6 +22,12 @@ export interface FrontOptions {
   plugins: object[];
   log: (line: string) => void;
 }
+
+/** Where the options let Hudson answer: of several the last counts. */
+export const prefixOf = (options: string[]): string => options.findLast((option) => option.startsWith("--prefix="))?.slice("--prefix=".length).replace(/\/+$/, "") ?? "";
+
+/** The path of a request below the prefix; undefined for one beside it. */
+export const below = (prefix: string, pathname: string): string | undefined => (pathname === prefix ? "/" : pathname.startsWith(`${prefix}/`) ? pathname.slice(prefix.length) : undefined);
 
 /** An answer of the plugin's. */
 export interface Answer {
@@ -50,7 +58,7 @@ export async function reloadByToken(method: string | undefined, given: string, o
 }
 
 /** What it answers to the button of its page. */
-export const reloadByPage = (o: FrontOptions): Promise<Answer> => reload(o, { ...plain(302), location: "/configuration-as-code/" }, (message) => ({ status: 200, type: "text/html", body: `<html><body><h1>Configuration as Code error</h1><pre>${message.replace(/&/g, "&amp;").replace(/</g, "&lt;")}</pre></body></html>` }));
+export const reloadByPage = (o: FrontOptions): Promise<Answer> => reload(o, { ...plain(302), location: `${o.prefix}/configuration-as-code/` }, (message) => ({ status: 200, type: "text/html", body: `<html><body><h1>Configuration as Code error</h1><pre>${message.replace(/&/g, "&amp;").replace(/</g, "&lt;")}</pre></body></html>` }));
 
 async function reload(o: FrontOptions, good: Answer, refused: (message: string) => Answer): Promise<Answer> {
   if (!o.isReady()) return plain(503, "Please wait while Jenkins is getting ready to work");
@@ -67,13 +75,15 @@ async function reload(o: FrontOptions, good: Answer, refused: (message: string) 
 export function serve(o: FrontOptions): http.Server {
   const server = http.createServer((req, res) => {
     const url = new URL(req.url ?? "/", "http://localhost");
-    const place = url.pathname.replace(/\/+$/, "");
+    const inside = below(o.prefix, url.pathname);
+    const place = inside?.replace(/\/+$/, "");
     const give = (answered: Promise<Answer>) => void answered.catch((e: Error) => (o.log(`SEVERE: ${e.stack}`), oops)).then((each) => answer(res, each));
-    if (place === RELOAD_PATH) give(reloadByToken(req.method, url.searchParams.get("casc-reload-token") ?? "", o));
+    if (inside === undefined) answer(res, plain(404, "Not found"));
+    else if (place === RELOAD_PATH) give(reloadByToken(req.method, url.searchParams.get("casc-reload-token") ?? "", o));
     else if (!o.isReady()) answer(res, plain(503, "Please wait while Jenkins is getting ready to work"));
-    else if (url.pathname.startsWith("/sandbox-adapter")) answer(res, plain(404, "Not found"));
-    else if (place === RELOAD_PAGE && req.method === "POST") void asAdministrator(req).then((may) => (may ? give(reloadByPage(o)) : answer(res, plain(403))));
-    else if (place === PLUGINS_API) void asAdministrator(req).then((may) => answer(res, may ? { status: 200, type: "application/json", body: JSON.stringify({ plugins: o.plugins }) } : plain(403)));
+    else if (inside.startsWith("/sandbox-adapter")) answer(res, plain(404, "Not found"));
+    else if (place === RELOAD_PAGE && req.method === "POST") void asAdministrator(req, o.prefix).then((may) => (may ? give(reloadByPage(o)) : answer(res, plain(403))));
+    else if (place === PLUGINS_API) void asAdministrator(req, o.prefix).then((may) => answer(res, may ? { status: 200, type: "application/json", body: JSON.stringify({ plugins: o.plugins }) } : plain(403)));
     else pass(req, res);
   });
   // Uploads and console streams may take as long as they like.
@@ -88,10 +98,10 @@ export function serveFailure(): http.Server {
 }
 
 /** Whether Hudson lets who asks manage it. */
-function asAdministrator(req: http.IncomingMessage): Promise<boolean> {
+function asAdministrator(req: http.IncomingMessage, prefix: string): Promise<boolean> {
   return new Promise((resolve) => {
     const { authorization, cookie } = req.headers;
-    http.get({ host: "127.0.0.1", port: HUDSON_PORT, path: "/manage", headers: { ...(authorization && { authorization }), ...(cookie && { cookie }) }, agent: false }, (answered) => {
+    http.get({ host: "127.0.0.1", port: HUDSON_PORT, path: `${prefix}/manage`, headers: { ...(authorization && { authorization }), ...(cookie && { cookie }) }, agent: false }, (answered) => {
       answered.resume();
       resolve(answered.statusCode === 200);
     }).on("error", () => resolve(false));

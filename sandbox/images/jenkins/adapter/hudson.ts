@@ -6,14 +6,15 @@ import type { Value } from "./casc";
 export const HUDSON_PORT = 8081;
 
 export class Hudson {
-  constructor(private readonly token: string) {}
+  /** @param prefix path below which Hudson answers, as its option --prefix has it */
+  constructor(private readonly token: string, private readonly prefix: string) {}
 
   /** @throws with the bridge's message when the action fails or Hudson is not ready */
   call<T>(action: "configure" | "state" | "add-agent" | "accept-tasks" | "retire-agent" | "remove-agent", input: Value = {}): Promise<T> {
     return new Promise((resolve, reject) => {
       const text = JSON.stringify(encode(input));
       const req = http.request(
-        { host: "127.0.0.1", port: HUDSON_PORT, method: "POST", path: `/sandbox-adapter/${action}`, agent: false, timeout: 30_000, headers: { "x-adapter-token": this.token, "content-type": "application/json", "content-length": Buffer.byteLength(text) } },
+        { host: "127.0.0.1", port: HUDSON_PORT, method: "POST", path: `${this.prefix}/sandbox-adapter/${action}`, agent: false, timeout: 30_000, headers: { "x-adapter-token": this.token, "content-type": "application/json", "content-length": Buffer.byteLength(text) } },
         (res) => {
           let answer = "";
           res.setEncoding("utf8");

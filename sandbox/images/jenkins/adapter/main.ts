@@ -9,7 +9,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { afterReload, BrokenDocument, findDocuments, readSettings, variables, type Settings } from "./casc";
 import { CloudWatcher, templateLabels } from "./cloud";
-import { serve, serveFailure } from "./front";
+import { prefixOf, serve, serveFailure } from "./front";
 import { Hudson, HUDSON_PORT } from "./hudson";
 import { loaded, pluginsThatFail, recorded } from "./plugins";
 import { words } from "./pod";
@@ -95,7 +95,8 @@ async function main(): Promise<void> {
     { stdio: ["ignore", 1, 1], env: { ...process.env, HUDSON_HOME: HOME, JENKINS_HOME: HOME } },
   );
 
-  const hudson = new Hudson(token);
+  const prefix = prefixOf(options);
+  const hudson = new Hudson(token, prefix);
   const configure = async (next: Settings | undefined): Promise<void> => {
     if (next) await hudson.call("configure", { ...hudsonSettings(next) });
   };
@@ -113,7 +114,7 @@ async function main(): Promise<void> {
     watcher.use(then?.clouds ?? []);
     log("configuration: reloaded");
   };
-  const server = serve({ isReady: () => ready, reload, reloadToken: process.env.CASC_RELOAD_TOKEN, plugins: loaded(plugins), log });
+  const server = serve({ prefix, isReady: () => ready, reload, reloadToken: process.env.CASC_RELOAD_TOKEN, plugins: loaded(plugins), log });
 
   let stopping = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {

@@ -1,0 +1,109 @@
+import * as fc from "fast-check";
+import { gatewayProblems, readGateway, type GatewayFacts, type Listener, type Selector } from "../../checks/gateway";
+import { judgeGateway } from "../../cli/doctor";
+import { parseConfig } from "../../config";
+import { JenkinsMaster } from "../../components/jenkins-master";
+import { jenkinsArgs } from "../../config/arguments";
+import { all, environment, settled, stackConfig, the, useMocks } from "./mocks";
+
+const gateway = { name: "edge", namespace: "infra" };
+const parse = (ingress: Record<string, unknown> = {}) => parseConfig({ ...stackConfig("sandbox"), domain: "ci.example.com", ingress: { controller: "gateway", gateway, ...ingress } }, environment);
+const keysOf = (ingress: Record<string, unknown>) => parse(ingress).problems.map(({ key }) => key);
+
+describe("config", () => {
+  test("names a Gateway with controller: gateway, and with no other", () => {
+    expect(keysOf({})).toEqual([]);
+    expect(keysOf({ gateway: undefined })).toEqual(["ingress.gateway"]);
+    expect(keysOf({ gateway: { name: "edge" } })).toEqual(["ingress.gateway.namespace"]);
+    expect(keysOf({ controller: "traefik" })).toEqual(["ingress.gateway"]);
+    expect(keysOf({ controller: "none" })).toEqual(["ingress.gateway"]);
+  });
+
+  test("leaves ports, certificates and limits to it", () => {
+    const theirs = { tlsSecret: "tls", annotations: { a: "b" }, maxBodySize: "1g", replicas: 2, httpNodePort: 8080 };
+    expect(keysOf(theirs).sort()).toEqual(Object.keys(theirs).map((key) => `ingress.${key}`).sort());
+    expect(keysOf({ externalUrl: "https://ci.example.com/jenkins", hosts: [{ name: "old.example.com" }] })).toEqual([]);
+    expect(keysOf({ externalUrl: "https://ci.example.com", trustedProxies: ["192.0.2.1"] })).toEqual(["ingress.trustedProxies"]);
+  });
+
+  test("takes requests to come from the Gateway's namespace, or from that of its pods", () => {
+    expect(parse().config.ingress).toMatchObject({ install: false, namespace: "infra" });
+    expect(parse({ namespace: "envoy" }).config.ingress.namespace).toBe("envoy");
+  });
+});
+
+test("an HTTPRoute takes the place of the Ingress", async () => {
+  await useMocks(() => "x");
+  const { config } = parse({ gateway: { ...gateway, sectionName: "https" }, externalUrl: "https://ci.example.com/jenkins", hosts: [{ name: "old.example.com" }] });
+  new JenkinsMaster("jenkins", { ...jenkinsArgs(config, { storageClassName: "s", ingressClassName: "i", ingressNamespace: config.ingress.namespace, references: {}, apiServerAddresses: [], surroundings: {} }), rehearsal: undefined });
+  await settled();
+  expect(all("Ingress")).toEqual([]);
+  const route = the("HTTPRoute").inputs;
+  expect(route.apiVersion).toBe("gateway.networking.k8s.io/v1");
+  expect(route.spec).toEqual({
+    parentRefs: [{ group: "gateway.networking.k8s.io", kind: "Gateway", name: "edge", namespace: "infra", sectionName: "https" }],
+    hostnames: ["ci.example.com", "old.example.com"],
+    rules: [{ matches: [{ path: { type: "PathPrefix", value: "/jenkins" } }], backendRefs: [{ group: "", kind: "Service", name: "jenkins", port: 8080, weight: 1 }], timeouts: { request: "0s" } }],
+  });
+  expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs.spec)).toContain('"kubernetes.io/metadata.name":"infra"');
+}, 60_000);
+
+describe("preview and doctor", () => {
+  const { config } = parse({ hosts: [{ name: "old.example.com" }] });
+  const listener = (over: Partial<Listener> = {}): Listener => ({ name: "web", protocol: "HTTPS", allowedRoutes: { namespaces: { from: "All" } }, ...over });
+  const facts = (...listeners: Listener[]): GatewayFacts => ({ routes: true, gateway: { spec: { listeners } }, labels: { team: "ci" } });
+  const look = (seen: GatewayFacts) => gatewayProblems(config, seen).map(({ key, found }) => [key, found]);
+
+  test("a Gateway that takes the route is well, by any of its listeners for each host", () => {
+    expect(look(facts(listener()))).toEqual([]);
+    expect(look(facts(listener({ name: "a", hostname: "ci.example.com" }), listener({ name: "b", hostname: "*.example.com", protocol: "HTTP" })))).toEqual([]);
+    const selectors: Selector[] = [{ matchLabels: { team: "ci" } }, { matchLabels: { "kubernetes.io/metadata.name": "jenkins" } }, { matchExpressions: [{ key: "team", operator: "In", values: ["ci"] }, { key: "closed", operator: "DoesNotExist" }] }];
+    for (const selector of selectors)
+      expect(look(facts(listener({ allowedRoutes: { namespaces: { from: "Selector", selector } } })))).toEqual([]);
+    expect(judgeGateway(config, facts(listener()))).toEqual([expect.objectContaining({ state: "ok" })]);
+  });
+
+  test.each<[string, GatewayFacts, string, RegExp]>([
+    ["no Gateway API", { routes: false }, "ingress.controller", /no HTTPRoute of gateway\.networking\.k8s\.io\/v1/],
+    ["no Gateway", { routes: true }, "ingress.gateway.name", /^no Gateway edge in namespace infra$/],
+    ["its own namespace alone, which is what is usual", facts(listener({ allowedRoutes: undefined as never })), "domain", /web takes routes of namespace infra alone/],
+    ["others' namespaces", facts(listener({ allowedRoutes: { namespaces: { from: "Selector", selector: { matchLabels: { team: "web" } } } } })), "domain", /with \{"matchLabels":\{"team":"web"\}\} alone/],
+    ["no HTTP", facts(listener({ protocol: "TLS" })), "domain", /web speaks TLS/],
+    ["other kinds of routes", facts(listener({ allowedRoutes: { namespaces: { from: "All" }, kinds: [{ kind: "GRPCRoute" }] } })), "domain", /web takes GRPCRoute alone/],
+    ["another host", facts(listener({ hostname: "*.shop.example.com" })), "domain", /web serves \*\.shop\.example\.com, not ci\.example\.com/],
+    ["the domain alone", facts(listener({ hostname: "ci.example.com" })), "ingress.hosts[0].name", /not old\.example\.com/],
+  ])("%s is said before anything is made", (_, seen, key, found) => {
+    const [first] = look(seen);
+    expect(first).toEqual([key, expect.stringMatching(found)]);
+    expect(judgeGateway(config, seen)[0]).toMatchObject({ state: "fail", where: key });
+  });
+
+  test("a listener that the Gateway does not have", () => {
+    const named = parse({ gateway: { ...gateway, sectionName: "https" } }).config;
+    expect(gatewayProblems(named, facts(listener()))).toEqual([expect.objectContaining({ key: "ingress.gateway.sectionName", expected: expect.stringContaining("web") })]);
+    expect(gatewayProblems(named, facts(listener({ name: "https" }), listener({ protocol: "TCP" })))).toEqual([]);
+  });
+
+  test("a listener's star stands for one label or more, and for nothing in the middle of one", () => {
+    const label = fc.stringMatching(/^[a-z][a-z0-9]{0,5}$/);
+    fc.assert(fc.property(label, label, (a, b) => {
+      const one = parseConfig({ ...stackConfig("sandbox"), domain: `${a}.${b}.test`, ingress: { controller: "gateway", gateway } }, environment).config;
+      expect(gatewayProblems(one, facts(listener({ hostname: `*.${b}.test` })))).toEqual([]);
+      expect(gatewayProblems(one, facts(listener({ hostname: `*.x${b}.test` })))).toHaveLength(1);
+    }), { numRuns: 10 });
+  });
+
+  test("the cluster is asked where a Gateway is wanted, and only there", async () => {
+    const asked: string[] = [];
+    const get = async (path: string): Promise<unknown> => {
+      asked.push(path);
+      if (path.endsWith("/v1")) return { resources: [{ name: "gateways" }, { name: "httproutes" }] };
+      return path.includes("/gateways/") ? { spec: { listeners: [] } } : { metadata: { labels: { team: "ci" } } };
+    };
+    expect(await readGateway(config, get)).toEqual({ routes: true, gateway: { spec: { listeners: [] } }, labels: { team: "ci" } });
+    expect(asked).toEqual(["/apis/gateway.networking.k8s.io/v1", "/apis/gateway.networking.k8s.io/v1/namespaces/infra/gateways/edge", "/api/v1/namespaces/jenkins"]);
+    expect(await readGateway(config, async () => undefined)).toEqual({ routes: false });
+    expect(await readGateway(parseConfig(stackConfig("sandbox"), environment).config, get)).toBeUndefined();
+    expect(asked).toHaveLength(3);
+  });
+});
