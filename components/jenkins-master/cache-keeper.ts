@@ -8,6 +8,7 @@ import type { AgentsArgs } from "./args";
 import { cacheKeeperScript, gradleKeeperScript } from "./cache";
 import { dockerKeeperScript } from "./docker-cache";
 import type { Place } from "./place";
+import { toolFolders } from "./tool-cache";
 
 const keeperLabels = { "app.kubernetes.io/name": "agent-cache", ...partOf };
 
@@ -32,7 +33,7 @@ export function cacheKeeperObject({ name, parent, there }: Place, { cache, setti
               {
                 name: "keeper",
                 image: cache.keeperImage,
-                command: ["/bin/sh", "-c", cacheKeeperScript],
+                command: ["/bin/sh", "-c", cacheKeeperScript(toolFolders(templates))],
                 env: [
                   { name: "CACHE", value: "/cache" },
                   { name: "MAX_KIB", value: String((cache.maxGi ?? cacheGi.usual) * 1024 * 1024) },

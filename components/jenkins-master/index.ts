@@ -14,6 +14,7 @@ import { makeMonitoring } from "./monitoring";
 import { networkObjects } from "./network";
 import { after, makeNamespaces } from "./place";
 import { makePodPolicy } from "./pod-policy";
+import { prepullObjects } from "./prepull";
 import { makeRehearsal } from "./rehearsal";
 import { secretContents, secretObjects } from "./secrets";
 
@@ -88,6 +89,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     makeAgentMirrors(place, args.agents.settings.mirrors);
     const keeper = cacheKeeperObject(place, args.agents);
     if (keeper) new k8s.apps.v1.DaemonSet(...keeper);
+    for (const images of prepullObjects(place, args.agents)) new k8s.apps.v1.DaemonSet(...images);
     makePodPolicy(place, args, keeper && patched("DaemonSet", keeper[1]));
 
     const { domain, tls, port } = args.address;
