@@ -14,8 +14,9 @@ const tools = {
   npm: { own: ["npm"], shared: ["npm/_cacache"], env: { NPM_CONFIG_CACHE: "npm" } },
   // The store: files by hash, written under another name first. On another mount than the workspace they are copied out, never linked.
   pnpm: { own: [], shared: ["pnpm"], env: { npm_config_store_dir: "pnpm", pnpm_config_store_dir: "pnpm" } },
-  // Answers by address, written under another name first; before pip 23.3 in `http`. Wheels that pip builds are moved from another disk in place.
-  pip: { own: ["pip"], shared: ["pip/http", "pip/http-v2"], env: { PIP_CACHE_DIR: "pip" } },
+  // Answers by address, written under another name first. pip before 23.3 has them in `http`, and runs what lies there (pickle); wheels
+  // that pip builds are moved to `wheels` from another disk, in place.
+  pip: { own: ["pip"], shared: ["pip/http-v2"], env: { PIP_CACHE_DIR: "pip" } },
   // Of modules what was downloaded, under Go's own locks of files: an unpacked module is never looked at again, whatever is missing in it.
   go: { own: ["go/mod", "go/mod/cache"], shared: ["go/mod/cache/download", "go/build"], env: { GOMODCACHE: "go/mod", GOCACHE: "go/build" } },
   // coursier's cache, with its locks; sbt from 1.3 on, Mill, Scala CLI.
