@@ -7,6 +7,7 @@ import { goEnvironment, goMounts, javaEnvironment, mavenFlags, networkMounts, ne
 import { gradleAgentScript } from "./cache";
 import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
+import { gitCache, gitMountPaths } from "./git-cache";
 import { toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
 
@@ -16,7 +17,7 @@ export type DockerMode = "dind" | "rootless" | "none";
 /** Build tools whose dependency caches a template's agents share on their node. */
 type SharedTool = "maven" | "gradle";
 /** What a template's agents keep on their node: of Docker each agent has data of its own while it runs, which the next takes over. */
-export type CachedTool = SharedTool | DownloadTool | "docker";
+export type CachedTool = SharedTool | DownloadTool | "git" | "docker";
 
 /** One key, operator, effect entry as in a Pod's `tolerations`. */
 export interface Toleration {
@@ -146,7 +147,7 @@ export const agentUser = 1000;
 const gradleHome = "/home/jenkins/.gradle";
 
 /** Folders of the build container that are the platform's own to mount. */
-export const ownMounts = [workspace, gradleHome, buildkitTools, `${cacheMount}/maven`, `${cacheMount}/gradle`, ...toolMountPaths(cacheMount), ...networkMounts];
+export const ownMounts = [workspace, gradleHome, buildkitTools, `${cacheMount}/maven`, `${cacheMount}/gradle`, ...toolMountPaths(cacheMount), ...gitMountPaths(cacheMount), ...networkMounts];
 
 const sharedCaches: Record<SharedTool, { readOnly: boolean; env: Record<string, string> }> = {
   // Many agents write one local repository: Maven Resolver's file locks make that safe between processes.
@@ -406,9 +407,10 @@ export function outlivesMerge(pod: Pod, over: Pod): boolean {
  */
 export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod {
   const caches = settings.cachePath === undefined ? [] : template.caches.filter((tool) => tool in sharedCaches) as SharedTool[];
-  const downloads = toolCaches(settings.cachePath === undefined ? { caches: [] } : template, cacheMount, settings.cachePath ?? "", scratch(template.workspaceSize));
+  const { cachePath } = settings;
+  const together = cachePath === undefined ? [] : [toolCaches(template, cacheMount, cachePath, scratch(template.workspaceSize)), gitCache(template, cacheMount, cachePath)];
   const slots = hasSlots(template, settings);
-  const own: Record<string, string> = { ...agentJvm(template.env), ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)), ...downloads.env };
+  const own: Record<string, string> = { ...agentJvm(template.env), ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env)) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
@@ -445,7 +447,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
               readOnly: sharedCaches[tool].readOnly,
             })),
             ...(gradle ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
-            ...downloads.volumeMounts,
+            ...together.flatMap(({ volumeMounts }) => volumeMounts),
             ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
             ...files,
             ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
@@ -463,7 +465,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
           name: `cache-${tool}`,
           hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
         })),
-        ...downloads.volumes,
+        ...together.flatMap(({ volumes }) => volumes),
         ...(slots ? [{ name: "cache-docker", hostPath: { path: `${settings.cachePath}/docker/${slotGroup(template)}`, type: "DirectoryOrCreate" } }] : []),
         ...(gradle
           ? [

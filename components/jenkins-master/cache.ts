@@ -3,12 +3,13 @@
  * agents' user and keeps them below MAX_KIB by deleting whole artifact folders that were not read for longest.
  * POSIX shell, GNU find and coreutils; environment CACHE, MAX_KIB, OWNER.
  * @param tools folders of further tools below CACHE, of which any file may go but their locks
+ * @param others folders that other keepers look after
  */
-export function cacheKeeperScript(tools: string[] = []): string {
+export function cacheKeeperScript(tools: string[] = [], others: string[] = []): string {
   const kept = ["maven", "gradle", "gradle-offers", ...(tools.length > 0 ? ["tools"] : [])].map((folder) => `"$CACHE/${folder}"`).join(" ");
-  const owned = ["maven", "maven/repository", "gradle", "gradle/generations", "gradle-offers", ...tools].map((folder) => `"$CACHE/${folder}"`).join(" ");
+  const owned = ["maven", "maven/repository", "gradle", "gradle/generations", "gradle-offers", ...tools, ...others].map((folder) => `"$CACHE/${folder}"`).join(" ");
   return `set -eu
-mkdir -p ${["maven/repository", "gradle/generations", "gradle-offers", ...tools].map((folder) => `"$CACHE/${folder}"`).join(" ")}
+mkdir -p ${["maven/repository", "gradle/generations", "gradle-offers", ...tools, ...others].map((folder) => `"$CACHE/${folder}"`).join(" ")}
 # -h: what agents may write to may have become a link meanwhile.
 chown -h "$OWNER:$OWNER" ${owned}
 trap 'exit 0' TERM INT
