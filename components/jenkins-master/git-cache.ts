@@ -61,10 +61,10 @@ export function gitCache(template: Cached, mount: string, path: string): { env: 
  * POSIX shell, coreutils, flock; environment GIT_MIRRORS, GIT_MIRROR_OFFERS, without which it does nothing.
  */
 export const gitScript = `#!/bin/sh
-here=\${0%/*} git=
+git=
 IFS=:
 for folder in $PATH; do
-  if [ "$folder" != "$here" ] && [ -x "$folder/git" ]; then git=$folder/git; break; fi
+  if [ -x "$folder/git" ] && ! [ "$folder/git" -ef "$0" ]; then git=$folder/git; break; fi
 done
 unset IFS
 if [ -z "$git" ]; then echo "git: there is none in this image" >&2; exit 127; fi
@@ -152,8 +152,8 @@ exit "$code"
 
 /**
  * Runs on every node as container `git` of the DaemonSet `agent-cache`, as the agents' user and with no right beyond its folders:
- * whatever an agent offers is hostile. A bundle is taken by `git fetch`, which computes the name of each object and asks that each
- * commit be whole; until then it is a file that no agent can reach any more. Above MAX_KIB the mirror goes that was used longest ago.
+ * whatever an agent offers is hostile. A copy of it that no agent can reach is taken by `git fetch`, which computes the name of each
+ * object and asks that each commit be whole. Above MAX_KIB the mirror goes that was used longest ago.
  * Bash, git from 2.32 on, GNU coreutils and findutils, flock; environment CACHE (git's folder), MAX_KIB, INTERVAL (seconds).
  */
 export const gitKeeperScript = `set -u
@@ -165,14 +165,17 @@ until cd "$CACHE"; do sleep 1; done 2>/dev/null
 rm -rf */work/* */mirrors/*/generations/.[0-9]*
 find . -path '*/repo.git/*' -name '*.lock' -delete
 take() {
-  local offer=$1 group=\${1%%/*} name=\${1##*/} bundle mirror next number pack
+  local offer=$1 moved group=\${1%%/*} name=\${1##*/} bundle mirror next number pack
   name=\${name%%-*}
-  bundle=$PWD/$group/work/offer mirror=$group/mirrors/$name
-  [[ $name =~ ^[0-9a-f]{40}$ ]] && mv -T "$offer" "$bundle" && [ -f "$bundle" ] && [ ! -L "$bundle" ] && [ "$(stat -c %s "$bundle")" -le "$((MAX_KIB * 512))" ] || return
+  moved=$group/work/offer bundle=$PWD/$group/work/bundle mirror=$group/mirrors/$name
+  [[ $name =~ ^[0-9a-f]{40}$ ]] && mv -T "$offer" "$moved" && [ -f "$moved" ] && [ ! -L "$moved" ] && [ "$(stat -c %s "$moved")" -le "$((MAX_KIB * 512))" ] || return
+  # Whoever still has it open may go on writing to it; and a file that is no bundle git would take for the name of a repository.
+  cp "$moved" "$bundle" && [[ $(head -c 15 "$bundle" | tr -d '\\0') == "# v"[23]" git bundle" ]] || return
   mkdir -p "$mirror/generations" && { [ -e "$mirror/repo.git" ] || git init -q --bare "$mirror/repo.git"; } || return
   git -C "$mirror/repo.git" -c gc.auto=0 -c fetch.unpackLimit=1 fetch -q --no-tags --no-write-fetch-head "$bundle" '+refs/remotes/origin/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || return
   # No object is ever left out, so that each generation has what the one before had.
-  git -C "$mirror/repo.git" repack -q -d --geometric=2 && git -C "$mirror/repo.git" pack-refs --all || return
+  git -C "$mirror/repo.git" repack -q -d --geometric=2 && git -C "$mirror/repo.git" pack-refs --all && [ -e "$mirror/repo.git/packed-refs" ] || return
+  if cmp -s "$mirror/repo.git/packed-refs" "$mirror/current/packed-refs"; then return; fi
   number=$(date +%s%N)
   next=$mirror/generations/.$number
   mkdir -p "$next/refs" "$next/objects/pack" "$next"/template/{objects/pack,info,hooks} && cp "$mirror"/repo.git/{HEAD,packed-refs} "$next/" && echo >"$next/.in-use" && : >"$next/template/info/exclude" || return

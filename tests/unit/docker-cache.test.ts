@@ -76,7 +76,7 @@ describe("the config", () => {
   test.each<[string, object, string[]]>([
     ["docker kept for BuildKit", { docker: "rootless", caches: ["docker"] }, ["agents[0].caches"]],
     ["docker kept for nobody", { docker: "none", caches: ["docker"] }, ["agents[0].caches"]],
-    ["a group of what is not kept", { cacheGroup: "release" }, ["agents[0].cacheGroup"]],
+    ["a group of what all agents share", { caches: ["maven", "gradle"], cacheGroup: "release" }, ["agents[0].cacheGroup"]],
     ["a group that is no name", { caches: ["docker"], cacheGroup: "../maven" }, ["agents[0].cacheGroup"]],
   ])("%s is refused by the key", (_, further, keys) => expect(parse({ agents: [agent("a", further)] }).problems.map(({ key }) => key)).toEqual(keys));
 });

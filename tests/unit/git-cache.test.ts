@@ -92,7 +92,8 @@ async function oneCommitBehind(): Promise<void> {
   git("source", "tag", "v1");
   git("source", "push", "-q", "origin", "main", "v1");
 }
-const received = (err: string) => /Receiving objects: 100% \((\d+)\//.exec(err)?.[1];
+/** Objects that the server sent. */
+const received = (err: string) => /remote: Total (\d+) /.exec(err)?.[1];
 /** The repository is whole, with all of the server's commits, and without any of the node's folder. */
 async function wholeWithoutMirror(repository: string): Promise<void> {
   await endKeeper();
@@ -188,7 +189,7 @@ test("of hostile offers nothing is taken, and nothing outside is touched", async
   const [name] = fs.readdirSync(mirrors());
   const now = generations();
   fs.writeFileSync(at("outside"), "outside");
-  git("source", "bundle", "create", at("good"), "--branches=main");
+  git("source", "bundle", "create", at("good"), "--remotes=origin");
   const bytes = fs.readFileSync(at("good"));
   // An object with other content than its name says: git computes the name of what it unpacks, and the commits ask for another.
   const changed = Buffer.from(bytes);
@@ -196,6 +197,9 @@ test("of hostile offers nothing is taken, and nothing outside is touched", async
   fs.writeFileSync(path.join(offers(), `${name}-changed`), changed);
   fs.writeFileSync(path.join(offers(), `${name}-junk`), "junk");
   fs.writeFileSync(path.join(offers(), "x-name"), bytes);
+  // Another group's mirror, which git would follow.
+  git("", "clone", "-q", "--mirror", "source", "git/others.git");
+  fs.writeFileSync(path.join(offers(), `${"a".repeat(40)}-gitfile`), `gitdir: ${at("git/others.git")}\n`);
   fs.symlinkSync(at("outside"), path.join(offers(), `${name}-link`));
   fs.mkdirSync(path.join(offers(), `${name}-folder`));
   keeper();
