@@ -1,6 +1,8 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
+import * as http from "node:http";
+import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import { agentPod, cacheMount, type AgentTemplate, type CachedTool } from "../../components/jenkins-master/agents";
@@ -28,7 +30,19 @@ function podOf(tool: CachedTool, cachePath: string): Spec {
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), "tool-caches-"));
 const jars = path.join(root, "jars");
-afterAll(() => fs.rmSync(root, { recursive: true, force: true }));
+
+/** An index of one wheel that says of its answers, as PyPI does and not every mirror, how long they hold: else pip keeps none. */
+const wheel = "networkx-3.2.1-py3-none-any.whl";
+const index = http.createServer((request, response) => {
+  const content = fs.readFileSync(path.join(root, wheel));
+  if (request.url === `/${wheel}`) response.writeHead(200, { "content-type": "application/octet-stream", "cache-control": "max-age=365000000, immutable, public" }).end(content);
+  else response.writeHead(200, { "content-type": "text/html", "cache-control": "max-age=600, public", etag: '"1"' }).end(`<a href="/${wheel}#sha256=${createHash("sha256").update(content).digest("hex")}">${wheel}</a>`);
+});
+afterAll(() => {
+  index.close();
+  index.closeAllConnections();
+  fs.rmSync(root, { recursive: true, force: true });
+});
 
 /** A build in the namespace of mounts that its container would have. */
 function agent(name: string, tool: DownloadTool, node: string, script: string): ChildProcess {
@@ -41,7 +55,7 @@ function agent(name: string, tool: DownloadTool, node: string, script: string): 
   fs.mkdirSync(path.join(home, "workspace"), { recursive: true });
   const setUp = [`mkdir -p ${cacheMount}`, `mount -t tmpfs none ${cacheMount}`, ...mounts, `cd ${home}/workspace`, "set -e", script].join("\n");
   const variables = Object.fromEntries(env.filter(({ name: variable }) => variable !== "JENKINS_JAVA_OPTS").map(({ name: variable, value }) => [variable, value]));
-  return spawn("unshare", ["--mount", "--propagation", "private", "sh", "-c", setUp], { detached: true, stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, HOME: home, GOFLAGS: "", GOTOOLCHAIN: "local", ...variables } });
+  return spawn("unshare", ["--mount", "--propagation", "private", "sh", "-c", setUp], { detached: true, stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, HOME: home, GOFLAGS: "", GOTOOLCHAIN: "local", INDEX: `http://127.0.0.1:${(index.address() as AddressInfo).port}/simple`, ...variables } });
 }
 
 async function ended(child: ChildProcess): Promise<void> {
@@ -68,14 +82,29 @@ const output = (name: string) => contents(path.join(root, "agents", name, "works
 interface Kind {
   /** A build that leaves what it was given in `out`. */
   build: string;
-  /** Files of the cache that may be lost, or half, without a word of the keeper. */
+  /** Files of the cache that the keeper may delete. */
   loses: RegExp;
+  /** Those that a hostile build changes, how, and whether what it wrote reaches the next one; else it is noticed. */
+  hostile: { files: RegExp; change: (file: string) => void; reaches: boolean };
 }
 
+/** Changes a byte and nothing that a tool might look at first: neither the size nor the times. */
+function flip(file: string): void {
+  const [content, { atime, mtime }] = [fs.readFileSync(file), fs.statSync(file)];
+  content[Math.floor(content.length / 2)] ^= 1;
+  fs.chmodSync(file, 0o644);
+  fs.writeFileSync(file, content);
+  fs.utimesSync(file, atime, mtime);
+}
+
+/** Adds a comment to every file of Go in a zip. */
+const rewriteZip = (file: string) =>
+  execFileSync("python3", ["-c", "import sys, zipfile\nold = zipfile.ZipFile(sys.argv[1])\nparts = [(i, old.read(i)) for i in old.infolist()]\nnew = zipfile.ZipFile(sys.argv[1], 'w')\nfor i, content in parts: new.writestr(i, content + (b'// hostile\\n' if i.filename.endswith('.go') else b''))\nnew.close()", file]);
+
 const kinds: Record<DownloadTool, Kind> = {
-  npm: { build: "echo '{}' >package.json; npm install --no-audit --no-fund lodash@4.17.21; cp -r node_modules/lodash out", loses: /_cacache\/content/ },
-  pnpm: { build: `echo '{}' >package.json; ${root}/pnpm/node_modules/.bin/pnpm add lodash@4.17.21; cp -rL node_modules/lodash out`, loses: /pnpm\/.*files/ },
-  pip: { build: `${root}/venv/bin/pip download --no-deps -d out networkx==3.2.1`, loses: /http-v2/ },
+  npm: { build: "echo '{}' >package.json; npm install --no-audit --no-fund lodash@4.17.21; cp -r node_modules/lodash out", loses: /_cacache\/content/, hostile: { files: /_cacache\/content/, change: flip, reaches: false } },
+  pnpm: { build: `echo '{}' >package.json; ${root}/pnpm/node_modules/.bin/pnpm add lodash@4.17.21; cp -rL node_modules/lodash out`, loses: /pnpm\/.*files/, hostile: { files: /pnpm\/.*files\/..\/[^.]+$/, change: flip, reaches: true } },
+  pip: { build: `${root}/venv/bin/pip download --index-url "$INDEX" --trusted-host 127.0.0.1 --no-deps -d out networkx==3.2.1`, loses: /http-v2/, hostile: { files: /http-v2.*\.body$/, change: flip, reaches: false } },
   go: {
     build: `printf 'module m\\ngo 1.21\\n' >go.mod
 printf 'package m\\nimport "golang.org/x/exp/constraints"\\nfunc F[T constraints.Ordered](a T) T { return a }\\n' >m.go
@@ -83,8 +112,9 @@ go get golang.org/x/exp@v0.0.0-20240222234643-814bf88cf225
 go build ./...
 cp -r "$(go list -m -f '{{.Dir}}' golang.org/x/exp)" out; cp go.sum out/built.sum`,
     loses: /download\/.*\.(zip|mod|info|ziphash)$|build\/..\/.*-[ad]$/,
+    hostile: { files: /x\/exp\/@v\/.*\.zip$/, change: rewriteZip, reaches: true },
   },
-  sbt: { build: `mkdir out; java -XX:TieredStopAtLevel=1 -cp '${jars}/*:${jars}' Fetch | while read -r jar; do cp "$jar" out/; done; [ "$(ls out)" ]`, loses: /\.(jar|pom)$/ },
+  sbt: { build: `mkdir out; java -XX:TieredStopAtLevel=1 -cp '${jars}/*:${jars}' Fetch | while read -r jar; do cp "$jar" out/; done; [ "$(ls out)" ]`, loses: /\.(jar|pom)$/, hostile: { files: /\.jar$/, change: flip, reaches: true } },
 };
 
 const fetcher = `public class Fetch {
@@ -101,13 +131,15 @@ beforeAll(async () => {
   await run("npm", ["install", "--no-audit", "--no-fund", "pnpm@10"], { cwd: path.join(root, "pnpm") });
   await run("python3", ["-m", "venv", path.join(root, "venv")]);
   await run(path.join(root, "venv/bin/pip"), ["install", "pip==24.3.1"]);
+  await run(path.join(root, "venv/bin/pip"), ["download", "--no-deps", "-d", root, "networkx==3.2.1"]);
+  await new Promise<void>((resolve) => index.listen(0, "127.0.0.1", resolve));
   for (const artifact of ["io.get-coursier:interface:1.0.28", "org.slf4j:slf4j-api:1.7.36", "org.apache.ivy:ivy:2.5.3"])
     await run("mvn", ["-q", "-B", "dependency:copy", `-Dartifact=${artifact}`, `-DoutputDirectory=${jars}`]);
   fs.writeFileSync(path.join(jars, "Fetch.java"), fetcher);
   await run("javac", ["-cp", path.join(jars, "interface-1.0.28.jar"), "-d", jars, path.join(jars, "Fetch.java")]);
 });
 
-describe.each(Object.entries(kinds) as [DownloadTool, Kind][])("%s", (tool, { build, loses }) => {
+describe.each(Object.entries(kinds) as [DownloadTool, Kind][])("%s", (tool, { build, loses, hostile }) => {
   const node = path.join(root, tool);
   const folders = toolFolders([{ caches: [tool] }]).map((folder) => path.join(node, folder));
   const files = () => folders.filter((folder) => fs.existsSync(folder)).flatMap((folder) => filesOf(folder));
@@ -141,13 +173,22 @@ describe.each(Object.entries(kinds) as [DownloadTool, Kind][])("%s", (tool, { bu
     await ended(agent(`${tool}-after`, tool, node, build));
     expect(output(`${tool}-after`)).toEqual(alone);
   });
+
+  test(`what a hostile build wrote ${hostile.reaches ? "reaches the next one" : "is noticed"}, as the documentation says`, async () => {
+    const changed = files().filter((file) => hostile.files.test(file));
+    expect(changed).not.toEqual([]);
+    changed.forEach(hostile.change);
+    const victim = ended(agent(`${tool}-victim`, tool, node, build)).then(() => output(`${tool}-victim`));
+    if (hostile.reaches) expect(await victim).not.toEqual(alone);
+    else expect(await victim.catch((error: Error) => (/hash|integrity/i.test(error.message) ? alone : error))).toEqual(alone);
+  });
 });
 
 test("Ivy takes a half written file for a whole one, which is why it has no cache", async () => {
-  const fetch = (into: string) => run("java", ["-XX:TieredStopAtLevel=1", "-jar", path.join(jars, "ivy-2.5.3.jar"), "-cache", path.join(root, "ivy"), "-dependency", "org.apache.commons", "commons-lang3", "3.12.0", "-retrieve", path.join(root, into, "[artifact].[ext]")]);
+  const fetch = (into: string) => run("java", ["-XX:TieredStopAtLevel=1", "-jar", path.join(jars, "ivy-2.5.3.jar"), "-cache", path.join(root, "ivy"), "-dependency", "aopalliance", "aopalliance", "1.0", "-retrieve", path.join(root, into, "[artifact]-[type].[ext]")]);
   await fetch("whole");
-  const [jar] = Object.keys(contents(path.join(root, "ivy"))).filter((file) => file.endsWith("commons-lang3-3.12.0.jar"));
-  fs.truncateSync(path.join(root, "ivy", jar), 1000);
+  const [jar] = filesOf(path.join(root, "ivy")).filter((file) => file.endsWith("aopalliance-1.0.jar"));
+  fs.truncateSync(jar, 1000);
   await fetch("half");
-  expect(fs.statSync(path.join(root, "half/commons-lang3.jar")).size).toBe(1000);
+  expect(fs.statSync(path.join(root, "half/aopalliance-jar.jar")).size).toBe(1000);
 });
