@@ -2,7 +2,7 @@
  * Runs on every node as container `keeper` of the DaemonSet `agent-cache`: makes the shared cache folders, gives them to the
  * agents' user and keeps them below MAX_KIB by deleting whole artifact folders that were not read for longest.
  * POSIX shell, GNU find and coreutils; environment CACHE, MAX_KIB, OWNER.
- * @param tools folders of further tools below CACHE, of which any file may go but their locks
+ * @param tools folders of further tools below CACHE, of which any file may go but their locks and pnpm's index
  * @param others folders that other keepers look after
  */
 export function cacheKeeperScript(tools: string[] = [], others: string[] = []): string {
@@ -19,7 +19,7 @@ while :; do
     used=$(du -skc ${kept} | tail -n 1 | cut -f1)
     [ "$used" -le "$MAX_KIB" ] && break
     echo "cache holds $used KiB of $MAX_KIB: deleting files not read for $days days"
-    find ${kept} -type f ! -path '*/.locks/*' ! -name .in-use${tools.length > 0 ? " ! -name '*.lock'" : ""} -atime "+$days" -delete
+    find ${kept} -type f ! -path '*/.locks/*' ! -name .in-use${tools.length > 0 ? " ! -name '*.lock' ! -name 'index.db*'" : ""} -atime "+$days" -delete
     find "$CACHE/maven/repository" -mindepth 1 -type d -empty -delete
   done
   sleep 600 & wait $!

@@ -141,7 +141,7 @@ offer() {
   [ "$(repository rev-parse --is-shallow-repository)" = false ] && [ -z "$(repository config --get-regexp promisor)" ] || return
   part=$(mktemp -u "$GIT_MIRROR_OFFERS/.$name-XXXXXX") || return
   # What the mirror has not: git makes no empty bundle.
-  if sed -n 's/^\\([0-9a-f]\\{40,64\\}\\) .*/^\\1/p' "$GIT_MIRRORS/$name/current/packed-refs" | "$git" -C "$where" bundle create "$part" --ignore-missing --remotes=origin --tags --stdin; then
+  if sed -n 's/^\\([0-9a-f]\\{40,64\\}\\) .*/^\\1/p' "$GIT_MIRRORS/$name/current/packed-refs" | nice "$git" -C "$where" bundle create "$part" --ignore-missing --remotes=origin --tags --stdin; then
     mv "$part" "$GIT_MIRROR_OFFERS/$name-\${part##*-}"
   fi
   rm -f "$part" "$part.lock"

@@ -12,7 +12,7 @@ import { usual } from "../../config/pieces";
 const tools = {
   // cacache: content by hash, an index of lines with a hash of each. _npx beside it holds programs, which nobody verifies.
   npm: { own: ["npm"], shared: ["npm/_cacache"], env: { NPM_CONFIG_CACHE: "npm" } },
-  // The store: files by hash, written under another name first. On another mount than the workspace they are copied out, never linked.
+  // The store: files by hash, written under another name first, and an index of packages, from pnpm 11 on SQLite's. On another mount than the workspace they are copied out, never linked.
   pnpm: { own: [], shared: ["pnpm"], env: { npm_config_store_dir: "pnpm", pnpm_config_store_dir: "pnpm" } },
   // Answers by address, written under another name first. pip before 23.3 has them in `http`, and runs what lies there (pickle); wheels
   // that pip builds are moved to `wheels` from another disk, in place.

@@ -103,7 +103,12 @@ const rewriteZip = (file: string) =>
 
 const kinds: Record<DownloadTool, Kind> = {
   npm: { build: "echo '{}' >package.json; npm install --no-audit --no-fund lodash@4.17.21; cp -r node_modules/lodash out", loses: /_cacache\/content/, hostile: { files: /_cacache\/content/, change: flip, reaches: false } },
-  pnpm: { build: `echo '{}' >package.json; ${root}/pnpm/node_modules/.bin/pnpm add lodash@4.17.21; cp -rL node_modules/lodash out`, loses: /pnpm\/.*files/, hostile: { files: /pnpm\/.*files\/..\/[^.]+$/, change: flip, reaches: true } },
+  // Each of the two kinds of store: with an index of files, and with one of SQLite's.
+  pnpm: {
+    build: `mkdir out; for version in 10 12; do mkdir $version; (cd $version; echo '{}' >package.json; ${root}/pnpm/$version/node_modules/.bin/pnpm add lodash@4.17.21; cp -rL node_modules/lodash ../out/$version); done`,
+    loses: /pnpm\/.*files/,
+    hostile: { files: /pnpm\/.*files\/..\/[^.]+$/, change: flip, reaches: true },
+  },
   pip: { build: `${root}/venv/bin/pip download --index-url "$INDEX" --trusted-host 127.0.0.1 --no-deps -d out networkx==3.2.1`, loses: /http-v2/, hostile: { files: /http-v2.*\.body$/, change: flip, reaches: false } },
   go: {
     build: `printf 'module m\\ngo 1.21\\n' >go.mod
@@ -126,9 +131,12 @@ const fetcher = `public class Fetch {
 
 beforeAll(async () => {
   await installPackages(["maven", "default-jdk-headless", "python3-venv", "util-linux"]);
-  fs.mkdirSync(path.join(root, "pnpm"));
-  fs.writeFileSync(path.join(root, "pnpm/package.json"), "{}");
-  await run("npm", ["install", "--no-audit", "--no-fund", "pnpm@10"], { cwd: path.join(root, "pnpm") });
+  for (const version of ["10", "12"]) {
+    const cwd = path.join(root, "pnpm", version);
+    fs.mkdirSync(cwd, { recursive: true });
+    fs.writeFileSync(path.join(cwd, "package.json"), "{}");
+    await run("npm", ["install", "--no-audit", "--no-fund", `pnpm@${version}`], { cwd });
+  }
   await run("python3", ["-m", "venv", path.join(root, "venv")]);
   await run(path.join(root, "venv/bin/pip"), ["install", "pip==24.3.1"]);
   await run(path.join(root, "venv/bin/pip"), ["download", "--no-deps", "-d", root, "networkx==3.2.1"]);

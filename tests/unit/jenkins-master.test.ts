@@ -712,6 +712,15 @@ describe("agents", () => {
     expect(inputs.spec.template.metadata.labels).not.toHaveProperty("jenkins");
   });
 
+  test("the script of the mirrors is there where an agent has git in its caches", async () => {
+    await make({ agents: { templates: [{ ...maven, caches: ["git"] }] } });
+    const mount = jnlp({ caches: ["git"] }).volumeMounts.find(({ name }: Json) => name === "agent-git");
+    expect(the("ConfigMap", mount.name).inputs.data[mount.subPath]).toMatch(/^#!\/bin\/sh\n/);
+    await useMocks();
+    await make();
+    expect(all("ConfigMap").map(({ inputs }) => inputs.metadata.name)).not.toContain("agent-git");
+  });
+
   test("further volumes are mounted into the build container alone", () => {
     const volumes: AgentTemplate["volumes"] = [
       { kind: "configMap", name: "maven", mountPath: "/usr/share/maven/conf/settings.xml", key: "settings.xml", readOnly: true },
