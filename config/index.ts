@@ -8,7 +8,7 @@ import { imageCacheAddresses, imageCacheName } from "../components/image-cache";
 import { ingressServiceName } from "../components/ingress";
 import { jobsRegistryName, pullPort, registryAddress } from "../components/image-registry";
 import { agentServiceName, jenkinsUrl, ownPriorities, resourceUrl, secretNames, type AgentTemplate, type FurtherHost, type IngressTls } from "../components/jenkins-master";
-import { agentPod, dockerGroup, keepsDocker, type AgentSettings } from "../components/jenkins-master/agents";
+import { agentPod, keepsDocker, slotGroup, type AgentSettings } from "../components/jenkins-master/agents";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
@@ -233,14 +233,14 @@ export function imagePulls({ registry: { host, username, password }, pullSecrets
 }
 
 /** What all agent pods share. */
-export const agentSettings = ({ images, registry, imageRegistry, mirrors, imageCache, agents, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "imageCache" | "agentCache" | "agentPods" | "patches" | "namespaces"> & { agents: Pick<AgentTemplate, "docker" | "caches" | "dockerGroup" | "userNamespace">[] }): AgentSettings => ({
+export const agentSettings = ({ images, registry, imageRegistry, mirrors, imageCache, agents, agentCache, agentPods, patches, namespaces }: Pick<PlatformConfig, "images" | "registry" | "imageRegistry" | "mirrors" | "imageCache" | "agentCache" | "agentPods" | "patches" | "namespaces"> & { agents: Pick<AgentTemplate, "docker" | "caches" | "cacheGroup" | "userNamespace">[] }): AgentSettings => ({
   priorityClassName: ownPriorities({ controller: namespaces.jenkins, agents: namespaces.agents }).agents,
   agentImage: images.inboundAgent,
   dindImage: images.dockerDind,
   buildkitImage: images.buildkit,
   insecureRegistries: imageRegistry ? [registryAddress(jobsRegistryName, imageRegistry.namespace, pullPort)] : registry.insecure ? [registry.host] : [],
   mirrors: imageCache ? throughCache(mirrors, imageCacheAddresses(imageCache.registries, imageCache.namespace)) : mirrors,
-  ...(agentCache && { cachePath: agentCache.path, dockerGroupKib: Math.floor((agentCache.dockerGi * 2 ** 20) / Math.max(1, new Set(agents.filter(keepsDocker).map(dockerGroup)).size)) }),
+  ...(agentCache && { cachePath: agentCache.path, dockerGroupKib: Math.floor((agentCache.dockerGi * 2 ** 20) / Math.max(1, new Set(agents.filter(keepsDocker).map(slotGroup)).size)) }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
   pods: agentPods,
 });

@@ -181,7 +181,7 @@ export const usual = {
   ingressNamespace: "ingress-nginx",
   maxBodySize: "64m",
   agentCachePath: "/var/cache/build-platform",
-  dockerGroup: "agents",
+  cacheGroup: "agents",
 } as const;
 
 /** Port of the built-in registry of an environment that names none: by its namespace, so that two on a cluster hardly ever meet. */

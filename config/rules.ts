@@ -263,7 +263,7 @@ const agentVolumesHaveTheirPlaces: Rule = ({ agents }, say) => {
 const dockerIsKeptForDockerd: Rule = ({ agents }, say, given) => {
   agents.forEach(({ docker, caches }, i) => {
     if (caches.includes("docker") && docker !== "dind") say(`agents[${i}].caches`, `docker beside docker: ${docker}`, "docker only beside docker: dind, whose daemon's data they are", "remove it from caches, or set docker: dind");
-    if (given(`agents[${i}].dockerGroup`) && !caches.includes("docker")) say(`agents[${i}].dockerGroup`, agents[i].dockerGroup, "nothing without docker in caches", "add docker to caches, or remove it");
+    if (given(`agents[${i}].cacheGroup`) && caches.every((tool) => tool === "maven" || tool === "gradle")) say(`agents[${i}].cacheGroup`, agents[i].cacheGroup, "nothing where caches has only maven and gradle, which all agents of a node share", "add another tool to caches, or remove it");
   });
 };
 

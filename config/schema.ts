@@ -247,8 +247,8 @@ const agents = {
       label: text("Labels that jobs ask for, separated by blanks.", { is: { expected: "Jenkins labels, separated by single blanks", pattern: /^[A-Za-z0-9_.-]+( [A-Za-z0-9_.-]+)*$/ }, example: "maven java", defaultText: "the name" }),
       docker: choice("How builds reach Docker: a privileged daemon beside them, BuildKit without privileges, or not at all.", ["dind", "rootless", "none"], "dind"),
       userNamespace: flag("Whether the pod has a user namespace of its own, so that root in it is nobody on the node; asks for Kubernetes 1.33, containerd 2 and Linux 6.3 on the nodes.", false),
-      caches: choices("Tools whose downloads the agents of a node share; docker is what Docker pulled and built, which the next agent on the node takes over, without names.", ["maven", "gradle", "docker"]),
-      dockerGroup: text("With docker in caches: agents of one name take over each other's images, layers and build cache.", { is: piece.name("a name of small letters, digits and hyphens"), example: "release", default: usual.dockerGroup }),
+      caches: choices("What the agents of a node share of what they download, by tool, see docs/pipelines.md; sbt is coursier's cache; git is mirrors that clones begin with; docker is what Docker pulled and built, which the next agent on the node takes over, without names.", ["maven", "gradle", "npm", "pnpm", "pip", "go", "sbt", "git", "docker"]),
+      cacheGroup: text("Agents of one name share, on a node, what caches has beside maven and gradle, which all share.", { is: piece.name("a name of small letters, digits and hyphens"), example: "release", default: usual.cacheGroup }),
       resources: resources("Requests and limits of the build container.", agentResources),
       dockerResources: resources("Requests and limits of the docker or BuildKit sidecar.", dockerResources),
       // The whole disks of hosted runners, in which other people's builds fit: GitHub's standard one 14 GB, GitLab's medium 50 GB and large 100 GB.
@@ -261,6 +261,7 @@ const agents = {
       activeDeadlineSeconds: integer("Seconds after which the pod is ended whatever it does; 0 for no bound.", { least: 0, most: 604800, usual: 0 }),
       nodeSelector: nodeSelector("agents of this kind"),
       tolerations: tolerations("the pod"),
+      prepull: flag("Whether every node that may get such an agent has its images before the first build; they take their room on each.", false),
       spread: flag("Whether agents are spread over the nodes as evenly as room allows.", true),
       unlabelled: maybeFlag("Whether builds that ask for no label run here.", "true for the first kind, else false"),
       env: texts("Further environment of the build container; MAVEN_OPTS comes behind the platform's own.", { key: piece.variableName, example: { GRADLE_OPTS: "-Dorg.gradle.daemon=false" } }),
@@ -282,7 +283,7 @@ const agents = {
   agentCache: section("Dependency caches that agents share on each node; they fill them themselves.", {
     enabled: flag("Whether there are any.", true),
     path: text("Folder of the nodes that holds them.", { is: piece.nodeFolder, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
-    maxGi: integer("Most GiB they take on a node.", piece.cacheGi),
+    maxGi: integer("Most GiB they take on a node; mirrors of git as much again.", piece.cacheGi),
     dockerGi: integer("Most GiB that Docker's images, layers and build cache take on a node beside it, where an agent has docker in caches.", piece.dockerGi),
   }),
   agentPods: section("Pods of the agents' namespace that pipelines describe themselves: what they may have that no agent of the platform has. The API server (a ValidatingAdmissionPolicy) sees to it.", {

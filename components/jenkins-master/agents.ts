@@ -7,6 +7,8 @@ import { goEnvironment, goMounts, javaEnvironment, mavenFlags, networkMounts, ne
 import { gradleAgentScript } from "./cache";
 import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
+import { gitCache, gitMountPaths } from "./git-cache";
+import { toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
 
 /** How builds of a template reach a container builder. */
@@ -15,7 +17,7 @@ export type DockerMode = "dind" | "rootless" | "none";
 /** Build tools whose dependency caches a template's agents share on their node. */
 type SharedTool = "maven" | "gradle";
 /** What a template's agents keep on their node: of Docker each agent has data of its own while it runs, which the next takes over. */
-export type CachedTool = SharedTool | "docker";
+export type CachedTool = SharedTool | DownloadTool | "git" | "docker";
 
 /** One key, operator, effect entry as in a Pod's `tolerations`. */
 export interface Toleration {
@@ -50,8 +52,8 @@ export interface AgentTemplate {
   docker: DockerMode;
   /** Tools whose caches on the node are mounted. */
   caches: CachedTool[];
-  /** Agents of one name take over each other's Docker data on a node. Default that of all agents of the environment. */
-  dockerGroup?: string;
+  /** Agents of one name share, on a node, what `caches` has beside Maven's and Gradle's. Default that of all agents of the environment. */
+  cacheGroup?: string;
   /** Requests and limits of the build container. */
   resources: Resources;
   /** Requests and limits of the docker or BuildKit sidecar. */
@@ -84,6 +86,8 @@ export interface AgentTemplate {
   volumes: AgentVolume[];
   /** Whether the pod has a user namespace of its own, so that its root is nobody on the node. Default false. */
   userNamespace?: boolean;
+  /** Whether every node that may get such an agent has its images before the first build. Default false. */
+  prepull?: boolean;
   /** Merge patches over the pod, made last. Default none. */
   patches?: Record<string, unknown>[];
 }
@@ -143,7 +147,7 @@ export const agentUser = 1000;
 const gradleHome = "/home/jenkins/.gradle";
 
 /** Folders of the build container that are the platform's own to mount. */
-export const ownMounts = [workspace, gradleHome, buildkitTools, `${cacheMount}/maven`, `${cacheMount}/gradle`, ...networkMounts];
+export const ownMounts = [workspace, gradleHome, buildkitTools, `${cacheMount}/maven`, `${cacheMount}/gradle`, ...toolMountPaths(cacheMount), ...gitMountPaths(cacheMount), ...networkMounts];
 
 const sharedCaches: Record<SharedTool, { readOnly: boolean; env: Record<string, string> }> = {
   // Many agents write one local repository: Maven Resolver's file locks make that safe between processes.
@@ -196,7 +200,7 @@ export const dockerdScript = `${dockerdOptions}exec dockerd-entrypoint.sh "$@"
 export const keepsDocker = ({ docker, caches }: Pick<AgentTemplate, "docker" | "caches">): boolean => docker === "dind" && caches.includes("docker");
 
 /** Where the data of a template's agents lie on a node. In a user namespace overlayfs marks what a layer deletes in another way, which daemons outside of one do not see. */
-export const dockerGroup = ({ dockerGroup: group = usual.dockerGroup, userNamespace }: Pick<AgentTemplate, "dockerGroup" | "userNamespace">): string => (userNamespace ? `${group}.userns` : group);
+export const slotGroup = ({ cacheGroup: group = usual.cacheGroup, userNamespace }: Pick<AgentTemplate, "cacheGroup" | "userNamespace">): string => (userNamespace ? `${group}.userns` : group);
 
 const hasSlots = (template: AgentTemplate, { cachePath }: AgentSettings): boolean => cachePath !== undefined && keepsDocker(template);
 
@@ -291,6 +295,17 @@ function gradleSidecar(image: string): object {
       { name: "gradle-offers", mountPath: `${cacheMount}/gradle-offers` },
     ],
   };
+}
+
+/**
+ * Flags of the agent's own JVM, which lives as long as one build: time goes to what would be compiled for hours of work, and to threads
+ * of a collector that has a few MiB to look after. Nothing where the template says something of its own: JENKINS_JAVA_OPTS stands in
+ * the place of JAVA_OPTS, and of two collectors a JVM takes neither.
+ * https://github.com/jenkinsci/docker-agent/blob/master/jenkins-agent
+ */
+function agentJvm(given: Record<string, string>): Record<string, string> {
+  const flags = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"].map((name) => given[name]).join(" ");
+  return "JAVA_OPTS" in given || /-XX:\+Use\w*GC\b/.test(flags) ? {} : { JENKINS_JAVA_OPTS: "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" };
 }
 
 const dockerEnv: Record<DockerMode, Record<string, string>> = {
@@ -391,9 +406,11 @@ export function outlivesMerge(pod: Pod, over: Pod): boolean {
  * environment.
  */
 export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod {
-  const caches = settings.cachePath === undefined ? [] : template.caches.filter((tool) => tool !== "docker");
+  const caches = settings.cachePath === undefined ? [] : template.caches.filter((tool) => tool in sharedCaches) as SharedTool[];
+  const { cachePath } = settings;
+  const together = cachePath === undefined ? [] : [toolCaches(template, cacheMount, cachePath, scratch(template.workspaceSize)), gitCache(template, cacheMount, cachePath)];
   const slots = hasSlots(template, settings);
-  const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env)) };
+  const own: Record<string, string> = { ...agentJvm(template.env), ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env)) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
@@ -430,6 +447,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
               readOnly: sharedCaches[tool].readOnly,
             })),
             ...(gradle ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
+            ...together.flatMap(({ volumeMounts }) => volumeMounts),
             ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
             ...files,
             ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
@@ -447,7 +465,8 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
           name: `cache-${tool}`,
           hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
         })),
-        ...(slots ? [{ name: "cache-docker", hostPath: { path: `${settings.cachePath}/docker/${dockerGroup(template)}`, type: "DirectoryOrCreate" } }] : []),
+        ...together.flatMap(({ volumes }) => volumes),
+        ...(slots ? [{ name: "cache-docker", hostPath: { path: `${settings.cachePath}/docker/${slotGroup(template)}`, type: "DirectoryOrCreate" } }] : []),
         ...(gradle
           ? [
               { name: "gradle-home", ...scratch(template.workspaceSize) },

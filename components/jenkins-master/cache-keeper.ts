@@ -7,7 +7,9 @@ import { agentUser, keepsDocker } from "./agents";
 import type { AgentsArgs } from "./args";
 import { cacheKeeperScript, gradleKeeperScript } from "./cache";
 import { dockerKeeperScript } from "./docker-cache";
+import { gitFolders, gitKeeperScript } from "./git-cache";
 import type { Place } from "./place";
+import { toolFolders } from "./tool-cache";
 
 const keeperLabels = { "app.kubernetes.io/name": "agent-cache", ...partOf };
 
@@ -32,7 +34,7 @@ export function cacheKeeperObject({ name, parent, there }: Place, { cache, setti
               {
                 name: "keeper",
                 image: cache.keeperImage,
-                command: ["/bin/sh", "-c", cacheKeeperScript],
+                command: ["/bin/sh", "-c", cacheKeeperScript(toolFolders(templates), gitFolders(templates))],
                 env: [
                   { name: "CACHE", value: "/cache" },
                   { name: "MAX_KIB", value: String((cache.maxGi ?? cacheGi.usual) * 1024 * 1024) },
@@ -52,6 +54,7 @@ export function cacheKeeperObject({ name, parent, there }: Place, { cache, setti
                 volumeMounts: [{ name: "cache", mountPath: "/cache" }],
               },
               ...(gradle ? [gradleKeeper(cache.keeperImage)] : []),
+              ...(gitFolders(templates).length > 0 ? [gitKeeper(cache.keeperImage, cache.maxGi ?? cacheGi.usual, gitFolders(templates))] : []),
               ...(templates.some(keepsDocker) ? [dockerKeeper(cache.keeperImage, cache.dockerGi ?? dockerGi.usual)] : []),
             ],
             volumes: [{ name: "cache", hostPath: { path: settings.cachePath, type: "DirectoryOrCreate" } }],
@@ -63,20 +66,24 @@ export function cacheKeeperObject({ name, parent, there }: Place, { cache, setti
   ];
 }
 
-/** Takes over what agents with Gradle offer: as their user, without any right of its own. */
-function gradleKeeper(image: pulumi.Input<string>): k8s.types.input.core.v1.Container {
+/** Takes over what agents with Gradle offer. */
+const gradleKeeper = (image: pulumi.Input<string>) =>
+  offersKeeper("gradle", image, gradleKeeperScript, { CACHE: "/cache/gradle", OFFERS: "/cache/gradle-offers", INTERVAL: "5" }, "/cache/gradle/generations", "256Mi");
+
+/** Takes over what agents' git offers; of a large repository git takes memory to compute its objects' names. */
+const gitKeeper = (image: pulumi.Input<string>, maxGi: number, [folder]: string[]) =>
+  offersKeeper("git", image, gitKeeperScript, { CACHE: "/cache/git", MAX_KIB: String(maxGi * 1024 * 1024), INTERVAL: "5" }, `/cache/${folder}`, "1Gi");
+
+/** A keeper of what agents offer: as their user, without any right of its own. */
+function offersKeeper(name: string, image: pulumi.Input<string>, script: string, env: Record<string, string>, folder: string, memory: string): k8s.types.input.core.v1.Container {
   return {
-    name: "gradle",
+    name,
     image,
-    command: ["/bin/bash", "-c", gradleKeeperScript],
-    env: [
-      { name: "CACHE", value: "/cache/gradle" },
-      { name: "OFFERS", value: "/cache/gradle-offers" },
-      { name: "INTERVAL", value: "5" },
-    ],
-    resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "256Mi" } },
+    command: ["/bin/bash", "-c", script],
+    env: Object.entries(env).map(([variable, value]) => ({ name: variable, value })),
+    resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory } },
     // Its folders are the keeper's to make.
-    startupProbe: { exec: { command: ["test", "-w", "/cache/gradle/generations"] }, periodSeconds: 1, failureThreshold: 120 },
+    startupProbe: { exec: { command: ["test", "-w", folder] }, periodSeconds: 1, failureThreshold: 120 },
     securityContext: {
       runAsUser: agentUser,
       runAsGroup: agentUser,

@@ -2,24 +2,30 @@
  * Runs on every node as container `keeper` of the DaemonSet `agent-cache`: makes the shared cache folders, gives them to the
  * agents' user and keeps them below MAX_KIB by deleting whole artifact folders that were not read for longest.
  * POSIX shell, GNU find and coreutils; environment CACHE, MAX_KIB, OWNER.
+ * @param tools folders of further tools below CACHE, of which any file may go but their locks and pnpm's index
+ * @param others folders that other keepers look after
  */
-export const cacheKeeperScript = `set -eu
-mkdir -p "$CACHE/maven/repository" "$CACHE/gradle/generations" "$CACHE/gradle-offers"
+export function cacheKeeperScript(tools: string[] = [], others: string[] = []): string {
+  const kept = ["maven", "gradle", "gradle-offers", ...(tools.length > 0 ? ["tools"] : [])].map((folder) => `"$CACHE/${folder}"`).join(" ");
+  const owned = ["maven", "maven/repository", "gradle", "gradle/generations", "gradle-offers", ...tools, ...others].map((folder) => `"$CACHE/${folder}"`).join(" ");
+  return `set -eu
+mkdir -p ${["maven/repository", "gradle/generations", "gradle-offers", ...tools, ...others].map((folder) => `"$CACHE/${folder}"`).join(" ")}
 # -h: what agents may write to may have become a link meanwhile.
-chown -h "$OWNER:$OWNER" "$CACHE/maven" "$CACHE/maven/repository" "$CACHE/gradle" "$CACHE/gradle/generations" "$CACHE/gradle-offers"
+chown -h "$OWNER:$OWNER" ${owned}
 trap 'exit 0' TERM INT
 # Nothing else below $CACHE is looked at: it may be a whole disk.
 while :; do
   for days in 60 30 14 7 3 1; do
-    used=$(du -skc "$CACHE/maven" "$CACHE/gradle" "$CACHE/gradle-offers" | tail -n 1 | cut -f1)
+    used=$(du -skc ${kept} | tail -n 1 | cut -f1)
     [ "$used" -le "$MAX_KIB" ] && break
     echo "cache holds $used KiB of $MAX_KIB: deleting files not read for $days days"
-    find "$CACHE/maven" "$CACHE/gradle" "$CACHE/gradle-offers" -type f ! -path '*/.locks/*' ! -name .in-use -atime "+$days" -delete
+    find ${kept} -type f ! -path '*/.locks/*' ! -name .in-use${tools.length > 0 ? " ! -name '*.lock' ! -name 'index.db*'" : ""} -atime "+$days" -delete
     find "$CACHE/maven/repository" -mindepth 1 -type d -empty -delete
   done
   sleep 600 & wait $!
 done
 `;
+}
 
 /**
  * Gradle's cache of one node, filled by the agents themselves.

@@ -9,11 +9,13 @@ import { cacheKeeperObject } from "./cache-keeper";
 import { configurationObject } from "./configuration";
 import { controllerObject, controllerPod, makeHome, withoutFirst } from "./controller";
 import { makeDisruptionBudgets, makeNetworkPolicies, makePriorities } from "./fences";
+import { makeAgentGit } from "./git-cache";
 import { makeAgentMirrors } from "./mirrors";
 import { makeMonitoring } from "./monitoring";
 import { networkObjects } from "./network";
 import { after, makeNamespaces } from "./place";
 import { makePodPolicy } from "./pod-policy";
+import { prepullObjects } from "./prepull";
 import { makeRehearsal } from "./rehearsal";
 import { secretContents, secretObjects } from "./secrets";
 
@@ -86,8 +88,10 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     makeMonitoring(place, args);
     makeNetworkPolicies(place, args);
     makeAgentMirrors(place, args.agents.settings.mirrors);
+    makeAgentGit(place, args.agents.settings.cachePath === undefined ? [] : args.agents.templates);
     const keeper = cacheKeeperObject(place, args.agents);
     if (keeper) new k8s.apps.v1.DaemonSet(...keeper);
+    for (const images of prepullObjects(place, args.agents)) new k8s.apps.v1.DaemonSet(...images);
     makePodPolicy(place, args, keeper && patched("DaemonSet", keeper[1]));
 
     this.url = pulumi.output(jenkinsUrl(args.address));

@@ -258,7 +258,7 @@ describe("mistakes", () => {
     ["an agent of the name that all pods start from", { agents: [{ name: "pod-defaults", image: "maven-dind" }] }, ["agents[0].name"]],
     ["a slip in an agent's key", { agents: [{ name: "a", image: "maven-dind", idelMinutes: 3 }] }, ["agents[0].idelMinutes"]],
     ["an unknown docker mode", { agents: [{ name: "a", image: "maven-dind", docker: "podman" }] }, ["agents[0].docker"]],
-    ["an unknown cache", { agents: [{ name: "a", image: "maven-dind", caches: ["npm"] }] }, ["agents[0].caches"]],
+    ["an unknown cache", { agents: [{ name: "a", image: "maven-dind", caches: ["cargo"] }] }, ["agents[0].caches"]],
     ["a volume of nothing", { agents: [{ name: "a", image: "maven-dind", volumes: [{ mountPath: "/x" }] }] }, ["agents[0].volumes[0].configMap"]],
     ["a volume of two things", { agents: [{ name: "a", image: "maven-dind", volumes: [{ configMap: "a", secret: "b", mountPath: "/x" }] }] }, ["agents[0].volumes[0].secret"]],
     ["a volume at no place", { agents: [{ name: "a", image: "maven-dind", volumes: [{ claim: "a", mountPath: "x" }] }] }, ["agents[0].volumes[0].mountPath"]],

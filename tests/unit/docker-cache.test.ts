@@ -29,7 +29,7 @@ test("the daemon alone has the slots of its group, and knows both bounds", () =>
   expect(dind().command![2]).toContain(dockerSlotScript);
   expect(Object.fromEntries(dind().env.map(({ name, value }) => [name, value]))).toMatchObject({ SLOTS: "/var/cache/build-platform/docker", KEPT_KIB: "1000", MAX_KIB: String(100 * 1024 * 1024) });
   expect(spec({ userNamespace: true }).volumes).toContainEqual({ name: "cache-docker", hostPath: { path: "/cache/docker/agents.userns", type: "DirectoryOrCreate" } });
-  expect(spec({ dockerGroup: "release" }).volumes).toContainEqual({ name: "cache-docker", hostPath: { path: "/cache/docker/release", type: "DirectoryOrCreate" } });
+  expect(spec({ cacheGroup: "release" }).volumes).toContainEqual({ name: "cache-docker", hostPath: { path: "/cache/docker/release", type: "DirectoryOrCreate" } });
 });
 
 test("without docker in caches, without caches at all, or with another docker mode the pod is as it was", () => {
@@ -69,14 +69,14 @@ describe("the config", () => {
     expect(JSON.stringify(settingsOf({}).templates)).not.toContain('"docker"]');
     const kept = { caches: ["docker"] };
     expect(settingsOf({ agents: [agent("a", kept), agent("b", kept)] }).settings.dockerGroupKib).toBe(50 * 2 ** 20);
-    expect(settingsOf({ agentCache: { dockerGi: 10 }, agents: [agent("a", kept), agent("b", { ...kept, dockerGroup: "release" }), agent("c", { dockerGroup: undefined })] }).settings.dockerGroupKib).toBe(5 * 2 ** 20);
+    expect(settingsOf({ agentCache: { dockerGi: 10 }, agents: [agent("a", kept), agent("b", { ...kept, cacheGroup: "release" }), agent("c", { cacheGroup: undefined })] }).settings.dockerGroupKib).toBe(5 * 2 ** 20);
     expect(settingsOf({ agentCache: { dockerGi: 10 } }).cache).toMatchObject({ dockerGi: 10 });
   });
 
   test.each<[string, object, string[]]>([
     ["docker kept for BuildKit", { docker: "rootless", caches: ["docker"] }, ["agents[0].caches"]],
     ["docker kept for nobody", { docker: "none", caches: ["docker"] }, ["agents[0].caches"]],
-    ["a group of what is not kept", { dockerGroup: "release" }, ["agents[0].dockerGroup"]],
-    ["a group that is no name", { caches: ["docker"], dockerGroup: "../maven" }, ["agents[0].dockerGroup"]],
+    ["a group of what all agents share", { caches: ["maven", "gradle"], cacheGroup: "release" }, ["agents[0].cacheGroup"]],
+    ["a group that is no name", { caches: ["docker"], cacheGroup: "../maven" }, ["agents[0].cacheGroup"]],
   ])("%s is refused by the key", (_, further, keys) => expect(parse({ agents: [agent("a", further)] }).problems.map(({ key }) => key)).toEqual(keys));
 });

@@ -230,7 +230,7 @@ test("where the folder of the caches is a disk that holds other things as well, 
     fs.utimesSync(path.join(root, file), new Date(0), new Date(0));
   };
   for (const [file, kib] of [["lost/photos.tar", 4000], ["maven/repository/a/a.jar", 10], ["maven/repository/b/b.jar", 10]] as const) old(file, kib);
-  const keep = (maxKib: number) => start(cacheKeeperScript, { CACHE: root, MAX_KIB: String(maxKib), OWNER: String(process.getuid!()) });
+  const keep = (maxKib: number) => start(cacheKeeperScript(), { CACHE: root, MAX_KIB: String(maxKib), OWNER: String(process.getuid!()) });
   const small = keep(2000);
   await until("the keeper waits", () => spawnSync("pgrep", ["-P", String(small.pid), "sleep"]).status === 0);
   expect(exists(path.join(root, "maven/repository/a/a.jar"))).toBe(true);

@@ -660,7 +660,7 @@ describe("agents", () => {
     expect(sidecar({ docker: "rootless" }, "dind")).toBeUndefined();
     expect(env(jnlp({ docker: "rootless" }))).toHaveProperty("BUILDKIT_HOST");
     expect(env(jnlp({ docker: "rootless" }))).not.toHaveProperty("DOCKER_HOST");
-    expect(env(jnlp({ docker: "none", caches: [] }))).toEqual({});
+    expect(Object.keys(env(jnlp({ docker: "none", caches: [] })))).toEqual(["JENKINS_JAVA_OPTS"]);
   });
 
   test("Maven shares its repository under file locks, Gradle gets a home of its own from a read-only cache", () => {
@@ -692,7 +692,7 @@ describe("agents", () => {
   test("no cache path, no hostPath", () => {
     const bare = agentPod(maven, { ...settings, cachePath: undefined }) as Json;
     expect(bare.spec.volumes.filter((v: Json) => v.hostPath)).toEqual([]);
-    expect(bare.spec.containers[0].env).toEqual([{ name: "DOCKER_HOST", value: "tcp://localhost:2375" }]);
+    expect(env(bare.spec.containers[0])).toEqual({ DOCKER_HOST: "tcp://localhost:2375", JENKINS_JAVA_OPTS: quickJvm });
   });
 
   test("environment of a template wins", () => {
@@ -702,6 +702,54 @@ describe("agents", () => {
   test("Maven's options of a template come behind those of the cache, which they would else switch off", () => {
     expect(env(jnlp({ env: { MAVEN_OPTS: "-Xmx1g" } })).MAVEN_OPTS).toBe(`${env(jnlp({})).MAVEN_OPTS} -Xmx1g`);
     expect(env(jnlp({ caches: [], env: { MAVEN_OPTS: "-Xmx1g" } })).MAVEN_OPTS).toBe("-Xmx1g");
+  });
+
+  const quickJvm = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC";
+
+  test("the agent's JVM is made for a short life, unless the template says something of its own", () => {
+    const flags = (given: Record<string, string>) => env(jnlp({ env: given })).JENKINS_JAVA_OPTS;
+    expect(flags({ OTHER: "x", JAVA_TOOL_OPTIONS: "-Xss2m" })).toBe(quickJvm);
+    expect(flags({ JENKINS_JAVA_OPTS: "-Xmx1g" })).toBe("-Xmx1g");
+    // The image's program reads JAVA_OPTS only where the other is not there.
+    expect(flags({ JAVA_OPTS: "-Xmx1g" })).toBeUndefined();
+    // A JVM that is told two collectors does not start.
+    for (const name of ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"]) expect(flags({ [name]: "-Xss2m -XX:+UseG1GC" })).toBeUndefined();
+  });
+
+  test("an agent's Docker starts beside it, not before", () => {
+    for (const docker of ["dind", "rootless"] as const) {
+      const { containers, initContainers } = (agentPod({ ...maven, docker }, settings) as Json).spec;
+      expect(initContainers).toBeUndefined();
+      expect(containers[0].name).toBe("jnlp");
+    }
+  });
+
+  test("images are on the nodes beforehand where a template asks for it: one DaemonSet for each placement, without a right, that nobody waits for", async () => {
+    await make({ agents: { templates: [maven] } });
+    expect(all("DaemonSet").filter(({ inputs }) => inputs.metadata.name.startsWith("agent-images"))).toEqual([]);
+    await useMocks();
+    const other = { ...maven, docker: "none" as const, caches: [], prepull: true };
+    await make({ agents: { templates: [{ ...maven, prepull: true }, { ...other, name: "go", image: "registry.test/go:1" }, { ...other, name: "gpu", nodeSelector: { gpu: "a" }, tolerations: [{ key: "gpu" }] }, { ...other, name: "not", image: "registry.test/not:1", prepull: false }] } });
+    const images = (name: string) => the("DaemonSet", name).inputs.spec.template.spec.containers.map(({ image }: Json) => image);
+    expect(images("agent-images-maven")).toEqual([maven.image, settings.dindImage, "registry.test/go:1"]);
+    expect(images("agent-images-gpu")).toEqual([maven.image]);
+    const { inputs } = the("DaemonSet", "agent-images-gpu");
+    expect(inputs.metadata.annotations).toEqual({ "pulumi.com/skipAwait": "true" });
+    const { spec } = inputs.spec.template;
+    expect(spec).toMatchObject({ nodeSelector: { gpu: "a" }, tolerations: [{ key: "gpu" }], automountServiceAccountToken: false, securityContext: { runAsNonRoot: true } });
+    expect(spec.volumes).toBeUndefined();
+    expect(spec.containers[0].securityContext).toEqual({ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } });
+    // It is no agent, whose pods no drain may evict.
+    expect(inputs.spec.template.metadata.labels).not.toHaveProperty("jenkins");
+  });
+
+  test("the script of the mirrors is there where an agent has git in its caches", async () => {
+    await make({ agents: { templates: [{ ...maven, caches: ["git"] }] } });
+    const mount = jnlp({ caches: ["git"] }).volumeMounts.find(({ name }: Json) => name === "agent-git");
+    expect(the("ConfigMap", mount.name).inputs.data[mount.subPath]).toMatch(/^#!\/bin\/sh\n/);
+    await useMocks();
+    await make();
+    expect(all("ConfigMap").map(({ inputs }) => inputs.metadata.name)).not.toContain("agent-git");
   });
 
   test("further volumes are mounted into the build container alone", () => {

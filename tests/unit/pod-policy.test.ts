@@ -182,7 +182,7 @@ describe("the platform's own pods", () => {
   test("of any templates, settings and patches pass", () => {
     const anyTemplate = fc.record({
       docker: fc.constantFrom("dind" as const, "rootless" as const, "none" as const),
-      caches: fc.subarray(["maven" as const, "gradle" as const, "docker" as const]),
+      caches: fc.subarray(["maven" as const, "gradle" as const, "go" as const, "git" as const, "docker" as const]),
       nodeSelector: fc.constantFrom<Record<string, string>>({}, { disk: "ssd" }, { [controlPlane]: "" }),
       tolerations: fc.subarray([{ key: "ci" }, { key: controlPlane, operator: "Exists" as const }, { operator: "Exists" as const }]),
       spread: fc.boolean(),

@@ -1,0 +1,238 @@
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { agentPod, type AgentSettings, type AgentTemplate } from "../../components/jenkins-master/agents";
+import { cacheKeeperScript } from "../../components/jenkins-master/cache";
+import { gitFolders, gitKeeperScript, gitScript } from "../../components/jenkins-master/git-cache";
+
+/** Mirrors of git on a node, with the real git. */
+
+jest.setTimeout(300_000);
+
+let root: string;
+let keeping: ChildProcess | undefined;
+const at = (...rest: string[]) => path.join(root, ...rest);
+const mirrors = () => at("git/agents/mirrors");
+const offers = () => at("git/agents/offers");
+
+interface Ran {
+  code: number | null;
+  out: string;
+  err: string;
+}
+function run(program: string, args: string[], { cwd = root, env = {} }: { cwd?: string; env?: Record<string, string> } = {}): Ran {
+  const plain = { PATH: process.env.PATH!, HOME: at("home"), GIT_CONFIG_NOSYSTEM: "1" };
+  const { status, stdout, stderr } = spawnSync(program, args, { cwd, env: { ...plain, ...env }, encoding: "utf8" });
+  return { code: status, out: stdout, err: stderr };
+}
+function ok(result: Ran): string {
+  if (result.code !== 0) throw new Error(`${result.code}: ${result.err}`);
+  return result.out.trim();
+}
+/** The image's git. */
+const git = (cwd: string, ...args: string[]) => ok(run("git", args, { cwd: at(cwd) }));
+/** The git that a build finds. */
+const build = (cwd: string, args: string[], env: Record<string, string> = {}) =>
+  run("git", args, { cwd: at(cwd), env: { PATH: `${at("sbin")}:${process.env.PATH}`, GIT_MIRRORS: mirrors(), GIT_MIRROR_OFFERS: offers(), ...env } });
+
+async function until(what: string, probe: () => boolean): Promise<void> {
+  const end = Date.now() + 120_000;
+  while (!probe()) {
+    if (Date.now() > end) throw new Error(`not in time: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+function keeper(maxKib = 1_000_000): void {
+  keeping = spawn("bash", ["-c", gitKeeperScript], { detached: true, stdio: ["ignore", "ignore", "inherit"], env: { PATH: process.env.PATH, CACHE: at("git"), MAX_KIB: String(maxKib), INTERVAL: "0.1" } });
+}
+async function endKeeper(): Promise<void> {
+  if (keeping?.pid === undefined) return;
+  const ended = new Promise((resolve) => keeping!.once("exit", resolve));
+  process.kill(-keeping.pid, "SIGKILL");
+  await ended;
+  keeping = undefined;
+}
+const generations = () => (fs.existsSync(mirrors()) ? fs.readdirSync(mirrors()) : []).map((name) => fs.readlinkSync(path.join(mirrors(), name, "current"), "utf8"));
+/** What builds offered is in the mirrors: a new generation beyond those that were there. */
+const taken = (before: string[] = []) => until("a new generation", () => fs.readdirSync(offers()).length === 0 && fs.existsSync(mirrors()) && fs.readdirSync(mirrors()).some((name) => fs.existsSync(path.join(mirrors(), name, "current"))) && generations().some((each) => !before.includes(each)));
+
+function commit(repository: string, file: string, text: string): void {
+  fs.writeFileSync(at(repository, file), text);
+  git(repository, "add", ".");
+  git(repository, "commit", "-qm", file);
+}
+
+const url = "https://git.example.com/team/app.git";
+const withLogin = "https://me:s3cret@git.example.com/team/app";
+
+beforeEach(() => {
+  root = fs.mkdtempSync(path.join(os.tmpdir(), "git-cache-"));
+  for (const folder of ["home", "sbin", "team", "git/agents/mirrors", "git/agents/offers", "git/agents/work"]) fs.mkdirSync(at(folder), { recursive: true });
+  fs.writeFileSync(at("sbin/git"), gitScript, { mode: 0o755 });
+  const lead = (from: string) => `[url "file://${root}/team/"]\n\tinsteadOf = ${from}\n`;
+  fs.writeFileSync(at("home/.gitconfig"), `[user]\n\tname = a\n\temail = a@example.com\n[init]\n\tdefaultBranch = main\n[protocol "file"]\n\tallow = always\n${lead("https://git.example.com/team/")}${lead("https://me:s3cret@git.example.com/team/")}`);
+  git("", "init", "-q", "source");
+  for (let i = 0; i < 5; i++) commit("source", `file-${i}`, `content ${i}`.repeat(100));
+  git("", "clone", "-q", "--bare", "source", "team/app.git");
+  git("source", "remote", "add", "origin", at("team/app.git"));
+});
+afterEach(async () => {
+  await endKeeper();
+  fs.rmSync(root, { recursive: true, force: true });
+});
+
+/** The mirror has what was there; the server has a commit more. */
+async function oneCommitBehind(): Promise<void> {
+  keeper();
+  ok(build("", ["clone", "-q", withLogin, "first"]));
+  await taken();
+  commit("source", "new", "new");
+  git("source", "tag", "v1");
+  git("source", "push", "-q", "origin", "main", "v1");
+}
+/** Objects that the server sent. */
+const received = (err: string) => /remote: Total (\d+) /.exec(err)?.[1];
+/** The repository is whole, with all of the server's commits, and without any of the node's folder. */
+async function wholeWithoutMirror(repository: string): Promise<void> {
+  await endKeeper();
+  fs.rmSync(at("git"), { recursive: true });
+  git(repository, "fsck", "--full", "--strict");
+  expect(fs.existsSync(at(repository, ".git/objects/info/alternates"))).toBe(false);
+  expect(git(repository, "rev-list", "--count", "origin/main")).toBe("6");
+  expect(fs.readFileSync(at(repository, "new"), "utf8")).toBe("new");
+}
+
+test("a clone takes from the server what the mirror has not, and is whole without it", async () => {
+  await oneCommitBehind();
+  const { code, err } = build("", ["clone", "--progress", url, "second"]);
+  expect([code, received(err)]).toEqual([0, "3"]);
+  expect(git("second", "config", "remote.origin.url")).toBe(url);
+  await wholeWithoutMirror("second");
+});
+
+test("so does Jenkins' git plugin", async () => {
+  await oneCommitBehind();
+  git("", "init", "-q", "workspace");
+  const { code, err } = build("workspace", ["fetch", "--tags", "--force", "--progress", "--", url, "+refs/heads/*:refs/remotes/origin/*"]);
+  expect([code, received(err)]).toEqual([0, "3"]);
+  git("workspace", "checkout", "-qf", git("workspace", "rev-parse", "origin/main"));
+  expect(git("workspace", "describe", "--tags")).toBe("v1");
+  await wholeWithoutMirror("workspace");
+});
+
+test("no log-in of an address is kept, and what one fetched is found under the same address without it", async () => {
+  await oneCommitBehind();
+  expect(fs.readdirSync(mirrors())).toHaveLength(1);
+  expect(run("grep", ["-r", "s3cret", at("git")])).toMatchObject({ code: 1, out: "" });
+  const before = generations();
+  ok(build("", ["clone", "-q", url, "second"]));
+  await taken(before);
+  expect(fs.readdirSync(mirrors())).toHaveLength(1);
+});
+
+test("what a build did not fetch, or has for itself, is not offered, and nothing new makes no generation", async () => {
+  await oneCommitBehind();
+  const before = generations();
+  ok(build("", ["clone", "-q", url, "second"]));
+  await taken(before);
+  commit("second", "secret", "of this build");
+  const now = generations();
+  ok(build("second", ["fetch", "-q"]));
+  ok(build("", ["clone", "-q", url, "third"]));
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  expect(generations()).toEqual(now);
+  const [name] = fs.readdirSync(mirrors());
+  expect(run("git", ["--git-dir", path.join(mirrors(), name, "repo.git"), "cat-file", "-e", git("second", "rev-parse", "HEAD")]).code).not.toBe(0);
+});
+
+test("shallow, partial and bare clones, submodules, pushes and mistakes are as without a mirror", async () => {
+  await oneCommitBehind();
+  ok(build("", ["clone", "-q", "--depth=1", url, "shallow"]));
+  expect(git("shallow", "rev-list", "--count", "HEAD")).toBe("1");
+  ok(build("", ["clone", "-q", "--bare", url, "bare"]));
+  expect(run("git", ["-C", at("bare"), "rev-list", "--count", "main"]).out.trim()).toBe("6");
+  git("", "init", "-q", "outer");
+  ok(build("outer", ["submodule", "--quiet", "add", url, "inner"]));
+  git("outer", "commit", "-qm", "inner");
+  git("", "clone", "-q", "--bare", "outer", "team/outer.git");
+  ok(build("", ["clone", "-q", "--recurse-submodules", "https://git.example.com/team/outer.git", "both"]));
+  expect(fs.readFileSync(at("both/inner/new"), "utf8")).toBe("new");
+  ok(build("", ["clone", "-q", url, "pusher"]));
+  commit("pusher", "pushed", "pushed");
+  ok(build("pusher", ["push", "-q", "origin", "HEAD"]));
+  expect(git("team/app.git", "rev-list", "--count", "main")).toBe("7");
+  const wrong = ["clone", "-q", "https://git.example.com/team/none.git", "none"];
+  const [ours, plain] = [build("", wrong), run("git", wrong)];
+  expect(ours).toEqual(plain);
+  expect(ours.code).toBe(128);
+  for (const words of [["--version"], ["-c", "a.b=c", "config", "a.b"], ["nonsense"], []]) expect(build("source", words)).toEqual(run("git", words, { cwd: at("source") }));
+});
+
+test.each([["clone", ["clone", "-q", url, "second"]], ["fetch", ["fetch", "-q", "--", url, "+refs/heads/*:refs/remotes/origin/*"]]])("a mirror that is deleted as git begins to %s does no harm", async (what, args) => {
+  await oneCommitBehind();
+  await endKeeper();
+  fs.mkdirSync(at("image"));
+  // The image's git, which comes second in PATH: the mirror goes before it starts what it is asked for.
+  fs.writeFileSync(at("image/git"), `#!/bin/sh\nif [ "$1" = ${what} ]; then rm -rf ${mirrors()}; fi\nexec ${run("which", ["git"]).out.trim()} "$@"\n`, { mode: 0o755 });
+  if (what === "fetch") git("", "init", "-q", "second");
+  ok(build(what === "fetch" ? "second" : "", args, { PATH: `${at("sbin")}:${at("image")}:${process.env.PATH}` }));
+  expect(fs.existsSync(mirrors())).toBe(false);
+  git("second", "checkout", "-q", "origin/main");
+  await wholeWithoutMirror("second");
+});
+
+test("of hostile offers nothing is taken, and nothing outside is touched", async () => {
+  await oneCommitBehind();
+  await endKeeper();
+  const [name] = fs.readdirSync(mirrors());
+  const now = generations();
+  fs.writeFileSync(at("outside"), "outside");
+  git("source", "bundle", "create", at("good"), "--remotes=origin");
+  const bytes = fs.readFileSync(at("good"));
+  // An object with other content than its name says: git computes the name of what it unpacks, and the commits ask for another.
+  const changed = Buffer.from(bytes);
+  changed[changed.length - 100] ^= 1;
+  fs.writeFileSync(path.join(offers(), `${name}-changed`), changed);
+  fs.writeFileSync(path.join(offers(), `${name}-junk`), "junk");
+  fs.writeFileSync(path.join(offers(), "x-name"), bytes);
+  // Another group's mirror, which git would follow.
+  git("", "clone", "-q", "--mirror", "source", "git/others.git");
+  fs.writeFileSync(path.join(offers(), `${"a".repeat(40)}-gitfile`), `gitdir: ${at("git/others.git")}\n`);
+  fs.symlinkSync(at("outside"), path.join(offers(), `${name}-link`));
+  fs.mkdirSync(path.join(offers(), `${name}-folder`));
+  keeper();
+  await until("the offers to be gone", () => fs.readdirSync(offers()).length === 0);
+  expect(generations()).toEqual(now);
+  expect(fs.readFileSync(at("outside"), "utf8")).toBe("outside");
+  expect(fs.readdirSync(mirrors())).toEqual([name]);
+});
+
+test("above the bound the mirror goes that was used longest ago, but not under a clone that began", async () => {
+  await oneCommitBehind();
+  await endKeeper();
+  const [name] = fs.readdirSync(mirrors());
+  const held = spawn("flock", ["-s", path.join(mirrors(), name, "current/.in-use"), "sleep", "100"], { detached: true });
+  keeper(1);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  expect(fs.readdirSync(mirrors())).toEqual([name]);
+  process.kill(-held.pid!, "SIGKILL");
+  await until("the mirror to go", () => fs.readdirSync(mirrors()).length === 0);
+});
+
+test("the scripts are shell, and agents have them where git is in their caches alone", () => {
+  for (const [shell, script] of [["sh", gitScript], ["bash", gitKeeperScript], ["sh", cacheKeeperScript([], ["git/agents/work"])]]) expect(spawnSync(shell, ["-n", "-c", script])).toMatchObject({ status: 0 });
+  const template: AgentTemplate = {
+    name: "a", label: "a", image: "i", docker: "none", caches: ["git"], cacheGroup: "team", resources: {}, dockerResources: {}, cap: 1, idleMinutes: 0, podRetention: "never",
+    connectTimeoutSeconds: 60, activeDeadlineSeconds: 0, nodeSelector: {}, tolerations: [], spread: false, unlabelled: true, env: {}, volumes: [],
+  };
+  const settings: AgentSettings = { dindImage: "", buildkitImage: "", insecureRegistries: [], cachePath: "/cache" };
+  interface Spec { containers: { volumeMounts: { mountPath: string; readOnly?: boolean }[] }[]; volumes: object[] }
+  const spec = (caches: AgentTemplate["caches"]) => (agentPod({ ...template, caches }, settings) as { spec: Spec }).spec;
+  const [{ volumeMounts }] = spec(["git"]).containers;
+  expect(volumeMounts.filter(({ readOnly }) => readOnly).map(({ mountPath }) => mountPath)).toEqual(["/var/cache/build-platform/git", "/usr/local/sbin/git"]);
+  expect(spec(["git"]).volumes).toContainEqual({ name: "cache-git", hostPath: { path: "/cache/git/team/mirrors", type: "DirectoryOrCreate" } });
+  expect(JSON.stringify(spec([]))).not.toContain("git");
+  expect(gitFolders([template, { caches: ["maven"] }])).toEqual(["git/team/mirrors", "git/team/offers", "git/team/work"]);
+});
