@@ -11,6 +11,7 @@ type PodSpec = k8s.types.input.core.v1.PodSpec;
 type Container = k8s.types.input.core.v1.Container;
 type Volume = k8s.types.input.core.v1.Volume;
 type VolumeMount = k8s.types.input.core.v1.VolumeMount;
+type EnvVar = k8s.types.input.core.v1.EnvVar;
 
 /** What every pod of the backup has, held to Pod Security level `restricted`. */
 function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume[] } {
@@ -57,7 +58,11 @@ const tokenVolume: Volume = {
   },
 };
 
-/** The pod that saves the home: restic first, then the report, which ends with the result's exit code. */
+/**
+ * The pod that saves the home: restic first, then the report, which ends with the result's exit code. restic's cache lies in a
+ * folder of the home's own volume, the one thing there that it may write: it is on the node wherever the home goes, and without it
+ * each run would fetch the repository's index and the folders of the last snapshot again.
+ */
 export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerImage: pulumi.Input<string>): PodSpec {
   const pod = basePod(args);
   // A failed backup is a result too: it is the report that fails the job, once people can see why.
@@ -70,9 +75,15 @@ export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, control
         requiredDuringSchedulingIgnoredDuringExecution: [{ topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: saverLabels } }],
       },
     },
-    initContainers: [{ ...restic, volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home", readOnly: true }] }],
+    initContainers: [
+      {
+        ...restic,
+        env: [...(restic.env as EnvVar[]), { name: "CACHE_DIR", value: "/cache" }],
+        volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home", readOnly: true }, { name: "cache", mountPath: "/cache", subPath: ".backup-cache" }],
+      },
+    ],
     containers: [reportContainer(controllerImage, "exec sh /scripts/report.sh backup")],
-    volumes: [...pod.volumes, tokenVolume, { name: "home", persistentVolumeClaim: { claimName: args.homeClaim, readOnly: true } }],
+    volumes: [...pod.volumes, tokenVolume, { name: "home", persistentVolumeClaim: { claimName: args.homeClaim, readOnly: true } }, { name: "cache", persistentVolumeClaim: { claimName: args.homeClaim } }],
   };
 }
 

@@ -68,6 +68,30 @@ test("the saver mounts the home read-only, never twice at once, and reports afte
   expect(the("CronJob", names.backup).inputs.spec.jobTemplate.spec.template.metadata.labels).toEqual(saverLabels);
 });
 
+test("the saver's cache is a folder of the home's volume; nobody else mounts it", async () => {
+  await make();
+  const [restic] = podOf(names.backup).initContainers;
+  expect(restic.env).toContainEqual({ name: "CACHE_DIR", value: "/cache" });
+  expect(restic.volumeMounts).toContainEqual({ name: "cache", mountPath: "/cache", subPath: ".backup-cache" });
+  expect(podOf(names.backup).volumes).toContainEqual({ name: "cache", persistentVolumeClaim: { claimName: "jenkins-home" } });
+  expect(the("ConfigMap", names.scripts).inputs.data["excludes.txt"].split("\n")).toContain(".backup-cache");
+  expect(JSON.stringify(podOf(names.verify))).not.toContain("CACHE_DIR");
+});
+
+test.each([
+  [{}, { UPKEEP_DAYS: "7", CHECK_PARTS: "2", UPLOAD_LIMIT: "0", DOWNLOAD_LIMIT: "0" }],
+  [{ upkeepDays: 1, uploadLimit: 5000, downloadLimit: 9000 }, { UPKEEP_DAYS: "1", CHECK_PARTS: "14", UPLOAD_LIMIT: "5000", DOWNLOAD_LIMIT: "9000" }],
+  [{ upkeepDays: 0, checkParts: 3 }, { UPKEEP_DAYS: "0", CHECK_PARTS: "3" }],
+  [{ upkeepDays: 30 }, { CHECK_PARTS: "1" }],
+])("%j reads all of the repository back within two weeks where it can, and keeps to its bandwidth", async (further, expected) => {
+  await make(further);
+  for (const cron of [names.backup, names.verify]) {
+    const env = podOf(cron).initContainers[0].env as { name: string; value?: string }[];
+    expect(Object.fromEntries(env.map(({ name, value }) => [name, value]))).toMatchObject(expected);
+    expect(env).toContainEqual({ name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory" } } });
+  }
+});
+
 test("without a schedule the CronJob is there for jobs by hand, and suspended", async () => {
   await make();
   expect(the("CronJob", names.backup).inputs.spec.suspend).toBe(true);
@@ -232,7 +256,7 @@ describe("config", () => {
     expect(keys({ protectHome: true, storageInstall: "none" })).toEqual([]);
   });
 
-  test("defaults", () => expect(read(backup).config.backup).toMatchObject({ schedule: "", verifySchedule: "", keep: { last: 3, daily: 7, weekly: 4, monthly: 6 }, excludes: [], uploadLimit: 0 }));
+  test("defaults", () => expect(read(backup).config.backup).toMatchObject({ schedule: "", verifySchedule: "", keep: { last: 3, daily: 7, weekly: 4, monthly: 6 }, excludes: [], uploadLimit: 0, downloadLimit: 0, upkeepDays: 7, resources: { requests: { cpu: "100m", memory: "256Mi" }, limits: { cpu: "1", memory: "1Gi" } } }));
   test("a good section has no mistakes", () => expect(keys({ ...backup, schedule: "0 2 * * *", excludes: ["jobs/**/reports"] })).toEqual([]));
   test.each([
     [{ ...backup, schedule: "nightly" }, "backup.schedule"],
@@ -241,6 +265,9 @@ describe("config", () => {
     [{ ...backup, keysRepository: backup.repository }, "backup.keysRepository"],
     [{ ...backup, repository: "sftp:a@b:/c" }, "backup.ssh"],
     [{ ...backup, uploadLimit: -1 }, "backup.uploadLimit"],
+    [{ ...backup, downloadLimit: "fast" }, "backup.downloadLimit"],
+    [{ ...backup, upkeepDays: 365 }, "backup.upkeepDays"],
+    [{ ...backup, resources: { limits: { memory: "1 GB" } } }, "backup.resources.limits.memory"],
     [{ ...backup, shedule: "0 2 * * *" }, "backup.shedule"],
   ])("%j is refused", (value, key) => expect(keys(value)).toEqual([key]));
 });
