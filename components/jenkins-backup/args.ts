@@ -61,7 +61,7 @@ export interface JenkinsBackupArgs {
    * backup that finds one due. 0: each of them. Default 7.
    */
   upkeepDays?: number;
-  /** Each upkeep reads one of so many parts of the repository back, the next one each time. Default so many that all of it takes two weeks. */
+  /** An upkeep each day reads one of so many parts of the repository back, the next one each time; one every third day three of them. Default 14: all of it in two weeks. */
   checkParts?: number;
   /** Requests and limits of restic, whose memory keeps below its limit where it can. Default 100m/256Mi, at most one processor and 1Gi. */
   resources?: Resources;
@@ -97,9 +97,6 @@ export const usualResources: Resources = { requests: { cpu: "100m", memory: "256
 /** Days between two upkeeps where nothing was said. */
 export const usualUpkeepDays = 7;
 
-/** How many upkeeps it takes to read all of the repository back: as many as there are in two weeks. */
-export const checkParts = ({ checkParts: given, upkeepDays = usualUpkeepDays }: Pick<JenkinsBackupArgs, "checkParts" | "upkeepDays">): number => given ?? Math.ceil(14 / Math.max(1, upkeepDays));
-
 /** Mistakes in the arguments, one detail per field. */
 export function jenkinsBackupProblems(args: JenkinsBackupArgs): { propertyPath: string; reason: string }[] {
   const problems: { propertyPath: string; reason: string }[] = [];
@@ -111,7 +108,7 @@ export function jenkinsBackupProblems(args: JenkinsBackupArgs): { propertyPath: 
   for (const [field, repository] of [["repository", args.repository], ["keysRepository", args.keysRepository]])
     if (repository.startsWith("sftp:") && (!sftpCommand(repository) || !args.ssh))
       problems.push({ propertyPath: field, reason: sftpCommand(repository) ? "is reached over SFTP: ssh with privateKey and knownHosts is needed" : `"${repository}" is neither sftp:user@host:/folder nor sftp://user@host:port//folder` });
-  const parts = checkParts(args);
+  const parts = args.checkParts ?? 14;
   if (!Number.isInteger(parts) || parts < 1 || parts > 256) problems.push({ propertyPath: "checkParts", reason: `${parts} is not between 1 and 256` });
   return problems;
 }

@@ -2,7 +2,7 @@ import type { V1PodSpec } from "@kubernetes/client-node";
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
 import { bootParts, homeSecurity, quietHook } from "../boot";
-import type { JenkinsBackupArgs, ResticArgs } from "./args";
+import { type JenkinsBackupArgs, type ResticArgs, usualUpkeepDays } from "./args";
 import { canonicalQuantity, scratch } from "../quantity";
 import { names, saverLabels, verifierLabels } from "./names";
 import { resticContainer, resticVolumes } from "./restic";
@@ -46,6 +46,9 @@ function reportContainer(image: pulumi.Input<string>, command: string, further: 
   };
 }
 
+/** The container's limit in bytes, with the API server's own default; the node's memory where there is no limit. */
+const memoryLimit: EnvVar = { name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "0" } } };
+
 const tokenVolume: Volume = {
   name: "token",
   projected: {
@@ -78,7 +81,7 @@ export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, control
     initContainers: [
       {
         ...restic,
-        env: [...(restic.env as EnvVar[]), { name: "CACHE_DIR", value: "/cache" }],
+        env: [...(restic.env as EnvVar[]), memoryLimit, { name: "UPKEEP_DAYS", value: String(args.upkeepDays ?? usualUpkeepDays) }, { name: "CACHE_DIR", value: "/cache" }],
         volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home", readOnly: true }, { name: "cache", mountPath: "/cache", subPath: ".backup-cache" }],
       },
     ],
@@ -144,7 +147,7 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
     serviceAccountName: pod.serviceAccountName,
     terminationGracePeriodSeconds: pod.terminationGracePeriodSeconds,
     initContainers: [
-      { ...restic, volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home" }] },
+      { ...restic, env: [...(restic.env as EnvVar[]), memoryLimit], volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home" }] },
       ...before,
       // A sidecar: it ends when the check has ended. A copy that does not boot is the check's finding, not a crash loop.
       { ...jenkins, restartPolicy: "Always", startupProbe: undefined, livenessProbe: undefined, readinessProbe: undefined },

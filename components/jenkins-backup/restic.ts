@@ -3,7 +3,7 @@ import * as path from "node:path";
 import type * as k8s from "@pulumi/kubernetes";
 import { canonicalResources, scratch } from "../quantity";
 import { goMounts, goTrust, networkVolumes } from "../surroundings";
-import { checkParts, type JenkinsBackupArgs, type ResticArgs, sftpCommand, usualResources, usualUpkeepDays } from "./args";
+import { type JenkinsBackupArgs, type ResticArgs, sftpCommand, usualResources } from "./args";
 import { names } from "./names";
 
 type Container = k8s.types.input.core.v1.Container;
@@ -28,10 +28,9 @@ export function resticContainer(args: ResticArgs, command: string[]): Container 
     KEEP_DAILY: String(args.keep.daily),
     KEEP_WEEKLY: String(args.keep.weekly),
     KEEP_MONTHLY: String(args.keep.monthly),
-    UPKEEP_DAYS: String(args.upkeepDays ?? usualUpkeepDays),
-    CHECK_PARTS: String(checkParts(args)),
+    CHECK_PARTS: String(args.checkParts ?? 14),
     UPLOAD_LIMIT: String(args.uploadLimit ?? 0),
-    DOWNLOAD_LIMIT: String(args.downloadLimit ?? 0),
+    ...(args.downloadLimit && { DOWNLOAD_LIMIT: String(args.downloadLimit) }),
     HOME: "/scratch",
     ...goTrust(args.surroundings),
     ...Object.fromEntries(Object.entries(commands).filter(([, value]) => value !== undefined)),
@@ -40,8 +39,7 @@ export function resticContainer(args: ResticArgs, command: string[]): Container 
     name: "restic",
     image: args.image,
     command,
-    // The limit in bytes; the node's memory where there is none.
-    env: [...Object.entries(env).map(([name, value]) => ({ name, value })), { name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory" } } }],
+    env: Object.entries(env).map(([name, value]) => ({ name, value })),
     envFrom: [{ secretRef: { name: `${names.backup}-environment` } }],
     resources: canonicalResources(args.resources ?? usualResources),
     securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } },

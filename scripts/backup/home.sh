@@ -39,7 +39,7 @@ Environment
   KEEP_LAST KEEP_DAILY KEEP_WEEKLY KEEP_MONTHLY retention; at least one is set
   UPKEEP_DAYS     days between two upkeeps, default 7; 0: with each backup
   UPKEEP          1: with this backup
-  CHECK_PARTS     each upkeep reads 1/CHECK_PARTS of the repository's data back, the next part each time; default 2
+  CHECK_PARTS     days of upkeep in which all of the repository's data is read back, a part each time; default 14
   UPLOAD_LIMIT DOWNLOAD_LIMIT   KiB/s, default 0 (none)
   MEMORY_LIMIT    bytes that this container may use; restic keeps below nine tenths of it where it can
   CACHE_DIR       folder for restic's cache that outlives the pod; default, and where it cannot be written: in WORK_DIR
@@ -95,8 +95,9 @@ if [ -z "${HOME_SH_GENTLE:-}" ] && [ "${1:-}" = backup ]; then
   exec $gentle sh "$0" "$@"
 fi
 
-# What restic said in a file, as one line: its error, for the last line is often the repository's address only.
-said() { { grep -m 1 '^Fatal' "$1" || grep -v '^$' "$1" | tail -n 1; } | cut -c 1-300; }
+# What restic said in a file, as one line: its error, for the last line is often the repository's address only. With --json the
+# error is the message of one.
+said() { { grep -m 1 '^Fatal' "$1" || grep -v '^$' "$1" | tail -n 1; } | sed 's/^{"message_type":"exit_error".*"message":"\(.*\)"}$/\1/' | cut -c 1-300; }
 
 # $1 name of the repository for people; restic's words are in open.err. Fails if it was the password.
 no_wrong_password() {
@@ -267,7 +268,7 @@ one_pass() {
     return 1
   fi
   if [ "$code" != 0 ] || [ -z "$snapshot" ]; then
-    fail "restic could not make the snapshot (exit code $code): $(grep -hv '^$' "$WORK_DIR/backup.err" | tail -n 2 | tr '\n' ' ' | cut -c 1-300)" \
+    fail "restic could not make the snapshot (exit code $code): $(said "$WORK_DIR/backup.err")" \
       "earlier snapshots are as they were; if the target is full or gone, mend it and run the backup again"
   fi
 }
@@ -384,7 +385,9 @@ recall() {
 
 # What the repository has to prove, and gets rid of, from time to time.
 check_repository() {
-  parts=${CHECK_PARTS:-2}
+  days=${UPKEEP_DAYS:-7}
+  [ "$days" -gt 0 ] || days=1
+  parts=$(((${CHECK_PARTS:-14} + days - 1) / days))
   part=${checked%/*}
   part=$((${part:-0} % parts + 1))
   # Without a lock of its own: nothing else in the platform removes data, and a killed run's lock must not stop the check.

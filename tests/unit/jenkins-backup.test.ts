@@ -78,18 +78,25 @@ test("the saver's cache is a folder of the home's volume; nobody else mounts it"
   expect(JSON.stringify(podOf(names.verify))).not.toContain("CACHE_DIR");
 });
 
-test.each([
-  [{}, { UPKEEP_DAYS: "7", CHECK_PARTS: "2", UPLOAD_LIMIT: "0", DOWNLOAD_LIMIT: "0" }],
-  [{ upkeepDays: 1, uploadLimit: 5000, downloadLimit: 9000 }, { UPKEEP_DAYS: "1", CHECK_PARTS: "14", UPLOAD_LIMIT: "5000", DOWNLOAD_LIMIT: "9000" }],
-  [{ upkeepDays: 0, checkParts: 3 }, { UPKEEP_DAYS: "0", CHECK_PARTS: "3" }],
-  [{ upkeepDays: 30 }, { CHECK_PARTS: "1" }],
-])("%j reads all of the repository back within two weeks where it can, and keeps to its bandwidth", async (further, expected) => {
-  await make(further);
+test("restic is told its memory, when the upkeep is due, and bandwidths where they are limited", async () => {
+  const env = (cron: string) => podOf(cron).initContainers[0].env as { name: string; value?: string }[];
+  const value = (cron: string, wanted: string) => env(cron).find(({ name }) => name === wanted)?.value;
+  await make();
   for (const cron of [names.backup, names.verify]) {
-    const env = podOf(cron).initContainers[0].env as { name: string; value?: string }[];
-    expect(Object.fromEntries(env.map(({ name, value }) => [name, value]))).toMatchObject(expected);
-    expect(env).toContainEqual({ name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory" } } });
+    expect(env(cron)).toContainEqual({ name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "0" } } });
+    expect(value(cron, "DOWNLOAD_LIMIT")).toBeUndefined();
   }
+  expect(value(names.backup, "UPKEEP_DAYS")).toBe("7");
+  await useMocks();
+  await make({ upkeepDays: 0, uploadLimit: 5000, downloadLimit: 9000 });
+  expect(value(names.backup, "UPKEEP_DAYS")).toBe("0");
+  for (const cron of [names.backup, names.verify]) expect([value(cron, "UPLOAD_LIMIT"), value(cron, "DOWNLOAD_LIMIT")]).toEqual(["5000", "9000"]);
+});
+
+test("the controller of a stack that starts from a snapshot is not restarted for the backup's new settings", () => {
+  const env = startFrom(args, "latest").container.env as { name: string; value: string }[];
+  expect(env.map(({ name }) => name).filter((name) => /UPKEEP|CACHE|MEMORY|DOWNLOAD/.test(name))).toEqual([]);
+  expect(env).toContainEqual({ name: "CHECK_PARTS", value: "14" });
 });
 
 test("without a schedule the CronJob is there for jobs by hand, and suspended", async () => {
