@@ -216,8 +216,8 @@ condense() {
     }'
 }
 
-# Prints what is wrong with the build numbers of snapshot $1, by restic's report of it in WORK_DIR/report and the numbers that
-# the home had before in WORK_DIR/before. In doubt is a job whose number then was not ahead of the snapshot's newest build,
+# Prints what is wrong with the build numbers of snapshot $1, whose parent is a good one, by restic's report of it in
+# WORK_DIR/report and the numbers that the home had before in WORK_DIR/before. In doubt is a job whose number then was not ahead of the snapshot's newest build,
 # and one with a new build whose number restic took over from the parent: these are read back.
 examine_report() {
   if grep -qx '?' "$WORK_DIR/report"; then
@@ -240,7 +240,7 @@ save() {
   : >"$WORK_DIR/report" && echo 0 >"$WORK_DIR/code"
   {
     home_restic backup --json --verbose --no-scan --host "$HOST" --tag home --tag "items=$items" --tag "builds=$builds" ${keys_sum:+--tag "keys=$keys_sum"} \
-      --exclude-file "$WORK_DIR/excludes" . 2>"$WORK_DIR/backup.err" || echo $? >"$WORK_DIR/code"
+      ${parent:+--parent "$parent"} --exclude-file "$WORK_DIR/excludes" . 2>"$WORK_DIR/backup.err" || echo $? >"$WORK_DIR/code"
   } | condense "$WORK_DIR/report" >"$WORK_DIR/backup.out"
   code=$(cat "$WORK_DIR/code")
 }
@@ -253,8 +253,11 @@ one_pass() {
     cp "$WORK_DIR/backup.err" "$WORK_DIR/first.err"
     open_repository home_restic home
     opened=yes
-    # It is there now where it was made just now.
-    if [ "$code" = 10 ]; then save; else cp "$WORK_DIR/first.err" "$WORK_DIR/backup.err"; fi
+    # It is there now where it was made just now; and somebody may have taken the parent away.
+    if [ "$code" = 10 ] || { [ -n "$parent" ] && grep -q "$parent" "$WORK_DIR/first.err"; }; then
+      parent='' thorough=yes
+      save
+    else cp "$WORK_DIR/first.err" "$WORK_DIR/backup.err"; fi
   fi
   summary=$(grep '"message_type":"summary"' "$WORK_DIR/backup.out" | tail -n 1 || true)
   snapshot=$(echo "$summary" | field snapshot_id | cut -c 1-8)
@@ -374,6 +377,7 @@ recall() {
   if [ -s "$last" ] && [ "$(field place <"$last")" = "$place" ]; then
     former=$(field items <"$last")
     known_keys=$(field keys <"$last")
+    parent=$(field snapshot <"$last")
     upkeep=$(field upkeep <"$last")
     checked=$(field checked <"$last")
   fi
@@ -401,7 +405,7 @@ check_repository() {
 backup() {
   started=$(date +%s)
   proven=no snapshot='' superseded='' summary='' checked='' note='' added=0 items=0 builds=0 pass=0
-  due=yes opened=no former='' known_keys='' upkeep='' place='' keys_sum=''
+  due=yes opened=no former='' known_keys='' upkeep='' place='' keys_sum='' parent=''
   trap write_result EXIT
   cd "$HOME_DIR" || fail "$HOME_DIR is missing"
   [ ! -e "$UNFINISHED" ] || fail "$HOME_DIR is being filled from a snapshot (backup.startFrom)" "nothing was saved; the next backup is made once Jenkins has started"
@@ -417,9 +421,14 @@ backup() {
     suspects=$(echo "$snapshots" | tr '{' '\n' | grep -c '"suspect"' || true)
   fi
   keys_sum=$(sum_of_keys)
+  # By its report alone a snapshot is judged where its parent is known to be good: not one that a killed or failed run left.
+  # A second pass is about being short, so the first is its parent.
+  thorough=$due
   while :; do
     pass=$((pass + 1))
     pass_started=$(date +%s)
+    [ "$pass" = 1 ] || thorough=yes
+    [ "$thorough" = no ] || parent=''
     walk .
     mv "$WORK_DIR/numbers" "$WORK_DIR/before"
     readable=yes
@@ -429,7 +438,7 @@ backup() {
     [ -z "$earlier" ] || home_restic forget --quiet "$earlier" >/dev/null 2>&1 || superseded="$superseded $earlier"
     took=$(($(date +%s) - pass_started))
     added=$((added + $(number data_added)))
-    if [ "$due" = yes ]; then wrong=$(examine_snapshot "$snapshot"); else wrong=$(examine_report "$snapshot"); fi
+    if [ "$thorough" = yes ]; then wrong=$(examine_snapshot "$snapshot"); else wrong=$(examine_report "$snapshot"); fi
     say "pass $pass: snapshot $snapshot in $took s"
     if [ "$readable" = yes ] && [ -z "$wrong" ] && { [ "$pass" -gt 1 ] || [ "$took" -le "$SETTLE" ]; }; then break; fi
     if [ "$pass" = 3 ]; then

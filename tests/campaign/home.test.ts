@@ -272,6 +272,12 @@ test("from day to day restic is started once, and keys and numbers that changed 
   expect(calls()).toEqual(["backup", "snapshots", "backup"]);
   expect(fs.readFileSync(path.join(await home.restore(), "secret.key"), "utf8")).toBe("another key");
 
+  // The last good one, the parent of the next, was taken away by hand.
+  expect(restic("forget", home.result().snapshot).status).toBe(0);
+  const without = await night(env);
+  expect(calls()).toEqual(["backup", "snapshots", "backup", "restore", "ls"]);
+  expect(hashes(await home.restore(without.snapshot))).toEqual(hashes(home.home));
+
   // Another place for the keys gets them at once, although they are as they were.
   fs.writeFileSync(path.join(home.root, "keys-repository-file"), path.join(home.root, "other-keys"));
   fs.rmSync(home.status, { recursive: true });
