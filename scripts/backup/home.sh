@@ -257,7 +257,9 @@ one_pass() {
     if [ "$code" = 10 ] || { [ -n "$parent" ] && grep -q "$parent" "$WORK_DIR/first.err"; }; then
       parent='' thorough=yes
       save
-    else cp "$WORK_DIR/first.err" "$WORK_DIR/backup.err"; fi
+    else
+      cp "$WORK_DIR/first.err" "$WORK_DIR/backup.err"
+    fi
   fi
   summary=$(grep '"message_type":"summary"' "$WORK_DIR/backup.out" | tail -n 1 || true)
   snapshot=$(echo "$summary" | field snapshot_id | cut -c 1-8)

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { spawn, spawnSync } from "node:child_process";
+import { releases } from "../../tools/releases";
 import { ended, hashes, Home, killHard } from "./home";
 
 /** Faults against home.sh and the sandbox's restic, on this machine's own disk. Needs root. */
@@ -359,6 +360,27 @@ test("the upkeep comes when it is due, when the clock or what was remembered is 
   // Of other repositories nothing is remembered.
   fs.writeFileSync(path.join(home.root, "keys-repository-file"), path.join(home.root, "keys/"));
   expect(await night(strict)).toMatchObject({ checked: "1/3" });
+});
+
+test("repositories of the last release's script are restored from, and gone on with", async () => {
+  const commit = releases().find((release) => release.commit !== undefined)!.commit!;
+  const former = path.join(home.root, "former.sh");
+  const shown = spawnSync("git", ["show", `${commit}:scripts/backup/home.sh`], { cwd: __dirname, encoding: "utf8" });
+  expect(shown.status).toBe(0);
+  fs.writeFileSync(former, shown.stdout);
+  home.build("a", 1);
+  home.build("folder/jobs/b", 2);
+  const made = spawnSync("sh", [former, "backup"], { env: home.env as NodeJS.ProcessEnv, encoding: "utf8" });
+  expect([made.status, made.stderr]).toEqual([0, ""]);
+  home.publish();
+  const { snapshot } = home.result();
+  const was = hashes(home.home);
+  expect(hashes(await home.restore(snapshot))).toEqual(was);
+  home.build("a", 2);
+  // Its result says nothing of an upkeep: that comes at once.
+  expect(await night()).toMatchObject({ builds: 3, upkeep: expect.stringMatching(/^20/) });
+  expect(hashes(await home.restore())).toEqual(hashes(home.home));
+  expect(hashes(await home.restore(snapshot))).toEqual(was);
 });
 
 test("a shrunk home, a missing and a wrong repository are seen from day to day as well", async () => {

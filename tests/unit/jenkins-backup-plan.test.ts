@@ -2,13 +2,21 @@ import * as fc from "fast-check";
 import { parseArguments } from "../../cli/backup/arguments";
 import { boundClaim, claimAsWritten, emptyClaim, freshClaim, jobFromCron, type KubernetesObject, mounts, pulumiManager, quote, resticJob } from "../../cli/backup/objects";
 import { age, ahead, type Journal, parseSnapshots, PHASES, pickSnapshot, review, standing } from "../../cli/backup/plan";
+import { lastUpkeep } from "../../cli/backup/snapshots";
 import { UsageError } from "../../cli/terminal";
 import { spawnSync } from "node:child_process";
+
+test.each([
+  [{ upkeep: "2026-01-01T02:00:00Z", checked: "1/2" }, "last upkeep of the repository: 2026-01-01T02:00:00Z, 3 days ago; part 1/2 of it read back"],
+  // A result of a script from before.
+  [{ checked: "5/14" }, "no upkeep of the repository yet; npm run backup -- --upkeep makes one"],
+])("of %j is said when the repository was last checked", (result, line) => expect(lastUpkeep(result, new Date("2026-01-04T03:00:00Z"))).toBe(line));
 
 describe("command line", () => {
   const parse = (...words: string[]) => parseArguments(words, ["prod", "dev"]);
   test("the plain commands", () => {
-    expect(parse("backup")).toMatchObject({ command: "backup", namespace: "jenkins" });
+    expect(parse("backup")).toMatchObject({ command: "backup", namespace: "jenkins", upkeep: false });
+    expect(parse("backup", "--upkeep")).toMatchObject({ command: "backup", upkeep: true });
     expect(parse("list")).toMatchObject({ command: "list" });
     expect(parse("list", "diff", "0a1b2c", "3d4e5f")).toMatchObject({ command: "diff", snapshot: "0a1b2c", other: "3d4e5f" });
     expect(parse("restore", "--snapshot", "latest", "--job", "a/b", "--yes")).toMatchObject({ command: "restore", snapshot: "latest", job: "a/b", yes: true });
