@@ -374,7 +374,7 @@ mark_suspect() {
 # what need not be asked again.
 recall() {
   # Without logins, for the sum is published.
-  place=$(cat "${RESTIC_REPOSITORY_FILE:?}" "${KEY_REPOSITORY_FILE:?}" | sed 's|//[^/@]*@|//|' | sha256sum | cut -c 1-16)
+  place=$(cat "${RESTIC_REPOSITORY_FILE:?}" "${KEY_REPOSITORY_FILE:?}" | sed 's|//[^/@]*@|//|g' | sha256sum | cut -c 1-16)
   last=${STATUS_DIR:-/nonexistent}/last-good-backup
   if [ -s "$last" ] && [ "$(field place <"$last")" = "$place" ]; then
     former=$(field items <"$last")
@@ -385,7 +385,8 @@ recall() {
   fi
   [ -n "$upkeep" ] && [ "${UPKEEP:-0}" != 1 ] || return 0
   # Half a day less, so that an upkeep every seventh night is not found to be some seconds early.
-  ago=$(($(date +%s) - $(date -u -d "$(echo "$upkeep" | tr TZ '  ')" +%s)))
+  upkept=$(date -u -d "$(echo "$upkeep" | sed 's/T/ /; s/Z//')" +%s) || return 0
+  ago=$(($(date +%s) - upkept))
   [ "$ago" -ge $((${UPKEEP_DAYS:-7} * 86400 - 43200)) ] || [ "$ago" -lt 0 ] || due=no
 }
 

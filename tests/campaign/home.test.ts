@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { spawn, spawnSync } from "node:child_process";
+import { installPackages } from "../../sandbox/cluster/packages";
 import { releases } from "../../tools/releases";
 import { ended, hashes, Home, killHard } from "./home";
 
@@ -360,6 +361,31 @@ test("the upkeep comes when it is due, when the clock or what was remembered is 
   // Of other repositories nothing is remembered.
   fs.writeFileSync(path.join(home.root, "keys-repository-file"), path.join(home.root, "keys/"));
   expect(await night(strict)).toMatchObject({ checked: "1/3" });
+});
+
+test("with busybox alone, as in restic's image: from day to day, an upkeep that is due, a build while restic reads, and back", async () => {
+  await installPackages(["busybox"]);
+  const tools = path.join(home.root, "busybox");
+  fs.mkdirSync(tools);
+  for (const tool of spawnSync("busybox", ["--list"], { encoding: "utf8" }).stdout.trim().split("\n")) fs.symlinkSync("/bin/busybox", path.join(tools, tool));
+  const real = path.dirname(spawnSync("sh", ["-c", "command -v restic"], { env: home.env as NodeJS.ProcessEnv, encoding: "utf8" }).stdout.trim());
+  const only = { PATH: `${tools}:${real}`, MEMORY_LIMIT: String(2 ** 30) };
+  home.build("构建 [x] 'y' $z", 3);
+  home.build("folder/jobs/inner", 1);
+  const first = await night(only);
+  home.build("构建 [x] 'y' $z", 4);
+  expect(await night(only)).toMatchObject({ upkeep: first.upkeep, builds: 3 });
+  home.build("folder/jobs/inner", 2);
+  // In doubt, as the number is not ahead of the build when it is looked at.
+  home.write("jobs/folder/jobs/inner/nextBuildNumber", "2\n");
+  expect((await home.nightly(only)).code).toBe(1);
+  expect(home.result().message).toMatch(/jobs\/folder\/jobs\/inner: nextBuildNumber 2, newest build 2/);
+  home.write("jobs/folder/jobs/inner/nextBuildNumber", "3\n");
+  expect((await night({ ...only, UPKEEP_DAYS: "0" })).upkeep).not.toBe(first.upkeep);
+  const target = path.join(home.root, "target");
+  fs.mkdirSync(target);
+  expect(await home.run(["restore", "latest", target], only)).toMatchObject({ code: 0 });
+  expect(hashes(target)).toEqual(hashes(home.home));
 });
 
 test("repositories of the last release's script are restored from, and gone on with", async () => {
