@@ -16,11 +16,11 @@ import { DOCUMENT, middle, saveBench, seconds } from "./table";
  * all of its cluster goes; that needs the sandbox, and BENCH_LOSSES=0 leaves it out.
  */
 const LOSSES = process.env.BENCH_LOSSES !== "0";
-/** Sizes of the homes as builds of four files; 2,000 are 0.3 GB in 8,000 files. */
-const SIZES = (process.env.BENCH_BUILDS ?? "2000,10000").split(",").map(Number);
+/** Sizes of the homes as builds of two files; 4,000 are 0.3 GB in 8,000 files. */
+const SIZES = (process.env.BENCH_BUILDS ?? "4000,20000").split(",").map(Number);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5);
 /** Size of a build's log, of which text and noise are half each, as logs compress to some half. */
-const BUILD = 150_000;
+const BUILD = 75_000;
 
 const log = () => Buffer.concat([randomBytes(BUILD / 2), Buffer.from("[INFO] compiling the next of many classes\n".repeat(BUILD / 2 / 42))]);
 
