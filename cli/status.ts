@@ -51,6 +51,9 @@ export interface BackupResult {
   snapshot?: string;
   bytes?: number;
   message?: string;
+  /** When the repository was last checked and pruned, and which part was read back, such as 1/2. */
+  upkeep?: string;
+  checked?: string;
 }
 
 /** A line of the page: what, how it is, and whether that is well. */
@@ -114,6 +117,7 @@ export function summary(facts: Facts): Row[] {
       text: [
         lastGood ? `good ${age(new Date(lastGood.time), time)} ago (${lastGood.time}${lastGood.bytes === undefined ? "" : `, ${size(Math.round(lastGood.bytes / 1024))}`}${lastGood.snapshot ? `, snapshot ${lastGood.snapshot.slice(0, 8)}` : ""})` : "no good one yet",
         ...(last && last.status !== "ok" ? [`the latest failed: ${last.message ?? last.status}`] : []),
+        lastGood?.upkeep ? `repository checked ${age(new Date(lastGood.upkeep), time)} ago` : "repository never checked",
         lastVerified ? `restored on trial ${age(new Date(lastVerified.time), time)} ago` : "never restored on trial",
       ].join("; "),
     });

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { usualResources, usualUpkeepDays } from "../components/jenkins-backup/args";
 import { quantityMillis, type Resources } from "../components/quantity";
 import upstream from "../images/upstream.json";
 import { about, anything, choice, choices, flag, fromJson, integer, list, maybe, maybeChoice, maybeFlag, maybeInteger, named, oneOrMore, section, text, texts, words } from "./fields";
@@ -409,6 +410,9 @@ const backup = {
       }),
       excludes: words("Patterns below jenkins_home that are left out beyond the usual ones.", { is: { expected: "a pattern", pattern: /^[^/\s#]\S*$/ }, example: "jobs/**/htmlreports", entries: "a list of patterns relative to jenkins_home such as jobs/**/htmlreports" }),
       uploadLimit: integer("Most KiB/s sent to the repository; 0 for no limit.", { least: 0, most: 10_000_000, usual: 0 }),
+      downloadLimit: integer("Most KiB/s fetched from it, also by a restore; 0 for no limit.", { least: 0, most: 10_000_000, usual: 0 }),
+      upkeepDays: integer("Days between two checks of the repository with retention and pruning, which a backup does when they are due; 0 for each backup.", { least: 0, most: 90, usual: usualUpkeepDays }),
+      resources: resources("Requests and limits of restic.", usualResources),
       ssh: maybe("Login at SFTP repositories.", {
         privateKey: text("Private key without passphrase, with --secret.", { is: { ...piece.privateKey, expected: "a private key without passphrase" }, example: "-----BEGIN OPENSSH PRIVATE KEY-----", secret: true, required: true }),
         knownHosts: text("Lines of known_hosts; no other host is trusted.", { is: { expected: "the lines of known_hosts for the SFTP server, as ssh-keyscan prints them" }, example: "backup.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID0FkgLfwsVeMvwmoBSaRh3QKEaRbUmKS+aOnOX/gLw5", required: true }),

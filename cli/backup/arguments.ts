@@ -18,10 +18,13 @@ export interface Options {
   node?: string;
   size?: string;
   acceptShrink: boolean;
+  /** With the upkeep, due or not. */
+  upkeep: boolean;
   yes: boolean;
 }
 
 export const HELP = `npm run backup  [-- --accept-shrink]        save jenkins_home now
+npm run backup  -- --upkeep                 and check and prune the repository, due or not
 npm run backups                             list the snapshots
 npm run backups -- diff SNAPSHOT SNAPSHOT   what changed between two of them
 npm run backups -- verify [--snapshot ID]   boot a restored copy and compare its jobs and builds
@@ -45,10 +48,10 @@ export function parseArguments([command, ...rest]: string[], contexts: string[])
   const text = { type: "string" } as const;
   const flag = { type: "boolean" } as const;
   const { values, positionals: words } = readWords(rest, {
-    snapshot: text, job: text, folder: text, node: text, size: text, stack: text, context: text, namespace: text, to: text, "accept-shrink": flag, yes: flag, confirm: flag, rollback: flag, status: flag,
+    snapshot: text, job: text, folder: text, node: text, size: text, stack: text, context: text, namespace: text, to: text, "accept-shrink": flag, upkeep: flag, yes: flag, confirm: flag, rollback: flag, status: flag,
   });
-  const { "accept-shrink": acceptShrink = false, yes = false, confirm, rollback, status, to, ...given } = values;
-  const options: Options = { command: "list", namespace: "jenkins", ...given, ofStack: given.stack !== undefined || (to ?? given.context ?? given.namespace) === undefined, acceptShrink, yes };
+  const { "accept-shrink": acceptShrink = false, upkeep = false, yes = false, confirm, rollback, status, to, ...given } = values;
+  const options: Options = { command: "list", namespace: "jenkins", ...given, ofStack: given.stack !== undefined || (to ?? given.context ?? given.namespace) === undefined, acceptShrink, upkeep, yes };
   if (to !== undefined) options[contexts.includes(to) ? "context" : "namespace"] = to;
   const [mode, second] = Object.entries({ confirm, rollback, status }).flatMap(([name, wanted]) => (wanted ? [name as Options["command"]] : []));
   if (second !== undefined) throw new UsageError(`--${mode} and --${second} cannot be given together`);

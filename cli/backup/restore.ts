@@ -77,7 +77,7 @@ export async function proceed(journal: Journal): Promise<void> {
     await step("stopped", "stop Jenkins and pause its backups", stop);
     if (journal.kind !== "rollback")
       await step("saved", journal.snapshot === "now" ? "save the home as it is now" : "take the snapshot that was chosen", async () => {
-        if (journal.snapshot === "now") journal.snapshot = String((await runBackup({ acceptShrink: false })).snapshot);
+        if (journal.snapshot === "now") journal.snapshot = String((await runBackup({ acceptShrink: false, upkeep: false })).snapshot);
       });
     if (journal.kind !== "rollback")
       await step("filled", journal.kind === "job" ? `put job ${journal.job} back` : "fill a fresh volume and check it", async () => {

@@ -13,11 +13,11 @@ function resultOf(pod: KubernetesObject | undefined): Record<string, string | nu
 }
 
 /** Saves the home now. */
-export async function runBackup(options: Pick<Options, "acceptShrink">): Promise<Record<string, string | number>> {
+export async function runBackup(options: Pick<Options, "acceptShrink" | "upkeep">): Promise<Record<string, string | number>> {
   const cron = await theCron(BACKUP_CRON);
   const active = (await list("jobs", SAVER_SELECTOR)).filter((job) => job.status?.active);
   if (active.length > 0) say(`   ${active[0].metadata.name} is running; this one follows it`);
-  const { ok, log, pod } = await runJob(jobFromCron(cron, `jenkins-backup-by-hand-${random()}`, options.acceptShrink ? { ACCEPT_SHRINK: "1" } : {}), "report");
+  const { ok, log, pod } = await runJob(jobFromCron(cron, `jenkins-backup-by-hand-${random()}`, { ...(options.acceptShrink && { ACCEPT_SHRINK: "1" }), ...(options.upkeep && { UPKEEP: "1" }) }), "report");
   const result = resultOf(pod);
   if (!ok || !result) throw new Error(`the backup failed: ${result?.message ?? log.trim().split("\n").slice(-5).join("\n")}`);
   return result;
@@ -25,7 +25,12 @@ export async function runBackup(options: Pick<Options, "acceptShrink">): Promise
 
 export async function backup(options: Options): Promise<void> {
   const r = await runBackup(options);
-  say(`snapshot ${r.snapshot}: ${r.items} jobs and folders, ${r.builds} builds, ${mebibytes(r.bytes)} (${mebibytes(r.added)} of it new) in ${r.seconds} s; part ${r.checked} of the repository read back${r.message ? `\n${r.message}` : ""}`);
+  say(`snapshot ${r.snapshot}: ${r.items} jobs and folders, ${r.builds} builds, ${mebibytes(r.bytes)} (${mebibytes(r.added)} of it new) in ${r.seconds} s${r.message ? `\n${r.message}` : ""}\n${lastUpkeep(r, new Date())}`);
+}
+
+/** When the repository was last checked and pruned, by the result of a backup; for people. */
+export function lastUpkeep({ upkeep, checked }: { upkeep?: string | number; checked?: string | number }, now: Date): string {
+  return upkeep ? `last upkeep of the repository: ${upkeep}, ${age(new Date(upkeep), now)}; part ${checked} of it read back` : "no upkeep of the repository yet; npm run backup -- --upkeep makes one";
 }
 
 const mebibytes = (bytes: string | number) => `${(Number(bytes) / 2 ** 20).toFixed(1)} MiB`;
@@ -40,6 +45,8 @@ export async function showList(): Promise<void> {
     const last = status[`last-${kind}`] && JSON.parse(status[`last-${kind}`]);
     if (last) process.stdout.write(`last ${kind === "backup" ? "backup" : "verification"}: ${last.status} ${last.time}${last.message ? `, ${last.message}` : ""}\n`);
   }
+  const good = status["last-good-backup"];
+  if (good) process.stdout.write(`${lastUpkeep(JSON.parse(good), now)}\n`);
 }
 
 export async function verify(options: Options): Promise<void> {

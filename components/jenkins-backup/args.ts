@@ -19,7 +19,7 @@ export interface JenkinsBackupArgs {
   namespace: pulumi.Input<string>;
   /** Claim that holds jenkins_home. */
   homeClaim: pulumi.Input<string>;
-  /** Image of restic with a POSIX shell, such as docker.io/restic/restic; 0.14 or later. */
+  /** Image of restic with a POSIX shell, such as docker.io/restic/restic; 0.17 or later. */
   image: pulumi.Input<string>;
   /** The controller's pod: a restored copy boots from the same one, and its image's curl publishes results. */
   controllerPod: pulumi.Input<PodSpec>;
@@ -54,9 +54,16 @@ export interface JenkinsBackupArgs {
   excludes?: string[];
   /** Most KiB/s sent to the repository; 0 for no limit. Default 0. */
   uploadLimit?: number;
-  /** Each backup reads one of so many parts of the repository back, another one each day. Default 14: all of it in two weeks. */
+  /** Most KiB/s fetched from it, also by a restore; 0 for no limit. Default 0. */
+  downloadLimit?: number;
+  /**
+   * Days between two upkeeps: the repository's check, all build numbers of the snapshot read back, retention and pruning, by the
+   * backup that finds one due. 0: each of them. Default 7.
+   */
+  upkeepDays?: number;
+  /** An upkeep each day reads one of so many parts of the repository back, the next one each time; one every third day three of them. Default 14: all of it in two weeks. */
   checkParts?: number;
-  /** Requests and limits of restic. Default 100m/256Mi, at most one processor and 1Gi. */
+  /** Requests and limits of restic, whose memory keeps below its limit where it can. Default 100m/256Mi, at most one processor and 1Gi. */
   resources?: Resources;
   /** Names of the pull secrets of the namespace. Default none. */
   pullSecrets?: string[];
@@ -84,6 +91,11 @@ export function sftpCommand(repository: string): string | undefined {
   const options = "-i /run/secrets/ssh/id -o UserKnownHostsFile=/run/secrets/ssh/known_hosts -o StrictHostKeyChecking=yes -o BatchMode=yes -o ServerAliveInterval=30";
   return `ssh ${options}${url?.[2] ? ` -p ${url[2]}` : ""} ${target} -s sftp`;
 }
+
+/** restic's container where nothing was said: 1 GiB is some four times what it took for a home of 1.5 GB (docs/bench.md). */
+export const usualResources: Resources = { requests: { cpu: "100m", memory: "256Mi" }, limits: { cpu: "1", memory: "1Gi" } };
+/** Days between two upkeeps where nothing was said. */
+export const usualUpkeepDays = 7;
 
 /** Mistakes in the arguments, one detail per field. */
 export function jenkinsBackupProblems(args: JenkinsBackupArgs): { propertyPath: string; reason: string }[] {

@@ -2,7 +2,7 @@ import type { V1PodSpec } from "@kubernetes/client-node";
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
 import { bootParts, homeSecurity, loginPath, quietHook } from "../boot";
-import type { JenkinsBackupArgs, ResticArgs } from "./args";
+import { type JenkinsBackupArgs, type ResticArgs, usualUpkeepDays } from "./args";
 import { canonicalQuantity, scratch } from "../quantity";
 import { names, saverLabels, verifierLabels } from "./names";
 import { resticContainer, resticVolumes } from "./restic";
@@ -12,6 +12,7 @@ type EnvVar = k8s.types.input.core.v1.EnvVar;
 type Container = k8s.types.input.core.v1.Container;
 type Volume = k8s.types.input.core.v1.Volume;
 type VolumeMount = k8s.types.input.core.v1.VolumeMount;
+type EnvVar = k8s.types.input.core.v1.EnvVar;
 
 /** What every pod of the backup has, held to Pod Security level `restricted`. */
 function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume[] } {
@@ -46,6 +47,9 @@ function reportContainer(image: pulumi.Input<string>, command: string, further: 
   };
 }
 
+/** The container's limit in bytes, with the API server's own default; the node's memory where there is no limit. */
+const memoryLimit: EnvVar = { name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "0" } } };
+
 const tokenVolume: Volume = {
   name: "token",
   projected: {
@@ -58,7 +62,11 @@ const tokenVolume: Volume = {
   },
 };
 
-/** The pod that saves the home: restic first, then the report, which ends with the result's exit code. */
+/**
+ * The pod that saves the home: restic first, then the report, which ends with the result's exit code. restic's cache lies in a
+ * folder of the home's own volume, the one thing there that it may write: it is on the node wherever the home goes, and without it
+ * each run would fetch the repository's index and the folders of the last snapshot again.
+ */
 export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerImage: pulumi.Input<string>): PodSpec {
   const pod = basePod(args);
   // A failed backup is a result too: it is the report that fails the job, once people can see why.
@@ -71,9 +79,15 @@ export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, control
         requiredDuringSchedulingIgnoredDuringExecution: [{ topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: saverLabels } }],
       },
     },
-    initContainers: [{ ...restic, volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home", readOnly: true }] }],
+    initContainers: [
+      {
+        ...restic,
+        env: [...(restic.env as EnvVar[]), memoryLimit, { name: "UPKEEP_DAYS", value: String(args.upkeepDays ?? usualUpkeepDays) }, { name: "CACHE_DIR", value: "/cache" }],
+        volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home", readOnly: true }, { name: "cache", mountPath: "/cache", subPath: ".backup-cache" }],
+      },
+    ],
     containers: [reportContainer(controllerImage, "exec sh /scripts/report.sh backup")],
-    volumes: [...pod.volumes, tokenVolume, { name: "home", persistentVolumeClaim: { claimName: args.homeClaim, readOnly: true } }],
+    volumes: [...pod.volumes, tokenVolume, { name: "home", persistentVolumeClaim: { claimName: args.homeClaim, readOnly: true } }, { name: "cache", persistentVolumeClaim: { claimName: args.homeClaim } }],
   };
 }
 
@@ -136,7 +150,7 @@ export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, cont
     serviceAccountName: pod.serviceAccountName,
     terminationGracePeriodSeconds: pod.terminationGracePeriodSeconds,
     initContainers: [
-      { ...restic, volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home" }] },
+      { ...restic, env: [...(restic.env as EnvVar[]), memoryLimit], volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home" }] },
       ...before,
       // A sidecar: it ends when the check has ended. A copy that does not boot is the check's finding, not a crash loop.
       { ...jenkins, restartPolicy: "Always", startupProbe: undefined, livenessProbe: undefined, readinessProbe: undefined },

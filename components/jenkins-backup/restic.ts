@@ -1,16 +1,14 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import type * as k8s from "@pulumi/kubernetes";
-import { canonicalResources, type Resources, scratch } from "../quantity";
+import { canonicalResources, scratch } from "../quantity";
 import { goMounts, goTrust, networkVolumes } from "../surroundings";
-import { type JenkinsBackupArgs, type ResticArgs, sftpCommand } from "./args";
+import { type JenkinsBackupArgs, type ResticArgs, sftpCommand, usualResources } from "./args";
 import { names } from "./names";
 
 type Container = k8s.types.input.core.v1.Container;
 type Volume = k8s.types.input.core.v1.Volume;
 type VolumeMount = k8s.types.input.core.v1.VolumeMount;
-
-const defaultResources: Resources = { requests: { cpu: "100m", memory: "256Mi" }, limits: { cpu: "1", memory: "1Gi" } };
 
 const isFolder = (repository: string) => repository.startsWith("/");
 
@@ -32,6 +30,7 @@ export function resticContainer(args: ResticArgs, command: string[]): Container 
     KEEP_MONTHLY: String(args.keep.monthly),
     CHECK_PARTS: String(args.checkParts ?? 14),
     UPLOAD_LIMIT: String(args.uploadLimit ?? 0),
+    ...(args.downloadLimit && { DOWNLOAD_LIMIT: String(args.downloadLimit) }),
     HOME: "/scratch",
     ...goTrust(args.surroundings),
     ...Object.fromEntries(Object.entries(commands).filter(([, value]) => value !== undefined)),
@@ -42,7 +41,7 @@ export function resticContainer(args: ResticArgs, command: string[]): Container 
     command,
     env: Object.entries(env).map(([name, value]) => ({ name, value })),
     envFrom: [{ secretRef: { name: `${names.backup}-environment` } }],
-    resources: canonicalResources(args.resources ?? defaultResources),
+    resources: canonicalResources(args.resources ?? usualResources),
     securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } },
     volumeMounts: [
       { name: "secrets", mountPath: "/run/secrets/backup", readOnly: true },
@@ -77,7 +76,7 @@ export function resticVolumes(args: ResticArgs): Volume[] {
     { name: "secrets", secret: { secretName: names.backup, defaultMode: 0o440 } },
     { name: "scripts", configMap: { name: names.scripts } },
     { name: "status", configMap: { name: names.status, optional: true } },
-    // restic's cache: the metadata of all snapshots, of a repository of terabytes some GiB.
+    // restic's cache, but for the saver's: the metadata of all snapshots, of a repository of terabytes some GiB.
     { name: "work", ...scratch("50Gi") },
     { name: "tmp", ...scratch("20Gi") },
     ...folderRepositories(args).map(({ volume }) => ({ name: volume, persistentVolumeClaim: { claimName: `${names.backup}-${volume}` } })),

@@ -24,6 +24,7 @@ interface Tool {
 
 const KUBE_PROGRAMS = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl", "kubeadm"];
 
+const restic: Tool = { name: "restic", packages: { restic: "github.com/restic/restic/cmd/restic" } };
 const registry: Tool = { name: "registry", packages: { registry: "github.com/distribution/distribution/v3/cmd/registry" } };
 
 /** Pins of a release of Kubernetes; the newest one's are go.mod. */
@@ -63,12 +64,13 @@ const toolsOf = (minor: SupportedMinor): Tool[] => [
   { name: "runc", packages: { runc: "github.com/opencontainers/runc" }, cgo: { tags: "seccomp", packages: ["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"] } },
   registry,
   { name: "ingress-nginx", packages: { "nginx-ingress-controller": "k8s.io/ingress-nginx/cmd/nginx" } },
-  { name: "restic", packages: { restic: "github.com/restic/restic/cmd/restic" } },
+  restic,
 ];
 
 /** Tools that `up` does not build by itself: they are for tests, or for an image that stands in for one that cannot be had. */
 const TEST_TOOLS = {
   registry,
+  restic,
   buildkit: {
     name: "buildkit",
     packages: {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Backs up, checks and restores a jenkins_home with restic. Runs in pods of the restic image (busybox is enough);
-# works with restic 0.14 and later. Usage: home.sh COMMAND [ARGUMENT...], see `usage` below.
+# needs restic 0.17 or later. Usage: home.sh COMMAND [ARGUMENT...], see `usage` below.
 #
 # Who calls it: the pods of the CronJobs and of an empty controller (components/jenkins-backup), and the jobs that
 # `npm run backup`, `backups` and `restore` make of these CronJobs (cli/backup). report.sh publishes what it leaves.
@@ -9,12 +9,18 @@
 # before it makes the build's folder, and restic lists `builds` before it opens `nextBuildNumber` (names are walked
 # in order). So a snapshot's nextBuildNumber is always ahead of the builds in it. This is not taken on trust: every
 # snapshot is examined, and taken again where it does not hold.
+#
+# Why one restic process is enough for most backups (each of them derives its key anew, half a second to one second, and
+# reads the index): restic reports every file and folder of the snapshot while it makes it. With the numbers that were read
+# from the home before, this tells which jobs hold: restic opened their number after that, and numbers only grow. The
+# numbers of the others are read back from the snapshot. What need not happen each time is the upkeep: all numbers read
+# back, the repository's check, the keys' repository opened, retention and pruning.
 set -eu
 
 usage() {
   cat <<'TEXT'
 home.sh COMMAND [ARGUMENT...]
-  backup                         snapshot of HOME_DIR, then check and retention; result in RESULT_FILE
+  backup                         snapshot of HOME_DIR, examined, with the upkeep where that is due; result in RESULT_FILE
   snapshots                      one line of JSON
   diff SNAPSHOT SNAPSHOT         what changed between two snapshots
   restore SNAPSHOT DIR           the whole home and its keys into DIR, every byte read back
@@ -31,9 +37,13 @@ Environment
   RESULT_FILE     where `backup` leaves its result as JSON, default WORK_DIR/result.json
   EXCLUDES_FILE   one pattern a line, relative to HOME_DIR
   KEEP_LAST KEEP_DAILY KEEP_WEEKLY KEEP_MONTHLY retention; at least one is set
-  CHECK_PARTS     each backup reads 1/CHECK_PARTS of the repository's data back, another part each day; default 14
-  UPLOAD_LIMIT    KiB/s, default 0 (none)
-  STATUS_DIR      folder of the last result; where it names a snapshot, a missing repository is an error
+  UPKEEP_DAYS     days between two upkeeps, default 7; 0: with each backup
+  UPKEEP          1: with this backup
+  CHECK_PARTS     days of upkeep in which all of the repository's data is read back, a part each time; default 14
+  UPLOAD_LIMIT DOWNLOAD_LIMIT   KiB/s, default 0 (none)
+  MEMORY_LIMIT    bytes that this container may use; restic keeps below nine tenths of it where it can
+  CACHE_DIR       folder for restic's cache that outlives the pod; default, and where it cannot be written: in WORK_DIR
+  STATUS_DIR      folder of the last results; where it names a snapshot, a missing repository is an error
   SFTP_COMMAND KEY_SFTP_COMMAND  how the SFTP servers are reached, with key and known hosts
   ACCEPT_SHRINK   1: retention goes on although most jobs are gone since the last snapshot
 TEXT
@@ -46,12 +56,18 @@ RESULT_FILE=${RESULT_FILE:-$WORK_DIR/result.json}
 HOST=jenkins
 # Longest first pass in seconds whose files are close enough in time; a longer one is followed by a short one.
 SETTLE=60
+if [ -n "${CACHE_DIR:-}" ] && [ -w "$CACHE_DIR" ]; then RESTIC_CACHE_DIR=$CACHE_DIR; fi
 export RESTIC_CACHE_DIR="${RESTIC_CACHE_DIR:-$WORK_DIR/restic-cache}"
+[ -z "${MEMORY_LIMIT:-}" ] || export GOMEMLIMIT="$((MEMORY_LIMIT / 10 * 9))"
 export RESTIC_PROGRESS_FPS=0.1
+# Names are bytes.
+export LC_ALL=C
 # Times of snapshots are compared as text.
 export TZ=UTC
 # Left in a home that start-from has begun to fill.
 UNFINISHED=.start-from-unfinished
+# In the folder that is restored to, until its keys are put where they belong.
+STAGED_KEYS=.restore-keys
 
 say() { echo "$(date -u +%H:%M:%S) $*"; }
 # $1 what happened, $2 (optional) what to do
@@ -64,10 +80,11 @@ fail() {
   }
   exit 1
 }
-home_restic() { restic ${SFTP_COMMAND:+-o "sftp.command=$SFTP_COMMAND"} "$@"; }
+limited_restic() { restic --limit-upload "${UPLOAD_LIMIT:-0}" --limit-download "${DOWNLOAD_LIMIT:-0}" "$@"; }
+home_restic() { limited_restic ${SFTP_COMMAND:+-o "sftp.command=$SFTP_COMMAND"} "$@"; }
 key_restic() {
   RESTIC_REPOSITORY_FILE=$KEY_REPOSITORY_FILE RESTIC_PASSWORD_FILE=$KEY_PASSWORD_FILE \
-    restic ${KEY_SFTP_COMMAND:+-o "sftp.command=$KEY_SFTP_COMMAND"} "$@"
+    limited_restic ${KEY_SFTP_COMMAND:+-o "sftp.command=$KEY_SFTP_COMMAND"} "$@"
 }
 # Background priority for this shell and every restic it starts, as far as the tools are there and allowed.
 if [ -z "${HOME_SH_GENTLE:-}" ] && [ "${1:-}" = backup ]; then
@@ -78,8 +95,9 @@ if [ -z "${HOME_SH_GENTLE:-}" ] && [ "${1:-}" = backup ]; then
   exec $gentle sh "$0" "$@"
 fi
 
-# What restic said in a file, as one line: its error, for the last line is often the repository's address only.
-said() { { grep -m 1 '^Fatal' "$1" || grep -v '^$' "$1" | tail -n 1; } | cut -c 1-300; }
+# What restic said in a file, as one line: its error, for the last line is often the repository's address only. With --json the
+# error is the message of one.
+said() { { grep -m 1 '^Fatal' "$1" || grep -v '^$' "$1" | tail -n 1; } | sed 's/^{"message_type":"exit_error".*"message":"\(.*\)"}$/\1/' | cut -c 1-300; }
 
 # $1 name of the repository for people; restic's words are in open.err. Fails if it was the password.
 no_wrong_password() {
@@ -110,52 +128,139 @@ number() {
   echo "${value:-0}"
 }
 
-# Jobs and folders (config.xml outside builds), and complete builds (build.xml), below $1
-count_items() { [ ! -d "$1/jobs" ] || find "$1/jobs" \( -name builds -o -name workspace \) -prune -o -type f -name config.xml -print | wc -l | tr -d ' '; }
-count_builds() { [ ! -d "$1/jobs" ] || find "$1/jobs" -path '*/builds/*' -name build.xml -print | wc -l | tr -d ' '; }
+# One walk through the jobs of folder $1. Leaves the numbers of jobs and folders and of complete builds in $items and
+# $builds, and in WORK_DIR "JOB<tab>NUMBER" of each nextBuildNumber as `numbers`, "JOB<tab>NUMBER" of each job's newest
+# build as `newest`; jobs as paths below $1 that begin with a slash.
+walk() {
+  : >"$WORK_DIR/numbers" && : >"$WORK_DIR/newest"
+  items=0 builds=0
+  [ -d "$1/jobs" ] || return 0
+  # What lies in a build's folder is not walked through.
+  (
+    cd "$1"
+    find jobs \( -name workspace -o -path '*/builds/[0-9]*/*' ! -name build.xml \) -prune -o \
+      \( -path '*/builds/[0-9]*' -o -type f \( -name config.xml -o -name nextBuildNumber \) \) -print |
+      awk -v numbers="$WORK_DIR/numbers" -v newest="$WORK_DIR/newest" '
+        /\/config\.xml$/ { items++; next }
+        /\/builds\/[^\/]*\/build\.xml$/ { builds++; next }
+        /\/nextBuildNumber$/ {
+          number = ""
+          getline number <$0
+          close($0)
+          gsub(/[^0-9]/, "", number)
+          print "/" substr($0, 1, length($0) - 16) "\t" number >numbers
+          next
+        }
+        match($0, /\/builds\/[0-9]+$/) {
+          job = substr($0, 1, RSTART - 1); number = substr($0, RSTART + 8) + 0
+          if (number > last[job]) last[job] = number
+        }
+        END {
+          for (job in last) print "/" job "\t" last[job] >newest
+          print items + 0, builds + 0
+        }' >"$WORK_DIR/counts"
+  )
+  read -r items builds <"$WORK_DIR/counts"
+}
 
-# stdin: paths, one a line; $1: file of "PATH<tab>NUMBER" of each nextBuildNumber. Prints each job whose number is not
-# ahead of its newest build.
+# Prints each job of file $1 ("JOB<tab>NEWEST BUILD") whose number in file $2 ("JOB<tab>NUMBER") is not ahead of it.
 behind() {
-  awk -F '\t' -v numbers="$1" '
+  awk -F '\t' -v numbers="$2" '
     BEGIN { while ((getline line < numbers) > 0) { n = split(line, part, "\t"); if (n == 2) next_of[part[1]] = part[2] + 0 } }
+    $1 in next_of && next_of[$1] <= $2 + 0 { print $1 ": nextBuildNumber " next_of[$1] ", newest build " $2 }' "$1"
+}
+
+# Reads numbers of snapshot $1 back into WORK_DIR/numbers: all of them, or those that the further words choose.
+read_back() {
+  rm -rf "$WORK_DIR/examine"
+  [ $# -gt 1 ] || set -- "$1" --include nextBuildNumber
+  home_restic restore "$@" --target "$WORK_DIR/examine" >/dev/null
+  walk "$WORK_DIR/examine" && rm -rf "$WORK_DIR/examine"
+}
+
+# Prints what is wrong with the build numbers of snapshot $1, all of which is read back.
+examine_snapshot() {
+  read_back "$1"
+  home_restic ls "$1" | awk '
     match($0, /\/builds\/[0-9]+$/) {
       job = substr($0, 1, RSTART - 1); number = substr($0, RSTART + 8) + 0
-      if (number > newest[job]) newest[job] = number
+      if (number > last[job]) last[job] = number
     }
-    END { for (job in newest) if (job in next_of && next_of[job] <= newest[job]) print job ": nextBuildNumber " next_of[job] ", newest build " newest[job] }'
+    END { for (job in last) print job "\t" last[job] }' >"$WORK_DIR/newest"
+  behind "$WORK_DIR/newest" "$WORK_DIR/numbers"
 }
 
-# $1 folder whose nextBuildNumber files are wanted, $2 the prefix to take off
-numbers_below() {
-  find "$1" -name nextBuildNumber -type f | while IFS= read -r file; do
-    job=${file%/nextBuildNumber}
-    printf '%s\t%s\n' "${job#"$2"}" "$(head -n 1 "$file" | tr -dc 0-9)"
-  done
+# stdin: what restic reports of a snapshot that it makes, as JSON. Passes on what is not about single files, and leaves in file
+# $1 "JOB<tab>NEWEST BUILD<tab>NEWEST BUILD THAT THE PARENT LACKS<tab>ACTION" of each job, where ACTION is what restic did with
+# its nextBuildNumber: new, modified or unchanged; nothing where there is none. Names that JSON has to escape leave a "?".
+condense() {
+  awk -v report="$1" '
+    substr($0, 18, 14) != "verbose_status" { print; next }
+    {
+      end = index($0, "\",\"duration\":")
+      kind = substr($0, end - 1, 1) == "/" ? "build" : substr($0, end - 16, 16) == "/nextBuildNumber" ? "number" : ""
+      if (kind == "") next
+      start = index($0, "\",\"item\":\"")
+      action = substr($0, 44, start - 44)
+      path = substr($0, start + 10, end - start - 10)
+      if (kind == "build" && !match(path, /\/builds\/[0-9]+\/$/)) next
+      if (index(path, "\\")) { odd = 1; next }
+      if (kind == "number") { did[substr(path, 1, length(path) - 16)] = action; next }
+      job = substr(path, 1, RSTART - 1); number = substr(path, RSTART + 8, RLENGTH - 9) + 0
+      if (number > last[job]) last[job] = number
+      if (action == "new" && number > added[job]) added[job] = number
+    }
+    END {
+      if (odd) print "?" >report
+      for (job in last) print job "\t" last[job] "\t" added[job] + 0 "\t" did[job] >report
+    }'
 }
 
-# Prints what is wrong with the build numbers of snapshot $1.
-examine_snapshot() {
-  rm -rf "$WORK_DIR/examine"
-  home_restic restore "$1" --include nextBuildNumber --target "$WORK_DIR/examine" >/dev/null
-  numbers_below "$WORK_DIR/examine" "$WORK_DIR/examine" >"$WORK_DIR/numbers"
-  rm -rf "$WORK_DIR/examine"
-  home_restic ls "$1" >"$WORK_DIR/listing"
-  behind "$WORK_DIR/numbers" <"$WORK_DIR/listing"
+# Prints what is wrong with the build numbers of snapshot $1, whose parent is a good one, by restic's report of it in
+# WORK_DIR/report and the numbers that the home had before in WORK_DIR/before. In doubt is a job whose number then was not ahead of the snapshot's newest build,
+# and one with a new build whose number restic took over from the parent: these are read back.
+examine_report() {
+  if grep -qx '?' "$WORK_DIR/report"; then
+    examine_snapshot "$1"
+    return
+  fi
+  awk -F '\t' -v before="$WORK_DIR/before" '
+    BEGIN { while ((getline line < before) > 0) { n = split(line, part, "\t"); next_of[part[1]] = part[2] + 0 } }
+    $4 != "" && (next_of[$1] + 0 <= $2 + 0 || ($3 == $2 && $4 == "unchanged")) { print $1 "\t" $2 }' "$WORK_DIR/report" >"$WORK_DIR/doubtful"
+  [ -s "$WORK_DIR/doubtful" ] || return 0
+  # restic takes a line as a pattern.
+  sed 's/\t[0-9]*$//; s/[][*?\\]/\\&/g; s/\$/$$/g; s|$|/nextBuildNumber|' "$WORK_DIR/doubtful" >"$WORK_DIR/wanted"
+  read_back "$1" --include-file "$WORK_DIR/wanted"
+  behind "$WORK_DIR/doubtful" "$WORK_DIR/numbers"
 }
 
-# Prints what is wrong with the build numbers of folder $1.
-examine_folder() {
-  numbers_below "$1" "$1" >"$WORK_DIR/numbers"
-  find "$1/jobs" -path '*/builds/*' -prune -print 2>/dev/null | sed "s|^$1||" >"$WORK_DIR/listing"
-  behind "$WORK_DIR/numbers" <"$WORK_DIR/listing"
+# restic's report of the snapshot goes to WORK_DIR/report, the rest to backup.out; its exit code to $code. Nobody waits for
+# an estimate, so the home is not walked for one.
+save() {
+  : >"$WORK_DIR/report" && echo 0 >"$WORK_DIR/code"
+  {
+    home_restic backup --json --verbose --no-scan --host "$HOST" --tag home --tag "items=$items" --tag "builds=$builds" ${keys_sum:+--tag "keys=$keys_sum"} \
+      ${parent:+--parent "$parent"} --exclude-file "$WORK_DIR/excludes" . 2>"$WORK_DIR/backup.err" || echo $? >"$WORK_DIR/code"
+  } | condense "$WORK_DIR/report" >"$WORK_DIR/backup.out"
+  code=$(cat "$WORK_DIR/code")
 }
 
 # Leaves "SNAPSHOT" in $snapshot and the summary line in $summary; returns 1 where files that exist could not be read.
 one_pass() {
-  code=0
-  home_restic backup --json --host "$HOST" --tag home --tag "items=$items" --tag "builds=$builds" ${keys_sum:+--tag "keys=$keys_sum"} \
-    --exclude-file "$WORK_DIR/excludes" --limit-upload "${UPLOAD_LIMIT:-0}" . >"$WORK_DIR/backup.out" 2>"$WORK_DIR/backup.err" || code=$?
+  save
+  # Exit codes of a repository that is not there and of a wrong password; of others opening it says why, too.
+  if [ "$code" != 0 ] && [ "$code" != 3 ] && [ "$opened" = no ]; then
+    cp "$WORK_DIR/backup.err" "$WORK_DIR/first.err"
+    open_repository home_restic home
+    opened=yes
+    # It is there now where it was made just now; and somebody may have taken the parent away.
+    if [ "$code" = 10 ] || { [ -n "$parent" ] && grep -q "$parent" "$WORK_DIR/first.err"; }; then
+      parent='' thorough=yes
+      save
+    else
+      cp "$WORK_DIR/first.err" "$WORK_DIR/backup.err"
+    fi
+  fi
   summary=$(grep '"message_type":"summary"' "$WORK_DIR/backup.out" | tail -n 1 || true)
   snapshot=$(echo "$summary" | field snapshot_id | cut -c 1-8)
   # 3: a snapshot was made, but some files could not be read. One that vanished meanwhile (a build that Jenkins
@@ -168,7 +273,7 @@ one_pass() {
     return 1
   fi
   if [ "$code" != 0 ] || [ -z "$snapshot" ]; then
-    fail "restic could not make the snapshot (exit code $code): $(grep -hv '^$' "$WORK_DIR/backup.err" | tail -n 2 | tr '\n' ' ' | cut -c 1-300)" \
+    fail "restic could not make the snapshot (exit code $code): $(said "$WORK_DIR/backup.err")" \
       "earlier snapshots are as they were; if the target is full or gone, mend it and run the backup again"
   fi
 }
@@ -184,15 +289,14 @@ sum_of_keys() {
 # The keys are saved when they are not yet, and again should they ever change.
 backup_keys() {
   open_repository key_restic key
-  sum=$(sum_of_keys)
-  [ -n "$sum" ] || {
+  [ -n "$keys_sum" ] || {
     say "this home has no key yet"
     return 0
   }
   set --
   for file in secrets/master.key secret.key; do [ ! -f "$file" ] || set -- "$@" "$file"; done
-  case "$snapshots" in *"\"sha256=$sum\""*) return 0 ;; esac
-  key_restic backup --quiet --host "$HOST" --tag keys --tag "sha256=$sum" "$@" >"$WORK_DIR/keys.out" 2>&1 ||
+  case "$snapshots" in *"\"sha256=$keys_sum\""*) return 0 ;; esac
+  key_restic backup --quiet --host "$HOST" --tag keys --tag "sha256=$keys_sum" "$@" >"$WORK_DIR/keys.out" 2>&1 ||
     fail "the keys could not be saved: $(said "$WORK_DIR/keys.out")"
   say "saved the keys of this home"
 }
@@ -213,7 +317,7 @@ resolve() {
     echo "$1"
     return 0
   }
-  times_and_ids <"$2" | LC_ALL=C sort >"$WORK_DIR/sorted"
+  times_and_ids <"$2" | sort >"$WORK_DIR/sorted"
   from_the_future <"$2" >"$WORK_DIR/future"
   awk -v later="$(tr '\n' ' ' <"$WORK_DIR/future")" '{ newest = $2 } index(later, $2) == 0 { sound = $2 } END { print sound != "" ? sound : newest }' "$WORK_DIR/sorted"
 }
@@ -249,9 +353,9 @@ write_result() {
   [ "$status" = 0 ] && state=ok || state=failed
   message=$(printf '%s' "${FAILURE:-$note}" | tr -d '"\\\n\t' | cut -c 1-600)
   [ "$state" = ok ] || [ -n "$message" ] || message="stopped with exit code $status; see the log"
-  printf '{"status":"%s","time":"%s","seconds":%d,"snapshot":"%s","files":%d,"bytes":%d,"added":%d,"items":%d,"builds":%d,"passes":%d,"checked":"%s","message":"%s"}\n' \
+  printf '{"status":"%s","time":"%s","seconds":%d,"snapshot":"%s","files":%d,"bytes":%d,"added":%d,"items":%d,"builds":%d,"passes":%d,"place":"%s","keys":"%s","upkeep":"%s","checked":"%s","message":"%s"}\n' \
     "$state" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(($(date +%s) - started)) "$snapshot" "$(number total_files_processed)" \
-    "$(number total_bytes_processed)" "$added" "$items" "$builds" "$pass" "$checked" "$message" >"$RESULT_FILE"
+    "$(number total_bytes_processed)" "$added" "$items" "$builds" "$pass" "$place" "$keys_sum" "$upkeep" "$checked" "$message" >"$RESULT_FILE"
   cat "$RESULT_FILE"
 }
 
@@ -266,9 +370,45 @@ mark_suspect() {
   return 1
 }
 
+# What the last good backup left, if it was of these repositories: whether the upkeep is due again, for which of its parts, and
+# what need not be asked again.
+recall() {
+  # Without logins, for the sum is published.
+  place=$(cat "${RESTIC_REPOSITORY_FILE:?}" "${KEY_REPOSITORY_FILE:?}" | sed 's|//[^/@]*@|//|g' | sha256sum | cut -c 1-16)
+  last=${STATUS_DIR:-/nonexistent}/last-good-backup
+  if [ -s "$last" ] && [ "$(field place <"$last")" = "$place" ]; then
+    former=$(field items <"$last")
+    known_keys=$(field keys <"$last")
+    parent=$(field snapshot <"$last")
+    upkeep=$(field upkeep <"$last")
+    checked=$(field checked <"$last")
+  fi
+  [ -n "$upkeep" ] && [ "${UPKEEP:-0}" != 1 ] || return 0
+  # Half a day less, so that an upkeep every seventh night is not found to be some seconds early.
+  upkept=$(date -u -d "$(echo "$upkeep" | sed 's/T/ /; s/Z//')" +%s) || return 0
+  ago=$(($(date +%s) - upkept))
+  [ "$ago" -ge $((${UPKEEP_DAYS:-7} * 86400 - 43200)) ] || [ "$ago" -lt 0 ] || due=no
+}
+
+# What the repository has to prove, and gets rid of, from time to time.
+check_repository() {
+  days=${UPKEEP_DAYS:-7}
+  [ "$days" -gt 0 ] || days=1
+  parts=$(((${CHECK_PARTS:-14} + days - 1) / days))
+  part=${checked%/*}
+  part=$((${part:-0} % parts + 1))
+  # Without a lock of its own: nothing else in the platform removes data, and a killed run's lock must not stop the check.
+  if ! home_restic check --no-lock --read-data-subset "$part/$parts" >"$WORK_DIR/check.out" 2>&1; then
+    damaged=$(grep -i 'pack\|error\|blob' "$WORK_DIR/check.out" | grep -v '^create\|^load\|^check\|^read' | head -n 3 | tr '\n' ' ' | cut -c 1-400)
+    fail "the repository is damaged: $damaged" "see docs/backup.md, 'A damaged repository'; nothing was removed"
+  fi
+  checked="$part/$parts"
+}
+
 backup() {
   started=$(date +%s)
   proven=no snapshot='' superseded='' summary='' checked='' note='' added=0 items=0 builds=0 pass=0
+  due=yes opened=no former='' known_keys='' upkeep='' place='' keys_sum='' parent=''
   trap write_result EXIT
   cd "$HOME_DIR" || fail "$HOME_DIR is missing"
   [ ! -e "$UNFINISHED" ] || fail "$HOME_DIR is being filled from a snapshot (backup.startFrom)" "nothing was saved; the next backup is made once Jenkins has started"
@@ -276,15 +416,24 @@ backup() {
   # Anchored at the home; restic matches absolute paths.
   sed -n "s|^\([^#].*\)|$HOME_DIR/\1|p" "${EXCLUDES_FILE:?}" >"$WORK_DIR/excludes"
   printf '%s\n' "$HOME_DIR/secrets/master.key" "$HOME_DIR/secret.key" >>"$WORK_DIR/excludes"
-  open_repository home_restic home
-  known=$snapshots
-  former=$(echo "$snapshots" | tr '{' '\n' | grep '"home"' | sed -n 's/.*"items=\([0-9]*\)".*/\1/p' | tail -n 1)
-  suspects=$(echo "$snapshots" | tr '{' '\n' | grep -c '"suspect"' || true)
-  items=$(count_items .) builds=$(count_builds .)
-  items=${items:-0} builds=${builds:-0} keys_sum=$(sum_of_keys)
+  recall
+  if [ "$due" = yes ]; then
+    open_repository home_restic home
+    opened=yes known=$snapshots
+    former=$(echo "$snapshots" | tr '{' '\n' | grep '"home"' | sed -n 's/.*"items=\([0-9]*\)".*/\1/p' | tail -n 1)
+    suspects=$(echo "$snapshots" | tr '{' '\n' | grep -c '"suspect"' || true)
+  fi
+  keys_sum=$(sum_of_keys)
+  # By its report alone a snapshot is judged where its parent is known to be good: not one that a killed or failed run left.
+  # A second pass is about being short, so the first is its parent.
+  thorough=$due
   while :; do
     pass=$((pass + 1))
     pass_started=$(date +%s)
+    [ "$pass" = 1 ] || thorough=yes
+    [ "$thorough" = no ] || parent=''
+    walk .
+    mv "$WORK_DIR/numbers" "$WORK_DIR/before"
     readable=yes
     earlier=$snapshot
     one_pass || readable=no
@@ -292,7 +441,7 @@ backup() {
     [ -z "$earlier" ] || home_restic forget --quiet "$earlier" >/dev/null 2>&1 || superseded="$superseded $earlier"
     took=$(($(date +%s) - pass_started))
     added=$((added + $(number data_added)))
-    wrong=$(examine_snapshot "$snapshot")
+    if [ "$thorough" = yes ]; then wrong=$(examine_snapshot "$snapshot"); else wrong=$(examine_report "$snapshot"); fi
     say "pass $pass: snapshot $snapshot in $took s"
     if [ "$readable" = yes ] && [ -z "$wrong" ] && { [ "$pass" -gt 1 ] || [ "$took" -le "$SETTLE" ]; }; then break; fi
     if [ "$pass" = 3 ]; then
@@ -301,24 +450,20 @@ backup() {
       break
     fi
   done
-  backup_keys
-
-  parts=${CHECK_PARTS:-14}
-  part=$(($(date +%s) / 86400 % parts + 1))
-  # Without a lock of its own: nothing else in the platform removes data, and a killed run's lock must not stop the check.
-  if ! home_restic check --no-lock --read-data-subset "$part/$parts" >"$WORK_DIR/check.out" 2>&1; then
-    damaged=$(grep -i 'pack\|error\|blob' "$WORK_DIR/check.out" | grep -v '^create\|^load\|^check\|^read' | head -n 3 | tr '\n' ' ' | cut -c 1-400)
-    fail "the repository is damaged: $damaged" "see docs/backup.md, 'A damaged repository'; nothing was removed"
-  fi
-  checked="$part/$parts"
+  [ "$due" = no ] && [ "$keys_sum" = "$known_keys" ] || backup_keys
+  [ "$due" = no ] || check_repository
   if [ -n "$former" ] && [ $((items * 2)) -lt "$former" ] && [ "${ACCEPT_SHRINK:-0}" != 1 ]; then
     fail "more than half of the jobs are gone: $items now, $former in the snapshot before" "snapshot $snapshot is kept and so are all earlier ones; if it is meant so, run: npm run backup -- --accept-shrink"
   fi
   proven=yes
   # shellcheck disable=SC2086
   [ -z "$superseded" ] || home_restic forget --quiet $superseded >/dev/null 2>&1 || say "these of earlier passes are still there:$superseded"
-  retain home
-  [ "$suspects" -lt 4 ] || retain suspect
+  if [ "$due" = yes ]; then
+    retain home
+    [ "$suspects" -lt 4 ] || retain suspect
+    # One that was put off is tried again with the next backup.
+    [ -n "$note" ] || upkeep=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+  fi
   say "snapshot $snapshot is good: $items jobs and folders, $builds builds"
 }
 
@@ -326,13 +471,15 @@ backup() {
 # saved may become another home: a Jenkins that began anew on an empty volume, or one that was taken over. A snapshot
 # that names no keys gets the newest.
 restore_keys() {
-  keys=$(key_restic snapshots --no-lock --json --host "$HOST" --tag keys 2>"$WORK_DIR/open.err") ||
-    fail "the key repository cannot be opened: $(said "$WORK_DIR/open.err")"
+  sum=$(home_restic snapshots --no-lock --json "$2" | sed -n 's/.*"keys=\([0-9a-f]*\)".*/\1/p')
+  # Mostly they are there, and one process is enough.
+  [ -z "$sum" ] || ! key_restic restore latest --host "$HOST" --tag "keys,sha256=$sum" --target "$1" >/dev/null 2>&1 || return 0
+  keys=$(key_restic snapshots --no-lock --json --host "$HOST" --tag keys 2>"$WORK_DIR/keys.err") ||
+    fail "the key repository cannot be opened: $(said "$WORK_DIR/keys.err")"
   if [ "$keys" = "[]" ]; then
     say "no keys were ever saved"
     return 0
   fi
-  sum=$(home_restic snapshots --no-lock --json "$2" | sed -n 's/.*"keys=\([0-9a-f]*\)".*/\1/p')
   tags=keys
   case "$sum:$keys" in
   :*) ;;
@@ -340,7 +487,6 @@ restore_keys() {
   *) say "warning: the keys of snapshot $2 are not in the key repository; it gets the newest there are, and credentials in it may be unreadable" ;;
   esac
   key_restic restore latest --host "$HOST" --tag "$tags" --target "$1" >/dev/null || fail "the keys could not be restored"
-  chmod 600 "$1/secret.key" "$1/secrets/master.key" 2>/dev/null || true
 }
 
 list_snapshots() {
@@ -349,22 +495,37 @@ list_snapshots() {
   fail "the home repository cannot be opened: $(grep -v '^$' "$WORK_DIR/open.err" | head -n 1 | cut -c 1-300)" "see that it can be reached; where no backup was made yet, npm run backup makes it"
 }
 
+# The keys come while the home does, into a folder of their own, for restic writes both folders' modes last.
 restore() {
   [ -d "$2" ] || fail "the folder $2 is missing"
-  home_restic snapshots --no-lock --json --host "$HOST" --tag home >"$WORK_DIR/known" 2>"$WORK_DIR/open.err" ||
-    fail "the home repository cannot be opened: $(said "$WORK_DIR/open.err")" "see that it can be reached and that its password is the right one"
-  sparse=
-  ! home_restic help restore | grep -q -- --sparse || sparse=--sparse
-  wanted=$1
-  set -- "$(resolve "$1" "$WORK_DIR/known")" "$2"
-  [ -n "$1" ] || fail "there is no good snapshot in the home repository, so none is $wanted" "see that it is the right repository: npm run backups"
+  rm -rf "${2:?}/$STAGED_KEYS"
+  if [ "$1" = latest ]; then
+    home_restic snapshots --no-lock --json --host "$HOST" --tag home >"$WORK_DIR/known" 2>"$WORK_DIR/open.err" ||
+      fail "the home repository cannot be opened: $(said "$WORK_DIR/open.err")" "see that it can be reached and that its password is the right one"
+    set -- "$(resolve "$1" "$WORK_DIR/known")" "$2"
+    [ -n "$1" ] || fail "there is no good snapshot in the home repository, so none is latest" "see that it is the right repository: npm run backups"
+  fi
   say "restoring snapshot $1"
-  home_restic restore "$1" --host "$HOST" --tag home --target "$2" --verify $sparse >"$WORK_DIR/restore.out" 2>&1 ||
+  restore_keys "$2/$STAGED_KEYS" "$1" >"$WORK_DIR/keys.log" 2>&1 &
+  whole=yes keys_there=yes
+  home_restic restore "$1" --host "$HOST" --tag home --target "$2" --verify --sparse >"$WORK_DIR/restore.out" 2>&1 || whole=no
+  wait $! || keys_there=no
+  if [ "$whole" = no ]; then
+    rm -rf "${2:?}/$STAGED_KEYS"
     fail "restic could not restore snapshot $1: $(grep -v '^$' "$WORK_DIR/restore.out" | grep -i 'error\|fatal' | head -n 3 | tr '\n' ' ' | cut -c 1-400)" "the volume is not used; try another snapshot: npm run backups"
-  restore_keys "$2" "$1"
-  home_restic ls "$1" --host "$HOST" --tag home | grep -c '^/' >"$WORK_DIR/expected" || true
-  found=$(find "$2" -mindepth 1 | sed "s|^$2||" | grep -c -v '^/secret.key$\|^/secrets/master.key$\|^/lost+found\|^/'"$UNFINISHED") || true
-  [ "$found" -ge "$(cat "$WORK_DIR/expected")" ] || fail "snapshot $1 holds $(cat "$WORK_DIR/expected") files and folders, but only $found were restored"
+  fi
+  [ "$keys_there" = yes ] || fail "$(said "$WORK_DIR/keys.log" | sed 's/^home.sh: //')"
+  cat "$WORK_DIR/keys.log"
+  found=$(find "$2" -mindepth 1 \( -path "$2/$STAGED_KEYS" -o -path "$2/lost+found" -o -path "$2/$UNFINISHED" \) -prune -o -print | wc -l)
+  expected=$(sed -n 's/^Summary: Restored \([0-9]*\) .*/\1/p' "$WORK_DIR/restore.out")
+  [ "$found" -ge "${expected:?restic told no number}" ] || fail "snapshot $1 holds $expected files and folders, but only $found were restored"
+  if [ -d "$2/$STAGED_KEYS" ]; then
+    mkdir -p "$2/secrets"
+    for file in secrets/master.key secret.key; do
+      [ ! -f "$2/$STAGED_KEYS/$file" ] || { chmod 600 "$2/$STAGED_KEYS/$file" && mv -f "$2/$STAGED_KEYS/$file" "$2/$file"; }
+    done
+    rm -rf "${2:?}/$STAGED_KEYS"
+  fi
   examine "$2"
 }
 
@@ -390,9 +551,10 @@ start_from() {
 empty_begun() { find "$begun" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name "$UNFINISHED" -exec rm -rf {} +; }
 
 examine() {
-  wrong=$(examine_folder "$1")
+  walk "$1"
+  wrong=$(behind "$WORK_DIR/newest" "$WORK_DIR/numbers")
   [ -z "$wrong" ] || fail "build numbers would be given twice: $(echo "$wrong" | head -n 5 | tr '\n' ',' | sed 's/,$//')" "correct nextBuildNumber of these jobs and run again"
-  printf '{"items":%d,"builds":%d,"files":%d}\n' "$(count_items "$1")" "$(count_builds "$1")" "$(find "$1" -type f | wc -l)"
+  printf '{"items":%d,"builds":%d,"files":%d}\n' "$items" "$builds" "$(find "$1" -type f | wc -l)"
 }
 
 # Lines "item<tab>jobs/NAME" and "build<tab>jobs/NAME<tab>NUMBER" as controller-check.sh prints them for a running Jenkins.
@@ -425,7 +587,8 @@ restore_job() {
   home_restic restore "$1" --host "$HOST" --tag home --include "/$folder" --target "$staged" --verify >"$WORK_DIR/restore.out" 2>&1 ||
     fail "restic could not restore $folder of snapshot $1: $(grep -i 'error\|fatal' "$WORK_DIR/restore.out" | head -n 3 | tr '\n' ' ' | cut -c 1-400)"
   [ -f "$staged/$folder/config.xml" ] || fail "snapshot $1 has no job $2" "$NAMES_OF_JOBS"
-  wrong=$(examine_folder "$staged")
+  walk "$staged"
+  wrong=$(behind "$WORK_DIR/newest" "$WORK_DIR/numbers")
   [ -z "$wrong" ] || fail "build numbers would be given twice: $wrong"
   # Builds that ran since the snapshot used numbers up; they are not given again.
   # A run that was killed between the two renames left the number with the former folder.

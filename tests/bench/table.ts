@@ -14,7 +14,7 @@ export interface Bench {
 }
 
 const RESULTS = path.join(__dirname, "results");
-const DOCUMENT = path.join(REPO, "docs/bench.md");
+export const DOCUMENT = path.join(REPO, "docs/bench.md");
 
 export async function seconds(work: () => Promise<unknown>): Promise<number> {
   const started = process.hrtime.bigint();

@@ -2,15 +2,17 @@ import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { spawn, spawnSync } from "node:child_process";
+import { installPackages } from "../../sandbox/cluster/packages";
+import { releases } from "../../tools/releases";
 import { ended, hashes, Home, killHard } from "./home";
 
-/** Faults against home.sh and a real restic, on this machine's own disk. Needs restic (0.14 or later) and root. */
+/** Faults against home.sh and the sandbox's restic, on this machine's own disk. Needs root. */
 
 jest.setTimeout(600_000);
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 let home: Home;
-beforeEach(() => {
-  home = new Home();
+beforeEach(async () => {
+  home = await Home.make();
 });
 afterEach(() => home.remove());
 
@@ -22,6 +24,28 @@ const good = async () => {
   const { code, output, result } = await backup();
   if (code !== 0) throw new Error(output);
   return result;
+};
+const night = async (env: NodeJS.ProcessEnv = {}) => {
+  const { code, output } = await home.nightly(env);
+  if (code !== 0) throw new Error(output);
+  return home.result();
+};
+/** Ways to make a backup: each with its upkeep, or as from day to day. */
+const ways = [["with its upkeep", () => good()], ["from day to day", () => night()]] as const;
+/** Puts words before restic, which sees "$@" and reaches the real one as "$RESTIC"; returns the environment that uses them. */
+const before = (words: string): NodeJS.ProcessEnv => {
+  const bin = path.join(home.root, "before");
+  fs.mkdirSync(bin, { recursive: true });
+  const real = spawnSync("sh", ["-c", "command -v restic"], { env: home.env as NodeJS.ProcessEnv, encoding: "utf8" }).stdout.trim();
+  fs.writeFileSync(path.join(bin, "restic"), `#!/bin/sh\n${words}\nexec "$RESTIC" "$@"\n`, { mode: 0o755 });
+  return { RESTIC: real, PATH: `${bin}:${home.env.PATH}` };
+};
+/** What is to be called counts its calls there. */
+const calls = () => {
+  const file = path.join(home.root, "calls");
+  const lines = fs.existsSync(file) ? fs.readFileSync(file, "utf8").trim().split("\n") : [];
+  fs.rmSync(file, { force: true });
+  return lines.map((line) => / (backup|snapshots|ls|restore|check|forget|init|tag|unlock) /.exec(`${line} `)?.[1]);
 };
 const restic = (...args: string[]) => spawnSync("restic", args, { env: home.env as NodeJS.ProcessEnv, encoding: "utf8" });
 
@@ -107,22 +131,22 @@ test("fifty thousand small files, and one of two gigabytes", async () => {
   expect(hashes(await home.restore())).toEqual(hashes(home.home));
 });
 
-test("killed at ten random moments, the next backup is whole and earlier snapshots are as they were", async () => {
+test.each(ways)("%s, killed at ten random moments, the next backup is whole and earlier snapshots are as they were", async (_, saved) => {
   for (let i = 1; i <= 40; i++) home.build(`job${i % 5}`, i, randomBytes(200_000));
-  const first = await good();
+  const first = await saved();
   const before = hashes(await home.restore(first.snapshot));
-  const usual = (await (async () => { const t = Date.now(); await good(); return Date.now() - t; })());
+  const usual = (await (async () => { const t = Date.now(); await saved(); return Date.now() - t; })());
   let killed = 0;
   for (let i = 0; i < 10; i++) {
     home.build("job1", 100 + i, randomBytes(500_000));
-    const child = home.start(["backup"]);
+    const child = home.start(["backup"], saved === ways[1][1] ? { STATUS_DIR: home.status, UPKEEP_DAYS: "7" } : {});
     const done = ended(child);
     await sleep(Math.random() * usual);
     killHard(child);
     if ((await done).code === null) killed++;
   }
   expect(killed).toBeGreaterThan(5);
-  await good();
+  await saved();
   expect(hashes(await home.restore())).toEqual(hashes(home.home));
   expect(hashes(await home.restore(first.snapshot))).toEqual(before);
 });
@@ -138,7 +162,7 @@ test("locks of a killed run delay the retention, never the backup", async () => 
   expect((await good()).status).toBe("ok");
 });
 
-test("a writer in the manner of Jenkins never gets a number given twice, and finished builds are whole", async () => {
+test.each(ways)("%s, a writer in the manner of Jenkins never gets a number given twice, and finished builds are whole", async (_, saved) => {
   const jobs = Array.from({ length: 12 }, (_, i) => `load${i}`);
   jobs.forEach((job) => home.build(job, 1));
   let running = true;
@@ -167,7 +191,7 @@ test("a writer in the manner of Jenkins never gets a number given twice, and fin
   try {
     for (let round = 0; round < 5; round++) {
       const whole = new Set(finished);
-      const result = await good();
+      const result = await saved();
       const restored = await home.restore(result.snapshot);
       for (const job of jobs) {
         const builds = path.join(restored, "jobs", job, "builds");
@@ -229,6 +253,191 @@ test("an empty volume is not saved, and a home that lost most of its jobs pushes
   const empty = await backup();
   expect(empty.code).toBe(1);
   expect(empty.result.message).toMatch(/holds no jenkins_home/);
+});
+
+test("from day to day restic is started once, and keys and numbers that changed are seen all the same", async () => {
+  const env = before('echo "$@" >>"$HOME/calls"');
+  home.build("plain", 1);
+  home.build("构建 [x] 'y' $z #", 3);
+  const first = await night(env);
+  expect(calls()).toEqual(["snapshots", "init", "backup", "restore", "ls", "snapshots", "init", "backup", "check", "forget"]);
+  expect(first).toMatchObject({ checked: "1/1", upkeep: expect.stringMatching(/^20.*Z$/) });
+
+  home.build("构建 [x] 'y' $z #", 4);
+  home.build("another", 1);
+  expect(await night(env)).toMatchObject({ builds: 4, upkeep: first.upkeep, checked: first.checked, passes: 1 });
+  expect(calls()).toEqual(["backup"]);
+  expect(hashes(await home.restore())).toEqual(hashes(home.home));
+
+  home.write("secret.key", "another key");
+  await night(env);
+  expect(calls()).toEqual(["backup", "snapshots", "backup"]);
+  expect(fs.readFileSync(path.join(await home.restore(), "secret.key"), "utf8")).toBe("another key");
+
+  // The last good one, the parent of the next, was taken away by hand.
+  expect(restic("forget", home.result().snapshot).status).toBe(0);
+  const without = await night(env);
+  expect(calls()).toEqual(["backup", "snapshots", "backup", "restore", "ls"]);
+  expect(hashes(await home.restore(without.snapshot))).toEqual(hashes(home.home));
+
+  // Another place for the keys gets them at once, although they are as they were.
+  fs.writeFileSync(path.join(home.root, "keys-repository-file"), path.join(home.root, "other-keys"));
+  fs.rmSync(home.status, { recursive: true });
+  await night(env);
+  expect(calls()).toContain("init");
+});
+
+test("a build that begins between the look at the home and restic's is read back, whatever its job is called", async () => {
+  for (const job of ["plain", "构建 [x] 'y' $z *", "#hash"]) home.build(job, 3);
+  await night();
+  // After the walk, before restic opens anything: the number first, as Jenkins does it.
+  const env = before(`echo "$@" >>"$HOME/calls"; case " $* " in *" backup "*) for job in "$HOME_DIR"/jobs/*; do echo 5 >"$job/n"; mv "$job/n" "$job/nextBuildNumber"; mkdir -p "$job/builds/4"; echo l >"$job/builds/4/log"; done ;; esac`);
+  expect(await night(env)).toMatchObject({ status: "ok", passes: 1 });
+  expect(calls()).toEqual(["backup", "restore"]);
+  const restored = await home.restore();
+  expect(hashes(restored)).toEqual(hashes(home.home));
+  // A job that JSON has to escape costs the long way.
+  home.build('quo"ted', 2);
+  expect(await night(env)).toMatchObject({ status: "ok" });
+  expect(calls()).toEqual(expect.arrayContaining(["backup", "restore", "ls"]));
+});
+
+test("from day to day, too, a job whose number is behind fails and is named, with a new build or a lowered number", async () => {
+  home.build("sound", 4);
+  const { snapshot } = await night();
+  home.build("behind", 9);
+  home.write("jobs/behind/nextBuildNumber", "5\n");
+  expect((await home.nightly()).code).toBe(1);
+  expect(home.result().message).toMatch(/\/jobs\/behind: nextBuildNumber 5, newest build 9/);
+  // The suspect one is the parent of the next, in which nothing changed.
+  expect((await home.nightly()).code).toBe(1);
+  expect(home.result().message).toMatch(/\/jobs\/behind/);
+  home.write("jobs/behind/nextBuildNumber", "10\n");
+  home.write("jobs/sound/nextBuildNumber", "2\n");
+  expect((await home.nightly()).code).toBe(1);
+  expect(home.result().message).toMatch(/\/jobs\/sound: nextBuildNumber 2, newest build 4/);
+  expect((JSON.parse((await home.run(["snapshots"])).output.split("\n").find((l) => l.startsWith("["))!) as { short_id: string; tags: string[] }[]).filter((s) => s.tags.includes("home")).map((s) => s.short_id)).toEqual([snapshot]);
+});
+
+test("a number that restic took over from the parent although the home has another is found", async () => {
+  // The same file, size and times: restic sees no change, and saves the number from before the new build.
+  const raise = (next: number) => {
+    const number = path.join(home.home, "jobs/job/nextBuildNumber");
+    fs.writeFileSync(number, `${next}\n`);
+    fs.utimesSync(number, 1e9, 1e9);
+  };
+  const env = before('case " $* " in *" backup "*) set -- "$@" --ignore-ctime ;; esac');
+  home.build("job", 14);
+  raise(15);
+  await night(env);
+  home.build("job", 15);
+  raise(16);
+  expect((await home.nightly(env)).code).toBe(1);
+  expect(home.result().message).toMatch(/\/jobs\/job: nextBuildNumber 15, newest build 15/);
+});
+
+test("the upkeep comes when it is due, when the clock or what was remembered is in doubt, and when it is asked for", async () => {
+  for (let i = 0; i < 3; i++) home.build("a", i + 1);
+  const strict = { KEEP_LAST: "1", CHECK_PARTS: "21" };
+  const listed = async () => (JSON.parse((await home.run(["snapshots"])).output) as object[]).length;
+  const remembered = (upkeep: string) => {
+    const file = path.join(home.status, "last-good-backup");
+    fs.writeFileSync(file, fs.readFileSync(file, "utf8").replace(/"upkeep":"[^"]*"/, `"upkeep":"${upkeep}"`));
+  };
+  const ago = (days: number) => new Date(Date.now() - days * 86_400_000).toISOString().replace(/\.\d+/, "");
+  expect(await night(strict)).toMatchObject({ checked: "1/3" });
+  for (let i = 0; i < 2; i++) expect(await night(strict)).toMatchObject({ checked: "1/3" });
+  expect(await listed()).toBe(3);
+  remembered(ago(6));
+  expect(await night(strict)).toMatchObject({ checked: "1/3" });
+  remembered(ago(7));
+  const due = await night(strict);
+  expect(due).toMatchObject({ checked: "2/3" });
+  expect(Date.now() - Date.parse(due.upkeep)).toBeLessThan(120_000);
+  expect(await listed()).toBe(1);
+  remembered(ago(-1));
+  expect(await night(strict)).toMatchObject({ checked: "3/3" });
+  expect(await night({ ...strict, UPKEEP: "1" })).toMatchObject({ checked: "1/3" });
+  // Of other repositories nothing is remembered.
+  fs.writeFileSync(path.join(home.root, "keys-repository-file"), path.join(home.root, "keys/"));
+  expect(await night(strict)).toMatchObject({ checked: "1/3" });
+});
+
+test("with busybox alone, as in restic's image: from day to day, an upkeep that is due, a build while restic reads, and back", async () => {
+  await installPackages(["busybox"]);
+  const tools = path.join(home.root, "busybox");
+  fs.mkdirSync(tools);
+  for (const tool of spawnSync("busybox", ["--list"], { encoding: "utf8" }).stdout.trim().split("\n")) fs.symlinkSync("/bin/busybox", path.join(tools, tool));
+  const real = path.dirname(spawnSync("sh", ["-c", "command -v restic"], { env: home.env as NodeJS.ProcessEnv, encoding: "utf8" }).stdout.trim());
+  const only = { PATH: `${tools}:${real}`, MEMORY_LIMIT: String(2 ** 30) };
+  home.build("构建 [x] 'y' $z", 3);
+  home.build("folder/jobs/inner", 1);
+  const first = await night(only);
+  home.build("构建 [x] 'y' $z", 4);
+  expect(await night(only)).toMatchObject({ upkeep: first.upkeep, builds: 3 });
+  home.build("folder/jobs/inner", 2);
+  // In doubt, as the number is not ahead of the build when it is looked at.
+  home.write("jobs/folder/jobs/inner/nextBuildNumber", "2\n");
+  expect((await home.nightly(only)).code).toBe(1);
+  expect(home.result().message).toMatch(/jobs\/folder\/jobs\/inner: nextBuildNumber 2, newest build 2/);
+  home.write("jobs/folder/jobs/inner/nextBuildNumber", "3\n");
+  expect((await night({ ...only, UPKEEP_DAYS: "0" })).upkeep).not.toBe(first.upkeep);
+  const target = path.join(home.root, "target");
+  fs.mkdirSync(target);
+  expect(await home.run(["restore", "latest", target], only)).toMatchObject({ code: 0 });
+  expect(hashes(target)).toEqual(hashes(home.home));
+});
+
+test("repositories of the last release's script are restored from, and gone on with", async () => {
+  const commit = releases().find((release) => release.commit !== undefined)!.commit!;
+  const former = path.join(home.root, "former.sh");
+  const shown = spawnSync("git", ["show", `${commit}:scripts/backup/home.sh`], { cwd: __dirname, encoding: "utf8" });
+  expect(shown.status).toBe(0);
+  fs.writeFileSync(former, shown.stdout);
+  home.build("a", 1);
+  home.build("folder/jobs/b", 2);
+  const made = spawnSync("sh", [former, "backup"], { env: home.env as NodeJS.ProcessEnv, encoding: "utf8" });
+  expect([made.status, made.stderr]).toEqual([0, ""]);
+  home.publish();
+  const { snapshot } = home.result();
+  const was = hashes(home.home);
+  expect(hashes(await home.restore(snapshot))).toEqual(was);
+  home.build("a", 2);
+  // Its result says nothing of an upkeep: that comes at once.
+  expect(await night()).toMatchObject({ builds: 3, upkeep: expect.stringMatching(/^20/) });
+  expect(hashes(await home.restore())).toEqual(hashes(home.home));
+  expect(hashes(await home.restore(snapshot))).toEqual(was);
+});
+
+test("a shrunk home, a missing and a wrong repository are seen from day to day as well", async () => {
+  for (let i = 0; i < 6; i++) home.build(`job${i}`, 1);
+  const { snapshot } = await night();
+  for (let i = 1; i < 6; i++) fs.rmSync(path.join(home.home, `jobs/job${i}`), { recursive: true });
+  expect((await home.nightly()).code).toBe(1);
+  expect(home.result().message).toMatch(/more than half of the jobs are gone: 1 now, 6 in the snapshot before/);
+  expect((await home.nightly({ ACCEPT_SHRINK: "1" })).code).toBe(0);
+  fs.writeFileSync(path.join(home.root, "password"), "another");
+  expect((await home.nightly()).code).toBe(1);
+  expect(home.result().message).toMatch(/wrong password for the home repository/);
+  fs.writeFileSync(path.join(home.root, "password"), "home");
+  fs.renameSync(home.repository, `${home.repository}-away`);
+  expect((await home.nightly()).code).toBe(1);
+  expect(home.result().message).toMatch(/home repository is gone, or cannot be reached/);
+  expect(fs.existsSync(home.repository)).toBe(false);
+  fs.renameSync(`${home.repository}-away`, home.repository);
+  expect(await night()).toMatchObject({ items: 1 });
+  expect(hashes(await home.restore(snapshot)).size).toBeGreaterThan(hashes(home.home).size);
+});
+
+test("restic's cache outlives the run where it can be written, and a run does without where it cannot", async () => {
+  home.build("a", 1);
+  const cache = path.join(home.home, ".backup-cache");
+  fs.mkdirSync(cache);
+  await night({ CACHE_DIR: cache });
+  expect(fs.readdirSync(cache)).not.toEqual([]);
+  await night({ CACHE_DIR: path.join(home.home, "missing") });
+  expect(fs.existsSync(path.join(home.work, "restic-cache"))).toBe(true);
+  expect(fs.existsSync(path.join(await home.restore(), ".backup-cache"))).toBe(false);
 });
 
 test("a wrong password is said to be one, and nothing is touched", async () => {
@@ -388,8 +597,9 @@ test("a clock that jumps: no snapshot is lost to the retention, and the latest i
   fs.mkdirSync(shims);
   const shim = (name: string, text: string) => fs.writeFileSync(path.join(shims, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
   shim("date", 'case "${CLOCK:+set} $*" in *-d*|" "*) exec /usr/bin/date "$@" ;; esac\nexec /usr/bin/date -d "@$CLOCK" "$@"');
-  shim("restic", '[ -z "$CLOCK" ] || case " $* " in *" backup "*) set -- "$@" --time "$(/usr/bin/date -u -d "@$CLOCK" "+%Y-%m-%d %H:%M:%S")" ;; esac\nexec /usr/bin/restic "$@"');
-  const strict = { PATH: `${shims}:${process.env.PATH}`, KEEP_LAST: "1", KEEP_DAILY: "0", KEEP_WEEKLY: "0", KEEP_MONTHLY: "0" };
+  const real = spawnSync("sh", ["-c", "command -v restic"], { env: home.env as NodeJS.ProcessEnv, encoding: "utf8" }).stdout.trim();
+  shim("restic", `[ -z "$CLOCK" ] || case " $* " in *" backup "*) set -- "$@" --time "$(/usr/bin/date -u -d "@$CLOCK" "+%Y-%m-%d %H:%M:%S")" ;; esac\nexec ${real} "$@"`);
+  const strict = { PATH: `${shims}:${home.env.PATH}`, KEEP_LAST: "1", KEEP_DAILY: "0", KEEP_WEEKLY: "0", KEEP_MONTHLY: "0" };
   const at = async (clock: string) => {
     const { code, output, result } = await backup({ ...strict, CLOCK: clock });
     if (code !== 0) throw new Error(output);

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import { buildTestTool } from "../../sandbox/cluster/binaries";
 
 /** A jenkins_home in a folder of this machine, two repositories, and home.sh between them. */
 
@@ -18,16 +19,23 @@ export class Home {
   readonly home = path.join(this.root, "home");
   readonly repository = path.join(this.root, "repository");
   readonly work = path.join(this.root, "work");
+  readonly status = path.join(this.root, "status");
   readonly env: NodeJS.ProcessEnv;
 
-  constructor() {
+  /** One with the restic that the sandbox has. */
+  static async make(): Promise<Home> {
+    return new Home(await buildTestTool("restic"));
+  }
+
+  /** @param tools folder of restic */
+  private constructor(tools: string) {
     for (const folder of [this.home, this.work]) fs.mkdirSync(folder);
     const file = (name: string, text: string) => {
       fs.writeFileSync(path.join(this.root, name), text);
       return path.join(this.root, name);
     };
     this.env = {
-      PATH: process.env.PATH,
+      PATH: `${tools}:${process.env.PATH}`,
       HOME: this.root,
       RESTIC_REPOSITORY_FILE: file("repository-file", this.repository),
       RESTIC_PASSWORD_FILE: file("password", "home"),
@@ -37,6 +45,7 @@ export class Home {
       WORK_DIR: this.work,
       EXCLUDES_FILE: path.join(SCRIPTS, "excludes.txt"),
       CHECK_PARTS: "1",
+      UPKEEP_DAYS: "0",
       KEEP_LAST: "100",
       // At ordinary priority: beside other work on this machine the lowest one takes for ever. The cluster's tests run it as it is.
       HOME_SH_GENTLE: "1",
@@ -69,8 +78,27 @@ export class Home {
     return ended(this.start(args, env));
   }
 
+  /**
+   * A backup as the CronJob makes it from day to day: it finds the results of the last ones, which are published as report.sh does
+   * it, and has its upkeep once a week.
+   */
+  async nightly(env: NodeJS.ProcessEnv = {}): Promise<Ended> {
+    const ended = await this.run(["backup"], { STATUS_DIR: this.status, UPKEEP_DAYS: "7", ...env });
+    this.publish();
+    return ended;
+  }
+
+  /** What report.sh writes into the ConfigMap, as the pod of the next backup finds it. */
+  publish(): void {
+    fs.mkdirSync(this.status, { recursive: true });
+    const { status, snapshot } = this.result();
+    if (status !== "ok") return;
+    fs.copyFileSync(path.join(this.work, "result.json"), path.join(this.status, "last-good-backup"));
+    fs.writeFileSync(path.join(this.status, "snapshot"), snapshot);
+  }
+
   /** The result that the last backup left. */
-  result(): { status: string; snapshot: string; message: string; items: number; builds: number; files: number; passes: number; added: number } {
+  result(): { status: string; snapshot: string; message: string; items: number; builds: number; files: number; passes: number; added: number; upkeep: string; checked: string } {
     return JSON.parse(fs.readFileSync(path.join(this.work, "result.json"), "utf8"));
   }
 

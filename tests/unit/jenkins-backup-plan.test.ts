@@ -2,13 +2,21 @@ import * as fc from "fast-check";
 import { parseArguments } from "../../cli/backup/arguments";
 import { boundClaim, claimAsWritten, emptyClaim, freshClaim, jobFromCron, type KubernetesObject, mounts, pulumiManager, quote, resticJob } from "../../cli/backup/objects";
 import { age, ahead, type Journal, parseSnapshots, PHASES, pickSnapshot, review, standing } from "../../cli/backup/plan";
+import { lastUpkeep } from "../../cli/backup/snapshots";
 import { UsageError } from "../../cli/terminal";
 import { spawnSync } from "node:child_process";
+
+test.each([
+  [{ upkeep: "2026-01-01T02:00:00Z", checked: "1/2" }, "last upkeep of the repository: 2026-01-01T02:00:00Z, 3 days ago; part 1/2 of it read back"],
+  // A result of a script from before.
+  [{ checked: "5/14" }, "no upkeep of the repository yet; npm run backup -- --upkeep makes one"],
+])("of %j is said when the repository was last checked", (result, line) => expect(lastUpkeep(result, new Date("2026-01-04T03:00:00Z"))).toBe(line));
 
 describe("command line", () => {
   const parse = (...words: string[]) => parseArguments(words, ["prod", "dev"]);
   test("the plain commands", () => {
-    expect(parse("backup")).toMatchObject({ command: "backup", namespace: "jenkins" });
+    expect(parse("backup")).toMatchObject({ command: "backup", namespace: "jenkins", upkeep: false });
+    expect(parse("backup", "--upkeep")).toMatchObject({ command: "backup", upkeep: true });
     expect(parse("list")).toMatchObject({ command: "list" });
     expect(parse("list", "diff", "0a1b2c", "3d4e5f")).toMatchObject({ command: "diff", snapshot: "0a1b2c", other: "3d4e5f" });
     expect(parse("restore", "--snapshot", "latest", "--job", "a/b", "--yes")).toMatchObject({ command: "restore", snapshot: "latest", job: "a/b", yes: true });
@@ -100,9 +108,9 @@ const cron: KubernetesObject = {
           metadata: { labels: { "app.kubernetes.io/component": "saver" } },
           spec: {
             affinity: { podAntiAffinity: {} },
-            initContainers: [{ name: "restic", env: [{ name: "ACCEPT_SHRINK", value: "0" }], volumeMounts: [{ name: "home", mountPath: "/h" }, { name: "secrets", mountPath: "/s" }] }],
+            initContainers: [{ name: "restic", env: [{ name: "ACCEPT_SHRINK", value: "0" }, { name: "CACHE_DIR", value: "/cache" }], volumeMounts: [{ name: "home", mountPath: "/h" }, { name: "cache", mountPath: "/cache" }, { name: "secrets", mountPath: "/s" }] }],
             containers: [{ name: "report" }],
-            volumes: [{ name: "home" }, { name: "secrets" }, { name: "token" }],
+            volumes: [{ name: "home" }, { name: "cache" }, { name: "secrets" }, { name: "token" }],
           },
         },
       },
@@ -115,14 +123,14 @@ describe("jobs", () => {
     const job = jobFromCron(cron, "by-hand", { ACCEPT_SHRINK: "1" });
     expect(job).toMatchObject({ kind: "Job", metadata: { name: "by-hand", namespace: "jenkins" }, spec: { backoffLimit: 0 } });
     expect(job.metadata.ownerReferences).toEqual([{ apiVersion: "batch/v1", kind: "CronJob", name: "jenkins-backup", uid: "cron-uid" }]);
-    expect(job.spec.template.spec.initContainers[0].env).toEqual([{ name: "ACCEPT_SHRINK", value: "1" }]);
+    expect(job.spec.template.spec.initContainers[0].env).toEqual([{ name: "CACHE_DIR", value: "/cache" }, { name: "ACCEPT_SHRINK", value: "1" }]);
     expect(cron.spec.jobTemplate.spec.backoffLimit).toBe(2);
   });
-  test("a restic job touches neither the home nor a token, and does not wait for savers", () => {
+  test("a restic job touches neither the home, nor the cache in its volume, nor a token, and does not wait for savers", () => {
     const { spec } = resticJob(cron, "ask", "true").spec.template;
     expect(spec.volumes).toEqual([{ name: "secrets" }]);
     expect(spec.containers).toHaveLength(1);
-    expect(spec.containers[0].volumeMounts).toEqual([{ name: "secrets", mountPath: "/s" }]);
+    expect(spec.containers[0]).toMatchObject({ env: [{ name: "ACCEPT_SHRINK", value: "0" }], volumeMounts: [{ name: "secrets", mountPath: "/s" }] });
     expect(spec.affinity).toBeUndefined();
     expect(resticJob(cron, "ask", "true").spec.template.metadata.labels["app.kubernetes.io/component"]).toBe("operator");
   });

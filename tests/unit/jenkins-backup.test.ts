@@ -68,6 +68,37 @@ test("the saver mounts the home read-only, never twice at once, and reports afte
   expect(the("CronJob", names.backup).inputs.spec.jobTemplate.spec.template.metadata.labels).toEqual(saverLabels);
 });
 
+test("the saver's cache is a folder of the home's volume; nobody else mounts it", async () => {
+  await make();
+  const [restic] = podOf(names.backup).initContainers;
+  expect(restic.env).toContainEqual({ name: "CACHE_DIR", value: "/cache" });
+  expect(restic.volumeMounts).toContainEqual({ name: "cache", mountPath: "/cache", subPath: ".backup-cache" });
+  expect(podOf(names.backup).volumes).toContainEqual({ name: "cache", persistentVolumeClaim: { claimName: "jenkins-home" } });
+  expect(the("ConfigMap", names.scripts).inputs.data["excludes.txt"].split("\n")).toContain(".backup-cache");
+  expect(JSON.stringify(podOf(names.verify))).not.toContain("CACHE_DIR");
+});
+
+test("restic is told its memory, when the upkeep is due, and bandwidths where they are limited", async () => {
+  const env = (cron: string) => podOf(cron).initContainers[0].env as { name: string; value?: string }[];
+  const value = (cron: string, wanted: string) => env(cron).find(({ name }) => name === wanted)?.value;
+  await make();
+  for (const cron of [names.backup, names.verify]) {
+    expect(env(cron)).toContainEqual({ name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "0" } } });
+    expect(value(cron, "DOWNLOAD_LIMIT")).toBeUndefined();
+  }
+  expect(value(names.backup, "UPKEEP_DAYS")).toBe("7");
+  await useMocks();
+  await make({ upkeepDays: 0, uploadLimit: 5000, downloadLimit: 9000 });
+  expect(value(names.backup, "UPKEEP_DAYS")).toBe("0");
+  for (const cron of [names.backup, names.verify]) expect([value(cron, "UPLOAD_LIMIT"), value(cron, "DOWNLOAD_LIMIT")]).toEqual(["5000", "9000"]);
+});
+
+test("the controller of a stack that starts from a snapshot is not restarted for the backup's new settings", () => {
+  const env = startFrom(args, "latest").container.env as { name: string; value: string }[];
+  expect(env.map(({ name }) => name).filter((name) => /UPKEEP|CACHE|MEMORY|DOWNLOAD/.test(name))).toEqual([]);
+  expect(env).toContainEqual({ name: "CHECK_PARTS", value: "14" });
+});
+
 test("without a schedule the CronJob is there for jobs by hand, and suspended", async () => {
   await make();
   expect(the("CronJob", names.backup).inputs.spec.suspend).toBe(true);
@@ -232,7 +263,7 @@ describe("config", () => {
     expect(keys({ protectHome: true, storageInstall: "none" })).toEqual([]);
   });
 
-  test("defaults", () => expect(read(backup).config.backup).toMatchObject({ schedule: "", verifySchedule: "", keep: { last: 3, daily: 7, weekly: 4, monthly: 6 }, excludes: [], uploadLimit: 0 }));
+  test("defaults", () => expect(read(backup).config.backup).toMatchObject({ schedule: "", verifySchedule: "", keep: { last: 3, daily: 7, weekly: 4, monthly: 6 }, excludes: [], uploadLimit: 0, downloadLimit: 0, upkeepDays: 7, resources: { requests: { cpu: "100m", memory: "256Mi" }, limits: { cpu: "1", memory: "1Gi" } } }));
   test("a good section has no mistakes", () => expect(keys({ ...backup, schedule: "0 2 * * *", excludes: ["jobs/**/reports"] })).toEqual([]));
   test.each([
     [{ ...backup, schedule: "nightly" }, "backup.schedule"],
@@ -241,6 +272,9 @@ describe("config", () => {
     [{ ...backup, keysRepository: backup.repository }, "backup.keysRepository"],
     [{ ...backup, repository: "sftp:a@b:/c" }, "backup.ssh"],
     [{ ...backup, uploadLimit: -1 }, "backup.uploadLimit"],
+    [{ ...backup, downloadLimit: "fast" }, "backup.downloadLimit"],
+    [{ ...backup, upkeepDays: 365 }, "backup.upkeepDays"],
+    [{ ...backup, resources: { limits: { memory: "1 GB" } } }, "backup.resources.limits.memory"],
     [{ ...backup, shedule: "0 2 * * *" }, "backup.shedule"],
   ])("%j is refused", (value, key) => expect(keys(value)).toEqual([key]));
 });

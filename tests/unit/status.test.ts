@@ -6,7 +6,7 @@ import { age, allWell, htmlPage, nodeOf, rangeOf, summary, terminalPage, type Fa
 
 const time = new Date("2026-11-23T12:00:00Z");
 const before = (seconds: number) => new Date(time.getTime() - seconds * 1000);
-const good = { status: "ok", time: before(7200).toISOString(), snapshot: "0123456789abcdef", bytes: 3 * 2 ** 20 };
+const good = { status: "ok", time: before(7200).toISOString(), snapshot: "0123456789abcdef", bytes: 3 * 2 ** 20, upkeep: before(3 * 86_400).toISOString() };
 
 const facts = (over: Partial<Facts> = {}): Facts => ({
   stack: "prod", url: "https://ci.example.com/", time, trouble: [],
@@ -35,6 +35,8 @@ describe("the summary", () => {
     expect(row("home volume").text).toBe("Bound, 3.0 GiB used of 20Gi asked for, openebs-hostpath on n1");
     expect(row("last backup").text).toContain("good 2 h ago");
     expect(row("last backup").text).toContain("3.0 MiB, snapshot 01234567");
+    expect(row("last backup").text).toContain("repository checked 3 d ago");
+    expect(row("last backup", { backup: { last: good, lastGood: { ...good, upkeep: "" } } }).text).toContain("repository never checked");
     expect(row("node-port range").text).toBe("80-32767 on 1 control-plane node");
   });
 
