@@ -12,7 +12,6 @@ type EnvVar = k8s.types.input.core.v1.EnvVar;
 type Container = k8s.types.input.core.v1.Container;
 type Volume = k8s.types.input.core.v1.Volume;
 type VolumeMount = k8s.types.input.core.v1.VolumeMount;
-type EnvVar = k8s.types.input.core.v1.EnvVar;
 
 /** What every pod of the backup has, held to Pod Security level `restricted`. */
 function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume[] } {
