@@ -58,7 +58,7 @@ HOST=jenkins
 SETTLE=60
 if [ -n "${CACHE_DIR:-}" ] && [ -w "$CACHE_DIR" ]; then RESTIC_CACHE_DIR=$CACHE_DIR; fi
 export RESTIC_CACHE_DIR="${RESTIC_CACHE_DIR:-$WORK_DIR/restic-cache}"
-[ -z "${MEMORY_LIMIT:-}" ] || export GOMEMLIMIT="$((MEMORY_LIMIT / 10 * 9))"
+[ -z "${MEMORY_LIMIT:-}" ] || export GOMEMLIMIT="$((MEMORY_LIMIT * 9 / 10))"
 export RESTIC_PROGRESS_FPS=0.1
 # Names are bytes.
 export LC_ALL=C
@@ -450,7 +450,7 @@ backup() {
       break
     fi
   done
-  [ "$due" = no ] && [ "$keys_sum" = "$known_keys" ] || backup_keys
+  if [ "$due" != no ] || [ "$keys_sum" != "$known_keys" ]; then backup_keys; fi
   [ "$due" = no ] || check_repository
   if [ -n "$former" ] && [ $((items * 2)) -lt "$former" ] && [ "${ACCEPT_SHRINK:-0}" != 1 ]; then
     fail "more than half of the jobs are gone: $items now, $former in the snapshot before" "snapshot $snapshot is kept and so are all earlier ones; if it is meant so, run: npm run backup -- --accept-shrink"
