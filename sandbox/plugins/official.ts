@@ -4,6 +4,7 @@ import * as path from "node:path";
 import { dependencies } from "../../package.json";
 import { pinnedVersion } from "../cluster/binaries";
 import { lastWords, type Origin } from "../images/upstream";
+import { PLUGINS as OFFLINE } from "../paths";
 import { run } from "../shell";
 import { PLUGINS } from "./bundle";
 
@@ -30,8 +31,8 @@ async function install(pulumi: string, env: NodeJS.ProcessEnv, executable: strin
   fs.renameSync(part, folder);
 }
 
-/** Whether a program is on this PATH. */
-const onPath = (program: string, search: string): boolean => search.split(path.delimiter).some((folder) => folder !== "" && fs.existsSync(path.join(folder, program)));
+/** Whether a program is on this PATH. The stand-ins' folder, which `sandbox env` puts there, does not count. */
+export const onPath = (program: string, search: string, standIns = OFFLINE): boolean => search.split(path.delimiter).some((folder) => folder !== "" && path.resolve(folder) !== standIns && fs.existsSync(path.join(folder, program)));
 
 /**
  * Installs what is not on the caller's PATH already, into a cache that survives the sandbox.

@@ -12,6 +12,7 @@ import {
 import type { PluginInfo } from "@pulumi/pulumi/proto/plugin_pb";
 import { Empty } from "google-protobuf/google/protobuf/empty_pb";
 import { configEnvironment, packageManager, parseOptions, requiredPackages, runArguments, runResult, splitArguments } from "../../sandbox/plugins/language-nodejs";
+import { onPath } from "../../sandbox/plugins/official";
 import { SIGNATURE, engineAddress, isSecret, toStruct, type Props } from "../../sandbox/plugins/rpc";
 import { call, initFailure, startPlugin, type Provider } from "./plugins-harness";
 
@@ -29,6 +30,13 @@ beforeAll(() => {
   files = bundle();
 });
 afterAll(() => rmSync(folder, { recursive: true }));
+
+test("a stand-in on PATH, as `sandbox env` puts it there, is not taken for the official plugin", () => {
+  const plugins = join(folder, "plugins");
+  expect(onPath("pulumi-language-nodejs", `:/nowhere:${plugins}/`, plugins)).toBe(false);
+  expect(onPath("pulumi-language-nodejs", `:/nowhere:${plugins}`, "/elsewhere")).toBe(true);
+  expect(onPath("pulumi-language-other", plugins, "/elsewhere")).toBe(false);
+});
 
 describe("the bundles", () => {
   it("are three executables that say what they stand in for", () => {
