@@ -298,14 +298,20 @@ function gradleSidecar(image: string): object {
 }
 
 /**
- * Flags of the agent's own JVM, which lives as long as one build: time goes to what would be compiled for hours of work, and to threads
- * of a collector that has a few MiB to look after. Nothing where the template says something of its own: JENKINS_JAVA_OPTS stands in
- * the place of JAVA_OPTS, and of two collectors a JVM takes neither.
+ * A flag of the agent's own JVM, which lives as long as one build: time goes to what would be compiled for hours of work. It contradicts
+ * no other flag, as a second collector would: what pipelines and images add is not known here. Nothing where the finished pod says
+ * something of its own, or may by `envFrom`: JENKINS_JAVA_OPTS stands in the place of JAVA_OPTS.
  * https://github.com/jenkinsci/docker-agent/blob/master/jenkins-agent
  */
-function agentJvm(given: Record<string, string>): Record<string, string> {
-  const flags = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"].map((name) => given[name]).join(" ");
-  return "JAVA_OPTS" in given || /-XX:\+Use\w*GC\b/.test(flags) ? {} : { JENKINS_JAVA_OPTS: "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" };
+function withQuickJvm(pod: Pod): Pod {
+  const spec = pod.spec as Pod & { containers?: (Pod & { name: string; env?: { name: string }[] })[] };
+  const quick = { name: "JENKINS_JAVA_OPTS", value: "-XX:TieredStopAtLevel=1" };
+  const containers = spec.containers?.map((container) => {
+    const { name, env = [], envFrom } = container;
+    const says = envFrom !== undefined || env.some((each) => each.name === quick.name || each.name === "JAVA_OPTS");
+    return name === "jnlp" && !says ? { ...container, env: [quick, ...env] } : container;
+  });
+  return { ...pod, spec: { ...spec, ...(containers && { containers }) } };
 }
 
 const dockerEnv: Record<DockerMode, Record<string, string>> = {
@@ -410,7 +416,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   const { cachePath } = settings;
   const together = cachePath === undefined ? [] : [toolCaches(template, cacheMount, cachePath, scratch(template.workspaceSize)), gitCache(template, cacheMount, cachePath)];
   const slots = hasSlots(template, settings);
-  const own: Record<string, string> = { ...agentJvm(template.env), ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env)) };
+  const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env)) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
@@ -479,7 +485,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ],
     },
   };
-  return patchedPod(pod, template.patches);
+  return withQuickJvm(patchedPod(pod, template.patches));
 }
 
 /**
