@@ -8,7 +8,7 @@ import { gradleAgentScript } from "./cache";
 import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
 import { gitCache, gitMountPaths } from "./git-cache";
-import { toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
+import { type CacheMount, type CacheVolume, toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
 
 /** How builds of a template reach a container builder. */
@@ -273,6 +273,37 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
   return [];
 }
 
+/**
+ * Waits for the folders that agents write together: where the kubelet was first (a node that is new, a cache that was just named), they
+ * are root's until the keeper has been there. POSIX shell; arguments are the seconds it may take and the folders.
+ */
+export const cachesScript = `left=$1
+shift
+for folder; do
+  until [ -w "$folder" ]; do
+    if [ "$left" -le 0 ]; then echo "caches: $folder belongs to somebody else still, so tools cannot write there. Is a pod of DaemonSet agent-cache ready on this node?"; break; fi
+    left=$((left - 1))
+    sleep 1
+  done
+done
+`;
+
+/** Init container of an agent with caches that all write; none where nothing is mounted for writing. */
+function cachesContainer(image: string, mounts: CacheMount[], volumes: CacheVolume[]): object[] {
+  const shared = mounts.filter(({ name, readOnly }) => !readOnly && volumes.some((volume) => volume.name === name && volume.hostPath));
+  if (shared.length === 0) return [];
+  return [
+    {
+      name: "caches",
+      image,
+      command: ["/bin/sh", "-c", cachesScript, "caches", "60", ...shared.map(({ mountPath }) => mountPath)],
+      resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "64Mi" } },
+      securityContext: { ...unprivileged, readOnlyRootFilesystem: true },
+      volumeMounts: shared,
+    },
+  ];
+}
+
 /** Fills the agent's Gradle home from the node's cache before the build, and offers what the build brought afterwards. */
 function gradleSidecar(image: string): object {
   return {
@@ -415,6 +446,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   const caches = settings.cachePath === undefined ? [] : template.caches.filter((tool) => tool in sharedCaches) as SharedTool[];
   const { cachePath } = settings;
   const together = cachePath === undefined ? [] : [toolCaches(template, cacheMount, cachePath, scratch(template.workspaceSize)), gitCache(template, cacheMount, cachePath)];
+  const waiting = cachesContainer(template.image, together.flatMap(({ volumeMounts }) => volumeMounts), together.flatMap(({ volumes }) => volumes));
   const slots = hasSlots(template, settings);
   const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env)) };
   const network = settings.surroundings;
@@ -435,7 +467,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
       ...(template.spread && overNodes),
       ...(template.userNamespace && { hostUsers: false }),
-      ...(network?.caBundle !== undefined && { initContainers: trustContainers(network, template.image) }),
+      ...((network?.caBundle !== undefined || waiting.length > 0) && { initContainers: [...(network?.caBundle !== undefined ? trustContainers(network, template.image) : []), ...waiting] }),
       containers: [
         {
           name: "jnlp",

@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import { usual } from "../../config/pieces";
 import { labels, type Place } from "./place";
+import type { CacheMount, CacheVolume } from "./tool-cache";
 
 /**
  * Sources on a node: for each repository that builds took from somewhere else, a mirror that new clones begin with.
@@ -36,7 +37,7 @@ const wrapper = "/usr/local/sbin/git";
 export const gitMountPaths = (mount: string): string[] => [wrapper, `${mount}/git`, `${mount}/git-offers`];
 
 /** What an agent's pod has of the mirrors; nothing without git in its caches. */
-export function gitCache(template: Cached, mount: string, path: string): { env: Record<string, string>; volumes: object[]; volumeMounts: object[] } {
+export function gitCache(template: Cached, mount: string, path: string): { env: Record<string, string>; volumes: CacheVolume[]; volumeMounts: CacheMount[] } {
   if (!template.caches.includes("git")) return { env: {}, volumes: [], volumeMounts: [] };
   const hostPath = (folder: string) => ({ path: `${path}/${folderOf(template)}/${folder}`, type: "DirectoryOrCreate" });
   return {
