@@ -162,22 +162,47 @@ shopt -s nullglob
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null HOME=/nonexistent
 trap 'exit 0' TERM INT
 until cd "$CACHE"; do sleep 1; done 2>/dev/null
+discard() {
+  local each
+  for each; do [ -L "$each" ] || chmod -R u+rwx "$each"; done 2>/dev/null
+  rm -rf "$@"
+}
 # What a keeper that was killed left.
-rm -rf */work/* */mirrors/*/generations/.[0-9]*
+discard */work/* */mirrors/*/generations/.[0-9]* */mirrors/*/repo.git/objects/pack/{tmp_*,.tmp-*}
 find . -path '*/repo.git/*' -name '*.lock' -delete
+# Refs of repository $1 that are a folder of a ref of bundle $2, or lie in one: the server's were deleted since, which a bundle does not say.
+outlived() {
+  local ref up clash
+  local -A theirs=() above=()
+  while read -r _ ref; do
+    [[ $ref == refs/* ]] || continue
+    theirs[$ref]=yes up=$ref
+    while [[ $up == */* ]]; do up=\${up%/*}; above[$up]=yes; done
+  done < <(git bundle list-heads "$2")
+  while read -r ref; do
+    up=$ref clash=\${above[$ref]-}
+    while [[ $up == */* ]] && [ -z "$clash" ]; do up=\${up%/*}; clash=\${theirs[$up]-}; done
+    [ -z "$clash" ] || printf 'delete %s\\n' "$ref"
+  done < <(git -C "$1" for-each-ref --format='%(refname)')
+}
 take() {
   local offer=$1 moved group=\${1%%/*} name=\${1##*/} bundle mirror next number pack
-  name=\${name%%-*}
-  moved=$group/work/offer bundle=$PWD/$group/work/bundle mirror=$group/mirrors/$name
-  [[ $name =~ ^[0-9a-f]{40}$ ]] && mv -T "$offer" "$moved" && [ -f "$moved" ] && [ ! -L "$moved" ] && [ "$(stat -c %s "$moved")" -le "$((MAX_KIB * 512))" ] || return
+  name=\${name%%-*} number=$(date +%s%N)
+  moved=$group/work/offer-$number bundle=$PWD/$group/work/bundle-$number mirror=$group/mirrors/$name
+  [[ $name =~ ^[0-9a-f]{40}$ ]] || return
+  if [ "\${offer##*-}" = used ]; then
+    [ ! -e "$mirror/current" ] || touch -c -a "$mirror/current/.in-use"
+    return
+  fi
+  [ -f "$offer" ] && [ ! -L "$offer" ] && mv -T "$offer" "$moved" && [ -f "$moved" ] && [ ! -L "$moved" ] && [ "$(stat -c %s "$moved")" -le "$((MAX_KIB * 512))" ] || return
   # Whoever still has it open may go on writing to it; and a file that is no bundle git would take for the name of a repository.
   cp "$moved" "$bundle" && [[ $(head -c 15 "$bundle" | tr -d '\\0') == "# v"[23]" git bundle" ]] || return
   mkdir -p "$mirror/generations" && { [ -e "$mirror/repo.git" ] || git init -q --bare "$mirror/repo.git"; } || return
-  git -C "$mirror/repo.git" -c gc.auto=0 -c fetch.unpackLimit=1 fetch -q --no-tags --no-write-fetch-head "$bundle" '+refs/remotes/origin/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || return
+  outlived "$mirror/repo.git" "$bundle" | git -C "$mirror/repo.git" update-ref --stdin || return
+  git -C "$mirror/repo.git" -c gc.auto=0 -c fetch.unpackLimit=1 fetch -q --no-tags --no-write-fetch-head "$bundle" '+refs/remotes/origin/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || { rm -f "$mirror"/repo.git/objects/pack/tmp_*; return 1; }
   # No object is ever left out, so that each generation has what the one before had.
   git -C "$mirror/repo.git" repack -q -d --geometric=2 && git -C "$mirror/repo.git" pack-refs --all && [ -e "$mirror/repo.git/packed-refs" ] || return
   if cmp -s "$mirror/repo.git/packed-refs" "$mirror/current/packed-refs"; then return; fi
-  number=$(date +%s%N)
   next=$mirror/generations/.$number
   mkdir -p "$next/refs" "$next/objects/pack" "$next"/template/{objects/pack,info,hooks} && cp "$mirror"/repo.git/{HEAD,packed-refs} "$next/" && echo >"$next/.in-use" && : >"$next/template/info/exclude" || return
   for pack in "$mirror"/repo.git/objects/pack/*.{pack,idx}; do ln "$pack" "$next/objects/pack/" && ln "$pack" "$next/template/objects/pack/" || return; done
@@ -186,11 +211,13 @@ take() {
 }
 while :; do
   for offer in */offers/*; do
-    if [ -f "$offer" ] && [ ! -L "$offer" ]; then take "$offer" || printf 'could not take %q over\\n' "$offer"; fi
-    rm -rf "$offer" "\${offer%%/*}"/work/*
+    take "$offer" || printf 'could not take %q over\\n' "$offer"
+    discard "$offer" "\${offer%%/*}"/work/*
   done
   # Half offers of agents that were killed, and mirrors whose first offer was none.
-  find */offers -mindepth 1 -maxdepth 1 -name '.*' -mmin +60 -exec rm -rf {} +
+  for half in */offers/.[!.]*; do
+    [ -z "$(find "$half" -maxdepth 0 -mmin +60 2>/dev/null)" ] || discard "$half"
+  done
   for mirror in */mirrors/*; do
     [ -e "$mirror/current" ] || rm -rf "$mirror"
     now=$(readlink "$mirror/current")
@@ -198,15 +225,16 @@ while :; do
       [ "generations/\${generation##*/}" = "$now" ] || flock -n -x "$generation/.in-use" rm -rf "$generation"
     done
   done
-  # By when one was read last; hard links count once.
-  used=$(du -skc */mirrors 2>/dev/null | tail -n 1 | cut -f1)
+  # By when an agent last said that it reads one; hard links count once.
+  locks=(*/mirrors/*/current/.in-use)
+  [ "\${#locks[@]}" -eq 0 ] || used=$(du -skc */mirrors 2>/dev/null | tail -n 1 | cut -f1)
   while IFS= read -r lock && [ "\${used:-0}" -gt "$MAX_KIB" ]; do
     mirror=\${lock%/current/.in-use}
     size=$(du -sk "$mirror" | cut -f1)
     flock -n -x "$lock" rm -rf "$mirror" || continue
     echo "mirrors take $used KiB of $MAX_KIB: $mirror, $size KiB, is thrown away"
     used=$((used - size))
-  done < <(ls -tru */mirrors/*/current/.in-use 2>/dev/null)
+  done < <([ "\${#locks[@]}" -eq 0 ] || ls -tru "\${locks[@]}" 2>/dev/null)
   sleep "$INTERVAL" & wait $!
 done
 `;
