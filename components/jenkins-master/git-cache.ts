@@ -59,7 +59,7 @@ export function gitCache(template: Cached, mount: string, path: string): { env: 
  * The git that builds and Jenkins' git plugin find first. It is about `git clone` and the first `git fetch` of a repository that has
  * nothing yet; anything else, and whatever it does not know, goes to the image's git as it is, and so does all where a step of its own
  * fails. Shallow and partial clones have little to gain, and are as they were; so are submodules, which git fetches by itself.
- * POSIX shell, coreutils, flock; environment GIT_MIRRORS, GIT_MIRROR_OFFERS, without which it does nothing.
+ * POSIX shell, coreutils, find, flock; environment GIT_MIRRORS, GIT_MIRROR_OFFERS, without which it does nothing.
  */
 export const gitScript = `#!/bin/sh
 git=
@@ -80,13 +80,17 @@ for word; do
 done
 case $command in clone | fetch) ;; *) exec "$git" "$@" ;; esac
 if [ ! -d "\${GIT_MIRRORS:-}" ] || [ -n "\${GIT_ALTERNATE_OBJECT_DIRECTORIES:-}\${GIT_OBJECT_DIRECTORY:-}\${GIT_TEMPLATE_DIR:-}" ]; then exec "$git" "$@"; fi
-url=
+url= last= before=yes
 for word; do
+  if [ -n "$before" ]; then [ "$word" != "$command" ] || before=; continue; fi
   last=$word
   case $word in
     --depth* | --shallow* | --deepen* | --unshallow | --filter* | --reference* | --bare | --mirror | --template* | --separate-git-dir* | --recurs* | --local | -l | --shared | -s | --bundle-uri*) exec "$git" "$@" ;;
     -* | +* | refs/*) ;;
-    http://* | https://* | ssh://* | git://* | file://* | *@*:*) url=\${url:-$word} ;;
+    http://* | https://* | ssh://* | git://* | file://*) url=\${url:-$word} ;;
+    # The value of a \`-c\`, such as a proxy's address.
+    *=*) ;;
+    *@*:*) url=\${url:-$word} ;;
   esac
 done
 repository() { "$git" -C "$where" "$@" 2>/dev/null; }
@@ -100,22 +104,28 @@ else
   if [ "$last" = "$url" ]; then where=\${url%/}; where=\${where##*/}; where=\${where##*:}; where=\${where%.git}; fi
   [ -z "$("$git" config --get init.templateDir)" ] || exec "$git" "$@"
 fi
-case $url in
-  '') exec "$git" "$@" ;;
-  *://*)
-    path=\${url#*://}
-    authority=\${path%%/*}
-    address=\${url%%://*}://\${authority##*@}\${path#"$authority"}
-    ;;
-  *) address=$url ;;
-esac
-address=\${address%/}
-name=$(printf %s "\${address%.git}" | sha256sum | cut -c 1-40)
+[ -n "$url" ] || exec "$git" "$@"
+# A hash of an address without its log-in.
+named() {
+  address=$1
+  case $address in
+    *://*)
+      path=\${address#*://}
+      authority=\${path%%/*}
+      address=\${address%%://*}://\${authority##*@}\${path#"$authority"}
+      ;;
+  esac
+  address=\${address%/}
+  printf %s "\${address%.git}" | sha256sum | cut -c 1-40
+}
+name=$(named "$url")
 generation=
 if [ -n "$fresh" ] && [ -e "$GIT_MIRRORS/$name/current" ]; then
   generation=$(readlink -f "$GIT_MIRRORS/$name/current")
-  # Held until git ends, and read, by which the keeper knows that it is in use.
-  { command exec 9<"$generation/.in-use" && flock -s -w 5 9 && read -r _ <&9; } 2>/dev/null || generation=
+  # Held until git ends.
+  { command exec 9<"$generation/.in-use" && flock -s -n 9; } 2>/dev/null || generation=
+  # To read from a mount that is read-only moves no time: the keeper is told. A folder, since what lies there may be another's link.
+  [ -z "$generation" ] || [ ! -w "\${GIT_MIRROR_OFFERS:-}" ] || mkdir "$GIT_MIRROR_OFFERS/$name-used" 2>/dev/null
 fi
 if [ -n "$generation" ]; then
   if [ "$command" = fetch ]; then
@@ -130,19 +140,40 @@ if [ -n "$generation" ]; then
 fi
 # The generation's tips, all of which the repository has now, are what git tells the server that it has.
 [ -z "$generation" ] || export GIT_ALTERNATE_OBJECT_DIRECTORIES="$generation/objects"
-"$git" "$@"
-code=$?
-if [ "$code" -ne 0 ] && [ -n "$generation" ] && [ ! -e "$generation/.in-use" ]; then
-  unset GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_TEMPLATE_DIR
-  "$git" "$@"
+# Whoever ends this shell means git.
+run() {
+  "$git" "$@" <&0 &
+  child=$!
+  trap 'kill "$child" 2>/dev/null; stopped=yes' TERM INT HUP
+  wait "$child"
   code=$?
+  # A signal ends the wait before git.
+  while kill -0 "$child" 2>/dev/null; do
+    wait "$child"
+    code=$?
+  done
+}
+stopped=
+run "$@"
+if [ "$code" -ne 0 ] && [ -z "$stopped" ] && [ -n "$generation" ] && [ ! -e "$generation/.in-use" ]; then
+  unset GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_TEMPLATE_DIR
+  run "$@"
 fi
+trap - TERM INT HUP
 unset GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_TEMPLATE_DIR
+# Tags that the server has: later a build makes some of its own.
+tags=$([ "$code" -ne 0 ] || [ -z "$fresh" ] || repository for-each-ref --format='%(refname)' refs/tags)
 offer() {
+  # Branches of \`origin\` are this address's where it is the origin's, or where all there is came with this fetch, before there is an origin.
+  origin=$(repository config --get remote.origin.url)
+  if [ -n "$origin" ]; then [ "$(named "$origin")" = "$name" ] || return; else [ -n "$fresh" ] || return; fi
+  # Another agent is at it.
+  [ -z "$(find "$GIT_MIRROR_OFFERS" -maxdepth 1 -name ".$name-*" -mmin -10)" ] || return
   [ "$(repository rev-parse --is-shallow-repository)" = false ] && [ -z "$(repository config --get-regexp promisor)" ] || return
   part=$(mktemp -u "$GIT_MIRROR_OFFERS/.$name-XXXXXX") || return
-  # What the mirror has not: git makes no empty bundle.
-  if sed -n 's/^\\([0-9a-f]\\{40,64\\}\\) .*/^\\1/p' "$GIT_MIRRORS/$name/current/packed-refs" | nice "$git" -C "$where" bundle create "$part" --ignore-missing --remotes=origin --tags --stdin; then
+  # What the mirror has not: git makes no empty bundle. The memory is the build's: nothing is compressed anew.
+  if { sed -n 's/^\\([0-9a-f]\\{40,64\\}\\) .*/^\\1/p' "$GIT_MIRRORS/$name/current/packed-refs"; [ -z "$tags" ] || printf '%s\\n' "$tags"; } |
+    nice "$git" -c pack.threads=1 -c pack.window=0 -c pack.windowMemory=64m -C "$where" bundle create "$part" --ignore-missing --remotes=origin --stdin; then
     mv "$part" "$GIT_MIRROR_OFFERS/$name-\${part##*-}"
   fi
   rm -f "$part" "$part.lock"
