@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -282,7 +283,8 @@ test("a proxy's address with a log-in, said by -c, is no repository's", async ()
     ok(build("", ["-c", "http.proxy=http://u:p@proxy.example.com:3128", "clone", "-q", "-c", "a.b=u:p@proxy.example.com:x", address, `proxied-${i}`]));
     await taken(before);
   }
-  expect(fs.readdirSync(mirrors())).toHaveLength(2);
+  const names = [url, other].map((address) => createHash("sha256").update(address.replace(/\.git$/, "")).digest("hex").slice(0, 40));
+  expect(fs.readdirSync(mirrors()).sort()).toEqual(names.sort());
 });
 
 test("offers hold neither a build's own tags nor what came from another address", async () => {
