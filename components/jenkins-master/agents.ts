@@ -8,7 +8,7 @@ import { gradleAgentScript } from "./cache";
 import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
 import { gitCache, gitMountPaths } from "./git-cache";
-import { toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
+import { type CacheMount, type CacheVolume, toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
 
 /** How builds of a template reach a container builder. */
@@ -273,6 +273,37 @@ function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object
   return [];
 }
 
+/**
+ * Waits for the folders that agents write together: where the kubelet was first (a node that is new, a cache that was just named), they
+ * are root's until the keeper has been there. POSIX shell; arguments are the seconds it may take and the folders.
+ */
+export const cachesScript = `left=$1
+shift
+for folder; do
+  until [ -w "$folder" ]; do
+    if [ "$left" -le 0 ]; then echo "caches: $folder belongs to somebody else still, so tools cannot write there. Is a pod of DaemonSet agent-cache ready on this node?"; break; fi
+    left=$((left - 1))
+    sleep 1
+  done
+done
+`;
+
+/** Init container of an agent with caches that all write; none where nothing is mounted for writing. */
+function cachesContainer(image: string, mounts: CacheMount[], volumes: CacheVolume[]): object[] {
+  const shared = mounts.filter(({ name, readOnly }) => !readOnly && volumes.some((volume) => volume.name === name && volume.hostPath));
+  if (shared.length === 0) return [];
+  return [
+    {
+      name: "caches",
+      image,
+      command: ["/bin/sh", "-c", cachesScript, "caches", "60", ...shared.map(({ mountPath }) => mountPath)],
+      resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "64Mi" } },
+      securityContext: { ...unprivileged, readOnlyRootFilesystem: true },
+      volumeMounts: shared,
+    },
+  ];
+}
+
 /** Fills the agent's Gradle home from the node's cache before the build, and offers what the build brought afterwards. */
 function gradleSidecar(image: string): object {
   return {
@@ -298,14 +329,20 @@ function gradleSidecar(image: string): object {
 }
 
 /**
- * Flags of the agent's own JVM, which lives as long as one build: time goes to what would be compiled for hours of work, and to threads
- * of a collector that has a few MiB to look after. Nothing where the template says something of its own: JENKINS_JAVA_OPTS stands in
- * the place of JAVA_OPTS, and of two collectors a JVM takes neither.
+ * A flag of the agent's own JVM, which lives as long as one build: time goes to what would be compiled for hours of work. It contradicts
+ * no other flag, as a second collector would: what pipelines and images add is not known here. Nothing where the finished pod says
+ * something of its own, or may by `envFrom`: JENKINS_JAVA_OPTS stands in the place of JAVA_OPTS.
  * https://github.com/jenkinsci/docker-agent/blob/master/jenkins-agent
  */
-function agentJvm(given: Record<string, string>): Record<string, string> {
-  const flags = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"].map((name) => given[name]).join(" ");
-  return "JAVA_OPTS" in given || /-XX:\+Use\w*GC\b/.test(flags) ? {} : { JENKINS_JAVA_OPTS: "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" };
+function withQuickJvm(pod: Pod): Pod {
+  const spec = pod.spec as Pod & { containers?: (Pod & { name: string; env?: { name: string }[] })[] };
+  const quick = { name: "JENKINS_JAVA_OPTS", value: "-XX:TieredStopAtLevel=1" };
+  const containers = spec.containers?.map((container) => {
+    const { name, env = [], envFrom } = container;
+    const says = envFrom !== undefined || env.some((each) => each.name === quick.name || each.name === "JAVA_OPTS");
+    return name === "jnlp" && !says ? { ...container, env: [quick, ...env] } : container;
+  });
+  return { ...pod, spec: { ...spec, ...(containers && { containers }) } };
 }
 
 const dockerEnv: Record<DockerMode, Record<string, string>> = {
@@ -409,8 +446,9 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   const caches = settings.cachePath === undefined ? [] : template.caches.filter((tool) => tool in sharedCaches) as SharedTool[];
   const { cachePath } = settings;
   const together = cachePath === undefined ? [] : [toolCaches(template, cacheMount, cachePath, scratch(template.workspaceSize)), gitCache(template, cacheMount, cachePath)];
+  const waiting = cachesContainer(template.image, together.flatMap(({ volumeMounts }) => volumeMounts), together.flatMap(({ volumes }) => volumes));
   const slots = hasSlots(template, settings);
-  const own: Record<string, string> = { ...agentJvm(template.env), ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env)) };
+  const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env)) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const gradle = caches.includes("gradle");
@@ -429,7 +467,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ...(template.tolerations.length > 0 && { tolerations: template.tolerations }),
       ...(template.spread && overNodes),
       ...(template.userNamespace && { hostUsers: false }),
-      ...(network?.caBundle !== undefined && { initContainers: trustContainers(network, template.image) }),
+      ...((network?.caBundle !== undefined || waiting.length > 0) && { initContainers: [...(network?.caBundle !== undefined ? trustContainers(network, template.image) : []), ...waiting] }),
       containers: [
         {
           name: "jnlp",
@@ -479,7 +517,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ],
     },
   };
-  return patchedPod(pod, template.patches);
+  return withQuickJvm(patchedPod(pod, template.patches));
 }
 
 /**

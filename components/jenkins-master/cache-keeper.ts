@@ -17,6 +17,8 @@ const keeperLabels = { "app.kubernetes.io/name": "agent-cache", ...partOf };
 export function cacheKeeperObject({ name, parent, there }: Place, { cache, settings, templates }: AgentsArgs): Registration<k8s.apps.v1.DaemonSetArgs> | undefined {
   if (settings.cachePath === undefined || cache === undefined) return undefined;
   const gradle = templates.some(({ caches }) => caches.includes("gradle"));
+  // The keeper goes where agents may that need it; those with Maven's and Gradle's alone get along as ever.
+  const tolerations = [...new Map(templates.filter((template) => toolFolders([template]).length + gitFolders([template]).length > 0 || keepsDocker(template)).flatMap((template) => template.tolerations.map((each) => [JSON.stringify(each), each]))).values()];
   return [
     `${name}-agent-cache`,
     {
@@ -30,6 +32,7 @@ export function cacheKeeperObject({ name, parent, there }: Place, { cache, setti
             automountServiceAccountToken: false,
             enableServiceLinks: false,
             terminationGracePeriodSeconds: 5,
+            ...(tolerations.length > 0 && { tolerations }),
             containers: [
               {
                 name: "keeper",

@@ -2,12 +2,14 @@
  * Runs on every node as container `keeper` of the DaemonSet `agent-cache`: makes the shared cache folders, gives them to the
  * agents' user and keeps them below MAX_KIB by deleting whole artifact folders that were not read for longest.
  * POSIX shell, GNU find and coreutils; environment CACHE, MAX_KIB, OWNER.
- * @param tools folders of further tools below CACHE, of which any file may go but their locks and pnpm's index
+ * @param tools folders of further tools below CACHE, of which any file may go but their (empty) locks and pnpm's index below 64 MiB
  * @param others folders that other keepers look after
  */
 export function cacheKeeperScript(tools: string[] = [], others: string[] = []): string {
   const kept = ["maven", "gradle", "gradle-offers", ...(tools.length > 0 ? ["tools"] : [])].map((folder) => `"$CACHE/${folder}"`).join(" ");
   const owned = ["maven", "maven/repository", "gradle", "gradle/generations", "gradle-offers", ...tools, ...others].map((folder) => `"$CACHE/${folder}"`).join(" ");
+  // Tools delete files of their own at any time, which is no reason to end.
+  const vanishing = tools.length > 0 ? " || :" : "";
   return `set -eu
 mkdir -p ${["maven/repository", "gradle/generations", "gradle-offers", ...tools, ...others].map((folder) => `"$CACHE/${folder}"`).join(" ")}
 # -h: what agents may write to may have become a link meanwhile.
@@ -19,8 +21,8 @@ while :; do
     used=$(du -skc ${kept} | tail -n 1 | cut -f1)
     [ "$used" -le "$MAX_KIB" ] && break
     echo "cache holds $used KiB of $MAX_KIB: deleting files not read for $days days"
-    find ${kept} -type f ! -path '*/.locks/*' ! -name .in-use${tools.length > 0 ? " ! -name '*.lock' ! -name 'index.db*'" : ""} -atime "+$days" -delete
-    find "$CACHE/maven/repository" -mindepth 1 -type d -empty -delete
+    find ${kept} -type f ! -path '*/.locks/*' ! -name .in-use${tools.length > 0 ? " \\( ! -name '*.lock' -o -size +0 \\) \\( ! -name 'index.db*' -o -size +131072 \\)" : ""} -atime "+$days" -delete${vanishing}
+    find "$CACHE/maven/repository" -mindepth 1 -type d -empty -delete${vanishing}
   done
   sleep 600 & wait $!
 done

@@ -42,7 +42,7 @@ const height = { stat: 4, timeseries: 8 };
 export function dashboardRows({ namespace, agentsNamespace, ingressNamespace }: DashboardPlace): { title: string; panels: Panel[] }[] {
   const here = `namespace="${namespace}"`;
   const there = `namespace="${agentsNamespace}"`;
-  const agents = `${there}, pod!~"agent-cache-.*"`;
+  const agents = `${there}, pod!~"agent-(cache|images)-.*"`;
   const age = (cronJob: string) => `time() - max(kube_cronjob_status_last_successful_time{${here}, cronjob="${cronJob}"})`;
   const builds = (result: string) => `sum(increase(default_jenkins_builds_${result}_build_count_total{${here}}[1h]))`;
   return [

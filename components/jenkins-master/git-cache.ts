@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import { usual } from "../../config/pieces";
 import { labels, type Place } from "./place";
+import type { CacheMount, CacheVolume } from "./tool-cache";
 
 /**
  * Sources on a node: for each repository that builds took from somewhere else, a mirror that new clones begin with.
@@ -36,7 +37,7 @@ const wrapper = "/usr/local/sbin/git";
 export const gitMountPaths = (mount: string): string[] => [wrapper, `${mount}/git`, `${mount}/git-offers`];
 
 /** What an agent's pod has of the mirrors; nothing without git in its caches. */
-export function gitCache(template: Cached, mount: string, path: string): { env: Record<string, string>; volumes: object[]; volumeMounts: object[] } {
+export function gitCache(template: Cached, mount: string, path: string): { env: Record<string, string>; volumes: CacheVolume[]; volumeMounts: CacheMount[] } {
   if (!template.caches.includes("git")) return { env: {}, volumes: [], volumeMounts: [] };
   const hostPath = (folder: string) => ({ path: `${path}/${folderOf(template)}/${folder}`, type: "DirectoryOrCreate" });
   return {
@@ -58,7 +59,7 @@ export function gitCache(template: Cached, mount: string, path: string): { env: 
  * The git that builds and Jenkins' git plugin find first. It is about `git clone` and the first `git fetch` of a repository that has
  * nothing yet; anything else, and whatever it does not know, goes to the image's git as it is, and so does all where a step of its own
  * fails. Shallow and partial clones have little to gain, and are as they were; so are submodules, which git fetches by itself.
- * POSIX shell, coreutils, flock; environment GIT_MIRRORS, GIT_MIRROR_OFFERS, without which it does nothing.
+ * POSIX shell, coreutils, find, flock; environment GIT_MIRRORS, GIT_MIRROR_OFFERS, without which it does nothing.
  */
 export const gitScript = `#!/bin/sh
 git=
@@ -79,13 +80,17 @@ for word; do
 done
 case $command in clone | fetch) ;; *) exec "$git" "$@" ;; esac
 if [ ! -d "\${GIT_MIRRORS:-}" ] || [ -n "\${GIT_ALTERNATE_OBJECT_DIRECTORIES:-}\${GIT_OBJECT_DIRECTORY:-}\${GIT_TEMPLATE_DIR:-}" ]; then exec "$git" "$@"; fi
-url=
+url= last= before=yes
 for word; do
+  if [ -n "$before" ]; then [ "$word" != "$command" ] || before=; continue; fi
   last=$word
   case $word in
     --depth* | --shallow* | --deepen* | --unshallow | --filter* | --reference* | --bare | --mirror | --template* | --separate-git-dir* | --recurs* | --local | -l | --shared | -s | --bundle-uri*) exec "$git" "$@" ;;
     -* | +* | refs/*) ;;
-    http://* | https://* | ssh://* | git://* | file://* | *@*:*) url=\${url:-$word} ;;
+    http://* | https://* | ssh://* | git://* | file://*) url=\${url:-$word} ;;
+    # The value of a \`-c\`, such as a proxy's address.
+    *=*) ;;
+    *@*:*) url=\${url:-$word} ;;
   esac
 done
 repository() { "$git" -C "$where" "$@" 2>/dev/null; }
@@ -99,22 +104,28 @@ else
   if [ "$last" = "$url" ]; then where=\${url%/}; where=\${where##*/}; where=\${where##*:}; where=\${where%.git}; fi
   [ -z "$("$git" config --get init.templateDir)" ] || exec "$git" "$@"
 fi
-case $url in
-  '') exec "$git" "$@" ;;
-  *://*)
-    path=\${url#*://}
-    authority=\${path%%/*}
-    address=\${url%%://*}://\${authority##*@}\${path#"$authority"}
-    ;;
-  *) address=$url ;;
-esac
-address=\${address%/}
-name=$(printf %s "\${address%.git}" | sha256sum | cut -c 1-40)
+[ -n "$url" ] || exec "$git" "$@"
+# A hash of an address without its log-in.
+named() {
+  address=$1
+  case $address in
+    *://*)
+      path=\${address#*://}
+      authority=\${path%%/*}
+      address=\${address%%://*}://\${authority##*@}\${path#"$authority"}
+      ;;
+  esac
+  address=\${address%/}
+  printf %s "\${address%.git}" | sha256sum | cut -c 1-40
+}
+name=$(named "$url")
 generation=
 if [ -n "$fresh" ] && [ -e "$GIT_MIRRORS/$name/current" ]; then
   generation=$(readlink -f "$GIT_MIRRORS/$name/current")
-  # Held until git ends, and read, by which the keeper knows that it is in use.
-  { command exec 9<"$generation/.in-use" && flock -s -w 5 9 && read -r _ <&9; } 2>/dev/null || generation=
+  # Held until git ends.
+  { command exec 9<"$generation/.in-use" && flock -s -n 9; } 2>/dev/null || generation=
+  # To read from a mount that is read-only moves no time: the keeper is told. A folder, since what lies there may be another's link.
+  [ -z "$generation" ] || [ ! -w "\${GIT_MIRROR_OFFERS:-}" ] || mkdir "$GIT_MIRROR_OFFERS/$name-used" 2>/dev/null
 fi
 if [ -n "$generation" ]; then
   if [ "$command" = fetch ]; then
@@ -129,19 +140,40 @@ if [ -n "$generation" ]; then
 fi
 # The generation's tips, all of which the repository has now, are what git tells the server that it has.
 [ -z "$generation" ] || export GIT_ALTERNATE_OBJECT_DIRECTORIES="$generation/objects"
-"$git" "$@"
-code=$?
-if [ "$code" -ne 0 ] && [ -n "$generation" ] && [ ! -e "$generation/.in-use" ]; then
-  unset GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_TEMPLATE_DIR
-  "$git" "$@"
+# Whoever ends this shell means git.
+run() {
+  "$git" "$@" <&0 &
+  child=$!
+  trap 'kill "$child" 2>/dev/null; stopped=yes' TERM INT HUP
+  wait "$child"
   code=$?
+  # A signal ends the wait before git.
+  while kill -0 "$child" 2>/dev/null; do
+    wait "$child"
+    code=$?
+  done
+}
+stopped=
+run "$@"
+if [ "$code" -ne 0 ] && [ -z "$stopped" ] && [ -n "$generation" ] && [ ! -e "$generation/.in-use" ]; then
+  unset GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_TEMPLATE_DIR
+  run "$@"
 fi
+trap - TERM INT HUP
 unset GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_TEMPLATE_DIR
+# Tags that the server has: later a build makes some of its own.
+tags=$([ "$code" -ne 0 ] || [ -z "$fresh" ] || repository for-each-ref --format='%(refname)' refs/tags)
 offer() {
+  # Branches of \`origin\` are this address's where it is the origin's, or where all there is came with this fetch, before there is an origin.
+  origin=$(repository config --get remote.origin.url)
+  if [ -n "$origin" ]; then [ "$(named "$origin")" = "$name" ] || return; else [ -n "$fresh" ] || return; fi
+  # Another agent is at it.
+  [ -z "$(find "$GIT_MIRROR_OFFERS" -maxdepth 1 -name ".$name-*" -mmin -10)" ] || return
   [ "$(repository rev-parse --is-shallow-repository)" = false ] && [ -z "$(repository config --get-regexp promisor)" ] || return
   part=$(mktemp -u "$GIT_MIRROR_OFFERS/.$name-XXXXXX") || return
-  # What the mirror has not: git makes no empty bundle.
-  if sed -n 's/^\\([0-9a-f]\\{40,64\\}\\) .*/^\\1/p' "$GIT_MIRRORS/$name/current/packed-refs" | nice "$git" -C "$where" bundle create "$part" --ignore-missing --remotes=origin --tags --stdin; then
+  # What the mirror has not: git makes no empty bundle. The memory is the build's: nothing is compressed anew.
+  if { sed -n 's/^\\([0-9a-f]\\{40,64\\}\\) .*/^\\1/p' "$GIT_MIRRORS/$name/current/packed-refs"; [ -z "$tags" ] || printf '%s\\n' "$tags"; } |
+    nice "$git" -c pack.threads=1 -c pack.window=0 -c pack.windowMemory=64m -C "$where" bundle create "$part" --ignore-missing --remotes=origin --stdin; then
     mv "$part" "$GIT_MIRROR_OFFERS/$name-\${part##*-}"
   fi
   rm -f "$part" "$part.lock"
@@ -161,22 +193,47 @@ shopt -s nullglob
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null HOME=/nonexistent
 trap 'exit 0' TERM INT
 until cd "$CACHE"; do sleep 1; done 2>/dev/null
+discard() {
+  local each
+  for each; do [ -L "$each" ] || chmod -R u+rwx "$each"; done 2>/dev/null
+  rm -rf "$@"
+}
 # What a keeper that was killed left.
-rm -rf */work/* */mirrors/*/generations/.[0-9]*
+discard */work/* */mirrors/*/generations/.[0-9]* */mirrors/*/repo.git/objects/pack/{tmp_*,.tmp-*}
 find . -path '*/repo.git/*' -name '*.lock' -delete
+# Refs of repository $1 that are a folder of a ref of bundle $2, or lie in one: the server's were deleted since, which a bundle does not say.
+outlived() {
+  local ref up clash
+  local -A theirs=() above=()
+  while read -r _ ref; do
+    [[ $ref == refs/* ]] || continue
+    theirs[$ref]=yes up=$ref
+    while [[ $up == */* ]]; do up=\${up%/*}; above[$up]=yes; done
+  done < <(git bundle list-heads "$2")
+  while read -r ref; do
+    up=$ref clash=\${above[$ref]-}
+    while [[ $up == */* ]] && [ -z "$clash" ]; do up=\${up%/*}; clash=\${theirs[$up]-}; done
+    [ -z "$clash" ] || printf 'delete %s\\n' "$ref"
+  done < <(git -C "$1" for-each-ref --format='%(refname)')
+}
 take() {
   local offer=$1 moved group=\${1%%/*} name=\${1##*/} bundle mirror next number pack
-  name=\${name%%-*}
-  moved=$group/work/offer bundle=$PWD/$group/work/bundle mirror=$group/mirrors/$name
-  [[ $name =~ ^[0-9a-f]{40}$ ]] && mv -T "$offer" "$moved" && [ -f "$moved" ] && [ ! -L "$moved" ] && [ "$(stat -c %s "$moved")" -le "$((MAX_KIB * 512))" ] || return
+  name=\${name%%-*} number=$(date +%s%N)
+  moved=$group/work/offer-$number bundle=$PWD/$group/work/bundle-$number mirror=$group/mirrors/$name
+  [[ $name =~ ^[0-9a-f]{40}$ ]] || return
+  if [ "\${offer##*-}" = used ]; then
+    [ ! -e "$mirror/current" ] || touch -c -a "$mirror/current/.in-use"
+    return
+  fi
+  [ -f "$offer" ] && [ ! -L "$offer" ] && mv -T "$offer" "$moved" && [ -f "$moved" ] && [ ! -L "$moved" ] && [ "$(stat -c %s "$moved")" -le "$((MAX_KIB * 512))" ] || return
   # Whoever still has it open may go on writing to it; and a file that is no bundle git would take for the name of a repository.
   cp "$moved" "$bundle" && [[ $(head -c 15 "$bundle" | tr -d '\\0') == "# v"[23]" git bundle" ]] || return
   mkdir -p "$mirror/generations" && { [ -e "$mirror/repo.git" ] || git init -q --bare "$mirror/repo.git"; } || return
-  git -C "$mirror/repo.git" -c gc.auto=0 -c fetch.unpackLimit=1 fetch -q --no-tags --no-write-fetch-head "$bundle" '+refs/remotes/origin/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || return
+  outlived "$mirror/repo.git" "$bundle" | git -C "$mirror/repo.git" update-ref --stdin || return
+  git -C "$mirror/repo.git" -c gc.auto=0 -c fetch.unpackLimit=1 fetch -q --no-tags --no-write-fetch-head "$bundle" '+refs/remotes/origin/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || { rm -f "$mirror"/repo.git/objects/pack/tmp_*; return 1; }
   # No object is ever left out, so that each generation has what the one before had.
   git -C "$mirror/repo.git" repack -q -d --geometric=2 && git -C "$mirror/repo.git" pack-refs --all && [ -e "$mirror/repo.git/packed-refs" ] || return
   if cmp -s "$mirror/repo.git/packed-refs" "$mirror/current/packed-refs"; then return; fi
-  number=$(date +%s%N)
   next=$mirror/generations/.$number
   mkdir -p "$next/refs" "$next/objects/pack" "$next"/template/{objects/pack,info,hooks} && cp "$mirror"/repo.git/{HEAD,packed-refs} "$next/" && echo >"$next/.in-use" && : >"$next/template/info/exclude" || return
   for pack in "$mirror"/repo.git/objects/pack/*.{pack,idx}; do ln "$pack" "$next/objects/pack/" && ln "$pack" "$next/template/objects/pack/" || return; done
@@ -185,11 +242,13 @@ take() {
 }
 while :; do
   for offer in */offers/*; do
-    if [ -f "$offer" ] && [ ! -L "$offer" ]; then take "$offer" || printf 'could not take %q over\\n' "$offer"; fi
-    rm -rf "$offer" "\${offer%%/*}"/work/*
+    take "$offer" || printf 'could not take %q over\\n' "$offer"
+    discard "$offer" "\${offer%%/*}"/work/*
   done
   # Half offers of agents that were killed, and mirrors whose first offer was none.
-  find */offers -mindepth 1 -maxdepth 1 -name '.*' -mmin +60 -exec rm -rf {} +
+  for half in */offers/.[!.]*; do
+    [ -z "$(find "$half" -maxdepth 0 -mmin +60 2>/dev/null)" ] || discard "$half"
+  done
   for mirror in */mirrors/*; do
     [ -e "$mirror/current" ] || rm -rf "$mirror"
     now=$(readlink "$mirror/current")
@@ -197,15 +256,16 @@ while :; do
       [ "generations/\${generation##*/}" = "$now" ] || flock -n -x "$generation/.in-use" rm -rf "$generation"
     done
   done
-  # By when one was read last; hard links count once.
-  used=$(du -skc */mirrors 2>/dev/null | tail -n 1 | cut -f1)
+  # By when an agent last said that it reads one; hard links count once.
+  locks=(*/mirrors/*/current/.in-use)
+  [ "\${#locks[@]}" -eq 0 ] || used=$(du -skc */mirrors 2>/dev/null | tail -n 1 | cut -f1)
   while IFS= read -r lock && [ "\${used:-0}" -gt "$MAX_KIB" ]; do
     mirror=\${lock%/current/.in-use}
     size=$(du -sk "$mirror" | cut -f1)
     flock -n -x "$lock" rm -rf "$mirror" || continue
     echo "mirrors take $used KiB of $MAX_KIB: $mirror, $size KiB, is thrown away"
     used=$((used - size))
-  done < <(ls -tru */mirrors/*/current/.in-use 2>/dev/null)
+  done < <([ "\${#locks[@]}" -eq 0 ] || ls -tru "\${locks[@]}" 2>/dev/null)
   sleep "$INTERVAL" & wait $!
 done
 `;

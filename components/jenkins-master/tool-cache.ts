@@ -33,6 +33,19 @@ const isDownloadTool = (tool: string): tool is DownloadTool => tool in tools;
 /** Folder of such caches below the caches' own, on a node. */
 const folder = (group: string, shared: string): string => `tools/${group}/${shared}`;
 
+/** A volume of an agent's pod, of the node or of its own. */
+export interface CacheVolume {
+  name: string;
+  hostPath?: object;
+  configMap?: object;
+}
+export interface CacheMount {
+  name: string;
+  mountPath: string;
+  subPath?: string;
+  readOnly?: boolean;
+}
+
 interface Cached {
   caches: string[];
   cacheGroup?: string;
@@ -50,7 +63,7 @@ export const toolMountPaths = (mount: string): string[] => Object.values(tools).
  * @param path where they lie on the nodes
  * @param own source of the volume for what is not shared
  */
-export function toolCaches({ caches, cacheGroup = usual.cacheGroup }: Cached, mount: string, path: string, own: object): { env: Record<string, string>; volumes: object[]; volumeMounts: object[] } {
+export function toolCaches({ caches, cacheGroup = usual.cacheGroup }: Cached, mount: string, path: string, own: object): { env: Record<string, string>; volumes: CacheVolume[]; volumeMounts: CacheMount[] } {
   const used = caches.filter(isDownloadTool).map((tool) => tools[tool]);
   const volume = (shared: string) => `cache-${shared.replace(/[^a-z0-9]+/g, "-")}`;
   const owned = used.flatMap((tool) => tool.own as string[]);

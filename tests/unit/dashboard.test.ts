@@ -99,6 +99,12 @@ describe("the dashboard's document", () => {
     }
   });
 
+  test("counts neither the caches' keeper nor what holds images among the agents", () => {
+    const [, others] = /pod!~"([^"]+)"/.exec(JSON.stringify(dashboardRows(place)).replaceAll('\\"', '"'))!;
+    const agent = (pod: string) => !new RegExp(`^(?:${others})$`).test(pod);
+    expect(["agent-cache-x1", "agent-images-maven-x1", "maven-x1", "agent-x1"].filter(agent)).toEqual(["maven-x1", "agent-x1"]);
+  });
+
   test("has thresholds that rise from none", () => {
     for (const { fieldConfig } of document.panels.filter(({ type }) => type !== "row")) {
       const values = fieldConfig!.defaults.thresholds.steps.map(({ value }) => value);

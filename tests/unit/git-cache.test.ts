@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -54,9 +55,9 @@ async function endKeeper(): Promise<void> {
   await ended;
   keeping = undefined;
 }
-const generations = () => (fs.existsSync(mirrors()) ? fs.readdirSync(mirrors()) : []).map((name) => fs.readlinkSync(path.join(mirrors(), name, "current"), "utf8"));
+const generations = () => (fs.existsSync(mirrors()) ? fs.readdirSync(mirrors()) : []).map((name) => path.join(mirrors(), name, "current")).filter((current) => fs.existsSync(current)).map((current) => fs.readlinkSync(current, "utf8"));
 /** What builds offered is in the mirrors: a new generation beyond those that were there. */
-const taken = (before: string[] = []) => until("a new generation", () => fs.readdirSync(offers()).length === 0 && fs.existsSync(mirrors()) && fs.readdirSync(mirrors()).some((name) => fs.existsSync(path.join(mirrors(), name, "current"))) && generations().some((each) => !before.includes(each)));
+const taken = (before: string[] = []) => until("a new generation", () => fs.readdirSync(offers()).length === 0 && generations().some((each) => !before.includes(each)));
 
 function commit(repository: string, file: string, text: string): void {
   fs.writeFileSync(at(repository, file), text);
@@ -141,7 +142,7 @@ test("what a build did not fetch, or has for itself, is not offered, and nothing
   const now = generations();
   ok(build("second", ["fetch", "-q"]));
   ok(build("", ["clone", "-q", url, "third"]));
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  await until("the offers to be gone", () => fs.readdirSync(offers()).length === 0);
   expect(generations()).toEqual(now);
   const [name] = fs.readdirSync(mirrors());
   expect(run("git", ["--git-dir", path.join(mirrors(), name, "repo.git"), "cat-file", "-e", git("second", "rev-parse", "HEAD")]).code).not.toBe(0);
@@ -201,10 +202,13 @@ test("of hostile offers nothing is taken, and nothing outside is touched", async
   git("", "clone", "-q", "--mirror", "source", "git/others.git");
   fs.writeFileSync(path.join(offers(), `${"a".repeat(40)}-gitfile`), `gitdir: ${at("git/others.git")}\n`);
   fs.symlinkSync(at("outside"), path.join(offers(), `${name}-link`));
-  fs.mkdirSync(path.join(offers(), `${name}-folder`));
+  fs.mkdirSync(path.join(offers(), `${name}-folder/shut`), { recursive: true });
+  fs.writeFileSync(path.join(offers(), `${name}-folder/shut/file`), "");
+  fs.chmodSync(path.join(offers(), `${name}-folder/shut`), 0);
   keeper();
   await until("the offers to be gone", () => fs.readdirSync(offers()).length === 0);
   expect(generations()).toEqual(now);
+  expect(fs.readdirSync(path.join(mirrors(), name, "repo.git/objects/pack")).filter((file) => /^\.?tmp/.test(file))).toEqual([]);
   expect(fs.readFileSync(at("outside"), "utf8")).toBe("outside");
   expect(fs.readdirSync(mirrors())).toEqual([name]);
 });
@@ -219,6 +223,102 @@ test("above the bound the mirror goes that was used longest ago, but not under a
   expect(fs.readdirSync(mirrors())).toEqual([name]);
   process.kill(-held.pid!, "SIGKILL");
   await until("the mirror to go", () => fs.readdirSync(mirrors()).length === 0);
+});
+
+/** Another repository with mirror of its own. */
+const other = "https://git.example.com/team/other.git";
+function otherRepository(): void {
+  git("", "init", "-q", "source-2");
+  for (let i = 0; i < 3; i++) commit("source-2", `other-${i}`, `other ${i}`);
+  git("", "clone", "-q", "--bare", "source-2", "team/other.git");
+}
+const refs = (mirror: string) => git("", "--git-dir", path.join(mirrors(), mirror, "repo.git"), "for-each-ref", "--format=%(refname)").split("\n");
+
+test("a branch that was deleted and became a folder, and a folder that became a branch, do not stop the mirror", async () => {
+  await oneCommitBehind();
+  const [name] = fs.readdirSync(mirrors());
+  const offered = async (branch: string, deleted?: string) => {
+    const file = `${branch}-${deleted}`.replaceAll("/", "-");
+    if (deleted) git("source", "push", "-q", "origin", "--delete", deleted);
+    commit("source", file, file);
+    git("source", "push", "-q", "origin", `HEAD:refs/heads/${branch}`);
+    const before = generations();
+    ok(build("", ["clone", "-q", url, `clone-${file}`]));
+    await taken(before);
+    return refs(name).filter((ref) => ref.includes("feature"));
+  };
+  expect(await offered("feature")).toEqual(["refs/remotes/origin/feature"]);
+  expect(await offered("feature/x/y", "feature")).toEqual(["refs/remotes/origin/feature/x/y"]);
+  expect(await offered("feature", "feature/x/y")).toEqual(["refs/remotes/origin/feature"]);
+  expect(refs(name)).toContain("refs/remotes/origin/main");
+});
+
+test("above the bound the one stays that a clone began with last, though it is the older one", async () => {
+  otherRepository();
+  await oneCommitBehind();
+  const [first] = fs.readdirSync(mirrors());
+  const before = generations();
+  ok(build("", ["clone", "-q", other, "other"]));
+  await taken(before);
+  await endKeeper();
+  const second = fs.readdirSync(mirrors()).find((each) => each !== first)!;
+  // As long ago as may be: reading from a read-only mount moves no time, so that the agents' word alone counts.
+  for (const [each, seconds] of [[first, 1000], [second, 2000]] as const) fs.utimesSync(path.join(mirrors(), each, "current/.in-use"), seconds, seconds);
+  ok(build("", ["clone", "-q", url, "third"]));
+  await until("the word that it is used", () => fs.existsSync(path.join(offers(), `${first}-used`)));
+  await until("the offer", () => fs.readdirSync(offers()).every((each) => !each.startsWith(".")));
+  const kib = Number(ok(run("du", ["-skc", ...fs.readdirSync(mirrors()).map((each) => path.join(mirrors(), each))])).split("\n").pop()!.split("\t")[0]);
+  fs.rmSync(offers(), { recursive: true });
+  fs.mkdirSync(path.join(offers(), `${first}-used`), { recursive: true });
+  keeper(kib - 8);
+  await until("a mirror to go", () => fs.readdirSync(mirrors()).length === 1);
+  expect(fs.readdirSync(mirrors())).toEqual([first]);
+});
+
+test("a proxy's address with a log-in, said by -c, is no repository's", async () => {
+  otherRepository();
+  await oneCommitBehind();
+  for (const [i, address] of [url, other].entries()) {
+    const before = generations();
+    ok(build("", ["-c", "http.proxy=http://u:p@proxy.example.com:3128", "clone", "-q", "-c", "a.b=u:p@proxy.example.com:x", address, `proxied-${i}`]));
+    await taken(before);
+  }
+  const names = [url, other].map((address) => createHash("sha256").update(address.replace(/\.git$/, "")).digest("hex").slice(0, 40));
+  expect(fs.readdirSync(mirrors()).sort()).toEqual(names.sort());
+});
+
+test("offers hold neither a build's own tags nor what came from another address", async () => {
+  otherRepository();
+  await oneCommitBehind();
+  const before = generations();
+  ok(build("", ["clone", "-q", url, "second"]));
+  await taken(before);
+  const [name] = fs.readdirSync(mirrors());
+  expect(refs(name)).toContain("refs/tags/v1");
+  commit("second", "own", "own");
+  git("second", "tag", "own");
+  ok(build("second", ["fetch", "-q", other, "+refs/heads/*:refs/remotes/origin/of-other/*"]));
+  commit("source", "newer", "newer");
+  git("source", "push", "-q", "origin", "main");
+  const now = generations();
+  git("second", "update-ref", "-d", "refs/remotes/origin/of-other/main");
+  ok(build("second", ["fetch", "-q"]));
+  await taken(now);
+  expect(fs.readdirSync(mirrors())).toEqual([name]);
+  expect(refs(name).filter((ref) => /own|other/.test(ref))).toEqual([]);
+});
+
+test("who ends the script ends git", async () => {
+  await oneCommitBehind();
+  fs.mkdirSync(at("image"));
+  const real = run("which", ["git"]).out.trim();
+  fs.writeFileSync(at("image/git"), `#!/bin/sh\nif [ "$1" = clone ]; then echo $$ >${at("pid")}; exec sleep 100; fi\nexec ${real} "$@"\n`, { mode: 0o755 });
+  const child = spawn(at("sbin/git"), ["clone", "-q", url, "second"], { cwd: root, stdio: "ignore", env: { HOME: at("home"), PATH: `${at("sbin")}:${at("image")}:${process.env.PATH}`, GIT_MIRRORS: mirrors(), GIT_MIRROR_OFFERS: offers() } });
+  await until("git", () => fs.existsSync(at("pid")) && fs.readFileSync(at("pid"), "utf8").endsWith("\n"));
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  child.kill("SIGTERM");
+  expect(await ended).toBe(143);
+  expect(() => process.kill(Number(fs.readFileSync(at("pid"), "utf8")), 0)).toThrow("ESRCH");
 });
 
 test("the scripts are shell, and agents have them where git is in their caches alone", () => {

@@ -704,7 +704,7 @@ describe("agents", () => {
     expect(env(jnlp({ caches: [], env: { MAVEN_OPTS: "-Xmx1g" } })).MAVEN_OPTS).toBe("-Xmx1g");
   });
 
-  const quickJvm = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC";
+  const quickJvm = "-XX:TieredStopAtLevel=1";
 
   test("the agent's JVM is made for a short life, unless the template says something of its own", () => {
     const flags = (given: Record<string, string>) => env(jnlp({ env: given })).JENKINS_JAVA_OPTS;
@@ -712,8 +712,13 @@ describe("agents", () => {
     expect(flags({ JENKINS_JAVA_OPTS: "-Xmx1g" })).toBe("-Xmx1g");
     // The image's program reads JAVA_OPTS only where the other is not there.
     expect(flags({ JAVA_OPTS: "-Xmx1g" })).toBeUndefined();
-    // A JVM that is told two collectors does not start.
-    for (const name of ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"]) expect(flags({ [name]: "-Xss2m -XX:+UseG1GC" })).toBeUndefined();
+    // A JVM that is told two collectors does not start: beside whatever a template, a pipeline or an image says there is none of ours.
+    expect(flags({ JAVA_TOOL_OPTIONS: "-XX:+UseG1GC" })).not.toMatch(/GC/);
+    const patched = (container: object) => (agentPod({ ...maven, patches: [{ spec: { containers: [{ name: "jnlp", ...container }] } }] }, settings) as Json).spec.containers[0];
+    expect(env(patched({ env: [{ name: "JAVA_OPTS", value: "-Xmx1g" }] }))).not.toHaveProperty("JENKINS_JAVA_OPTS");
+    expect(env(patched({ envFrom: [{ configMapRef: { name: "flags" } }] }))).not.toHaveProperty("JENKINS_JAVA_OPTS");
+    expect(env(patched({ env: [{ name: "JENKINS_JAVA_OPTS", value: "" }] })).JENKINS_JAVA_OPTS).toBe("");
+    expect(env(patched({ env: [{ name: "JAVA_TOOL_OPTIONS", value: "-XX:+UseG1GC" }] })).JENKINS_JAVA_OPTS).toBe(quickJvm);
   });
 
   test("an agent's Docker starts beside it, not before", () => {

@@ -1,4 +1,8 @@
-import { agentPod, cacheMount, type AgentSettings, type AgentTemplate } from "../../components/jenkins-master/agents";
+import { spawn, spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { agentPod, cacheMount, cachesScript, type AgentSettings, type AgentTemplate } from "../../components/jenkins-master/agents";
 import { cacheKeeperScript } from "../../components/jenkins-master/cache";
 import { cacheKeeperObject } from "../../components/jenkins-master/cache-keeper";
 import { gitFolders } from "../../components/jenkins-master/git-cache";
@@ -14,6 +18,7 @@ const template: AgentTemplate = {
 const settings: AgentSettings = { dindImage: "", buildkitImage: "", insecureRegistries: [], cachePath: "/cache" };
 interface Spec {
   containers: { env: { name: string; value: string }[]; volumeMounts: { name: string; mountPath: string; subPath?: string }[] }[];
+  initContainers?: { name: string; image: string; command: string[]; securityContext: object; volumeMounts: { name: string; mountPath: string }[] }[];
   volumes: { name: string; hostPath?: { path: string }; emptyDir?: { sizeLimit?: string } }[];
 }
 const spec = (further: Partial<AgentTemplate>): Spec => (agentPod({ ...template, ...further }, settings) as { spec: Spec }).spec;
@@ -63,4 +68,71 @@ test("without such tools pods and the keeper are as they were", () => {
   // What agents offer is hostile: nothing of it is touched as root.
   expect(git).toMatchObject({ name: "git", securityContext: { runAsUser: 1000, runAsNonRoot: true, capabilities: { drop: ["ALL"] } } });
   expect(git.env).toContainEqual({ name: "MAX_KIB", value: String(3 * 1024 * 1024) });
+});
+
+test("an agent waits for the folders that all write, and for nothing else", () => {
+  const [wait, ...others] = spec({ caches: ["npm", "git", "maven"] }).initContainers!;
+  expect(others).toEqual([]);
+  expect(wait).toMatchObject({ name: "caches", image: template.image, securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } } });
+  expect(wait.volumeMounts.map(({ mountPath }) => mountPath)).toEqual([`${cacheMount}/npm/_cacache`, `${cacheMount}/git-offers`]);
+  expect(wait.command.slice(4)).toEqual(["60", ...wait.volumeMounts.map(({ mountPath }) => mountPath)]);
+  for (const caches of [[], ["maven", "gradle"], ["docker"]] satisfies AgentTemplate["caches"][]) expect(spec({ caches, docker: "dind" })).not.toHaveProperty("initContainers");
+});
+
+test("the wait ends when the folder can be written to, or at its bound, with a word", async () => {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "caches-"));
+  try {
+    const folder = path.join(root, "npm");
+    expect(spawnSync("sh", ["-c", cachesScript, "caches", "0", root], { encoding: "utf8" })).toMatchObject({ status: 0, stdout: "" });
+    expect(spawnSync("sh", ["-c", cachesScript, "caches", "1", folder], { encoding: "utf8" })).toMatchObject({ status: 0, stdout: expect.stringMatching(/npm belongs to somebody else.*agent-cache/) });
+    const waiting = spawn("sh", ["-c", cachesScript, "caches", "60", folder]);
+    const ended = new Promise((resolve) => waiting.once("exit", resolve));
+    fs.mkdirSync(folder);
+    expect(await ended).toBe(0);
+  } finally {
+    fs.rmSync(root, { recursive: true });
+  }
+});
+
+test("the keeper goes to tainted nodes with agents that need it there", () => {
+  const taint = { key: "builds", operator: "Exists" as const, effect: "NoSchedule" as const };
+  const of = (...templates: Partial<AgentTemplate>[]) => {
+    const [, keeper] = cacheKeeperObject({ name: "jenkins", parent: {}, there: "agents" } as unknown as Place, { templates: templates.map((each) => ({ ...template, ...each })), settings, cap: 1, cloud: {}, cache: { keeperImage: "k", maxGi: 3 } })!;
+    return JSON.parse(JSON.stringify(keeper)).spec.template.spec as { tolerations?: object[] };
+  };
+  expect(of({ caches: ["npm"], tolerations: [taint] }, { caches: ["git"], tolerations: [taint, { key: "b" }] }).tolerations).toEqual([taint, { key: "b" }]);
+  expect(of({ caches: ["npm"] }, { caches: [], tolerations: [taint] })).not.toHaveProperty("tolerations");
+  // A stack that has named no such cache keeps its DaemonSet.
+  expect(of({ caches: ["maven", "gradle"], tolerations: [taint] })).not.toHaveProperty("tolerations");
+});
+
+/** One round of the keeper over a full cache of npm, with `find` as given. */
+function round(files: Record<string, number>, find = 'exec find "$@"'): { left: string[]; out: string; err: string } {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "caches-"));
+  try {
+    const folder = path.join(root, "cache/tools/agents/npm/_cacache");
+    fs.mkdirSync(folder, { recursive: true });
+    fs.mkdirSync(path.join(root, "bin"));
+    for (const [name, size] of Object.entries(files)) {
+      fs.writeFileSync(path.join(folder, name), "");
+      fs.truncateSync(path.join(folder, name), size);
+      fs.utimesSync(path.join(folder, name), 0, 0);
+    }
+    const program = (name: string, text: string) => fs.writeFileSync(path.join(root, "bin", name), `#!/bin/sh\nPATH=${process.env.PATH}\n${text}\n`, { mode: 0o755 });
+    program("chown", "");
+    program("find", find);
+    program("sleep", 'kill "$PPID"; exec sleep 1');
+    const { stdout, stderr } = spawnSync("sh", ["-c", cacheKeeperScript(["tools/agents/npm/_cacache"])], { encoding: "utf8", env: { PATH: `${root}/bin:${process.env.PATH}`, CACHE: path.join(root, "cache"), MAX_KIB: "0", OWNER: "0" } });
+    return { left: fs.readdirSync(folder).sort(), out: stdout, err: stderr };
+  } finally {
+    fs.rmSync(root, { recursive: true });
+  }
+}
+
+test("locks and pnpm's index stay as long as they are of the size of such", () => {
+  expect(round({ "a.lock": 0, "b.lock": 1, "index.db": 1 << 20, "index.db-2": 1 << 27, file: 0 }).left).toEqual(["a.lock", "index.db"]);
+});
+
+test("files that vanish meanwhile do not end the keeper", () => {
+  expect(round({ file: 1 }, "exit 1").out.match(/not read for/g)).toHaveLength(6);
 });
