@@ -48,22 +48,27 @@ interface Way extends Pick<FrontDoor, "address" | "port"> {
   forwardedHttps?: boolean;
 }
 
-/** The login page, past DNS. The certificate is not looked at: the name in it may not be of this address. */
-export function knock({ address, port, tls: secure, host, path, proxyProtocol, forwardedHttps }: Way): Promise<FrontDoor> {
+/**
+ * The login page, past DNS. The certificate is not looked at: the name in it may not be of this address.
+ * @param seconds how long all of it may take, from the connection to the answer's first line
+ */
+export function knock({ address, port, tls: secure, host, path, proxyProtocol, forwardedHttps }: Way, seconds = 10): Promise<FrontDoor> {
   const door = { address, port };
   return new Promise((resolve) => {
     const plain = net.connect(port, address);
     if (proxyProtocol) plain.write("PROXY UNKNOWN\r\n");
     const socket = secure ? tls.connect({ socket: plain, servername: host.replace(/:\d+$/, ""), rejectUnauthorized: false }) : plain;
     const forwarded = { "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443" };
-    const request = http.get({ createConnection: () => socket, path, headers: { Host: host, ...(forwardedHttps && forwarded) }, timeout: 10_000 }, (answer) => {
+    const request = http.get({ createConnection: () => socket, path, headers: { Host: host, ...(forwardedHttps && forwarded) } }, (answer) => {
       answer.resume();
       socket.destroy();
       const { statusCode: status, headers: { location } } = answer;
       resolve({ ...door, status, ...(location !== undefined && { location }) });
     });
-    plain.on("error", (error) => request.destroy(error));
-    request.on("timeout", () => request.destroy(new Error("no answer within 10 s"))).on("error", (error) => resolve({ ...door, error: error.message || String(error) }));
+    // A request's own timeout is not armed on a connection that was made for it.
+    const deadline = setTimeout(() => plain.destroy(new Error(`no answer within ${seconds} s`)), seconds * 1000);
+    plain.on("error", (error) => request.destroy(error)).on("close", () => clearTimeout(deadline));
+    request.on("error", (error) => resolve({ ...door, error: error.message || String(error) }));
   });
 }
 

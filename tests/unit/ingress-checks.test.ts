@@ -134,6 +134,14 @@ describe("the doors", () => {
       expect(await knock(way)).toMatchObject({ status: 400 });
     });
 
+    test.each([false, true])("and silence has an end (TLS: %s)", async (secure) => {
+      const held: net.Socket[] = [];
+      server = net.createServer((socket) => void held.push(socket.on("error", () => undefined))) as unknown as http.Server;
+      const way = { address: "127.0.0.1", port: await listening(server), tls: secure, host: "ci.example.com", path: "/login" };
+      expect(await knock(way, 0.2)).toMatchObject({ error: "no answer within 0.2 s" });
+      held.forEach((socket) => socket.destroy());
+    });
+
     test("and a refusal is told, with TLS as without", async () => {
       server = http.createServer();
       const port = await listening(server);
