@@ -44,22 +44,22 @@ interface Way extends Pick<FrontDoor, "address" | "port"> {
   path: string;
   /** Whether PROXY protocol is spoken there. */
   proxyProtocol?: boolean;
-  /** Whether to say what a proxy says that ended TLS. */
-  forwardedHttps?: boolean;
+  /** Port of the outer address, where to say what a proxy says that ended TLS there. */
+  forwardedPort?: number;
 }
 
 /**
  * The login page, past DNS. The certificate is not looked at: the name in it may not be of this address.
  * @param seconds how long all of it may take, from the connection to the answer's first line
  */
-export function knock({ address, port, tls: secure, host, path, proxyProtocol, forwardedHttps }: Way, seconds = 10): Promise<FrontDoor> {
+export function knock({ address, port, tls: secure, host, path, proxyProtocol, forwardedPort }: Way, seconds = 10): Promise<FrontDoor> {
   const door = { address, port };
   return new Promise((resolve) => {
     const plain = net.connect(port, address);
     if (proxyProtocol) plain.write("PROXY UNKNOWN\r\n");
     const socket = secure ? tls.connect({ socket: plain, servername: host.replace(/:\d+$/, ""), rejectUnauthorized: false }) : plain;
-    const forwarded = { "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443" };
-    const request = http.get({ createConnection: () => socket, path, headers: { Host: host, ...(forwardedHttps && forwarded) } }, (answer) => {
+    const forwarded = forwardedPort !== undefined && { "X-Forwarded-Proto": "https", "X-Forwarded-Port": forwardedPort };
+    const request = http.get({ createConnection: () => socket, path, headers: { Host: host, ...forwarded } }, (answer) => {
       answer.resume();
       socket.destroy();
       const { statusCode: status, headers: { location } } = answer;
@@ -79,10 +79,11 @@ export function knock({ address, port, tls: secure, host, path, proxyProtocol, f
 export async function frontDoors({ config, kubectl }: Pick<Stack, "config" | "kubectl">): Promise<FrontDoor[]> {
   const { domain, ingress } = config;
   const path = `${prefixOf(ingress.externalUrl)}/login`;
-  const inside = { port: publicPort(ingress), tls: ingress.tls !== undefined, host: domain, path, proxyProtocol: ingress.proxyProtocol, forwardedHttps: tlsEndsBefore(ingress) };
   const outer = ingress.externalUrl === undefined ? undefined : new URL(ingress.externalUrl);
   const secure = outer?.protocol === "https:";
-  const outside = () => knock(outer ? { address: outer.hostname, port: Number(outer.port || (secure ? 443 : 80)), tls: secure, host: outer.host, path } : { ...inside, address: domain, proxyProtocol: false });
+  const outerPort = Number(outer?.port || (secure ? 443 : 80));
+  const inside = { port: publicPort(ingress), tls: ingress.tls !== undefined, host: domain, path, proxyProtocol: ingress.proxyProtocol, ...(tlsEndsBefore(ingress) && { forwardedPort: outerPort }) };
+  const outside = () => knock(outer ? { address: outer.hostname, port: outerPort, tls: secure, host: outer.host, path } : { ...inside, address: domain, proxyProtocol: false });
   const nodes = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
   const doors = await Promise.all(nodes.split("\n").filter(Boolean).map((addresses) => knock({ ...inside, address: addresses.split(" ")[0] })));
   return outer === undefined && doors.some(({ status }) => status === 200) ? doors : [...doors, await outside()];

@@ -110,15 +110,15 @@ describe("the doors", () => {
 
     test("below the path, and as behind what ended TLS", async () => {
       server = http.createServer((req, res) => {
-        const { host, "x-forwarded-proto": proto } = req.headers;
-        seen = [req.url!, host!, proto as string];
+        const { host, "x-forwarded-proto": proto, "x-forwarded-port": port } = req.headers;
+        seen = [req.url!, host!, proto as string, port as string];
         // As an ingress that sends plain HTTP on.
         if (proto !== "https") return void res.writeHead(308, { location: `https://${host}${req.url}` }).end();
         res.writeHead(200).end();
       });
       const way = { address: "127.0.0.1", port: await listening(server), tls: false, host: "ci.example.com", path: "/jenkins/login" };
-      expect(await knock({ ...way, forwardedHttps: true })).toEqual({ address: way.address, port: way.port, status: 200 });
-      expect(seen).toEqual(["/jenkins/login", "ci.example.com", "https"]);
+      expect(await knock({ ...way, forwardedPort: 8443 })).toEqual({ address: way.address, port: way.port, status: 200 });
+      expect(seen).toEqual(["/jenkins/login", "ci.example.com", "https", "8443"]);
       expect(await knock(way)).toMatchObject({ status: 308, location: "https://ci.example.com/jenkins/login" });
     });
 
