@@ -375,7 +375,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
   const kind = ingressController(settings.ingress);
   // Of an issuer each host has its own: one that no longer leads here keeps no other from being renewed.
-  const hosts = further.map(({ name, tlsSecret: own, resources }): FurtherHost => ({ name, resources, ...(tls && { secretName: own ?? (clusterIssuer === undefined ? tls.secretName : `${name}-tls`) }) }));
+  const hosts = further.map(({ name, tlsSecret: own, resources }): FurtherHost => ({ name, resources, ...(tls && { secretName: clusterIssuer === undefined ? (own ?? tls.secretName) : `${name}-tls` }) }));
   const address = { ...ingress, controller: kind, install: bringsIngress(settings.ingress), hosts, ...(kind === "gateway" && ingress.gateway && ingress.namespace === usual.ingressNamespace && { namespace: ingress.gateway.namespace }), ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;

@@ -99,6 +99,7 @@ const hostsDiffer: Rule = ({ domain, ingress: { hosts, externalUrl, tlsSecret, c
     const at = `ingress.hosts[${i}]`;
     if (name !== "" && (name === domain || hosts.findIndex((other) => other.name === name) < i)) say(`${at}.name`, name, "a host name that is not served already");
     if (own !== undefined && tls === undefined && !given("ingress.tlsSecret") && !given("ingress.clusterIssuer")) say(`${at}.tlsSecret`, own, "nothing without ingress.tlsSecret or ingress.clusterIssuer: the domain itself has no HTTPS here", "remove it, or set one of the two");
+    if (own !== undefined && clusterIssuer !== undefined) say(`${at}.tlsSecret`, own, `nothing beside ingress.clusterIssuer ${clusterIssuer}: cert-manager would take that Secret over; it makes ${name}-tls for this host`, `remove it; or remove ingress.clusterIssuer, and set ingress.tlsSecret`);
     if (resources && i > shown) say(`${at}.resources`, true, "one host for resources", "remove it from one of the two");
     if (resources && externalUrl !== undefined && /^https?:\/\/([^/:]+)/.exec(externalUrl)?.[1] === name) say(`${at}.resources`, true, `another host than that of ingress.externalUrl, ${name}: what is shown there must not be Jenkins' own page`, "name another host");
   });

@@ -100,7 +100,9 @@ describe("further hosts", () => {
   test("have each its certificate", () => {
     expect(problemsOf({ ingress: { tlsSecret: "tls", hosts } })).toEqual([]);
     expect(secretsOf({ tlsSecret: "tls" })).toEqual(["tls", "files"]);
-    expect(secretsOf({ clusterIssuer: "issuer" })).toEqual(["old.example.com-tls", "files"]);
+    expect(secretsOf({ clusterIssuer: "issuer" })).toEqual(["old.example.com-tls", "files.example.com-tls"]);
+    // cert-manager would write into the one that people brought.
+    expect(keysOf({ ingress: { clusterIssuer: "issuer", hosts } })).toEqual(["ingress.hosts[1].tlsSecret"]);
     expect(parse({ ingress: { hosts: [{ name: "old.example.com" }] } }).config.ingress.hosts).toEqual([{ name: "old.example.com", resources: false }]);
   });
 
