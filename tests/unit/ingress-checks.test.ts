@@ -1,7 +1,7 @@
 import * as http from "node:http";
 import * as net from "node:net";
 import { certificateRemark, certificateRemarks, certificateSecrets, ingressRemarks, remarkLine } from "../../checks/ingress";
-import { frontDoorTrouble, judgeDoors, knock, type FrontDoor } from "../../cli/front-door";
+import { doorsTrouble, frontDoorTrouble, judgeDoors, knock, type FrontDoor } from "../../cli/front-door";
 import { judgeIngress } from "../../cli/doctor";
 import { usual } from "../../config/pieces";
 import { selfSigned } from "./certificates";
@@ -99,7 +99,47 @@ describe("the doors", () => {
     const outside = (over: Partial<FrontDoor>) => judgeDoors([door({ status: 200 }), door({ address: "jenkins.example.com", port: 443, ...over })], config({ externalUrl: "https://jenkins.example.com" }));
     expect(outside({ status: 200 })).toEqual({ good: true, text: "answers at jenkins.example.com" });
     expect(outside({ error: "getaddrinfo ENOTFOUND jenkins.example.com" })).toEqual({ good: true, text: "answers on 1 of 1 node" });
-    expect(outside({ status: 308, location: "https://jenkins.example.com/login" })).toEqual({ good: false, text: expect.stringMatching(/^answers on 1 of 1 node, but not at jenkins\.example\.com: port 443 .* sends the login page on to https:.*a loop.*X-Forwarded-Proto/) });
+    expect(outside({ status: 308, location: "https://jenkins.example.com/login", asked: "https://jenkins.example.com/login" })).toEqual({ good: false, text: expect.stringMatching(/^answers on 1 of 1 node, but not at jenkins\.example\.com: port 443 .* sends the login page on to https:.*a loop.*X-Forwarded-Proto/) });
+  });
+
+  test("that send on are a loop, on the way to https, or lead to a log-in of the site's", () => {
+    const before = config({ externalUrl: "https://jenkins.example.com" });
+    const outside = { address: "jenkins.example.com", port: 443, asked: "https://jenkins.example.com/login" };
+    const onward = { status: 302, location: "https://sso.example.com/start?rd=x" };
+    expect(judgeDoors([door({ status: 200 }), door({ ...outside, ...onward })], before)).toEqual({ good: true, text: "jenkins.example.com sends people on to https://sso.example.com/start?rd=x" });
+    expect(judgeDoors([door({ ...onward, asked: "http://ci.example.com/login" })], config())).toEqual({ good: false, text: "port 80 of node 192.0.2.1 sends people on to https://sso.example.com/start?rd=x" });
+    const secured = judgeDoors([door({ status: 308, location: "https://ci.example.com/login", asked: "http://ci.example.com/login" })], config());
+    expect(secured).toEqual({ good: false, text: expect.stringContaining("ingress.externalUrl") });
+    expect(secured.text).not.toContain("loop");
+  });
+
+  test("of nodes that believe trusted proxies alone, and send this machine to the outer address, are reached; that one is judged", () => {
+    const before = config({ externalUrl: "https://ci.example.com" });
+    const sent = door({ status: 308, location: "https://ci.example.com/login", asked: "https://ci.example.com/login" });
+    const outside = (over: Partial<FrontDoor>) => judgeDoors([sent, door({ address: "ci.example.com", port: 443, ...over })], before);
+    expect(outside({ status: 200 })).toMatchObject({ good: true });
+    expect(outside({ error: "connect ETIMEDOUT" })).toEqual({ good: true, text: "answers on 1 of 1 node" });
+    expect(outside({ status: 502 })).toMatchObject({ good: false, text: expect.stringContaining("but not at ci.example.com") });
+    expect(outside({ ...sent, address: "ci.example.com", port: 443 })).toMatchObject({ good: false, text: expect.stringContaining("a loop") });
+    // Without TLS before the nodes it is no way to reach Jenkins.
+    expect(judgeDoors([sent], config()).good).toBe(false);
+  });
+
+  test("are not well for smoke with a loop at the address that people use, though the nodes answer; nor where nothing is reached", () => {
+    const before = config({ externalUrl: "https://ci.example.com" });
+    const loop = door({ address: "ci.example.com", port: 443, status: 308, location: "https://ci.example.com/login", asked: "https://ci.example.com/login" });
+    expect(doorsTrouble([door({ status: 200 }), loop], before)).toContain("a loop");
+    expect(doorsTrouble([door({ status: 200 }), { ...loop, status: 200, location: undefined }], before)).toBeUndefined();
+    expect(doorsTrouble([door({ status: 200 }), door({ error: "no answer within 10 s" })], config())).toBeUndefined();
+    expect(doorsTrouble([door({ error: "no answer within 10 s" })], config(), ["a firewall"])).toMatch(/does not answer.*\n {4}suspect: a firewall/s);
+    expect(doorsTrouble([], config())).toContain("no node with an address");
+    const theirs = { controller: "none", install: false } as const;
+    expect(doorsTrouble([door({ address: "ci.example.com", status: 404 })], config(theirs))).toBeUndefined();
+    expect(doorsTrouble([loop], config({ ...theirs, externalUrl: "https://ci.example.com" }))).toContain("a loop");
+  });
+
+  test("behind which Jenkins does not answer name who is let in", () => {
+    for (const status of [502, 503, 504]) expect(judgeDoors([door({ status })], config()).text).toMatch(/networkPolicies.*namespace ingress-nginx .*ingress\.namespace/);
   });
 
   describe("are knocked at", () => {
