@@ -79,6 +79,8 @@ describe("what stands before the nodes", () => {
     ["TLS that ends before, of which PROXY protocol says nothing", { ...proxied, proxyProtocol: true }, ["ingress.proxyProtocol"]],
     ["Traefik, which would see a node in the proxy's place", { ...proxied, controller: "traefik", externalTrafficPolicy: "Cluster" }, ["ingress.externalTrafficPolicy"]],
     ["settings of a controller that is somebody else's", { controller: "none", trustedProxies: ["192.0.2.10"], proxyProtocol: true }, ["ingress.trustedProxies", "ingress.proxyProtocol"]],
+    ["everybody, believed", { ...proxied, trustedProxies: ["192.0.2.10", "0.0.0.0/0", "::/0"] }, ["ingress.trustedProxies[1]", "ingress.trustedProxies[2]"]],
+    ["Traefik with a certificate, another port outside, and who marks requests as https on port 80", { ...proxied, controller: "traefik", externalUrl: "https://jenkins.example.com:8443", tlsSecret: "tls" }, ["ingress.trustedProxies"]],
     ["addresses that are none", { ...proxied, trustedProxies: ["proxy.example.com"] }, ["ingress.trustedProxies"]],
   ])("%s: refused, once", (_, ingress, keys) => {
     expect(keysOf({ ingress })).toEqual(keys);
@@ -90,6 +92,8 @@ describe("what stands before the nodes", () => {
 
   test("its host is reached without the proxy on the way out", () => {
     expect(parse({ ingress: proxied, proxy: { https: "http://proxy.example.com:3128" } }).config.surroundings.proxy?.noProxy).toEqual(expect.arrayContaining(["jenkins.example.com", "ci.example.com"]));
+    const further = parse({ ingress: { hosts: [{ name: "old.example.com" }] }, proxy: { https: "http://proxy.example.com:3128" } });
+    expect(further.config.surroundings.proxy?.noProxy).toContain("old.example.com");
   });
 });
 
@@ -120,6 +124,10 @@ describe("a node port for agents outside", () => {
     expect(keysOf({ controller: { agentNodePort: 443 } })).toEqual(["controller.agentNodePort"]);
     expect(problemsOf({ controller: { agentNodePort: 50000 } })).toEqual([expect.objectContaining({ key: "nodePortRange", expected: expect.stringContaining("and 50000 of controller.agentNodePort") })]);
     expect(keysOf({ ingress: { controller: "none" }, controller: { agentNodePort: 443 } })).toEqual([]);
+    expect(problemsOf({ ingress: { controller: "none" }, controller: { agentNodePort: 50000 } })[0].expected).not.toContain("where the ingress listens");
+    const own = { registry: {}, imageBuild: {}, nodePortRange: "80-62000" };
+    expect(keysOf({ ...own, controller: { agentNodePort: 61500 } })).toEqual(["controller.agentNodePort"]);
+    expect(keysOf({ ...own, registry: { port: 61600 }, controller: { agentNodePort: 61500 } })).toEqual([]);
   });
 });
 

@@ -19,6 +19,11 @@ describe("config", () => {
     expect(keysOf({ controller: "none" })).toEqual(["ingress.gateway"]);
   });
 
+  test("serves the host that people use", () => {
+    expect(keysOf({ externalUrl: "https://people.example.com" })).toEqual(["ingress.externalUrl"]);
+    expect(keysOf({ externalUrl: "https://people.example.com", hosts: [{ name: "people.example.com" }] })).toEqual([]);
+  });
+
   test("leaves ports, certificates and limits to it", () => {
     const theirs = { tlsSecret: "tls", annotations: { a: "b" }, maxBodySize: "1g", replicas: 2, httpNodePort: 8080 };
     expect(keysOf(theirs).sort()).toEqual(Object.keys(theirs).map((key) => `ingress.${key}`).sort());
@@ -28,6 +33,7 @@ describe("config", () => {
 
   test("takes requests to come from the Gateway's namespace, or from that of its pods", () => {
     expect(parse().config.ingress).toMatchObject({ install: false, namespace: "infra" });
+    expect(parse({ namespace: "ingress-nginx" }).config.ingress.namespace).toBe("ingress-nginx");
     expect(parse({ namespace: "envoy" }).config.ingress.namespace).toBe("envoy");
   });
 });
