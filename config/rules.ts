@@ -60,6 +60,15 @@ const gatewayIsWhole: Rule = ({ domain, ingress }, say, given) => {
 /** Kinds of annotations that let whoever writes an Ingress run code in the controller. */
 const isSnippet = (annotation: string) => /^nginx\.ingress\.kubernetes\.io\/.*-snippet$/.test(annotation);
 
+/** What the policy pack goes by is the platform's own to say. */
+const ownAnnotations: Rule = ({ ingress, patches }, say) => {
+  const refuse = (at: string, names: string[]) => names.filter((each) => each.startsWith("build-platform/")).forEach((each) => say(`${at}.${each}`, "an annotation of the platform's own", "none that begins with build-platform/: policies go by what the platform says there", "remove it; ingress.externalUrl says an address where TLS ends before the ingress"));
+  refuse("ingress.annotations", Object.keys(ingress.annotations));
+  patches.forEach(({ target, patch: { metadata } }, i) => {
+    if (["Ingress", "HTTPRoute"].includes(target.kind) && isObject(metadata) && isObject(metadata.annotations)) refuse(`patches[${i}].patch.metadata.annotations`, Object.keys(metadata.annotations));
+  });
+};
+
 /** ingress-nginx leaves such an Ingress out from its next start on, Traefik at once: the API server takes it all the same. */
 const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
   const controller = ingressController(ingress);
@@ -383,7 +392,7 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
-  ingressPortsDiffer, oneWordAboutIngress, gatewayIsWhole, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
+  ingressPortsDiffer, oneWordAboutIngress, gatewayIsWhole, ownAnnotations, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
   oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

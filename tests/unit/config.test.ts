@@ -543,6 +543,13 @@ describe("the ingress controller", () => {
     expect(keysOf({ ingress: { controller: "none", install: false } })).toEqual([]);
   });
 
+  test("has no annotation of the platform's own from config: policies go by it", () => {
+    const annotations = { "build-platform/external-url": "https://jenkins.example.com" };
+    expect(keysOf({ ingress: { annotations } })).toEqual(["ingress.annotations.build-platform/external-url"]);
+    expect(keysOf({ patches: [{ target: { kind: "Ingress", name: "jenkins" }, patch: { metadata: { annotations } } }] })).toEqual(["patches[0].patch.metadata.annotations.build-platform/external-url"]);
+    expect(keysOf({ ingress: { annotations: { "example.com/a": "b" } } })).toEqual([]);
+  });
+
   describe("takes no snippet", () => {
     const snippet = "nginx.ingress.kubernetes.io/configuration-snippet";
     const annotations = { [snippet]: "more_set_headers 'X: y';", "nginx.ingress.kubernetes.io/limit-rps": "5" };

@@ -46,6 +46,7 @@ test("an HTTPRoute takes the place of the Ingress", async () => {
   expect(all("Ingress")).toEqual([]);
   const route = the("HTTPRoute").inputs;
   expect(route.apiVersion).toBe("gateway.networking.k8s.io/v1");
+  expect(route.metadata.annotations).toEqual({ "build-platform/external-url": "https://ci.example.com/jenkins" });
   expect(route.spec).toEqual({
     parentRefs: [{ group: "gateway.networking.k8s.io", kind: "Gateway", name: "edge", namespace: "infra", sectionName: "https" }],
     hostnames: ["ci.example.com", "old.example.com"],
