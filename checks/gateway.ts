@@ -2,7 +2,7 @@
  * The Gateway that leads to Jenkins: whether it is there and lets our route in. The API server takes a route to a Gateway that is not
  * there, or refuses it, without a word.
  */
-import { gatewayGroup, hostsOf } from "../components/jenkins-master";
+import { gatewayGroup, hostsOf, prefixOf } from "../components/jenkins-master";
 import { partOf } from "../components/ownership";
 import type { PlatformConfig, Problem } from "../config";
 
@@ -20,26 +20,46 @@ export interface Listener {
   allowedRoutes?: { namespaces?: { from?: string; selector?: Selector }; kinds?: { group?: string; kind: string }[] };
 }
 
+/** A route of anybody's, as far as it is looked at. */
+export interface Route {
+  metadata: { name: string; namespace: string };
+  spec: { parentRefs?: { name: string; namespace?: string; sectionName?: string }[]; hostnames?: string[]; rules?: { matches?: { path?: { value?: string } }[]; backendRefs?: unknown[] }[] };
+}
+
 /** What the cluster says of it. */
 export interface GatewayFacts {
-  /** Whether the API server has HTTPRoutes of v1. */
-  routes: boolean;
-  /** Undefined where there is none. */
-  gateway?: { spec: { listeners: Listener[] } };
+  /** Whether the API server has HTTPRoutes of v1; undefined where it does not say. */
+  routes?: boolean;
+  /** Null where there is none; undefined where it may not be read or does not come. */
+  gateway?: { spec: { listeners: Listener[] } } | null;
+  /** Version of the API's definitions, such as v1.2.1; undefined where it is not known. */
+  version?: string;
+  /** Everybody's routes; undefined where they may not be read. */
+  others?: Route[];
   /** Labels of the controller's namespace; undefined where it is not there yet. */
   labels?: Record<string, string>;
 }
 
+/** What is wrong with the Gateway. */
+export interface GatewayProblem extends Required<Problem> {
+  /** Whether it can still come right: labels of a namespace may come with the same up. */
+  maybe?: true;
+}
+
 type Wants = Pick<PlatformConfig, "ingress" | "domain" | "namespaces">;
 
-/** Asks for all of it; `get` answers undefined for what is not there. Undefined where no Gateway is wanted. */
+/** Asks for all of it; `get` answers null for what is not there, and undefined for what is not known. Undefined where no Gateway is wanted. */
 export async function readGateway({ ingress: { gateway }, namespaces }: Pick<Wants, "ingress" | "namespaces">, get: (path: string) => Promise<unknown>): Promise<GatewayFacts | undefined> {
   if (!gateway) return undefined;
   const api = `/apis/${gatewayGroup}/v1`;
-  const [list, found, namespace] = await Promise.all([get(api), get(`${api}/namespaces/${gateway.namespace}/gateways/${gateway.name}`), get(`/api/v1/namespaces/${namespaces.jenkins}`)]);
-  const labels = (namespace as { metadata?: { labels?: Record<string, string> } } | undefined)?.metadata?.labels;
+  const [list, found, definition, routes, namespace] = await Promise.all([get(api), get(`${api}/namespaces/${gateway.namespace}/gateways/${gateway.name}`), get(`/apis/apiextensions.k8s.io/v1/customresourcedefinitions/httproutes.${gatewayGroup}`), get(`${api}/httproutes`), get(`/api/v1/namespaces/${namespaces.jenkins}`)]);
+  type Meta = { metadata?: { labels?: Record<string, string>; annotations?: Record<string, string> } } | null | undefined;
+  const labels = (namespace as Meta)?.metadata?.labels;
+  const version = (definition as Meta)?.metadata?.annotations?.[`${gatewayGroup}/bundle-version`];
   return {
-    routes: (list as { resources?: { name: string }[] } | undefined)?.resources?.some(({ name }) => name === "httproutes") ?? false,
+    ...(list !== undefined && { routes: (list as { resources?: { name: string }[] } | null)?.resources?.some(({ name }) => name === "httproutes") ?? false }),
+    ...(version !== undefined && { version }),
+    ...(routes !== undefined && routes !== null && { others: (routes as { items?: Route[] }).items ?? [] }),
     ...(found !== undefined && { gateway: found as NonNullable<GatewayFacts["gateway"]> }),
     ...(labels && { labels }),
   };
@@ -56,32 +76,46 @@ function selects({ matchLabels = {}, matchExpressions = [] }: Selector, labels: 
 /** Whether a listener serves a host: `*` stands for one label or more. */
 const serves = ({ hostname }: Listener, host: string): boolean => hostname === undefined || hostname === host || (hostname.startsWith("*.") && host.endsWith(hostname.slice(1)));
 
-/** Why a listener takes no route of ours; undefined where it does. */
-function refusalOf(listener: Listener, hosts: string[], own: { namespace: string; labels: Record<string, string> }, gatewayNamespace: string): string | undefined {
+/** Why a listener takes no route of ours; undefined where it does. @param labels undefined where they are left out of it */
+function refusalOf(listener: Listener, hosts: string[], own: { namespace: string; labels?: Record<string, string> }, gatewayNamespace: string): string | undefined {
   const { name, protocol, allowedRoutes: { kinds = [], namespaces: { from = "Same", selector = {} } = {} } = {} } = listener;
   if (!["HTTP", "HTTPS"].includes(protocol)) return `${name} speaks ${protocol}`;
   if (kinds.length > 0 && !kinds.some(({ kind, group = gatewayGroup }) => kind === "HTTPRoute" && group === gatewayGroup)) return `${name} takes ${kinds.map(({ kind }) => kind).join(", ")} alone`;
   if (from === "Same" && own.namespace !== gatewayNamespace) return `${name} takes routes of namespace ${gatewayNamespace} alone`;
   if (from === "None") return `${name} takes no routes`;
-  if (from === "Selector" && !selects(selector, own.labels)) return `${name} takes routes of namespaces with ${JSON.stringify(selector)} alone`;
+  if (from === "Selector" && own.labels && !selects(selector, own.labels)) return `${name} takes routes of namespaces with ${JSON.stringify(selector)} alone`;
   const foreign = hosts.filter((host) => !serves(listener, host));
   return foreign.length === 0 ? undefined : `${name} serves ${listener.hostname}, not ${foreign.join(", ")}`;
 }
 
+/** Whether a route has a host and path of the Gateway, and leads somewhere: one that redirects alone goes beside ours. */
+function holds({ metadata, spec: { parentRefs = [], hostnames = [], rules = [] } }: Route, gateway: NonNullable<Wants["ingress"]["gateway"]>, host: string, path: string): boolean {
+  const there = parentRefs.some(({ name, namespace = metadata.namespace, sectionName }) => name === gateway.name && namespace === gateway.namespace && (sectionName === undefined || gateway.sectionName === undefined || sectionName === gateway.sectionName));
+  return there && hostnames.includes(host) && rules.some(({ matches = [{}], backendRefs = [] }) => backendRefs.length > 0 && matches.some((match) => (match.path?.value ?? "/") === path));
+}
+
 /** What keeps people from Jenkins by way of the Gateway. */
-export function gatewayProblems({ ingress: { gateway, hosts }, domain, namespaces: { jenkins } }: Wants, { routes, gateway: found, labels }: GatewayFacts): Problem[] {
+export function gatewayProblems({ ingress: { gateway, hosts, externalUrl }, domain, namespaces: { jenkins } }: Wants, { routes, gateway: found, labels, version, others = [] }: GatewayFacts): GatewayProblem[] {
   if (!gateway) return [];
   const { name, namespace, sectionName } = gateway;
-  if (!routes)
+  if (routes === false)
     return [{ key: "ingress.controller", found: `gateway, while the cluster knows no HTTPRoute of ${gatewayGroup}/v1`, expected: "the Gateway API's standard channel in the cluster, and a controller of it", fix: "install both; or pulumi config set --path 'ingress.controller' traefik" }];
-  if (!found) return [{ key: "ingress.gateway.name", found: `no Gateway ${name} in namespace ${namespace}`, expected: "a Gateway that is there", fix: "correct name or namespace (kubectl get gateways -A lists them), or make it first" }];
+  const [, major, minor] = /^v(\d+)\.(\d+)/.exec(version ?? "") ?? [];
+  if (major === "0" || (major === "1" && Number(minor) < 2))
+    return [{ key: "ingress.controller", found: `gateway, while the cluster has the Gateway API ${version}`, expected: "1.2 or newer: an older standard channel knows no timeouts of an HTTPRoute, and consoles would be cut", fix: "install a newer standard channel, as the Gateway's controller allows it" }];
+  if (found === undefined) return [];
+  if (found === null) return [{ key: "ingress.gateway.name", found: `no Gateway ${name} in namespace ${namespace}`, expected: "a Gateway that is there", fix: "correct name or namespace (kubectl get gateways -A lists them), or make it first" }];
   const listeners = found.spec.listeners.filter((each) => sectionName === undefined || each.name === sectionName);
   if (listeners.length === 0) return [{ key: "ingress.gateway.sectionName", found: sectionName ?? "no listener", expected: `a listener of Gateway ${namespace}/${name}: ${found.spec.listeners.map((each) => each.name).join(", ")}`, fix: "correct or remove it" }];
   const own = { namespace: jenkins, labels: { ...partOf, ...labels, "kubernetes.io/metadata.name": jenkins } };
   // Each host needs one; a route may have several listeners.
-  return hostsOf({ domain, hosts }).flatMap(({ name: host }, i): Problem[] => {
+  return hostsOf({ domain, hosts }).flatMap(({ name: host }, i): GatewayProblem[] => {
+    const key = i === 0 ? "domain" : `ingress.hosts[${i - 1}].name`;
+    const holder = others.find((route) => (route.metadata.namespace !== jenkins || route.metadata.name !== "jenkins") && holds(route, gateway, host, prefixOf(externalUrl) || "/"));
+    if (holder) return [{ key, found: `${host}, which HTTPRoute ${holder.metadata.namespace}/${holder.metadata.name} serves already on Gateway ${namespace}/${name}`, expected: "a host name, or a path of it, of this environment's own", fix: "name another host, or a path by ingress.externalUrl; or remove it there" }];
     const refusals = listeners.map((listener) => refusalOf(listener, [host], own, namespace));
     if (refusals.includes(undefined)) return [];
-    return [{ key: i === 0 ? "domain" : `ingress.hosts[${i - 1}].name`, found: `${host}, for which Gateway ${namespace}/${name} takes no route of namespace ${jenkins}: ${refusals.join("; ")}`, expected: "a listener that serves the host and takes routes of that namespace (allowedRoutes)", fix: `kubectl -n ${namespace} edit gateway ${name}` }];
+    const maybe = listeners.some((listener) => refusalOf(listener, [host], { namespace: jenkins }, namespace) === undefined);
+    return [{ ...(maybe && { maybe }), key, found: `${host}, for which Gateway ${namespace}/${name} takes no route of namespace ${jenkins}: ${refusals.join("; ")}`, expected: "a listener that serves the host and takes routes of that namespace (allowedRoutes)", fix: `kubectl -n ${namespace} edit gateway ${name}` }];
   });
 }

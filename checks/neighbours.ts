@@ -281,7 +281,7 @@ function sharedProblems({ config: { domain, ingress, namespaces, agentCache, ima
   const path = prefixOf(ingress.externalUrl) || "/";
   const names = hostsOf({ domain, hosts: ingress.hosts }).map(({ name }, i) => ({ name, key: i === 0 ? "domain" : `ingress.hosts[${i - 1}].name` }));
   for (const { name, key } of names)
-    for (const found of elsewhere(seen.ingresses, namespaces.jenkins).filter(({ spec }) => spec?.rules?.some(({ host, http }) => host === name && (path === "/" || http?.paths?.some((each) => each.path === path)))))
+    for (const found of elsewhere(seen.ingresses, namespaces.jenkins).filter(({ spec }) => spec?.rules?.some(({ host, http }) => host === name && (http?.paths ?? [{ path: "/" }]).some((each) => (each.path ?? "/") === path))))
       problems.push({ key, found: `${name}, which Ingress ${named(found)} serves already`, expected: "a host name of this environment's own", fix: key === "domain" ? "pulumi config set domain <name>" : "name another host, or remove it there" });
   const folders = ({ spec }: NonNullable<Neighbourhood["caches"]>[number]) => (spec?.template?.spec?.volumes ?? []).map(({ hostPath }) => hostPath?.path);
   for (const found of elsewhere(seen.caches, namespaces.agents).filter((cache) => agentCache && folders(cache).includes(agentCache.path)))

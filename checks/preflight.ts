@@ -250,7 +250,10 @@ export async function inspectCluster(
   const certificates: Certificates = Object.fromEntries(await Promise.all((domain !== undefined && ingress ? certificateSecrets({ domain, ingress }) : []).map(async (name) => [name, await get(`${here}/secrets/${name}`).then((answer) => certificateIn("status" in answer ? answer : undefined))] as const)));
   const version = (await found<{ gitVersion: string }>("/version"))?.gitVersion;
   const network = surroundings && surroundingsIn && (await readNetwork(look, surroundings, surroundingsIn));
-  const gateway = ingress && (await readGateway({ ingress, namespaces }, found));
+  const gateway = ingress && (await readGateway({ ingress, namespaces }, async (target) => {
+    const answer = await get(target);
+    return !("body" in answer) ? undefined : answer.status === 404 ? null : answer.status === 200 ? (JSON.parse(answer.body) as unknown) : undefined;
+  }));
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
@@ -344,8 +347,9 @@ export async function preflight(
   const seenCertificates = "key" in cluster ? {} : Object.fromEntries(Object.entries(cluster.certificates ?? {}).filter(([, pem]) => pem !== null || config.ingress.tls?.clusterIssuer === undefined));
   const certificates = certificateRemarks(config, seenCertificates, new Date());
   const waysIn = ingressRemarks(config, "key" in cluster ? undefined : cluster.neighbours.nodes?.length);
-  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...waysIn, ...certificates].map(remarkLine)];
+  const gateway = "key" in cluster || !cluster.gateway ? [] : gatewayProblems(config, cluster.gateway);
+  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...certificates].map(remarkLine)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...(cluster.gateway ? gatewayProblems(config, cluster.gateway) : [])]), ...neighbours, ...stops];
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe)]), ...neighbours, ...stops];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };
 }

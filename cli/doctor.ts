@@ -115,7 +115,7 @@ export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces
 export function judgeGateway(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, facts: GatewayFacts): Line[] {
   const problems = gatewayProblems(config, facts);
   if (problems.length === 0) return [line("ok", "Gateway", config.ingress.gateway?.name ?? "", "is there, and takes the route")];
-  return problems.map(({ key, found, expected, fix = "" }) => line("fail", "Gateway", key, `${found}; expected ${expected}`, fix));
+  return problems.map(({ key, found, expected, fix = "", maybe }) => line(maybe ? "warn" : "fail", "Gateway", key, `${found}; expected ${expected}`, fix));
 }
 
 /** @param builtFor architectures of the built images; undefined where only the build will tell */
@@ -338,7 +338,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
     status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[]; nodeInfo: { architecture: string; containerRuntimeVersion: string } };
   }
   const [gateway, leases, network, server, seen] = await Promise.all([
-    readGateway(config, throughKubectl(kubectl)),
+    readGateway(config, (target) => kubectl("get", "--raw", target).then((text): unknown => JSON.parse(text), (error: Error) => (/NotFound|could not find/.test(error.message) ? null : undefined))),
     list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
     readNodePorts(throughKubectl(kubectl)), kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").catch(() => undefined),
     Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),

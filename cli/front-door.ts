@@ -14,22 +14,34 @@ export interface FrontDoor {
   address: string;
   port: number;
   status?: number;
-  /** Where an answer sends on to. */
+  /** Where an answer sends on to, and the address that was asked, as browsers write both. */
   location?: string;
+  asked?: string;
   error?: string;
+}
+
+/** Where an answer leads that sends on: back to what was asked, to the same place by https, or elsewhere. */
+function leads({ location, asked }: FrontDoor): "back" | "https" | "elsewhere" | undefined {
+  if (location === undefined || asked === undefined) return undefined;
+  const [to, from] = [new URL(location, asked), new URL(asked)];
+  if (to.href === from.href) return "back";
+  return to.hostname === from.hostname && to.protocol === "https:" && from.protocol === "http:" ? "https" : "elsewhere";
 }
 
 /**
  * Why the login page is not to be had through the ingress and what to do; undefined where it is.
  * @param suspects what the network says of node ports, for one on which nothing answers
  */
-export function frontDoorTrouble({ address, port, status, location, error }: FrontDoor, domain: string, namespace: string, ingressNamespace: string, suspects: string[] = []): string | undefined {
+export function frontDoorTrouble(door: FrontDoor, domain: string, namespace: string, ingressNamespace: string, suspects: string[] = []): string | undefined {
+  const { address, port, status, location, error } = door;
   const at = `port ${port} of ${net.isIP(address) ? "node " : ""}${address}`;
   const log = `kubectl -n ${ingressNamespace} logs -l app.kubernetes.io/component=controller`;
   if (status === 200) return undefined;
-  if (location !== undefined) return `${at} sends the login page on to ${location}: a loop where people come by that address; what ends TLS there has to send X-Forwarded-Proto: https, and be one of ingress.trustedProxies`;
+  if (leads(door) === "back") return `${at} sends the login page on to ${location}, which was asked: a loop; what ends TLS there has to send X-Forwarded-Proto: https, and be one of ingress.trustedProxies`;
+  if (leads(door) === "https") return `${at} sends the login page on to ${location}: where that is the address people use, pulumi config set --path 'ingress.externalUrl' <address>`;
+  if (location !== undefined) return `${at} sends people on to ${location}`;
   if (status === 404) return `${at} answers, but knows no host ${domain}: kubectl -n ${namespace} describe ingress jenkins; ${log} says whether the controller refuses it, such as for an annotation`;
-  if (status === 502 || status === 503) return `the ingress answers on ${at}, but Jenkins behind it does not (${status}): it may still be starting; npm run status says how it is`;
+  if (status !== undefined && [502, 503, 504].includes(status)) return `the ingress answers on ${at}, but Jenkins behind it does not (${status}): it may still be starting; npm run status says how it is; with networkPolicies only who is in namespace ${ingressNamespace} gets to it, which ingress.namespace says`;
   if (status !== undefined) return `${at} answers ${status} to /login of host ${domain}; 200 was expected: ${log}`;
   const suspected = suspects.map((each) => `\n    suspect: ${each}`).join("");
   if (/ECONNREFUSED/.test(error ?? "")) return `nothing listens on ${at}: kubectl -n ${ingressNamespace} get pods,services; the node-port range must hold ${port} (npm run status)${suspected}`;
@@ -44,26 +56,31 @@ interface Way extends Pick<FrontDoor, "address" | "port"> {
   path: string;
   /** Whether PROXY protocol is spoken there. */
   proxyProtocol?: boolean;
-  /** Whether to say what a proxy says that ended TLS. */
-  forwardedHttps?: boolean;
+  /** Port of the outer address, where to say what a proxy says that ended TLS there. */
+  forwardedPort?: number;
 }
 
-/** The login page, past DNS. The certificate is not looked at: the name in it may not be of this address. */
-export function knock({ address, port, tls: secure, host, path, proxyProtocol, forwardedHttps }: Way): Promise<FrontDoor> {
+/**
+ * The login page, past DNS. The certificate is not looked at: the name in it may not be of this address.
+ * @param seconds how long all of it may take, from the connection to the answer's first line
+ */
+export function knock({ address, port, tls: secure, host, path, proxyProtocol, forwardedPort }: Way, seconds = 10): Promise<FrontDoor> {
   const door = { address, port };
   return new Promise((resolve) => {
     const plain = net.connect(port, address);
     if (proxyProtocol) plain.write("PROXY UNKNOWN\r\n");
     const socket = secure ? tls.connect({ socket: plain, servername: host.replace(/:\d+$/, ""), rejectUnauthorized: false }) : plain;
-    const forwarded = { "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443" };
-    const request = http.get({ createConnection: () => socket, path, headers: { Host: host, ...(forwardedHttps && forwarded) }, timeout: 10_000 }, (answer) => {
+    const forwarded = forwardedPort !== undefined && { "X-Forwarded-Proto": "https", "X-Forwarded-Port": forwardedPort };
+    const request = http.get({ createConnection: () => socket, path, headers: { Host: host, ...forwarded } }, (answer) => {
       answer.resume();
       socket.destroy();
       const { statusCode: status, headers: { location } } = answer;
-      resolve({ ...door, status, ...(location !== undefined && { location }) });
+      resolve({ ...door, status, ...(location !== undefined && { location, asked: `${secure || forwardedPort !== undefined ? "https" : "http"}://${host}${path}` }) });
     });
-    plain.on("error", (error) => request.destroy(error));
-    request.on("timeout", () => request.destroy(new Error("no answer within 10 s"))).on("error", (error) => resolve({ ...door, error: error.message || String(error) }));
+    // A request's own timeout is not armed on a connection that was made for it.
+    const deadline = setTimeout(() => plain.destroy(new Error(`no answer within ${seconds} s`)), seconds * 1000);
+    plain.on("error", (error) => request.destroy(error)).on("close", () => clearTimeout(deadline));
+    request.on("error", (error) => resolve({ ...door, error: error.message || String(error) }));
   });
 }
 
@@ -74,10 +91,11 @@ export function knock({ address, port, tls: secure, host, path, proxyProtocol, f
 export async function frontDoors({ config, kubectl }: Pick<Stack, "config" | "kubectl">): Promise<FrontDoor[]> {
   const { domain, ingress } = config;
   const path = `${prefixOf(ingress.externalUrl)}/login`;
-  const inside = { port: publicPort(ingress), tls: ingress.tls !== undefined, host: domain, path, proxyProtocol: ingress.proxyProtocol, forwardedHttps: tlsEndsBefore(ingress) };
   const outer = ingress.externalUrl === undefined ? undefined : new URL(ingress.externalUrl);
   const secure = outer?.protocol === "https:";
-  const outside = () => knock(outer ? { address: outer.hostname, port: Number(outer.port || (secure ? 443 : 80)), tls: secure, host: outer.host, path } : { ...inside, address: domain, proxyProtocol: false });
+  const outerPort = Number(outer?.port || (secure ? 443 : 80));
+  const inside = { port: publicPort(ingress), tls: ingress.tls !== undefined, host: domain, path, proxyProtocol: ingress.proxyProtocol, ...(tlsEndsBefore(ingress) && { forwardedPort: outerPort }) };
+  const outside = () => knock(outer ? { address: outer.hostname, port: outerPort, tls: secure, host: outer.host, path } : { ...inside, address: domain, proxyProtocol: false });
   const nodes = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
   const doors = await Promise.all(nodes.split("\n").filter(Boolean).map((addresses) => knock({ ...inside, address: addresses.split(" ")[0] })));
   return outer === undefined && doors.some(({ status }) => status === 200) ? doors : [...doors, await outside()];
@@ -87,14 +105,18 @@ export async function frontDoors({ config, kubectl }: Pick<Stack, "config" | "ku
 const outOfReach = ({ error }: FrontDoor): boolean => /no answer within|TIMEDOUT|UNREACH|ENOTFOUND|EAI_AGAIN/.test(error ?? "");
 
 /** What the doors' answers come to. One that answers is enough: others may be shut on purpose. Somebody else's, whose name is not known here, is not judged. */
-export function judgeDoors(doors: FrontDoor[], { domain, namespaces: { jenkins }, ingress }: Pick<Stack["config"], "domain" | "namespaces" | "ingress">): { good: boolean; reached?: false; text: string } {
+export function judgeDoors(doors: FrontDoor[], { domain, namespaces: { jenkins }, ingress }: Pick<Stack["config"], "domain" | "namespaces" | "ingress">, suspects: string[] = []): { good: boolean; reached?: false; text: string } {
   const nodes = doors.filter(({ address }) => net.isIP(address) !== 0);
   const outside = doors.find((door) => !nodes.includes(door));
   const name = outside?.address ?? domain;
-  const trouble = (door: FrontDoor) => frontDoorTrouble(door, domain, jenkins, ingress.namespace)!;
-  const open = nodes.filter(({ status }) => status === 200);
+  const trouble = (door: FrontDoor) => frontDoorTrouble(door, domain, jenkins, ingress.namespace, suspects)!;
+  // This machine is no trusted proxy: a controller that believes those alone sends it to the outer address, which is then asked.
+  const sendsOut = (door: FrontDoor) => tlsEndsBefore(ingress) && door.location !== undefined && door.asked !== undefined && new URL(door.location, door.asked).href === new URL(`${prefixOf(ingress.externalUrl)}/login`, ingress.externalUrl).href;
+  const open = nodes.filter((door) => door.status === 200 || sendsOut(door));
   const onNodes = `answers on ${open.length} of ${nodes.length} node${nodes.length === 1 ? "" : "s"}`;
   if (outside?.status === 200) return { good: true, text: `answers at ${name}` };
+  // Such as a log-in that the site has before everything.
+  if (outside && leads(outside) === "elsewhere") return { good: true, text: `${name} sends people on to ${outside.location}` };
   if (open.length > 0 && outside && !outOfReach(outside)) return { good: false, text: `${onNodes}, but not at ${name}: ${trouble(outside)}` };
   if (open.length > 0) return { good: true, text: onNodes };
   const [first] = ingress.install ? doors : doors.slice(-1);
@@ -102,6 +124,16 @@ export function judgeDoors(doors: FrontDoor[], { domain, namespaces: { jenkins }
   // The API server may be all of the cluster that this machine reaches.
   if (doors.length > 0 && doors.every(outOfReach)) return { good: true, reached: false, text: `neither the nodes nor ${name} can be reached from here (${doors[0].error}): not judged` };
   return { good: false, text: first ? trouble(first) : "the cluster has no node with an address" };
+}
+
+/** What smoke finds wrong with the doors; undefined for nothing. Of an address of its own the verdict counts, else one door that answers is enough. */
+export function doorsTrouble(doors: FrontDoor[], config: Pick<Stack["config"], "domain" | "namespaces" | "ingress">, suspects: string[] = []): string | undefined {
+  const { domain, namespaces: { jenkins }, ingress } = config;
+  const { good, reached, text } = judgeDoors(doors, config, suspects);
+  // Smoke is there to ask: what it cannot reach is not well.
+  if (reached === false && ingress.install) return frontDoorTrouble(doors[0], domain, jenkins, ingress.namespace, suspects);
+  // Behind an ingress of the site's own the domain may lead elsewhere from here.
+  return good || (!ingress.install && ingress.externalUrl === undefined) ? undefined : text;
 }
 
 /** The certificates that people get, as their Secrets have them. */

@@ -4,7 +4,7 @@ import { neighbourPaths, type Neighbourhood } from "../checks/neighbours";
 import { nodePortFindings, readNodePorts, throughKubectl } from "../checks/node-ports";
 import { prefixOf } from "../components/jenkins-master";
 import type { PlatformConfig } from "../config";
-import { frontDoors, frontDoorTrouble } from "./front-door";
+import { doorsTrouble, frontDoors } from "./front-door";
 import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
 import { root } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -201,9 +201,8 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
   await step(`the login page of ${config.domain} on the nodes`, async () => {
     const doors = await frontDoors(stack);
     const suspects = doors.every(({ status }) => status === undefined) ? await nodePortSuspects(stack) : [];
-    const troubles = doors.map((door) => frontDoorTrouble(door, config.domain, namespaces.jenkins, ingress.namespace, suspects));
-    // Behind an ingress of the site's own the domain may lead elsewhere from here.
-    if (ingress.install && troubles.every(Boolean)) throw new Error(troubles[0] ?? "the cluster has no node with an address");
+    const trouble = doorsTrouble(doors, config, suspects);
+    if (trouble !== undefined) throw new Error(trouble);
   });
 
   await withJenkins(stack, async (at) => {

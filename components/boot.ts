@@ -27,9 +27,8 @@ export function bootParts({ containers, initContainers = [], volumes = [], prior
   };
 }
 
-/** Where Jenkins has its login page: what its own probes ask for, as far as nobody changed them. */
-export const loginPath = ({ startupProbe, readinessProbe, livenessProbe }: V1Container): string =>
-  [startupProbe, readinessProbe, livenessProbe].map((probe) => probe?.httpGet?.path).find((path) => path?.endsWith("/login")) ?? "/login";
+/** Where Jenkins has its login page: below the prefix that it is started with, whatever its probes ask for. */
+export const loginPath = ({ env = [] }: Pick<V1Container, "env">): string => `${/(?:^|\s)--prefix=(\S*)/.exec(env.find(({ name }) => name === "JENKINS_OPTS")?.value ?? "")?.[1] ?? ""}/login`;
 
 /** Keeps a pod to nodes of these architectures. */
 export const onArchitectures = (values: string[]) => ({

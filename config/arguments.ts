@@ -70,7 +70,8 @@ export const backupArgs = (config: PlatformConfig, surroundings: Surroundings): 
 export function ingressArgs(config: PlatformConfig): IngressTraefikArgs {
   const { controller, className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, tls, externalUrl, trustedProxies, proxyProtocol } = config.ingress;
   const image = controller === "traefik" ? config.images.traefik : config.images.ingressNginx;
-  const outer = tls && externalUrl ? { httpsPort: Number(new URL(externalUrl).port || 443) } : {};
+  // Also where TLS ends before: who comes by plain HTTP is sent on to it.
+  const outer = externalUrl?.startsWith("https:") ? { httpsPort: Number(new URL(externalUrl).port || 443) } : {};
   return { image, ...outer, ...(trustedProxies.length > 0 && { trustedProxies, proxyProtocol }), ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, redirectHosts: tls ? hostsOf(addressOf(config)).map(({ name }) => name) : [], ...imagePulls(config) };
 }
 

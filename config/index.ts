@@ -320,7 +320,7 @@ function surroundingsOf({ trust, proxy, domain, ingress, registry, namespace }: 
   if (wrong) say("trust.caBundleFile", `${caBundleFile}: ${wrong}`, bundleExpected.expected, bundleExpected.fix);
   const { http = proxy.https, https = proxy.http, username, password, loginSecret } = proxy;
   const host = bareHost((registry.host ?? "").replace(/:\d+$/, ""));
-  const noProxy = [...new Set([...alwaysDirect, domain, ...(ingress.externalUrl ? [new URL(ingress.externalUrl).hostname] : []), ...(isPrivate(host) ? [host] : []), ...proxy.noProxy.map((each) => each.replace(/^\*(?=\.)/, ""))])].filter((each) => each !== "");
+  const noProxy = [...new Set([...alwaysDirect, domain, ...(ingress.externalUrl ? [new URL(ingress.externalUrl).hostname] : []), ...ingress.hosts.map(({ name }) => name), ...(isPrivate(host) ? [host] : []), ...proxy.noProxy.map((each) => each.replace(/^\*(?=\.)/, ""))])].filter((each) => each !== "");
   return {
     surroundings: {
       ...(bundle && !wrong && { caBundle: bundle }),
@@ -356,7 +356,7 @@ function readFragments(folder: string, env: Environment, say: Say, warn: (line: 
 export const namesIn = (folder: string): string[] => fs.readdirSync(folder).map((name) => (fs.statSync(path.join(folder, name)).isDirectory() ? `${name}/` : name));
 
 /** What the keys mean together, with what the files say that they name. */
-function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Say, warn: (line: string) => void): PlatformConfig {
+function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Say, warn: (line: string) => void, given: (key: string) => boolean): PlatformConfig {
   const { nodePortRange, reserveLocalPorts, namespace, agentCache, kubeconfig, adminPassword, adminExistingSecret, secretFiles, backup } = settings;
   const { tlsSecret, clusterIssuer, hosts: further, ...ingress } = settings.ingress;
   const { image = controllerBuild, plugins, ...controller } = settings.controller;
@@ -375,8 +375,8 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const tls = (tlsSecret ?? clusterIssuer) && { secretName: tlsSecret ?? "jenkins-tls", ...(clusterIssuer && { clusterIssuer }) };
   const kind = ingressController(settings.ingress);
   // Of an issuer each host has its own: one that no longer leads here keeps no other from being renewed.
-  const hosts = further.map(({ name, tlsSecret: own, resources }): FurtherHost => ({ name, resources, ...(tls && { secretName: own ?? (clusterIssuer === undefined ? tls.secretName : `${name}-tls`) }) }));
-  const address = { ...ingress, controller: kind, install: bringsIngress(settings.ingress), hosts, ...(kind === "gateway" && ingress.gateway && ingress.namespace === usual.ingressNamespace && { namespace: ingress.gateway.namespace }), ...(tls && { tls }) };
+  const hosts = further.map(({ name, tlsSecret: own, resources }): FurtherHost => ({ name, resources, ...(tls && { secretName: clusterIssuer === undefined ? (own ?? tls.secretName) : `${name}-tls` }) }));
+  const address = { ...ingress, controller: kind, install: bringsIngress(settings.ingress), hosts, ...(kind === "gateway" && ingress.gateway && !given("ingress.namespace") && { namespace: ingress.gateway.namespace }), ...(tls && { tls }) };
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
@@ -441,7 +441,7 @@ export function parseConfig(raw: Record<string, unknown>, env: Environment): { c
   for (const rule of rules) rule(settings, say, (key) => isGiven(raw, key));
   const mirrors = mirrorsOf(settings);
   const images = Object.fromEntries(Object.entries(settings.images).map(([key, image]) => [key, isGiven(raw, `images.${key}`) ? image : mirrored(image, mirrors.registries)])) as Settings["images"];
-  const config = resolve({ ...settings, images }, mirrors, env, say, (line) => void warnings.push(line));
+  const config = resolve({ ...settings, images }, mirrors, env, say, (line) => void warnings.push(line), (key) => isGiven(raw, key));
   // Of such a key nothing else is said, it would be shown; nor of what an object lacks that is none.
   const rest = problems.filter(({ key }) => !exposed.includes(key.split(/[.[]/)[0]) && !single.some((problem) => key.startsWith(`${problem.key}.`)));
   const refused = exposed.map((key) => mistakeAt(key, "an encrypted value", "plain text: what this key holds stands unencrypted in the cluster", "give secrets by secretFiles or controller.envFrom, and set the key without --secret"));

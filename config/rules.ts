@@ -6,7 +6,7 @@ import { roles } from "../components/jenkins-master/login";
 import { upstreamOf } from "../components/mirrors";
 import { controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
-import { fits, imageReference, isObject, portRange, rangeEnds, usual } from "./pieces";
+import { fits, imageReference, isObject, portRange, rangeEnds, usual, usualRegistryPort } from "./pieces";
 import type { Settings } from "./schema";
 
 /** What holds between keys. Each rule is asked with the keys that are good by themselves; what is not has been reported. */
@@ -16,17 +16,20 @@ export type Say = (key: string, found: unknown, expected: string, fix?: string) 
 
 type Rule = (settings: Settings, say: Say, given: (key: string) => boolean) => void;
 
-/** What is wrong with a node-port range, or nothing. The ports of the ingress, and that of agents where there is one, must lie inside. */
-export function rangeProblem(text: string, ports: number[] = [80, 443]): string | undefined {
+/** What is wrong with a node-port range, or nothing. The ports of the ingress, and that of agents where there is one, must lie inside. @param listens whether the stack brings the ingress */
+export function rangeProblem(text: string, ports: number[] = [80, 443], listens = true): string | undefined {
   const ends = rangeEnds(text);
   if (!ends || !fits(portRange, text)) return portRange.expected;
   const [low, high] = ends;
   const [http, https, agents] = ports;
-  if (ports.some((port) => port < low || port > high)) return `a range that holds ${http} and ${https}, where the ingress listens${agents === undefined ? "" : `, and ${agents} of controller.agentNodePort`}`;
+  if (ports.some((port) => port < low || port > high)) return listens || agents === undefined
+    ? `a range that holds ${http} and ${https}, where the ingress listens${agents === undefined ? "" : `, and ${agents} of controller.agentNodePort`}`
+    : `a range that holds ${agents} of controller.agentNodePort, beside ${http} and ${https}, ingress.httpNodePort and httpsNodePort`;
   return undefined;
 }
 
-const ingressPortsDiffer: Rule = ({ ingress, controller: { agentNodePort } }, say) => {
+const ingressPortsDiffer: Rule = ({ ingress, registry, namespace, controller: { agentNodePort } }, say, given) => {
+  if (agentNodePort !== undefined && hasOwnRegistry(registry, given("registry.host")) && agentNodePort === (registry.port ?? usualRegistryPort(namespace))) say("controller.agentNodePort", agentNodePort, "another port than that of the registry on every node (registry.port)", "choose another for one of the two");
   if (agentNodePort !== undefined && bringsIngress(ingress) && [ingress.httpNodePort, ingress.httpsNodePort].includes(agentNodePort)) say("controller.agentNodePort", agentNodePort, "another port than those of the ingress", "choose another, or remove it: by WebSocket agents come in through the ingress");
   if (ingress.httpNodePort === ingress.httpsNodePort) say("ingress.httpsNodePort", ingress.httpsNodePort, "another port than httpNodePort", "choose another for one of the two");
 };
@@ -42,10 +45,13 @@ const oneWordAboutIngress: Rule = ({ ingress: { controller, install } }, say) =>
 };
 
 /** What a Gateway does itself, or what only an Ingress has. */
-const gatewayIsWhole: Rule = ({ ingress }, say, given) => {
+const gatewayIsWhole: Rule = ({ domain, ingress }, say, given) => {
   const wanted = ingressController(ingress) === "gateway";
   if (!wanted && ingress.gateway) say("ingress.gateway", ingress.gateway.name, "nothing without ingress.controller: gateway", "pulumi config set --path 'ingress.controller' gateway, or remove it");
   if (!wanted) return;
+  const { externalUrl } = ingress;
+  const host = externalUrl === undefined ? undefined : new URL(externalUrl).hostname;
+  if (host !== undefined && domain !== "" && host !== domain && !ingress.hosts.some(({ name }) => name === host)) say("ingress.externalUrl", externalUrl, `an address of host ${domain}, or of one of ingress.hosts: the route takes no other, and people would get 404`, `pulumi config set domain ${host}, or add it to ingress.hosts`);
   if (!ingress.gateway && !given("ingress.gateway")) say("ingress.gateway", undefined, "name and namespace of the Gateway that leads to Jenkins", "pulumi config set --path 'ingress.gateway.name' <name> && pulumi config set --path 'ingress.gateway.namespace' <namespace>");
   const theirs = ["className", "tlsSecret", "clusterIssuer", "annotations", "maxBodySize", "hstsSeconds", "replicas", "externalTrafficPolicy", "httpNodePort", "httpsNodePort"];
   for (const key of theirs.filter((each) => given(`ingress.${each}`))) say(`ingress.${key}`, "a setting of an Ingress or its controller", "nothing beside ingress.controller: gateway: ports, certificates and limits are the Gateway's", `pulumi config rm --path 'ingress.${key}'; ingress.externalUrl says the address, with https`);
@@ -53,6 +59,15 @@ const gatewayIsWhole: Rule = ({ ingress }, say, given) => {
 
 /** Kinds of annotations that let whoever writes an Ingress run code in the controller. */
 const isSnippet = (annotation: string) => /^nginx\.ingress\.kubernetes\.io\/.*-snippet$/.test(annotation);
+
+/** What the policy pack goes by is the platform's own to say. */
+const ownAnnotations: Rule = ({ ingress, patches }, say) => {
+  const refuse = (at: string, names: string[]) => names.filter((each) => each.startsWith("build-platform/")).forEach((each) => say(`${at}.${each}`, "an annotation of the platform's own", "none that begins with build-platform/: policies go by what the platform says there", "remove it; ingress.externalUrl says an address where TLS ends before the ingress"));
+  refuse("ingress.annotations", Object.keys(ingress.annotations));
+  patches.forEach(({ target, patch: { metadata } }, i) => {
+    if (["Ingress", "HTTPRoute"].includes(target.kind) && isObject(metadata) && isObject(metadata.annotations)) refuse(`patches[${i}].patch.metadata.annotations`, Object.keys(metadata.annotations));
+  });
+};
 
 /** ingress-nginx leaves such an Ingress out from its next start on, Traefik at once: the API server takes it all the same. */
 const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
@@ -86,7 +101,12 @@ const outsideFits: Rule = ({ ingress }, say, given) => {
     if (proxyProtocol) say("ingress.trustedProxies", undefined, "the addresses of who speaks PROXY protocol", "pulumi config set --path 'ingress.trustedProxies[0]' <address or CIDR>");
     return;
   }
+  trustedProxies.forEach((each, i) => {
+    if (/\/0+$/.test(each)) say(`ingress.trustedProxies[${i}]`, each, "the addresses of the proxies alone: everybody would be believed about who they are", "name each proxy, or its network");
+  });
   if (proxyProtocol && before) say("ingress.proxyProtocol", true, `a proxy that sends X-Forwarded-Proto, as TLS for ${externalUrl} ends there: PROXY protocol does not tell of https`, "set it to false and have the proxy send X-Forwarded-*; or let it pass TLS on, and set ingress.tlsSecret or ingress.clusterIssuer");
+  if (controller === "traefik" && !proxyProtocol && tls !== undefined && Number((externalUrl && new URL(externalUrl).port) || (externalUrl ? 443 : ingress.httpsNodePort)) !== 443)
+    say("ingress.trustedProxies", trustedProxies.join(", "), "nothing beside a certificate and another HTTPS port than 443 with Traefik: what a proxy marks as https on port 80 would lead nowhere", "pulumi config rm --path 'ingress.trustedProxies'; or let TLS end at the proxy alone, or people come by 443");
   // It looks at who a packet is from, where nginx believes the header of everybody.
   if (controller === "traefik" && externalTrafficPolicy === "Cluster")
     say("ingress.externalTrafficPolicy", externalTrafficPolicy, "Local beside ingress.trustedProxies: with Cluster Traefik sees a node's address in place of the proxy's, and does not believe it", "pulumi config set --path 'ingress.externalTrafficPolicy' Local, with ingress.replicas for every node that the proxy leads to");
@@ -99,6 +119,7 @@ const hostsDiffer: Rule = ({ domain, ingress: { hosts, externalUrl, tlsSecret, c
     const at = `ingress.hosts[${i}]`;
     if (name !== "" && (name === domain || hosts.findIndex((other) => other.name === name) < i)) say(`${at}.name`, name, "a host name that is not served already");
     if (own !== undefined && tls === undefined && !given("ingress.tlsSecret") && !given("ingress.clusterIssuer")) say(`${at}.tlsSecret`, own, "nothing without ingress.tlsSecret or ingress.clusterIssuer: the domain itself has no HTTPS here", "remove it, or set one of the two");
+    if (own !== undefined && clusterIssuer !== undefined) say(`${at}.tlsSecret`, own, `nothing beside ingress.clusterIssuer ${clusterIssuer}: cert-manager would take that Secret over; it makes ${name}-tls for this host`, `remove it; or remove ingress.clusterIssuer, and set ingress.tlsSecret`);
     if (resources && i > shown) say(`${at}.resources`, true, "one host for resources", "remove it from one of the two");
     if (resources && externalUrl !== undefined && /^https?:\/\/([^/:]+)/.exec(externalUrl)?.[1] === name) say(`${at}.resources`, true, `another host than that of ingress.externalUrl, ${name}: what is shown there must not be Jenkins' own page`, "name another host");
   });
@@ -115,7 +136,7 @@ const folderIsTheClassesOwn: Rule = ({ storageInstall, storageBasePath }, say) =
 };
 
 const rangeHoldsIngress: Rule = ({ nodePortRange, ingress, controller: { agentNodePort } }, say) => {
-  const wrong = nodePortRange === "none" ? undefined : rangeProblem(nodePortRange, [ingress.httpNodePort, ingress.httpsNodePort, ...(agentNodePort === undefined ? [] : [agentNodePort])]);
+  const wrong = nodePortRange === "none" ? undefined : rangeProblem(nodePortRange, [ingress.httpNodePort, ingress.httpsNodePort, ...(agentNodePort === undefined ? [] : [agentNodePort])], bringsIngress(ingress));
   if (wrong) say("nodePortRange", nodePortRange, `${wrong}, or none where it is left as it is`, "pulumi config set nodePortRange 80-32767");
 };
 
@@ -371,7 +392,7 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
-  ingressPortsDiffer, oneWordAboutIngress, gatewayIsWhole, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
+  ingressPortsDiffer, oneWordAboutIngress, gatewayIsWhole, ownAnnotations, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
   oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

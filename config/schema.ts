@@ -102,7 +102,7 @@ const place = {
     proxyProtocol: flag("Whether these speak PROXY protocol instead of sending X-Forwarded-*; ingress-nginx then takes nothing else.", false),
     hosts: list("Further host names on which Jenkins answers, such as a former address.", {
       name: text("The host name.", { is: piece.domain, example: "old.example.com", required: true }),
-      tlsSecret: text("Secret with its certificate, in the controller's namespace.", { is: piece.longName("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "old-tls", defaultText: "with clusterIssuer one of its own, made; else the domain's, which has to name it" }),
+      tlsSecret: text("Secret with its certificate, in the controller's namespace.", { is: piece.longName("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "old-tls", defaultText: "nothing beside clusterIssuer, which has one made; else the domain's, which has to name it" }),
       resources: flag("Whether it is Jenkins' resource root URL: what builds and people put there is shown from this name, apart from Jenkins itself.", false),
     }),
     annotations: texts("Further annotations of the Ingress.", { example: { "nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.0/24" } }),

@@ -208,12 +208,14 @@ export const rules: Rule[] = [
   },
   {
     name: "ingress-tls",
-    description: "Ingresses speak HTTPS for every host, outside the sandbox.",
+    description: "Ingresses and HTTPRoutes speak HTTPS for every host, outside the sandbox.",
     level: "mandatory",
     check: ({ type, props }, stack) => {
-      if (!type.endsWith(":Ingress") || stack === sandboxStack) return [];
+      if (!/:(Ingress|HTTPRoute)$/.test(type) || stack === sandboxStack) return [];
       // TLS ends before the ingress: ingress.externalUrl.
       if (String(props.metadata?.annotations?.["build-platform/external-url"]).startsWith("https:")) return [];
+      // Of a Gateway's certificates its routes do not tell.
+      if (type.endsWith(":HTTPRoute")) return (props.spec?.hostnames ?? ["*"]).map((host: string) => `serves ${host} over plain HTTP, as far as config says; set ingress.externalUrl to the https address of the Gateway`);
       const covered = new Set<string>((props.spec?.tls ?? []).flatMap((tls: { hosts?: string[] }) => tls.hosts ?? []));
       const bare = (props.spec?.rules ?? []).map((rule: { host?: string }) => rule.host ?? "*").filter((host: string) => !covered.has(host));
       return bare.map((host: string) => `serves ${host} over plain HTTP; set ingress.tlsSecret or ingress.clusterIssuer, or ingress.externalUrl where TLS ends before it`);

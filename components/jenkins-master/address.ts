@@ -31,6 +31,9 @@ function sentOn({ domain, ...args }: Pick<AddressArgs, "domain" | "tls" | "exter
   return tlsEndsBefore(args) && args.forwardedProto === true && new URL(args.externalUrl!).host === domain;
 }
 
+/** For the policy pack, which asks for HTTPS: where TLS ends before what serves the host. */
+const outerMark = (args: Pick<AddressArgs, "tls" | "externalUrl">): Record<string, string> => (tlsEndsBefore(args) ? { "build-platform/external-url": args.externalUrl! } : {});
+
 /** Annotations that make ingress-nginx fit Jenkins, and Traefik as the platform sets it up; another controller ignores them. */
 export function ingressAnnotations(args: Pick<AddressArgs, "domain" | "tls" | "externalUrl" | "forwardedProto" | "maxBodySize" | "annotations" | "awaited">): Record<string, string> {
   return {
@@ -39,8 +42,7 @@ export function ingressAnnotations(args: Pick<AddressArgs, "domain" | "tls" | "e
     "nginx.ingress.kubernetes.io/proxy-read-timeout": "600",
     "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
     "nginx.ingress.kubernetes.io/ssl-redirect": args.tls ? "true" : "false",
-    // For the policy pack, which asks for HTTPS.
-    ...(tlsEndsBefore(args) && { "build-platform/external-url": args.externalUrl! }),
+    ...outerMark(args),
     ...(sentOn(args) && { "nginx.ingress.kubernetes.io/force-ssl-redirect": "true" }),
     ...(args.tls?.clusterIssuer && { "cert-manager.io/cluster-issuer": args.tls.clusterIssuer }),
     ...(args.awaited === false && { "pulumi.com/skipAwait": "true" }),
@@ -72,7 +74,7 @@ function makeRoute({ name, parent, here }: Place, address: AddressArgs, gateway:
     {
       apiVersion: `${gatewayGroup}/v1`,
       kind: "HTTPRoute",
-      metadata: { name: "jenkins", namespace: here, labels },
+      metadata: { name: "jenkins", namespace: here, labels, ...(tlsEndsBefore(address) && { annotations: outerMark(address) }) },
       spec: {
         parentRefs: [{ group: gatewayGroup, kind: "Gateway", ...gateway }],
         hostnames: hostsOf(address).map(({ name: host }) => host),

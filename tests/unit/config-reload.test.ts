@@ -55,8 +55,8 @@ function initialise(): void {
   expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
 }
 
-function startSidecar(): void {
-  script = spawn("bash", ["-c", configReloadScript()], { stdio: ["ignore", "pipe", "pipe"], env: environment((server.address() as AddressInfo).port) });
+function startSidecar(prefix?: string): void {
+  script = spawn("bash", ["-c", configReloadScript(prefix)], { stdio: ["ignore", "pipe", "pipe"], env: environment((server.address() as AddressInfo).port) });
   script.stdout?.on("data", (chunk: Buffer) => (printed += chunk.toString()));
   script.stderr?.on("data", (chunk: Buffer) => (printed += chunk.toString()));
 }
@@ -134,6 +134,14 @@ test("a changed document and a changed secret are each read once", async () => {
   await pause(500);
   expect(asked).toHaveLength(2);
   expect(printed).not.toContain("the-token");
+});
+
+test("below a path Jenkins is asked there", async () => {
+  await endSidecar();
+  startSidecar("/jenkins");
+  mount("second");
+  await until(() => printed.includes("in force"));
+  expect(asked).toEqual(["POST /jenkins/reload-configuration-as-code/?casc-reload-token=the-token"]);
 });
 
 test("a refused document is complained of once and asked for until it is mended", async () => {

@@ -79,6 +79,8 @@ describe("what stands before the nodes", () => {
     ["TLS that ends before, of which PROXY protocol says nothing", { ...proxied, proxyProtocol: true }, ["ingress.proxyProtocol"]],
     ["Traefik, which would see a node in the proxy's place", { ...proxied, controller: "traefik", externalTrafficPolicy: "Cluster" }, ["ingress.externalTrafficPolicy"]],
     ["settings of a controller that is somebody else's", { controller: "none", trustedProxies: ["192.0.2.10"], proxyProtocol: true }, ["ingress.trustedProxies", "ingress.proxyProtocol"]],
+    ["everybody, believed", { ...proxied, trustedProxies: ["192.0.2.10", "0.0.0.0/0", "::/0"] }, ["ingress.trustedProxies[1]", "ingress.trustedProxies[2]"]],
+    ["Traefik with a certificate, another port outside, and who marks requests as https on port 80", { ...proxied, controller: "traefik", externalUrl: "https://jenkins.example.com:8443", tlsSecret: "tls" }, ["ingress.trustedProxies"]],
     ["addresses that are none", { ...proxied, trustedProxies: ["proxy.example.com"] }, ["ingress.trustedProxies"]],
   ])("%s: refused, once", (_, ingress, keys) => {
     expect(keysOf({ ingress })).toEqual(keys);
@@ -90,6 +92,8 @@ describe("what stands before the nodes", () => {
 
   test("its host is reached without the proxy on the way out", () => {
     expect(parse({ ingress: proxied, proxy: { https: "http://proxy.example.com:3128" } }).config.surroundings.proxy?.noProxy).toEqual(expect.arrayContaining(["jenkins.example.com", "ci.example.com"]));
+    const further = parse({ ingress: { hosts: [{ name: "old.example.com" }] }, proxy: { https: "http://proxy.example.com:3128" } });
+    expect(further.config.surroundings.proxy?.noProxy).toContain("old.example.com");
   });
 });
 
@@ -100,7 +104,9 @@ describe("further hosts", () => {
   test("have each its certificate", () => {
     expect(problemsOf({ ingress: { tlsSecret: "tls", hosts } })).toEqual([]);
     expect(secretsOf({ tlsSecret: "tls" })).toEqual(["tls", "files"]);
-    expect(secretsOf({ clusterIssuer: "issuer" })).toEqual(["old.example.com-tls", "files"]);
+    expect(secretsOf({ clusterIssuer: "issuer" })).toEqual(["old.example.com-tls", "files.example.com-tls"]);
+    // cert-manager would write into the one that people brought.
+    expect(keysOf({ ingress: { clusterIssuer: "issuer", hosts } })).toEqual(["ingress.hosts[1].tlsSecret"]);
     expect(parse({ ingress: { hosts: [{ name: "old.example.com" }] } }).config.ingress.hosts).toEqual([{ name: "old.example.com", resources: false }]);
   });
 
@@ -118,6 +124,10 @@ describe("a node port for agents outside", () => {
     expect(keysOf({ controller: { agentNodePort: 443 } })).toEqual(["controller.agentNodePort"]);
     expect(problemsOf({ controller: { agentNodePort: 50000 } })).toEqual([expect.objectContaining({ key: "nodePortRange", expected: expect.stringContaining("and 50000 of controller.agentNodePort") })]);
     expect(keysOf({ ingress: { controller: "none" }, controller: { agentNodePort: 443 } })).toEqual([]);
+    expect(problemsOf({ ingress: { controller: "none" }, controller: { agentNodePort: 50000 } })[0].expected).not.toContain("where the ingress listens");
+    const own = { registry: {}, imageBuild: {}, nodePortRange: "80-62000" };
+    expect(keysOf({ ...own, controller: { agentNodePort: 61500 } })).toEqual(["controller.agentNodePort"]);
+    expect(keysOf({ ...own, registry: { port: 61600 }, controller: { agentNodePort: 61500 } })).toEqual([]);
   });
 });
 
@@ -531,6 +541,13 @@ describe("the ingress controller", () => {
     expect(keysOf({ ingress: { controller: "haproxy" } })).toEqual(["ingress.controller"]);
     expect(keysOf({ ingress: { controller: "traefik", install: false } })).toEqual(["ingress.install"]);
     expect(keysOf({ ingress: { controller: "none", install: false } })).toEqual([]);
+  });
+
+  test("has no annotation of the platform's own from config: policies go by it", () => {
+    const annotations = { "build-platform/external-url": "https://jenkins.example.com" };
+    expect(keysOf({ ingress: { annotations } })).toEqual(["ingress.annotations.build-platform/external-url"]);
+    expect(keysOf({ patches: [{ target: { kind: "Ingress", name: "jenkins" }, patch: { metadata: { annotations } } }] })).toEqual(["patches[0].patch.metadata.annotations.build-platform/external-url"]);
+    expect(keysOf({ ingress: { annotations: { "example.com/a": "b" } } })).toEqual([]);
   });
 
   describe("takes no snippet", () => {

@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { gatewayProblems, readGateway, type GatewayFacts, type Listener, type Selector } from "../../checks/gateway";
+import { gatewayProblems, readGateway, type GatewayFacts, type Listener, type Route, type Selector } from "../../checks/gateway";
 import { judgeGateway } from "../../cli/doctor";
 import { parseConfig } from "../../config";
 import { JenkinsMaster } from "../../components/jenkins-master";
@@ -19,6 +19,11 @@ describe("config", () => {
     expect(keysOf({ controller: "none" })).toEqual(["ingress.gateway"]);
   });
 
+  test("serves the host that people use", () => {
+    expect(keysOf({ externalUrl: "https://people.example.com" })).toEqual(["ingress.externalUrl"]);
+    expect(keysOf({ externalUrl: "https://people.example.com", hosts: [{ name: "people.example.com" }] })).toEqual([]);
+  });
+
   test("leaves ports, certificates and limits to it", () => {
     const theirs = { tlsSecret: "tls", annotations: { a: "b" }, maxBodySize: "1g", replicas: 2, httpNodePort: 8080 };
     expect(keysOf(theirs).sort()).toEqual(Object.keys(theirs).map((key) => `ingress.${key}`).sort());
@@ -28,6 +33,7 @@ describe("config", () => {
 
   test("takes requests to come from the Gateway's namespace, or from that of its pods", () => {
     expect(parse().config.ingress).toMatchObject({ install: false, namespace: "infra" });
+    expect(parse({ namespace: "ingress-nginx" }).config.ingress.namespace).toBe("ingress-nginx");
     expect(parse({ namespace: "envoy" }).config.ingress.namespace).toBe("envoy");
   });
 });
@@ -40,6 +46,7 @@ test("an HTTPRoute takes the place of the Ingress", async () => {
   expect(all("Ingress")).toEqual([]);
   const route = the("HTTPRoute").inputs;
   expect(route.apiVersion).toBe("gateway.networking.k8s.io/v1");
+  expect(route.metadata.annotations).toEqual({ "build-platform/external-url": "https://ci.example.com/jenkins" });
   expect(route.spec).toEqual({
     parentRefs: [{ group: "gateway.networking.k8s.io", kind: "Gateway", name: "edge", namespace: "infra", sectionName: "https" }],
     hostnames: ["ci.example.com", "old.example.com"],
@@ -65,9 +72,9 @@ describe("preview and doctor", () => {
 
   test.each<[string, GatewayFacts, string, RegExp]>([
     ["no Gateway API", { routes: false }, "ingress.controller", /no HTTPRoute of gateway\.networking\.k8s\.io\/v1/],
-    ["no Gateway", { routes: true }, "ingress.gateway.name", /^no Gateway edge in namespace infra$/],
+    ["an API that is too old for a route without an end", { routes: true, version: "v1.1.0" }, "ingress.controller", /Gateway API v1\.1\.0/],
+    ["no Gateway", { routes: true, gateway: null }, "ingress.gateway.name", /^no Gateway edge in namespace infra$/],
     ["its own namespace alone, which is what is usual", facts(listener({ allowedRoutes: undefined as never })), "domain", /web takes routes of namespace infra alone/],
-    ["others' namespaces", facts(listener({ allowedRoutes: { namespaces: { from: "Selector", selector: { matchLabels: { team: "web" } } } } })), "domain", /with \{"matchLabels":\{"team":"web"\}\} alone/],
     ["no HTTP", facts(listener({ protocol: "TLS" })), "domain", /web speaks TLS/],
     ["other kinds of routes", facts(listener({ allowedRoutes: { namespaces: { from: "All" }, kinds: [{ kind: "GRPCRoute" }] } })), "domain", /web takes GRPCRoute alone/],
     ["another host", facts(listener({ hostname: "*.shop.example.com" })), "domain", /web serves \*\.shop\.example\.com, not ci\.example\.com/],
@@ -76,6 +83,27 @@ describe("preview and doctor", () => {
     const [first] = look(seen);
     expect(first).toEqual([key, expect.stringMatching(found)]);
     expect(judgeGateway(config, seen)[0]).toMatchObject({ state: "fail", where: key });
+  });
+
+  test("labels that a listener asks of the namespace are a warning: they may come with the same up", () => {
+    const others = facts(listener({ allowedRoutes: { namespaces: { from: "Selector", selector: { matchLabels: { team: "web" } } } } }));
+    expect(gatewayProblems(config, others)[0]).toMatchObject({ maybe: true, key: "domain", found: expect.stringContaining('with {"matchLabels":{"team":"web"}} alone') });
+    expect(judgeGateway(config, others)[0]).toMatchObject({ state: "warn" });
+    expect(gatewayProblems(config, facts(listener({ allowedRoutes: { namespaces: { from: "None" } } })))[0]).not.toHaveProperty("maybe");
+  });
+
+  test("what may not be read is not judged", () => {
+    expect(look({})).toEqual([]);
+    expect(look({ routes: true, version: "v1.2.0" })).toEqual([]);
+  });
+
+  test("somebody else's route of the same host and path on the Gateway is told; one that redirects alone, or of another path, is not", () => {
+    const route = (over: Partial<Route["spec"]>, name = "web", value?: string): Route => ({ metadata: { name, namespace: name === "jenkins" ? "jenkins" : "team" }, spec: { parentRefs: [gateway], hostnames: ["ci.example.com"], rules: [{ matches: [{ path: { value: value ?? "/" } }], backendRefs: [{}] }], ...over } });
+    const beside = (...others: Route[]) => look({ ...facts(listener()), others });
+    expect(beside(route({}))).toEqual([["domain", "ci.example.com, which HTTPRoute team/web serves already on Gateway infra/edge"]]);
+    expect(beside(route({ rules: [{ backendRefs: [{}] }] }))).toHaveLength(1);
+    expect(beside(route({ hostnames: ["old.example.com"] }))).toEqual([["ingress.hosts[0].name", expect.stringContaining("old.example.com, which HTTPRoute team/web")]]);
+    expect(beside(route({}, "jenkins"), route({}, "web", "/docs"), route({ rules: [{}] }), route({ parentRefs: [{ name: "edge" }] }), route({ hostnames: ["shop.example.com"] }))).toEqual([]);
   });
 
   test("a listener that the Gateway does not have", () => {
@@ -97,13 +125,16 @@ describe("preview and doctor", () => {
     const asked: string[] = [];
     const get = async (path: string): Promise<unknown> => {
       asked.push(path);
+      if (path.endsWith("/httproutes")) return { items: [] };
+      if (path.includes("/customresourcedefinitions/")) return { metadata: { annotations: { "gateway.networking.k8s.io/bundle-version": "v1.3.0" } } };
       if (path.endsWith("/v1")) return { resources: [{ name: "gateways" }, { name: "httproutes" }] };
       return path.includes("/gateways/") ? { spec: { listeners: [] } } : { metadata: { labels: { team: "ci" } } };
     };
-    expect(await readGateway(config, get)).toEqual({ routes: true, gateway: { spec: { listeners: [] } }, labels: { team: "ci" } });
-    expect(asked).toEqual(["/apis/gateway.networking.k8s.io/v1", "/apis/gateway.networking.k8s.io/v1/namespaces/infra/gateways/edge", "/api/v1/namespaces/jenkins"]);
-    expect(await readGateway(config, async () => undefined)).toEqual({ routes: false });
+    expect(await readGateway(config, get)).toEqual({ routes: true, version: "v1.3.0", others: [], gateway: { spec: { listeners: [] } }, labels: { team: "ci" } });
+    expect(asked).toEqual(["/apis/gateway.networking.k8s.io/v1", "/apis/gateway.networking.k8s.io/v1/namespaces/infra/gateways/edge", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/httproutes.gateway.networking.k8s.io", "/apis/gateway.networking.k8s.io/v1/httproutes", "/api/v1/namespaces/jenkins"]);
+    expect(await readGateway(config, async () => undefined)).toEqual({});
+    expect(await readGateway(config, async () => null)).toEqual({ routes: false, gateway: null });
     expect(await readGateway(parseConfig(stackConfig("sandbox"), environment).config, get)).toBeUndefined();
-    expect(asked).toHaveLength(3);
+    expect(asked).toHaveLength(5);
   });
 });

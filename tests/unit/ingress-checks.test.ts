@@ -1,7 +1,7 @@
 import * as http from "node:http";
 import * as net from "node:net";
 import { certificateRemark, certificateRemarks, certificateSecrets, ingressRemarks, remarkLine } from "../../checks/ingress";
-import { frontDoorTrouble, judgeDoors, knock, type FrontDoor } from "../../cli/front-door";
+import { doorsTrouble, frontDoorTrouble, judgeDoors, knock, type FrontDoor } from "../../cli/front-door";
 import { judgeIngress } from "../../cli/doctor";
 import { usual } from "../../config/pieces";
 import { selfSigned } from "./certificates";
@@ -99,7 +99,47 @@ describe("the doors", () => {
     const outside = (over: Partial<FrontDoor>) => judgeDoors([door({ status: 200 }), door({ address: "jenkins.example.com", port: 443, ...over })], config({ externalUrl: "https://jenkins.example.com" }));
     expect(outside({ status: 200 })).toEqual({ good: true, text: "answers at jenkins.example.com" });
     expect(outside({ error: "getaddrinfo ENOTFOUND jenkins.example.com" })).toEqual({ good: true, text: "answers on 1 of 1 node" });
-    expect(outside({ status: 308, location: "https://jenkins.example.com/login" })).toEqual({ good: false, text: expect.stringMatching(/^answers on 1 of 1 node, but not at jenkins\.example\.com: port 443 .* sends the login page on to https:.*a loop.*X-Forwarded-Proto/) });
+    expect(outside({ status: 308, location: "https://jenkins.example.com/login", asked: "https://jenkins.example.com/login" })).toEqual({ good: false, text: expect.stringMatching(/^answers on 1 of 1 node, but not at jenkins\.example\.com: port 443 .* sends the login page on to https:.*a loop.*X-Forwarded-Proto/) });
+  });
+
+  test("that send on are a loop, on the way to https, or lead to a log-in of the site's", () => {
+    const before = config({ externalUrl: "https://jenkins.example.com" });
+    const outside = { address: "jenkins.example.com", port: 443, asked: "https://jenkins.example.com/login" };
+    const onward = { status: 302, location: "https://sso.example.com/start?rd=x" };
+    expect(judgeDoors([door({ status: 200 }), door({ ...outside, ...onward })], before)).toEqual({ good: true, text: "jenkins.example.com sends people on to https://sso.example.com/start?rd=x" });
+    expect(judgeDoors([door({ ...onward, asked: "http://ci.example.com/login" })], config())).toEqual({ good: false, text: "port 80 of node 192.0.2.1 sends people on to https://sso.example.com/start?rd=x" });
+    const secured = judgeDoors([door({ status: 308, location: "https://ci.example.com/login", asked: "http://ci.example.com/login" })], config());
+    expect(secured).toEqual({ good: false, text: expect.stringContaining("ingress.externalUrl") });
+    expect(secured.text).not.toContain("loop");
+  });
+
+  test("of nodes that believe trusted proxies alone, and send this machine to the outer address, are reached; that one is judged", () => {
+    const before = config({ externalUrl: "https://ci.example.com" });
+    const sent = door({ status: 308, location: "https://ci.example.com/login", asked: "https://ci.example.com/login" });
+    const outside = (over: Partial<FrontDoor>) => judgeDoors([sent, door({ address: "ci.example.com", port: 443, ...over })], before);
+    expect(outside({ status: 200 })).toMatchObject({ good: true });
+    expect(outside({ error: "connect ETIMEDOUT" })).toEqual({ good: true, text: "answers on 1 of 1 node" });
+    expect(outside({ status: 502 })).toMatchObject({ good: false, text: expect.stringContaining("but not at ci.example.com") });
+    expect(outside({ ...sent, address: "ci.example.com", port: 443 })).toMatchObject({ good: false, text: expect.stringContaining("a loop") });
+    // Without TLS before the nodes it is no way to reach Jenkins.
+    expect(judgeDoors([sent], config()).good).toBe(false);
+  });
+
+  test("are not well for smoke with a loop at the address that people use, though the nodes answer; nor where nothing is reached", () => {
+    const before = config({ externalUrl: "https://ci.example.com" });
+    const loop = door({ address: "ci.example.com", port: 443, status: 308, location: "https://ci.example.com/login", asked: "https://ci.example.com/login" });
+    expect(doorsTrouble([door({ status: 200 }), loop], before)).toContain("a loop");
+    expect(doorsTrouble([door({ status: 200 }), { ...loop, status: 200, location: undefined }], before)).toBeUndefined();
+    expect(doorsTrouble([door({ status: 200 }), door({ error: "no answer within 10 s" })], config())).toBeUndefined();
+    expect(doorsTrouble([door({ error: "no answer within 10 s" })], config(), ["a firewall"])).toMatch(/does not answer.*\n {4}suspect: a firewall/s);
+    expect(doorsTrouble([], config())).toContain("no node with an address");
+    const theirs = { controller: "none", install: false } as const;
+    expect(doorsTrouble([door({ address: "ci.example.com", status: 404 })], config(theirs))).toBeUndefined();
+    expect(doorsTrouble([loop], config({ ...theirs, externalUrl: "https://ci.example.com" }))).toContain("a loop");
+  });
+
+  test("behind which Jenkins does not answer name who is let in", () => {
+    for (const status of [502, 503, 504]) expect(judgeDoors([door({ status })], config()).text).toMatch(/networkPolicies.*namespace ingress-nginx .*ingress\.namespace/);
   });
 
   describe("are knocked at", () => {
@@ -110,15 +150,15 @@ describe("the doors", () => {
 
     test("below the path, and as behind what ended TLS", async () => {
       server = http.createServer((req, res) => {
-        const { host, "x-forwarded-proto": proto } = req.headers;
-        seen = [req.url!, host!, proto as string];
+        const { host, "x-forwarded-proto": proto, "x-forwarded-port": port } = req.headers;
+        seen = [req.url!, host!, proto as string, port as string];
         // As an ingress that sends plain HTTP on.
         if (proto !== "https") return void res.writeHead(308, { location: `https://${host}${req.url}` }).end();
         res.writeHead(200).end();
       });
       const way = { address: "127.0.0.1", port: await listening(server), tls: false, host: "ci.example.com", path: "/jenkins/login" };
-      expect(await knock({ ...way, forwardedHttps: true })).toEqual({ address: way.address, port: way.port, status: 200 });
-      expect(seen).toEqual(["/jenkins/login", "ci.example.com", "https"]);
+      expect(await knock({ ...way, forwardedPort: 8443 })).toEqual({ address: way.address, port: way.port, status: 200 });
+      expect(seen).toEqual(["/jenkins/login", "ci.example.com", "https", "8443"]);
       expect(await knock(way)).toMatchObject({ status: 308, location: "https://ci.example.com/jenkins/login" });
     });
 
@@ -132,6 +172,14 @@ describe("the doors", () => {
       const way = { address: "127.0.0.1", port: await listening(server), tls: false, host: "ci.example.com", path: "/login" };
       expect(await knock({ ...way, proxyProtocol: true })).toMatchObject({ status: 200 });
       expect(await knock(way)).toMatchObject({ status: 400 });
+    });
+
+    test.each([false, true])("and silence has an end (TLS: %s)", async (secure) => {
+      const held: net.Socket[] = [];
+      server = net.createServer((socket) => void held.push(socket.on("error", () => undefined))) as unknown as http.Server;
+      const way = { address: "127.0.0.1", port: await listening(server), tls: secure, host: "ci.example.com", path: "/login" };
+      expect(await knock(way, 0.2)).toMatchObject({ error: "no answer within 0.2 s" });
+      held.forEach((socket) => socket.destroy());
     });
 
     test("and a refusal is told, with TLS as without", async () => {

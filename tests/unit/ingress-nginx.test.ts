@@ -1,5 +1,7 @@
 import { controllerSettings, IngressNginx, IngressNginxArgs } from "../../components/ingress-nginx";
-import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
+import { parseConfig } from "../../config";
+import { ingressArgs } from "../../config/arguments";
+import { all, environment, objects, settled, stackConfig, the, useMocks, valueOf } from "./mocks";
 
 async function make(further: Partial<IngressNginxArgs> = {}): Promise<IngressNginx> {
   const ingress = new IngressNginx("ingress", { image: "registry.test/ingress:1", ...further });
@@ -152,6 +154,14 @@ test("who stands before the nodes is believed, and nobody else", async () => {
   const make = (further: Partial<IngressNginxArgs>) => () => new IngressNginx("ingress", { image: "x", ...further });
   expect(make({ trustedProxies: ["192.0.2.0/33"] })).toThrow(expect.objectContaining({ errors: [expect.objectContaining({ propertyPath: "trustedProxies[0]" })] }));
   expect(make({ proxyProtocol: true })).toThrow(expect.objectContaining({ errors: [expect.objectContaining({ propertyPath: "trustedProxies" })] }));
+});
+
+test("redirects lead to 443 where TLS ends before the nodes, whatever the node port for HTTPS is", () => {
+  const settings = (ingress: Record<string, unknown>) => controllerSettings(ingressArgs(parseConfig({ ...stackConfig("sandbox"), domain: "ci.example.com", ingress: { controller: "nginx", httpsNodePort: 30443, ...ingress } }, environment).config));
+  const before = { externalUrl: "https://ci.example.com", trustedProxies: ["192.0.2.10"] };
+  expect(settings(before)).not.toHaveProperty("use-port-in-redirects");
+  expect(settings({ ...before, externalUrl: "https://ci.example.com:8443" })).toHaveProperty("use-port-in-redirects");
+  expect(settings({})).toHaveProperty("use-port-in-redirects");
 });
 
 test("redirects lead to the port that people use, where something before the nodes has another", async () => {

@@ -193,9 +193,13 @@ test("further hosts and the port of agents are another's as the domain and the p
     ["controller.agentNodePort", "31500, which Service shop/web of somebody else holds"],
     ["ingress.hosts[0].name", "shop.example.com, which Ingress shop/web serves already"],
   ]);
+  // A root stack and one below a path leave room for each other, whichever comes first.
+  const rooted = (path: string) => ({ ...seen, services: [], ingresses: [{ ...object("web", {}, "shop"), spec: { rules: [{ host: "shop.example.com", http: { paths: [{ path }] } }] } }] });
+  expect(neighbourProblems(own, "b", rooted("/ci"))).toEqual([]);
   // Below a path others may have the rest of the host.
   const below = parse({ ...beside, ingress: { install: false, externalUrl: "https://b.example.com/ci", hosts: [{ name: "shop.example.com" }] } });
   expect(neighbourProblems(below, "b", { ...seen, services: [] })).toEqual([]);
+  expect(neighbourProblems(below, "b", rooted("/ci")).map(({ key }) => key)).toEqual(["ingress.hosts[0].name"]);
 });
 
 test("a home is not left behind by another namespace in config", () => {

@@ -113,9 +113,11 @@ const cases: Record<string, { good: [string, PolicyResource, string?][]; bad: [s
       ["every host covered", ingress([{ hosts: ["ci.example.com"] }])],
       ["the sandbox's", ingress(), "sandbox"],
       ["TLS that ends before it", endsBefore("https://ci.example.com")],
+      ["a Gateway with HTTPS", resource("gateway.networking.k8s.io/v1:HTTPRoute", { metadata: { annotations: { "build-platform/external-url": "https://ci.example.com" } }, spec: { hostnames: ["ci.example.com"] } })],
     ],
     bad: [
       ["a proxy before it that speaks plain HTTP as well", endsBefore("http://ci.example.com/ci"), "ci.example.com over plain HTTP"],
+      ["a Gateway without", resource("gateway.networking.k8s.io/v1:HTTPRoute", { spec: { hostnames: ["ci.example.com"] } }), "ci.example.com over plain HTTP"],
       ["no TLS", ingress(), "ci.example.com over plain HTTP"],
       ["TLS for another host", ingress([{ hosts: ["other.example.com"] }]), "ci.example.com"],
     ],

@@ -226,6 +226,13 @@ describe("together", () => {
     expect((await look({ controller: "gateway", install: false, gateway: { name: "edge", namespace: "infra" } })).problems.map(({ key }) => key)).toEqual(["ingress.controller"]);
   });
 
+  test.each([403, 500])("a Gateway of which the API server says %i is not judged", async (status) => {
+    const host = await serve((url) => (url.includes("gateway.networking.k8s.io") ? [status, {}] : healthy(url)));
+    const config = configOf(host, host, "in-cluster");
+    const wanted = { ...config, ingress: { ...config.ingress, controller: "gateway" as const, install: false, gateway: { name: "edge", namespace: "infra" } } };
+    expect((await preflight(wanted, "unit", {}, impatient)).problems).toEqual([]);
+  });
+
   test("a changed size of the home is reported before anything is touched", async () => {
     const claim = { spec: { storageClassName: "openebs-hostpath", resources: { requests: { storage: "10Gi" } } } };
     const host = await serve((url) => (url.endsWith("/persistentvolumeclaims/jenkins-home") ? [200, claim] : healthy(url)));

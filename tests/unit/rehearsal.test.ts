@@ -1,3 +1,4 @@
+import { loginPath } from "../../components/boot";
 import * as fc from "fast-check";
 import type { CoreV1Event, V1Pod } from "@kubernetes/client-node";
 import { Candidate, rehearsalLabels, rehearsalObjects, rehearsalReasons } from "../../components/jenkins-master/rehearsal";
@@ -262,4 +263,11 @@ describe("what is said", () => {
     const names = namedSecrets({ objects: rehearsalObjects({ ...candidate, pod, secrets: { "jenkins-admin": { "admin-password": encoded("x") } } }, args) });
     expect(names.sort()).toEqual(["single", "smtp", "sso", "tokens"]);
   });
+});
+
+test("the login page is below the prefix that Jenkins is started with, whatever a patched probe asks for", () => {
+  const options = (value: string) => ({ env: [{ name: "JENKINS_OPTS", value }] });
+  expect(loginPath(options("--webroot=/w --prefix=/jenkins"))).toBe("/jenkins/login");
+  expect(loginPath(options("--webroot=/w"))).toBe("/login");
+  expect(loginPath({})).toBe("/login");
 });
