@@ -124,8 +124,8 @@ export const smokeScript = (token: string, namespace: string, prefix = ""): stri
   "fi",
 ].join("\n");
 
-/** The last lines of a console, below a message. */
-const tail = (console: string) => console.trim().split("\n").slice(-12).join("\n    ");
+/** The last lines of a console, below a message; without a pipeline's own marks, behind which the cause is out of sight. */
+const tail = (console: string) => console.trim().split("\n").filter((line) => !/^\[Pipeline\] |^Stage ".*" skipped due to earlier/.test(line)).slice(-12).join("\n    ");
 
 /** What is wrong with an ended build; undefined where it did all it was asked for. A pipeline of somebody's own prints no token. */
 export function buildTrouble(build: { result: string | null; console: string }, token?: string): string | undefined {

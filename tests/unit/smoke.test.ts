@@ -85,6 +85,8 @@ describe("among other agents", () => {
 test("a build is judged by its result and by what it printed", () => {
   expect(buildTrouble({ result: "SUCCESS", console: "Started\nsmoke-x\nLinux\n" }, "x")).toBeUndefined();
   expect(buildTrouble({ result: "FAILURE", console: "smoke-x\ndocker: not running\n" }, "x")).toMatch(/FAILURE.*\n\s+smoke-x\n\s+docker: not running/);
+  const marks = Array.from({ length: 12 }, () => "[Pipeline] // stage").join("\n");
+  expect(buildTrouble({ result: "FAILURE", console: `certificate_unknown\n${marks}\nStage "Keep" skipped due to earlier failure(s)\nFinished: FAILURE\n` })).toMatch(/last lines:\n\s+certificate_unknown\n\s+Finished: FAILURE$/);
   // What `set -x` or the job's own text shows is not what it printed.
   expect(buildTrouble({ result: "SUCCESS", console: "+ echo smoke-x-other\n" }, "x")).toMatch(/does not hold/);
   expect(smokeScript("x", "jenkins")).toContain("echo smoke-x\n");
