@@ -97,7 +97,7 @@ fi
 
 # What restic said in a file, as one line: its error, for the last line is often the repository's address only. With --json the
 # error is the message of one.
-said() { { grep -m 1 '^Fatal' "$1" || grep -v '^$' "$1" | tail -n 1; } | sed 's/^{"message_type":"exit_error".*"message":"\(.*\)"}$/\1/' | cut -c 1-300; }
+said() { { grep -m 1 '^Fatal' "$1" || grep -v '^$' "$1" | tail -n 1; } | sed -e 's/^{"message_type":"exit_error".*"message":"\(.*\)"}$/\1/' -e 's/\\n.*//' | cut -c 1-300; }
 
 # $1 name of the repository for people; restic's words are in open.err. Fails if it was the password.
 no_wrong_password() {
@@ -492,7 +492,7 @@ restore_keys() {
 list_snapshots() {
   home_restic snapshots --no-lock --json --host "$HOST" --tag home --tag suspect 2>"$WORK_DIR/open.err" && return
   no_wrong_password home
-  fail "the home repository cannot be opened: $(grep -v '^$' "$WORK_DIR/open.err" | head -n 1 | cut -c 1-300)" "see that it can be reached; where no backup was made yet, npm run backup makes it"
+  fail "the home repository cannot be opened: $(said "$WORK_DIR/open.err")" "see that it can be reached; where no backup was made yet, npm run backup makes it"
 }
 
 # The keys come while the home does, into a folder of their own, for restic writes both folders' modes last.
