@@ -47,7 +47,8 @@ printf '\nWhat is real here, and what stands in for it:\n'
 sandbox origins
 
 # Stand-ins lie in the sandbox's registry, which speaks plain HTTP.
-plain_http=$(sed -nE 's/^images\.[^=]*=([^/]*)\/.*/ --plain-http \1/p' <<<"$stand_ins" | sort -u | tr -d '\n')
+plain_http=""
+if [[ $stand_ins =~ images\.[^=]*=([^/]*)/ ]]; then plain_http=" --plain-http ${BASH_REMATCH[1]}"; fi
 cat <<EOT
 
 Jenkins answers 200 on port 80 of the node. $file is all that the stack was told: what npm run new-env writes, and an image for
