@@ -152,7 +152,11 @@ test("a registry that does not take a repository yet comes up anew, without look
 test("nothing is done where nobody can be asked, where platform or version are others, or where a node is not reached", async () => {
   const before = fs.readFileSync(stackFile, "utf8");
   Object.assign(process.stdin, { isTTY: false });
-  await expect(run({ yes: false, nodes: both })).rejects.toThrow("--yes does so without a question");
+  await expect(run({ yes: false, nodes: both })).rejects.toThrow("the registry does not run, and comes up first; nobody can be asked here, and --yes does so without a question");
+  const stopped = fs.readFileSync(path.join(cluster, "now/token"), "utf8");
+  answers("now", { token: Buffer.from(pushToken("s3cret", [])).toString("base64"), available: "1", pods: pods("control-plane-1", "worker-1") });
+  await expect(run({ yes: false, nodes: both })).rejects.toThrow("the registry runs, and its push token is not for all of the images: it is renewed first; nobody can be asked here, and --yes does so");
+  answers("now", { token: stopped, available: "", pods: pods() });
   answers("now", { nodes: nodes(node("control-plane-1"), node("worker-1", undefined, "arm64")) });
   await expect(run({ nodes: both })).rejects.toThrow(/nothing was changed:\n {2}- it is for linux\/amd64, and not for linux\/arm64/);
   await writeBundle({ release: "0.0.1" });
