@@ -1,4 +1,5 @@
 import * as fs from "node:fs";
+import * as path from "node:path";
 import { renderStack } from "../offline";
 import { stackNames } from "../stack";
 import { readWords, runCommand, UsageError } from "../terminal";
@@ -30,6 +31,27 @@ const named = (word: string | undefined): string => {
   return word;
 };
 
+const isFolder = (place: string): boolean => {
+  try {
+    return fs.statSync(place).isDirectory();
+  } catch {
+    return false;
+  }
+};
+
+/** Why no file can be written to a place; undefined where one can be. */
+function placeProblem(file: string): string | undefined {
+  const folder = path.dirname(file);
+  if (isFolder(file)) return `--out ${file} is a folder; give a file in it`;
+  if (!isFolder(folder)) return `--out ${file}: there is no folder ${folder}; make it, or name another place`;
+  try {
+    fs.accessSync(folder, fs.constants.W_OK);
+  } catch {
+    return `${file} cannot be written: folder ${folder} may not be written to; give another place with --out`;
+  }
+  return undefined;
+}
+
 /** What the words of a command line ask for. @throws {UsageError} where they ask for nothing that there is */
 export async function main(args: string[]): Promise<void> {
   const { values, positionals } = readWords(args, { out: { type: "string" }, platform: { type: "string", multiple: true }, with: { type: "string", multiple: true }, "plain-http": { type: "string", multiple: true }, yes: { type: "boolean" }, node: { type: "string", multiple: true }, seeded: { type: "boolean" } }, 3);
@@ -45,11 +67,15 @@ export async function main(args: string[]): Promise<void> {
     const noHost = plainHttp.filter((host) => !/^[\w.-]+(:\d+)?$|^\[[\da-f:]+\](:\d+)?$/i.test(host));
     if (noHost.length > 0) throw new UsageError(`--plain-http ${noHost[0]} is no host; give it as images have it, such as 192.0.2.10:5000`);
     const stack = named(positionals[0]);
-    return bundle(stack, { file: values.out ?? `${stack}.bundle.tar`, platforms, also: values.with ?? [], plainHttp, rendered: await renderStack(stack) });
+    const out = values.out ?? `${stack}.bundle.tar`;
+    const wrongPlace = placeProblem(out);
+    if (wrongPlace !== undefined) throw new UsageError(wrongPlace);
+    return bundle(stack, { file: out, platforms, also: values.with ?? [], plainHttp, rendered: await renderStack(stack) });
   }
   const [, file, word] = positionals;
   if (file === undefined) throw new UsageError("which archive? npm run bundle -- load FILE STACK; --help says more");
   if (!fs.existsSync(file)) throw new UsageError(`there is no file ${file}; npm run bundle -- STACK writes one, where the internet is`);
+  if (isFolder(file)) throw new UsageError(`${file} is a folder; give the file that npm run bundle -- STACK wrote`);
   const nodes = (values.node ?? []).map((text) => /^([^=]+)=([^=\s-][^=\s]*)$/.exec(text) ?? [text]);
   const odd = nodes.find((found) => found.length === 1);
   if (odd) throw new UsageError(`--node ${odd[0]} is no NAME=USER@HOST`);
