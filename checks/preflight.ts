@@ -17,7 +17,7 @@ import { certificateRemarks, certificateSecrets, type Certificate, type Certific
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
-import { completed, forbidden, type NetworkFacts, readable, readNetwork, reason, through } from "./surroundings";
+import { completed, forbidden, type NetworkFacts, ProxyError, proxyProblem, proxyProblems, readable, readNetwork, reason, through } from "./surroundings";
 
 /** How often and for how long one answer is awaited. */
 export interface Patience {
@@ -28,8 +28,8 @@ export interface Patience {
 
 const patience: Patience = { timeoutMs: 5000, attempts: 3, pauseMs: 1000 };
 
-/** The answer to a GET, or why there is none, with Node's code for it. */
-type Answer = { status: number; body: string } | { failure: string; code?: string };
+/** The answer to a GET, or why there is none, with Node's code for it, and what to do where it is the proxy that keeps it. */
+type Answer = { status: number; body: string } | { failure: string; code?: string; atProxy?: Required<Problem> };
 
 async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Patience): Promise<Answer> {
   return new Promise((resolve) => {
@@ -51,13 +51,21 @@ async function askOutside(url: string, options: https.RequestOptions, wait: Pati
   // Node 22.15 and later know what $NODE_EXTRA_CA_CERTS names, too.
   const { getCACertificates } = tls as { getCACertificates?: () => string[] };
   const trust = caBundle === undefined ? {} : { ca: [...(getCACertificates?.() ?? tls.rootCertificates), caBundle] };
+  if (!proxy || goesDirect(proxy, at.hostname)) return ask(url, { ...options, ...trust }, wait);
+  const scheme = at.protocol === "https:" ? "https" : "http";
   try {
-    const way = proxy && !goesDirect(proxy, at.hostname) ? await through(at.protocol === "https:" ? proxy.https : proxy.http, proxy.login, at, wait.timeoutMs) : {};
-    return await ask(url, { ...options, ...trust, ...way }, wait);
+    const answer = await ask(url, { ...options, ...trust, ...(await through(proxy[scheme], proxy.login, at, wait.timeoutMs)) }, wait);
+    // For http: the one connection that is made is that to the proxy.
+    if (scheme === "http" && "code" in answer && noConnection.includes(answer.code ?? "")) throw new ProxyError(proxy.http, `: ${words(answer)}`, false);
+    return answer;
   } catch (error) {
-    return { failure: reason(error as Error) };
+    const atProxy = proxyProblem(error, proxy, scheme);
+    return { failure: reason(error as Error), ...(atProxy && { atProxy }) };
   }
 }
+
+/** Node's codes for a connection that does not come about. */
+const noConnection = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT"];
 
 /** Node's codes for a certificate that nobody it trusts has signed. */
 const unknownIssuer = ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "UNABLE_TO_GET_ISSUER_CERT", "UNABLE_TO_GET_ISSUER_CERT_LOCALLY", "SELF_SIGNED_CERT_IN_CHAIN", "DEPTH_ZERO_SELF_SIGNED_CERT"];
@@ -77,12 +85,15 @@ export async function registryProblem(registry: PlatformConfig["registry"], wait
     : [[`https://${registry.host}/v2/`, {}]];
   const seen: string[] = [];
   let stranger = false;
+  let atProxy: Required<Problem> | undefined;
   for (const [url, options] of tries) {
     const answer = await askOutside(url, options, wait, surroundings);
     if ("status" in answer && (answer.status === 200 || answer.status === 401)) return undefined;
     stranger ||= "code" in answer && unknownIssuer.includes(answer.code ?? "");
+    if ("failure" in answer) atProxy ??= answer.atProxy;
     seen.push(`${url}: ${words(answer)}`);
   }
+  if (atProxy) return { ...atProxy, found: seen.join("; "), fix: `${atProxy.fix}; or add ${registry.host} to proxy.noProxy where it is reached without the proxy` };
   if (stranger)
     return {
       key: "registry.host",
@@ -333,9 +344,10 @@ export async function preflight(
   const inspected = inspectCluster(config, environment, wait, usedSecrets(config), heldPorts(config).length > 0);
   const { surroundings, surroundingsIn } = config;
   const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
-  const [cluster, network, registry] = await Promise.all([
+  const [cluster, network, proxies, registry] = await Promise.all([
     inspected,
     known,
+    known.then((each) => proxyProblems(each, wait.timeoutMs)),
     // Which certificates are trusted, and what goes round the proxy, the cluster may have to say first.
     !asksRegistry(config) ? undefined : (surroundings.proxy || surroundingsIn.caBundle ? known : Promise.resolve(surroundings)).then((each) => registryProblem(config.registry, wait, each)),
   ]);
@@ -348,7 +360,9 @@ export async function preflight(
   const certificates = certificateRemarks(config, seenCertificates, new Date());
   const waysIn = ingressRemarks(config, "key" in cluster ? undefined : cluster.neighbours.nodes?.length);
   const gateway = "key" in cluster || !cluster.gateway ? [] : gatewayProblems(config, cluster.gateway);
-  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...certificates].map(remarkLine)];
+  // From here is not from the nodes: what stops this machine at the registry is a mistake, the rest a doubt.
+  const proxyDoubts = proxies.filter(({ key }) => key !== registry?.key);
+  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...certificates, ...proxyDoubts].map(remarkLine)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
   const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe)]), ...neighbours, ...stops];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };

@@ -5,7 +5,7 @@ import * as net from "node:net";
 import * as tls from "node:tls";
 import { parse } from "yaml";
 import { base64 } from "../components/encoding";
-import type { ProxyLogin, Surroundings } from "../components/surroundings";
+import type { Proxy, ProxyLogin, Surroundings } from "../components/surroundings";
 import { bundleExpected, bundleProblem, type PlatformConfig, type Problem } from "../config";
 import { bareHost } from "../config/pieces";
 import type { Neighbourhood } from "./neighbours";
@@ -17,23 +17,65 @@ export function reason(error: Error): string {
   return error.message || first?.message || ((error as NodeJS.ErrnoException).code ?? error.name);
 }
 
-/** What a request needs to go through a proxy: for https: a connection that it makes to the host, for http: the proxy in the host's place. */
-export async function through(address: string, login: ProxyLogin | undefined, url: URL, timeoutMs: number): Promise<https.RequestOptions> {
-  const proxy = new URL(address);
-  const way = { host: bareHost(proxy.hostname), port: proxy.port || 80 };
-  const headers = login && { "Proxy-Authorization": `Basic ${base64(`${login.username}:${login.password}`)}` };
-  if (url.protocol === "http:") return { ...way, path: url.href, headers: { Host: url.host, ...headers } };
-  const socket = await new Promise<net.Socket>((resolve, reject) => {
-    const to = `${url.hostname}:${url.port || 443}`;
-    const request = http.request({ ...way, method: "CONNECT", path: to, timeout: timeoutMs, agent: false, headers: { Host: to, ...headers } });
-    request.on("connect", ({ statusCode }, connection: net.Socket) => {
+/** What keeps a request at the proxy itself. */
+export class ProxyError extends Error {
+  /**
+   * @param reached whether it took the connection
+   * @param status what it answers in place of a way to the host
+   */
+  constructor(address: string, words: string, readonly reached: boolean, readonly status?: number) {
+    super(`the proxy ${address}${words}`);
+  }
+}
+
+/** A connection to host:port that a proxy makes. @throws {ProxyError} where the proxy does not */
+function tunnel(address: string, login: ProxyLogin | undefined, to: string, timeoutMs: number): Promise<net.Socket> {
+  return new Promise((resolve, reject) => {
+    let reached = false;
+    const request = http.request({ ...placeOf(address), method: "CONNECT", path: to, timeout: timeoutMs, agent: false, headers: { Host: to, ...loginHeader(login) } });
+    request.on("socket", (socket) => socket.once("connect", () => (reached = true)));
+    request.on("connect", ({ statusCode = 0 }, connection: net.Socket) => {
       if (statusCode === 200) return resolve(connection);
       connection.destroy();
-      reject(new Error(`the proxy ${address} answers ${statusCode}${statusCode === 407 ? ", it asks for a login" : ""}`));
+      reject(new ProxyError(address, ` answers ${statusCode}${statusCode === 407 ? (login ? ", it refuses the login" : ", it asks for a login") : ""}`, true, statusCode));
     });
     request.on("timeout", () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
-    request.on("error", (error) => reject(new Error(`the proxy ${address}: ${reason(error)}`))).end();
+    request.on("error", (error) => reject(new ProxyError(address, `: ${reason(error)}`, reached))).end();
   });
+}
+
+const placeOf = (address: string): { host: string; port: string | number } => {
+  const { hostname, port } = new URL(address);
+  return { host: bareHost(hostname), port: port || 80 };
+};
+
+const loginHeader = (login: ProxyLogin | undefined): http.OutgoingHttpHeaders | undefined => login && { "Proxy-Authorization": `Basic ${base64(`${login.username}:${login.password}`)}` };
+
+/** A host that every stack needs, to ask a proxy for: where Jenkins' plugins come from. */
+const askedFor = "updates.jenkins.io:443";
+
+/** What to do about a proxy that keeps this machine's requests; undefined where it is the host behind it that is not reached. */
+export function proxyProblem(error: unknown, proxy: Proxy, scheme: "http" | "https"): Required<Problem> | undefined {
+  if (!(error instanceof ProxyError)) return undefined;
+  // Where both are the same one of them may not be written.
+  const key = scheme === "http" && proxy.http !== proxy.https ? "proxy.http" : "proxy.https";
+  if (!error.reached) return { key, found: `${error.message}: it takes no connection from here`, expected: "a proxy that takes connections, from here and from the nodes, which may see it otherwise", fix: `start the proxy, or correct ${key}: pulumi config set --path ${key} http://<host:port>` };
+  if (error.status !== 407) return undefined;
+  return { key: "proxy.username", found: error.message, expected: "the login that the proxy asks for", fix: "set proxy.username and proxy.password, or correct them, or the Secret of proxy.loginSecret" };
+}
+
+/** Where the proxy takes no connection from this machine, or does not take the login. What it says of the host that it is asked for is not judged. */
+export async function proxyProblems({ proxy }: Surroundings, timeoutMs = 5000): Promise<Required<Problem>[]> {
+  if (!proxy) return [];
+  const schemes = proxy.http === proxy.https ? (["https"] as const) : (["https", "http"] as const);
+  const found = await Promise.all(schemes.map((scheme) => tunnel(proxy[scheme], proxy.login, askedFor, timeoutMs).then((socket) => void socket.destroy(), (error) => proxyProblem(error, proxy, scheme))));
+  return found.filter((each) => each !== undefined);
+}
+
+/** What a request needs to go through a proxy: for https: a connection that it makes to the host, for http: the proxy in the host's place. */
+export async function through(address: string, login: ProxyLogin | undefined, url: URL, timeoutMs: number): Promise<https.RequestOptions> {
+  if (url.protocol === "http:") return { ...placeOf(address), path: url.href, headers: { Host: url.host, ...loginHeader(login) } };
+  const socket = await tunnel(address, login, `${url.hostname}:${url.port || 443}`, timeoutMs);
   const name = bareHost(url.hostname);
   return { agent: Object.assign(new https.Agent(), { createConnection: (options: tls.ConnectionOptions) => tls.connect({ ...options, socket, ...(!net.isIP(name) && { servername: name }) }) }) };
 }

@@ -11,6 +11,7 @@ import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { architectures } from "../config/builds";
 import { asksRegistry, registryProblem } from "../checks/preflight";
+import { proxyProblems } from "../checks/surroundings";
 import { certificatesOf, frontDoors, judgeDoors, type FrontDoor } from "./front-door";
 import { run } from "./repository";
 import { aroundStack, readStack, type Stack } from "./stack";
@@ -318,6 +319,10 @@ async function machine(stack: Stack): Promise<Line[]> {
   const lines = tools.map(([tool, there, fix]) => (there ? line("ok", tool, "this machine", "found") : line("fail", tool, "this machine", "not found on PATH", fix)));
   const { surroundings, problems } = await aroundStack(stack);
   lines.push(...problems.map(({ key, found, fix }) => line("fail", key, "cluster", found, fix)));
+  if (surroundings.proxy) {
+    const found = await proxyProblems(surroundings);
+    lines.push(...found.map((each) => line("fail", each.key, "this machine", each.found, each.fix)), ...(found.length === 0 ? [line("ok", "proxy", "this machine", "takes connections")] : []));
+  }
   if (!asksRegistry(config)) return lines;
   const [check, problem] = [`registry ${config.registry.host}`, await registryProblem(config.registry, undefined, surroundings)];
   return [...lines, problem ? line("fail", check, "this machine", problem.found, problem.fix) : line("ok", check, "this machine", "reachable")];

@@ -368,7 +368,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const hub = mirrors.registries["docker.io"];
   const cached = settings.imageCache.registries.length > 0 && { imageCache: { ...settings.imageCache, namespace: namespace === usual.namespace ? imageCacheName : `${namespace}-${imageCacheName}` } };
   if (hub !== undefined && mirrors.dockerd === undefined && settings.agents.some(({ docker }) => docker === "dind"))
-    warn(`mirrors.registries.docker.io: ${hub} has a path, with which the Docker daemons of agents can ask no mirror: docker pull and docker build on agents go to Docker Hub. Set mirrors.dockerd to a root address of the mirror, if it has one, or the agents' docker to rootless.`);
+    warn(`mirrors.registries["docker.io"]: ${hub} has a path, with which the Docker daemons of agents can ask no mirror: docker pull and docker build on agents go to Docker Hub. Set mirrors.dockerd to a root address of the mirror, if it has one, or the agents' docker to rootless.`);
   const pullSecrets = { logins: settings.pullSecrets.flatMap(({ registry, username, password }) => (registry && username && password ? [{ registry, username, password }] : [])), existing: settings.pullSecrets.flatMap(({ existing }) => existing ?? []) };
   const agents = agentTemplates(settings);
   for (const { path: at, problem } of cloudSettingsProblems({ cloud: settings.cloud, templates: agents })) say(`cloud.${at}`, problem, "a setting that the kubernetes plugin takes");

@@ -21,8 +21,9 @@ type Path = readonly PropertyKey[];
 /** The schema as people see it. */
 export const root = keyOf(schema);
 
-const written = (path: Path): string => path.reduce<string>((before, part) => (typeof part === "number" ? `${before}[${part}]` : before === "" ? String(part) : `${before}.${String(part)}`), "");
-const read = (key: string): Path => key.split(/\.|(?=\[)/).map((part) => (part.startsWith("[") ? Number(part.slice(1, -1)) : part));
+// Both as `pulumi config set --path` has them: a name that would be taken for a path stands in brackets and quotes.
+const written = (path: Path): string => path.reduce<string>((before, part) => (typeof part === "number" ? `${before}[${part}]` : before === "" ? String(part) : /[.[\]"]/.test(String(part)) ? `${before}["${String(part).replace(/["\\]/g, "\\$&")}"]` : `${before}.${String(part)}`), "");
+const read = (key: string): Path => (key.match(/\["(?:[^"\\]|\\.)*"\]|\[\d+\]|[^.[]+/g) ?? [key]).map((part) => (part.startsWith('["') ? part.slice(2, -2).replace(/\\(.)/g, "$1") : part.startsWith("[") ? Number(part.slice(1, -1)) : part));
 
 const valueAt = (value: unknown, path: Path): unknown => path.reduce((outer, part) => (typeof outer === "object" || typeof outer === "string" ? (fromJson(outer) as Record<PropertyKey, unknown> | undefined | null)?.[part] : undefined), value);
 

@@ -46,6 +46,9 @@ sandbox/await-login.sh "$domain" "$node" 60
 printf '\nWhat is real here, and what stands in for it:\n'
 sandbox origins
 
+# Stand-ins lie in the sandbox's registry, which speaks plain HTTP.
+plain_http=""
+if [[ $stand_ins =~ images\.[^=]*=([^/]*)/ ]]; then plain_http=" --plain-http ${BASH_REMATCH[1]}"; fi
 cat <<EOT
 
 Jenkins answers 200 on port 80 of the node. $file is all that the stack was told: what npm run new-env writes, and an image for
@@ -54,6 +57,7 @@ each stand-in. The images it needs were built in the cluster, into a registry th
   eval "\$(npm run -s sandbox -- env)"
   npm run smoke -- demo
   pulumi stack output --stack demo
+  npm run bundle -- demo$plain_http
   $(pulumi stack output adminPasswordCommand --stack demo)
 'make down' removes everything.
 EOT

@@ -122,7 +122,7 @@ export async function load(file: string, name: string, { yes, seeded, nodes }: {
     if (config.imageRegistry) {
       const there = await runningRegistry(stack);
       const comes = !there.serves || all.some(({ repository }) => !there.repositories.includes(repository));
-      if (comes && !yes && !process.stdin.isTTY) throw new UsageError("the registry comes up first, and nobody can be asked here; --yes does so without a question");
+      if (comes && !yes && !process.stdin.isTTY) throw new UsageError(`${there.serves ? "the registry runs, and its push token is not for all of the images: it is renewed first" : "the registry does not run, and comes up first"}; nobody can be asked here, and --yes does so without a question`);
       const seeds = places.filter((place) => named.seeds.includes(place.name));
       const changed = changedImages(name, images);
       const fresh = !there.serves || seeds.some(({ key }) => key !== undefined && changed.includes(key));

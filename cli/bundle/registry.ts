@@ -19,6 +19,8 @@ export interface Access {
   /** A token that is shown as it is, in place of a log-in. */
   token?: string;
   surroundings?: Surroundings;
+  /** What to do where it speaks plain HTTP and may not, for a message. */
+  plainHttpFix?: string;
 }
 
 type Body = Buffer | { size: number; data: () => Iterable<Buffer> };
@@ -39,6 +41,9 @@ export class RegistryError extends Error {
     super(`${host} answers ${status} to ${what}${fix}`);
   }
 }
+
+/** Whether TLS was answered by something that is none, as plain HTTP does. */
+const isNoTls = ({ code, message }: NodeJS.ErrnoException): boolean => code === "EPROTO" && /wrong version number|packet length too long/i.test(message);
 
 export class Registry {
   private root?: Promise<URL>;
@@ -102,7 +107,8 @@ export class Registry {
     for (let attempt = 1; ; attempt++) {
       const own = url.origin === root.origin;
       if (!own && url.protocol !== "https:" && !this.access.insecure) throw new Error(`${this.host} leads to ${url.origin} for ${what}, which is not TLS`);
-      const answer = await this.send(method, url, { ...headers, ...(own && this.authorization(repository)) }, body).catch((error: Error) => {
+      const answer = await this.send(method, url, { ...headers, ...(own && this.authorization(repository)) }, body).catch((error: NodeJS.ErrnoException) => {
+        if (own && isNoTls(error)) throw new Error(`${this.host} cannot be asked (${what}): it speaks plain HTTP, and not TLS${this.access.plainHttpFix === undefined ? "" : `; ${this.access.plainHttpFix}`}`);
         if (once || attempt >= 3) throw new Error(`${own ? this.host : url.host} cannot be asked (${what}): ${reason(error)}`);
       });
       if (answer?.statusCode !== undefined && expected.includes(answer.statusCode)) return answer;

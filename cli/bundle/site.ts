@@ -53,11 +53,15 @@ interface NodeList {
 }
 const nodesOf = async (stack: Stack): Promise<NodeList> => JSON.parse(await stack.kubectl("get", "nodes", "-o", "json")) as NodeList;
 
-/** The registry of a host as this stack speaks to it. */
-export function outside({ config: { registry, mirrors, pullSecrets } }: Stack, surroundings: Surroundings, host: string): Registry {
+/**
+ * The registry of a host as this stack speaks to it.
+ * @param plainHttp further hosts that may speak plain HTTP
+ */
+export function outside({ config: { registry, mirrors, pullSecrets } }: Pick<Stack, "config">, surroundings: Surroundings, host: string, plainHttp: string[] = []): Registry {
   const own = host === registry.host && registry.username !== undefined && registry.password !== undefined ? { username: registry.username, password: registry.password } : undefined;
+  const plainHttpFix = host === registry.host ? "if you trust the network to it, set registry.insecure to true" : `if you trust the network to it, give --plain-http ${host} to npm run bundle -- STACK, or name the image by a registry with TLS`;
   const login = own ?? pullSecrets.logins.find((each) => each.registry === host);
-  return new Registry(host, { insecure: (host === registry.host && registry.insecure) || mirrors.insecure.includes(host), surroundings, ...(login && { login }) });
+  return new Registry(host, { insecure: (host === registry.host && registry.insecure) || mirrors.insecure.includes(host) || plainHttp.includes(host), surroundings, ...(login && { login }), plainHttpFix });
 }
 
 /** Does something with the stack's registry: the given one, or its own by a port-forward through the API server. */

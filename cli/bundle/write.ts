@@ -69,9 +69,10 @@ async function fetchBlob(archive: ArchiveWriter, descriptor: Descriptor, { regis
 /**
  * Writes the archive of a stack's images.
  * @param also keys of images that are carried though this stack does not use them
+ * @param plainHttp hosts of registries that may be spoken to over plain HTTP
  * @param rendered the resources that its program registers
  */
-export async function bundle(name: string, { file, platforms: asked, also, rendered }: { file: string; platforms: string[]; also: string[]; rendered: Rendered[] }): Promise<void> {
+export async function bundle(name: string, { file, platforms: asked, also, plainHttp, rendered }: { file: string; platforms: string[]; also: string[]; plainHttp: string[]; rendered: Rendered[] }): Promise<void> {
   const { stack, surroundings } = await readySite(name);
   const { config } = stack;
   const unknown = also.filter((key) => !(key in config.images));
@@ -82,8 +83,11 @@ export async function bundle(name: string, { file, platforms: asked, also, rende
   const builds = await buildsOf(stack, surroundings);
   const platforms = asked.length > 0 ? asked : await nodePlatforms(stack);
   const registries = new Map<string, Registry>();
-  const registryAt = (host: string) => registries.get(host) ?? registries.set(host, outside(stack, surroundings, host)).get(host)!;
+  const registryAt = (host: string) => registries.get(host) ?? registries.set(host, outside(stack, surroundings, host, plainHttp)).get(host)!;
   const wanted = [...keys.map((key) => ({ key, reference: config.images[key as keyof typeof config.images] })), ...further.map((reference) => ({ reference }))];
+  const hosts = [...new Set(wanted.map(({ reference }) => partsOfReference(reference).host))];
+  const idle = plainHttp.filter((host) => !hosts.includes(host));
+  if (idle.length > 0) throw new UsageError(`--plain-http ${idle[0]}: no image of the stack is there, only at ${hosts.join(", ")}`);
   const gathering = new Gathering();
   const missing: string[] = [];
   await withRegistry(stack, surroundings, "pull", async (own) => {
@@ -91,7 +95,9 @@ export async function bundle(name: string, { file, platforms: asked, also, rende
     for (const each of wanted) {
       const { host, path, tag = "latest", digest } = partsOfReference(each.reference);
       // What nodes pull from their own loopback is the stack's own registry.
-      const found = await gathering.image(each.reference, { registry: config.imageRegistry && host === config.registry.host ? own : registryAt(host), repository: path }, digest ?? tag, platforms);
+      const found = await gathering.image(each.reference, { registry: config.imageRegistry && host === config.registry.host ? own : registryAt(host), repository: path }, digest ?? tag, platforms).catch((error: Error) => {
+        throw new Error(`${"key" in each ? `images.${each.key} (${each.reference})` : each.reference}: ${error.message}`);
+      });
       if (found) images.push({ ...each, ...found });
       else missing.push(`${each.reference} is not there; correct ${"key" in each ? `images.${each.key}` : "what names it"}`);
     }

@@ -2,10 +2,10 @@ import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { base64 } from "../encoding";
-import { mirrorArgs, mirrored } from "../mirrors";
+import { inFull, mirrorArgs, mirrored, serverOf } from "../mirrors";
 import type { RegistryLogin } from "../pull-secrets";
 import { refusal } from "../refusal";
-import { proxyTexts, type Surroundings } from "../surroundings";
+import { goesDirect, proxyTexts, type Surroundings } from "../surroundings";
 import type { AgentImagesArgs, ImageSpec, ImageState, RegistryArgs } from "./args";
 import { byText, type ImageContent, imageContent, imageTag } from "./content";
 import { baseImages, declaredArgs } from "./dockerfile";
@@ -58,6 +58,14 @@ function withMirrors(spec: ImageSpec, { mirrors }: AgentImagesArgs): ImageSpec {
   return asked.length + led.length === 0 ? spec : { ...spec, args: { ...Object.fromEntries(asked), ...spec.args, ...Object.fromEntries(led) } };
 }
 
+/** The keys of the config by which an image's registry is asked, for a message; nothing where it is asked itself. */
+function wayTo(reference: string, { mirrors, surroundings }: AgentImagesArgs): string {
+  const [host] = inFull(reference);
+  const mirror = Object.entries(mirrors?.registries ?? {}).find(([registry, place]) => place !== registry && reference.startsWith(`${place}/`));
+  const proxied = surroundings?.proxy && !goesDirect(surroundings.proxy, new URL(`https://${serverOf(host)}`).hostname);
+  return `${mirror ? `, at the mirror of mirrors.registries["${mirror[0]}"]` : ""}${proxied ? ", through proxy.https" : ""}`;
+}
+
 /** The images with every base image given by digest. */
 async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Record<string, ImageSpec>> {
   const digests = new Map<string, Promise<Answer>>();
@@ -71,7 +79,7 @@ async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Recor
       digests.set(value, asked);
       const answer = await asked;
       if (answer.ok) return [key, `${value}@${answer.out}`];
-      missing.push(`image ${name}, argument ${key}: ${value} has no digest and could not be looked up (${answer.error}); give it as ${value}@sha256:..., or make its registry reachable from here`);
+      missing.push(`image ${name}, argument ${key}: ${value} has no digest and could not be looked up (${answer.error})${wayTo(value, args)}; give it as ${value}@sha256:..., or make its registry reachable from here`);
       return [key, value];
     });
     const found = await Promise.all(pairs);

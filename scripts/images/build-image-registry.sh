@@ -5,7 +5,7 @@
 # false; $in_cluster, true where the host is a Service of the cluster, SERVICE.NAMESPACE.svc:PORT, of $kube_context;
 # REGISTRY_USERNAME and REGISTRY_PASSWORD in the environment, or neither. Whoever sources it sets $forward to nothing, and
 # at its own end stops the process of that number; one that is killed outright takes it along. After a call $work/status holds the HTTP status (000: no connection),
-# $work/headers and $work/body the answer; $registry_url is the registry's address with its scheme.
+# $work/trouble curl's words, $work/headers and $work/body the answer; $registry_url is the registry's address with its scheme.
 
 manifest_types="application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
 
@@ -102,12 +102,19 @@ registry_once() {
   shift 2
   local how=(--request "$method")
   if [ "$method" = HEAD ]; then how=(--head); fi
-  status=$(curl --config "$work/curl.conf" "${how[@]}" --dump-header "$work/headers" --output "$work/body" --write-out '%{http_code}' "$@" "$registry_url/$path" || true)
+  status=$(curl --config "$work/curl.conf" --show-error "${how[@]}" --dump-header "$work/headers" --output "$work/body" --write-out '%{http_code}' "$@" "$registry_url/$path" 2>"$work/trouble" || true)
   echo "$status" >"$work/status"
 }
 
 # The status of the last request, also after a call in a subshell.
 registry_status() { cat "$work/status"; }
+
+# The last answer for a message: its status, or curl's words on why there is none, without the login that an address may hold.
+registry_answer() {
+  local words=""
+  if [ "$(registry_status)" = 000 ]; then words=$(sed -n 's|://[^ ]*@|://|g; /^curl: /p' "$work/trouble" | tail -n 1); fi
+  printf '%s' "${words:-status $(registry_status)}"
+}
 
 # Turns a "WWW-Authenticate: Bearer" answer into $work/token.conf. Fails where the registry asks for something else.
 registry_token() {

@@ -675,7 +675,7 @@ write_sbom() {
   if registry_attach "$1" application/spdx+json "$file"; then
     say "bill of materials in $file and beside the image"
   else
-    say "bill of materials in $file; the registry did not take it as an artifact (status $(registry_status))"
+    say "bill of materials in $file; the registry did not take it as an artifact ($(registry_answer))"
   fi
 }
 
@@ -688,12 +688,12 @@ cache_digest() {
 # Deletes the image of this tag, unless a tag of another stack is on it.
 delete_image() {
   local digest other tags
-  digest=$(registry_digest "$tag") || fail "the registry did not answer for $repository:$tag (status $(registry_status)); nothing was deleted. Try again, or set deleteOnDestroy to false"
+  digest=$(registry_digest "$tag") || fail "the registry did not answer for $repository:$tag ($(registry_answer)); nothing was deleted. Try again, or set deleteOnDestroy to false"
   if [ -z "$digest" ]; then
     say "$repository:$tag is not in the registry; nothing to delete"
     return
   fi
-  tags=$(registry_tags) || fail "the registry did not list the tags of $repository (status $(registry_status)); nothing was deleted"
+  tags=$(registry_tags) || fail "the registry did not list the tags of $repository ($(registry_answer)); nothing was deleted"
   for other in $tags; do
     case $other in
       "$tag" | "$stack"-[0-9]*t[0-9]*z) ;;
@@ -709,7 +709,7 @@ delete_image() {
     say "would delete $repository@$digest"
     return
   fi
-  registry_delete "$digest" || fail "the registry refused to delete $repository@$digest (status $(registry_status)); allow deletion there (docker-registry: storage.delete.enabled), or set deleteOnDestroy to false"
+  registry_delete "$digest" || fail "the registry refused to delete $repository@$digest ($(registry_answer)); allow deletion there (docker-registry: storage.delete.enabled), or set deleteOnDestroy to false"
   registry_delete_attached "$digest"
   say "deleted $repository@$digest"
 }
@@ -745,7 +745,7 @@ case $action in
     exit 0
     ;;
   resolve)
-    digest=$(registry_digest "$tag") || fail "${repository%%/*} did not answer for $repository:$tag (status $(registry_status))$(if [ "$(registry_status)" = 429 ]; then printf ': %s' "$limited"; fi)"
+    digest=$(registry_digest "$tag") || fail "${repository%%/*} did not answer for $repository:$tag ($(registry_answer))$(if [ "$(registry_status)" = 429 ]; then printf ': %s' "$limited"; fi)"
     if [ -z "$digest" ]; then fail "there is no image $repository:$tag"; fi
     echo "$digest"
     exit 0
@@ -764,7 +764,7 @@ built=false
 if [ "$force" = false ] && digest=$(registry_digest "$tag") && [ -n "$digest" ]; then
   say "$repository:$tag is in the registry already; not built again"
   if [ "$dry_run" = true ]; then exit 0; fi
-  if [ -n "$stack_tag" ] && ! registry_tag "$digest" "$stack_tag"; then say "could not tag it $stack_tag (status $(registry_status)): clean-images.sh may take it for unused"; fi
+  if [ -n "$stack_tag" ] && ! registry_tag "$digest" "$stack_tag"; then say "could not tag it $stack_tag ($(registry_answer)): clean-images.sh may take it for unused"; fi
 else
   stage_context
   describe

@@ -755,6 +755,19 @@ describe("prepareImages", () => {
     await expect(prepareImages(args(`${registry.host}/jenkins/inbound-agent:2`))).rejects.toThrow(/image maven-dind, argument BASE_IMAGE: .*there is no image .*@sha256:/);
   });
 
+  test("one whose registry is not reached is told with curl's words and the key that leads there, and no login", async () => {
+    const told = (base: string, further: Partial<AgentImagesArgs>) => prepareImages({ ...args(base), ...further }).catch((error: Error) => error.message);
+    const mirrors = { registries: { "docker.io": "127.0.0.1:1/hub" }, insecure: [] };
+    expect(await told("debian:12", { mirrors })).toMatch(/127\.0\.0\.1:1\/hub\/library\/debian:12 has no digest and could not be looked up \(.*\(curl: \(7\) .*127\.0\.0\.1 port 1.*\)\), at the mirror of mirrors\.registries\["docker\.io"\]; give it/);
+    const proxied = (address: string) => ({ surroundings: { proxy: { http: address, https: address, noProxy: [], login: { username: "ann", password: "s3c/ret" } } } });
+    expect(await told("debian:12", proxied("http://127.0.0.1:1"))).toMatch(/\(curl: \(7\) .*\)\), through proxy\.https; give it/);
+    const odd = await told("debian:12", proxied("nothing://127.0.0.1:1"));
+    expect(odd).toMatch(/curl: .*127\.0\.0\.1:1/);
+    expect(odd).not.toMatch(/s3c|ann:/);
+    expect(await told("127.0.0.1:1/x/y:1", {})).toMatch(/\(curl: [^;]*\)\); give it/);
+    for (const each of [odd, await told("debian:12", { mirrors })]) expect(each).not.toContain("000");
+  });
+
   test("a registry that allows no pulls without a log-in: pullSecrets help, and the message says so", async () => {
     const digest = registry.seed("library/base", "base", "1");
     registry.options = { limited: true, login: { username: "robot", password: "p:w" } };

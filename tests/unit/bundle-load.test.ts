@@ -2,11 +2,12 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { stringify } from "yaml";
+import { parse, stringify } from "yaml";
 import { ArchiveWriter, type Descriptor } from "../../cli/bundle/archive";
 import { load } from "../../cli/bundle/load";
 import { placesOf, recipeOf, repositoryOf, type CarriedImage, type Contents } from "../../cli/bundle/plan";
 import { buildsOf, release } from "../../cli/bundle/site";
+import { bundle } from "../../cli/bundle/write";
 import { readStack } from "../../cli/stack";
 import { pushToken } from "../../components/image-registry";
 import { registryArgs } from "../../config/arguments";
@@ -152,7 +153,11 @@ test("a registry that does not take a repository yet comes up anew, without look
 test("nothing is done where nobody can be asked, where platform or version are others, or where a node is not reached", async () => {
   const before = fs.readFileSync(stackFile, "utf8");
   Object.assign(process.stdin, { isTTY: false });
-  await expect(run({ yes: false, nodes: both })).rejects.toThrow("--yes does so without a question");
+  await expect(run({ yes: false, nodes: both })).rejects.toThrow("the registry does not run, and comes up first; nobody can be asked here, and --yes does so without a question");
+  const stopped = fs.readFileSync(path.join(cluster, "now/token"), "utf8");
+  answers("now", { token: Buffer.from(pushToken("s3cret", [])).toString("base64"), available: "1", pods: pods("control-plane-1", "worker-1") });
+  await expect(run({ yes: false, nodes: both })).rejects.toThrow("the registry runs, and its push token is not for all of the images: it is renewed first; nobody can be asked here, and --yes does so");
+  answers("now", { token: stopped, available: "", pods: pods() });
   answers("now", { nodes: nodes(node("control-plane-1"), node("worker-1", undefined, "arm64")) });
   await expect(run({ nodes: both })).rejects.toThrow(/nothing was changed:\n {2}- it is for linux\/amd64, and not for linux\/arm64/);
   await writeBundle({ release: "0.0.1" });
@@ -166,4 +171,15 @@ test("nothing is done where nobody can be asked, where platform or version are o
   expect(error).toContain(`\n  control-plane-1: ssh root@control-plane-1 ctr -n k8s.io images import - <${seeds}`);
   fs.rmSync(path.dirname(seeds), { recursive: true });
   expect([done(), fs.readFileSync(stackFile, "utf8")]).toEqual([["seed me@192.0.2.7"], before]);
+});
+
+test("a bundle of an image at a registry of plain HTTP says which key leads there, and goes on with the option; a host that no image has is refused", async () => {
+  const images = Object.fromEntries(Object.keys((await readStack("site")).config.images).map((key) => [key, `${stand.host}/some/image:${key}`]));
+  const { config } = parse(fs.readFileSync(stackFile, "utf8")) as { config: object };
+  fs.writeFileSync(stackFile, stringify({ config: { ...config, "build-platform:images": images } }));
+  stand.options = {};
+  const write = (...plainHttp: string[]) => bundle("site", { file: path.join(project, "read-only", "out.tar"), platforms: ["linux/amd64"], also: [], plainHttp, rendered: [] });
+  await expect(write()).rejects.toThrow(new RegExp(`^images\\.(\\w+) \\(${stand.host}/some/image:\\1\\): ${stand.host} cannot be asked .*: it speaks plain HTTP, and not TLS; if you trust the network to it, give --plain-http ${stand.host} to npm run bundle`));
+  await expect(write(stand.host)).rejects.toThrow(`${images.registry} is not there; correct images.registry`);
+  await expect(write("192.0.2.9:5000")).rejects.toThrow(`--plain-http 192.0.2.9:5000: no image of the stack is there, only at ${stand.host}`);
 });

@@ -11,7 +11,7 @@ import { main } from "../../cli/bundle";
 import { push, pushAll, writeSeeds } from "../../cli/bundle/load";
 import { cut, imagesOf, loadProblems, originsOf, partsOfReference, placesOf, recipeDifferences, recipeOf, tagOfBuild, type Contents } from "../../cli/bundle/plan";
 import { Registry } from "../../cli/bundle/registry";
-import { seedings } from "../../cli/bundle/site";
+import { outside, seedings } from "../../cli/bundle/site";
 import type { Rendered } from "../../cli/offline";
 import { root } from "../../cli/repository";
 import type { Stack } from "../../cli/stack";
@@ -462,8 +462,18 @@ describe("registries", () => {
 
   test("plain HTTP is spoken only where that is allowed", async () => {
     stand.seed("p/x", "content", "1");
-    await expect(new Registry(stand.host).manifest("p/x", "1")).rejects.toThrow(/cannot be asked/);
-  }, 30_000);
+    await expect(new Registry(stand.host).manifest("p/x", "1")).rejects.toThrow(/cannot be asked .*: it speaks plain HTTP, and not TLS$/);
+  });
+
+  test("one that is no stack's own is spoken to over plain HTTP where the command line names it, and else the option is said", async () => {
+    stand.seed("p/x", "content", "1");
+    const { config } = parseConfig(stackConfig("sandbox"), environment);
+    const ask = (over: object, plainHttp: string[] = []) => outside({ config: { ...config, ...over } }, {}, stand.host, plainHttp).manifest("p/x", "1");
+    await expect(ask({})).rejects.toThrow(`it speaks plain HTTP, and not TLS; if you trust the network to it, give --plain-http ${stand.host} to npm run bundle -- STACK`);
+    await expect(ask({ registry: { ...config.registry, host: stand.host, insecure: false } })).rejects.toThrow("it speaks plain HTTP, and not TLS; if you trust the network to it, set registry.insecure to true");
+    expect(await ask({}, [stand.host])).toBeDefined();
+    await expect(ask({}, ["127.0.0.1:1"])).rejects.toThrow("--plain-http");
+  });
 });
 
 test("a wrong command line says what to do, and a file that is no archive is refused before anything is asked", async () => {
@@ -472,7 +482,13 @@ test("a wrong command line says what to do, and a file that is no archive is ref
     [["none"], "npm run new-env none makes one"],
     [["sandbox", "--yes"], "--yes is nothing that writing a bundle knows"],
     [["sandbox", "--platform", "arm64"], "give OS/ARCH such as linux/arm64"],
+    [["sandbox", "--plain-http", "http://192.0.2.10:5000"], "--plain-http http://192.0.2.10:5000 is no host"],
+    [["sandbox", "--out", "/nope/y.tar"], "--out /nope/y.tar: there is no folder /nope"],
+    [["sandbox", "--out", `${__filename}/y.tar`], `there is no folder ${__filename}`],
+    [["sandbox", "--out", __dirname], `--out ${__dirname} is a folder`],
+    [["load", __dirname, "sandbox"], `${__dirname} is a folder`],
     [["load"], "which archive?"],
+    [["load", __filename, "sandbox", "--plain-http", "x"], "--plain-http is nothing that load knows"],
     [["load", "missing.tar", "sandbox"], "there is no file missing.tar"],
     [["load", __filename, "sandbox", "--out", "x"], "--out is nothing that load knows"],
     [["load", __filename, "sandbox", "--node", "a"], "--node a is no NAME=USER@HOST"],

@@ -297,6 +297,16 @@ test("what is only a doubt about the config is a line as well, beside mistakes",
   expect(await examine({ ...stack, problems: [], config: { ...config, cluster: { context: "nowhere" }, imageBuild: { ...config.imageBuild, builder: "in-cluster" }, nodePorts: undefined } })).toContainEqual(expect.objectContaining({ state: "warn", found: "a.yaml: unknown here" }));
 });
 
+test("a proxy that takes no connection is to be mended, whoever asks the registry", async () => {
+  const { config } = parseConfig(stackConfig("sandbox"), environment);
+  const at = (address: string) => examine({ name: "b", problems: [], warnings: [], keys: {}, kubectlArgs: [], kubectl: async () => Promise.reject(new Error("no cluster here")), config: { ...config, cluster: { context: "nowhere" }, imageBuild: { ...config.imageBuild, builder: "in-cluster" }, nodePorts: undefined, surroundings: { proxy: { http: address, https: address, noProxy: [] } } } });
+  expect(await at("http://127.0.0.1:1")).toContainEqual({ state: "fail", check: "proxy.https", where: "this machine", found: expect.stringContaining("takes no connection from here"), fix: expect.stringContaining("start the proxy, or correct proxy.https") });
+  const proxy = http.createServer().on("connect", (_, socket) => socket.end("HTTP/1.1 503 Service Unavailable\r\n\r\n"));
+  await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  expect(await at(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}`)).toContainEqual({ state: "ok", check: "proxy", where: "this machine", found: "takes connections", fix: "" });
+  await new Promise((resolve) => proxy.close(resolve));
+});
+
 test("the table shows what to mend last, with the fix and totals", () => {
   const text = report([
     { state: "fail", check: "disk", where: "n1", found: "full", fix: "make room" },

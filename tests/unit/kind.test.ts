@@ -120,6 +120,7 @@ test("as root the demo is a stack of a new user's on the sandbox, with an image 
   fs.writeFileSync(stack, ours);
   const first = demo();
   expect(first).toMatchObject({ status: 0, stdout: expect.stringContaining("restic  docker.io/restic/restic:1") });
+  expect(first.stdout).toContain("npm run bundle -- demo --plain-http 10.88.0.1:5000\n");
   const { config } = parse(fs.readFileSync(stack, "utf8")) as { config: Record<string, unknown> };
   expect(Object.keys(config)).toEqual(["domain", "kubeconfig", "kubeContext", "controlPlane", "storageSize"].map((key) => `build-platform:${key}`));
   expect(config["build-platform:controlPlane"]).toMatchObject({ nodes: [{ name: "control-plane-1", host: "10.88.0.2", hostKey: HOST_KEY }] });
@@ -129,7 +130,7 @@ test("as root the demo is a stack of a new user's on the sandbox, with an image 
 
   fs.rmSync(file("calls"));
   fs.writeFileSync(file("stand-ins"), "");
-  expect(demo().status).toBe(0);
+  expect(demo()).toMatchObject({ status: 0, stdout: expect.stringContaining("npm run bundle -- demo\n") });
   expect(calls().filter((call) => /new-env|stack init|images\./.test(call))).toEqual([]);
 
   expect(demo("down").status).toBe(0);

@@ -68,16 +68,20 @@ describe("mirrors in config", () => {
 
   test("dockerd asks a mirror with a path only at an address of its own, and says so", () => {
     const withPath = { registries: { "docker.io": "mirror.test/hub" } };
-    expect(read({ mirrors: withPath }).warnings).toEqual([expect.stringMatching(/^mirrors\.registries\.docker\.io: mirror\.test\/hub has a path.*mirrors\.dockerd/)]);
+    expect(read({ mirrors: withPath }).warnings).toEqual([expect.stringMatching(/^mirrors\.registries\["docker\.io"\]: mirror\.test\/hub has a path.*mirrors\.dockerd/)]);
     expect(read({ mirrors: withPath, agents: [{ name: "a", image: "maven-dind", docker: "rootless" }] }).warnings).toEqual([]);
     expect(read({ mirrors: { ...withPath, dockerd: "https://hub.mirror.test" } })).toMatchObject({ warnings: [], config: { mirrors: { dockerd: "https://hub.mirror.test" } } });
     expect(read({ registry: { host: "r.test:5000", insecure: true }, mirrors: { registries: { "docker.io": "r.test:5000" } } }).config.mirrors).toMatchObject({ dockerd: "http://r.test:5000", insecure: ["r.test:5000"] });
   });
 
+  test("the command that mends one of a registry is a path as pulumi takes it", () => {
+    expect(read({ mirrors: { registries: { "docker.io": "https://mirror.test" } } }).problems[0].fix).toMatch(/^pulumi config set --path 'mirrors\.registries\["docker\.io"\]' /);
+  });
+
   test.each([
     [{ preset: "mars" }, "mirrors.preset"],
-    [{ registries: { "docker.io": "https://mirror.test" } }, "mirrors.registries.docker.io"],
-    [{ registries: { "https://docker.io": "mirror.test" } }, "mirrors.registries.https://docker.io"],
+    [{ registries: { "docker.io": "https://mirror.test" } }, 'mirrors.registries["docker.io"]'],
+    [{ registries: { "https://docker.io": "mirror.test" } }, 'mirrors.registries["https://docker.io"]'],
     [{ maven: "mirror.test/maven2" }, "mirrors.maven"],
     [{ npm: "https://me:secret@npm.test" }, "mirrors.npm"],
     [{ maven: "https://m.test/'</url>" }, "mirrors.maven"],

@@ -306,6 +306,14 @@ describe("together", () => {
     expect(problems).toEqual([expect.objectContaining({ key: "proxy.loginSecret", found: expect.stringContaining("forbidden") })]);
   });
 
+  test("a proxy that is not there is warned of, and is one mistake where the registry is asked through it", async () => {
+    const host = await serve((url) => (/servicecidrs|kubeadm-config/.test(url) ? [404] : healthy(url)));
+    const away = `http://${await nowhere()}`;
+    const look = async (builder: "buildx" | "in-cluster") => preflight({ ...configOf(host, "registry.example.com", builder), surroundings: { proxy: { http: away, https: away, noProxy: [] } } }, "unit", {}, impatient);
+    expect(await look("in-cluster")).toMatchObject({ problems: [], warnings: [expect.stringMatching(/^proxy\.https: the proxy http:.* takes no connection from here; expected .*the nodes, which may see it otherwise: start the proxy, or correct proxy\.https/)] });
+    expect(await look("buildx")).toMatchObject({ problems: [{ key: "proxy.https" }], warnings: [] });
+  });
+
   test("what another environment has is reported as well, and what may not be listed is not judged", async () => {
     const theirs = { metadata: { name: "jenkins", labels: { "app.kubernetes.io/part-of": "build-platform", "build-platform/stack": "other" } } };
     const host = await serve((url) => (url === neighbourPaths.namespaces ? [200, { items: [theirs] }] : Object.values(neighbourPaths).includes(url) ? [403] : healthy(url)));

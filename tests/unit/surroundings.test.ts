@@ -10,7 +10,7 @@ import * as fc from "fast-check";
 import { agentPod } from "../../components/jenkins-master/agents";
 import { Check, type Keys } from "../../components/jenkins-master/casc-schema";
 import { caContent, certificatesOf, goesDirect, javaKeyStore, jenkinsProxy, javaPatterns, type Proxy, proxySecret, proxyTexts, trustScript } from "../../components/surroundings";
-import { completed, forbidden, readNetwork } from "../../checks/surroundings";
+import { completed, forbidden, proxyProblems, readNetwork } from "../../checks/surroundings";
 import { registryProblem } from "../../checks/preflight";
 import { agentSettings, parseConfig } from "../../config";
 import { authority, type Authority } from "./certificates";
@@ -225,6 +225,34 @@ describe("a registry with a certificate of the company's, behind its proxy", () 
     expect(asked).toEqual(["registry.corp.test:443", "registry.corp.test:443"]);
     expect(await ask({ noProxy: [".corp.test"] })).toMatchObject({ found: expect.stringMatching(/ENOTFOUND|EAI_AGAIN|no answer/) });
     expect(asked).toHaveLength(2);
+  });
+
+  test("that is asked through a proxy that is not there is not blamed for it, nor told to be insecure", async () => {
+    const away = "http://127.0.0.1:1";
+    const ask = (insecure: boolean, further: Partial<Proxy> = {}) => registryProblem({ host: "registry.corp.test", prefix: "p", insecure }, impatient, { proxy: { http: away, https: away, noProxy: [], ...further } });
+    const unreached = { found: expect.stringMatching(/^https:\/\/registry\.corp\.test\/v2\/: the proxy http:\/\/127\.0\.0\.1:1: .*ECONNREFUSED/), fix: expect.stringMatching(/^start the proxy, or correct proxy\.https: .*add registry\.corp\.test to proxy\.noProxy/) };
+    expect(await ask(false)).toMatchObject({ key: "proxy.https", ...unreached });
+    expect(JSON.stringify(await ask(false))).not.toContain("insecure");
+    expect(await ask(true)).toMatchObject({ key: "proxy.https", found: expect.stringMatching(/^http:.* the proxy .*; https:.* the proxy /) });
+    expect(await ask(true, { https: "http://127.0.0.1:2" })).toMatchObject({ key: "proxy.http" });
+  });
+
+  test("has a proxy that is looked at by itself: that it is there, and takes the login; not whether it leads everywhere", async () => {
+    const { asked, port } = await gateway(1, "ann:secret");
+    const at = `http://127.0.0.1:${port}`;
+    const look = (further: Partial<Proxy>) => proxyProblems({ proxy: { http: at, https: at, noProxy: [], ...further } }, 1000);
+    expect(await look({})).toMatchObject([{ key: "proxy.username", found: `the proxy ${at} answers 407, it asks for a login` }]);
+    const refused = await look({ login: { username: "ann", password: "wr0ng" } });
+    expect(refused).toMatchObject([{ key: "proxy.username", found: `the proxy ${at} answers 407, it refuses the login`, fix: expect.stringContaining("proxy.password") }]);
+    expect(JSON.stringify(refused)).not.toContain("wr0ng");
+    // The host behind it takes no connection.
+    expect(await look({ login: { username: "ann", password: "secret" } })).toEqual([]);
+    expect(asked).toHaveLength(3);
+    expect(await look({ http: "http://127.0.0.1:1", login: { username: "ann", password: "secret" } })).toMatchObject([{ key: "proxy.http", found: expect.stringMatching(/ECONNREFUSED.*takes no connection from here/) }]);
+    expect(await look({ http: "http://proxy.invalid:1", https: "http://proxy.invalid:1" })).toMatchObject([{ key: "proxy.https", expected: expect.stringContaining("the nodes, which may see it otherwise") }]);
+    expect(await proxyProblems({})).toEqual([]);
+    const deaf = await listen(http.createServer().on("connect", () => undefined));
+    expect(await proxyProblems({ proxy: { http: `http://127.0.0.1:${deaf}`, https: `http://127.0.0.1:${deaf}`, noProxy: [] } }, 200)).toEqual([]);
   });
 
   test("is asked for an image in the same way, with nothing of the login on a command line", async () => {
