@@ -15,13 +15,16 @@ const buildkitd = "buildkitd.toml";
 /** Maven's settings where no proxy has its own, see components/surroundings.ts. */
 const settingsXml = (maven: string): string => `<settings xmlns="http://maven.apache.org/SETTINGS/1.2.0">${mavenMirrors(maven)}</settings>\n`;
 
+/** Maven Central, as builds name it. */
+export const mavenCentral = "https://repo.maven.apache.org/maven2";
+
 /**
  * Leads repositories of builds to the mirrors wherever a build names them, as soon as it does. Without a repository for plugins Gradle
  * asks its portal: then the mirror is named. From Gradle 6 on a settings file is led before it is read, so that its own plugins come
  * from there as well.
  */
 function gradleInit({ maven, gradlePlugins }: Mirrors): string {
-  const pairs = [...(maven ? ["https://repo.maven.apache.org/maven2", "https://repo1.maven.org/maven2"].map((from) => [from, maven]) : []), ...(gradlePlugins ? [["https://plugins.gradle.org/m2", gradlePlugins]] : [])];
+  const pairs = [...(maven ? [mavenCentral, "https://repo1.maven.org/maven2"].map((from) => [from, maven]) : []), ...(gradlePlugins ? [["https://plugins.gradle.org/m2", gradlePlugins]] : [])];
   return `def mirrors = [${pairs.map(([from, to]) => `'${from}': '${to}'`).join(", ")}]
 def lead = { repositories ->
   repositories.all { repository ->

@@ -1,12 +1,11 @@
 import * as fs from "node:fs";
-import * as http from "node:http";
-import type { AddressInfo } from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parse, stringify } from "yaml";
 import { NETWORK, PREFIX, REPO, REGISTRY } from "../../sandbox/paths";
 import { run, waitFor, type Result } from "../../sandbox/shell";
 import { createJob, ENV, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectlJson, onNode, pulumi, STACK, startBuild, unpack } from "../e2e/sandbox";
+import { CentralMirror } from "./central-mirror";
 
 /**
  * A cluster whose nodes have no way out, also not to the registry that everything else of the sandbox is pulled from: the platform
@@ -43,11 +42,7 @@ async function close(): Promise<void> {
 }
 
 /** A mirror of Maven Central inside the gap: this machine fetches what it is asked for. */
-const asked: string[] = [];
-const mirror = http.createServer((request, response) => {
-  asked.push(request.url!);
-  void fetch(`https://repo.maven.apache.org/maven2${request.url!}`, { method: request.method }).then(async (answer) => response.writeHead(answer.status).end(Buffer.from(await answer.arrayBuffer())), () => response.writeHead(502).end());
-});
+const central = new CentralMirror();
 
 const site = (args: string[]) => pulumi([...args, "--stack", SITE]);
 const bundle = (...args: string[]): Promise<Result> => run(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(REPO, "cli/bundle/index.ts"), ...args], { cwd: REPO, env: ENV });
@@ -74,10 +69,10 @@ beforeAll(async () => {
   await onNode(["sh", "-c", "rm -rf /var/lib/kubelet/image_manager/pulled && pkill -x kubelet"]);
   await waitFor("the node's kubelet", 60, async () => (await onNode(["curl", "-fsS", "http://127.0.0.1:10248/healthz"], { allowFailure: true })).stdout === "ok");
 
-  await new Promise<void>((resolve) => mirror.listen(0, NETWORK.gateway, resolve));
+  await central.start(NETWORK.gateway);
   const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
   for (const key of ["registry", "imageBuild", "images"]) delete document.config[`build-platform:${key}`];
-  document.config["build-platform:mirrors"] = { maven: `http://${NETWORK.gateway}:${(mirror.address() as AddressInfo).port}` };
+  document.config["build-platform:mirrors"] = { maven: central.address };
   fs.writeFileSync(stackFile, stringify(document));
   await pulumi(["stack", "rm", SITE, "--yes", "--force", "--preserve-config"], { allowFailure: true });
   await pulumi(["stack", "init", SITE, "--no-select"]);
@@ -89,8 +84,7 @@ afterAll(async () => {
   await open();
   await pulumi(["destroy", "--stack", SITE, "--yes", "--skip-preview"], { allowFailure: true });
   await pulumi(["stack", "rm", SITE, "--yes", "--force"], { allowFailure: true });
-  mirror.closeAllConnections();
-  await new Promise((resolve) => mirror.close(resolve));
+  await central.stop();
   fs.rmSync(stackFile, { force: true });
   fs.rmSync(folder, { recursive: true, force: true });
 });
@@ -130,7 +124,7 @@ test("a Maven job is built on an agent, with what it needs from the mirror", asy
   const build = await finishedBuild("air-gap", await startBuild("air-gap"), 600);
   expect(build).toMatchObject({ result: "SUCCESS", builtOn: expect.stringMatching(/^maven-/) });
   expect(build.console).not.toContain("Downloading from central:");
-  expect(asked.length).toBeGreaterThan(10);
+  expect(central.asked.length).toBeGreaterThan(10);
 });
 
 test("done again, load and up change nothing", async () => {

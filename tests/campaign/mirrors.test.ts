@@ -1,6 +1,4 @@
 import * as fs from "node:fs";
-import * as http from "node:http";
-import type { AddressInfo } from "node:net";
 import * as path from "node:path";
 import { otherLogins } from "../../components/agent-images";
 import { agentPod, type AgentTemplate } from "../../components/jenkins-master/agents";
@@ -13,6 +11,7 @@ import { run, waitFor } from "../../sandbox/shell";
 import { Bed, script } from "../e2e/agent-images-bed";
 import { LimitedHub } from "../e2e/limited-hub";
 import { ensurePlatform, firstAgentImage, kubectl, ownCloud, plainTemplate, unpack } from "../e2e/sandbox";
+import { CentralMirror } from "./central-mirror";
 
 /** Mirrors and pull secrets with the real registry, buildah, Maven, Gradle and dockerd. */
 
@@ -20,29 +19,6 @@ jest.setTimeout(900_000);
 
 const me = { username: "me", password: "e2e-s3cret" };
 const login = { REGISTRY_USERNAME: me.username, REGISTRY_PASSWORD: me.password };
-
-/** A mirror of Maven Central: asks it for what it is asked for, and keeps count. */
-class CentralMirror {
-  readonly asked: string[] = [];
-  address = "";
-  private readonly server = http.createServer((request, response) => {
-    this.asked.push(request.url!);
-    void fetch(`https://repo.maven.apache.org/maven2${request.url!.replace(/^\/mirror/, "")}`, { method: request.method }).then(
-      async (answer) => response.writeHead(answer.status).end(Buffer.from(await answer.arrayBuffer())),
-      () => response.writeHead(502).end(),
-    );
-  });
-
-  async start(host: string): Promise<void> {
-    await new Promise<void>((resolve) => this.server.listen(0, host, resolve));
-    this.address = `http://${host}:${(this.server.address() as AddressInfo).port}/mirror`;
-  }
-
-  async stop(): Promise<void> {
-    this.server.closeAllConnections();
-    await new Promise((resolve) => this.server.close(resolve));
-  }
-}
 
 let bed: Bed;
 let hub: LimitedHub;
