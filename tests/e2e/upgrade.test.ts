@@ -68,12 +68,14 @@ function watchLogin() {
   return { stop: () => ((stopped = true), ended) };
 }
 
-interface Controller {
+interface Deployment {
   metadata: { annotations: Record<string, string> };
   spec: { template: unknown };
 }
-const controller = () => kubectlJson<Controller>(["-n", "jenkins", "get", "deployment", "jenkins"]);
-const revision = ({ metadata }: Controller) => Number(metadata.annotations["deployment.kubernetes.io/revision"]);
+const controller = () => kubectlJson<Deployment>(["-n", "jenkins", "get", "deployment", "jenkins"]);
+const wayIn = () => kubectlJson<Deployment>(["-n", "ingress-nginx", "get", "deployment", "ingress-nginx-controller"]);
+const differs = (then: Deployment, now: Deployment) => JSON.stringify(now.spec.template) !== JSON.stringify(then.spec.template);
+const revision = ({ metadata }: Deployment) => Number(metadata.annotations["deployment.kubernetes.io/revision"]);
 const restarts = () => kubectl(["-n", "jenkins", "get", "pods", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"]);
 
 describe(`from ${former.version} to this version`, () => {
@@ -110,9 +112,9 @@ describe(`from ${former.version} to this version`, () => {
     expect(changeSummary.same).toBeGreaterThan(stateful.length);
   });
 
-  test("up keeps password, jobs, builds and every object that holds data; people miss Jenkins once at most, and a second up changes nothing", async () => {
+  test("up keeps password, jobs, builds and every object that holds data; people miss Jenkins once at most, but for the moment in which a way in of the former kind ends, and a second up changes nothing", async () => {
     const before = { auth: await adminAuth(), jobs: await jobs(), history: await history(), identities: await identities(), volumes: await volumes() };
-    const then = await controller();
+    const [then, wayInThen] = [await controller(), await wayIn()];
     const watch = watchLogin();
     try {
       await up();
@@ -123,9 +125,12 @@ describe(`from ${former.version} to this version`, () => {
     const { gaps, asked } = await watch.stop();
 
     const now = await controller();
-    const restarted = JSON.stringify(now.spec.template) !== JSON.stringify(then.spec.template);
+    const restarted = differs(then, now);
+    const rolled = differs(wayInThen, await wayIn());
     console.info(`from ${former.version}: ${restarted ? "the controller started anew" : "the controller ran on"}; asked ${asked} times, without an answer: ${gaps.map((seconds) => `${seconds.toFixed(1)} s`).join(", ") || "never"}`);
-    expect(gaps.length).toBeLessThanOrEqual(restarted ? 1 : 0);
+    // Pods of ingress-nginx as former versions made them end before the nodes know that they do.
+    expect(gaps.filter((seconds) => seconds > 2).length).toBeLessThanOrEqual(restarted ? 1 : 0);
+    expect(gaps.length).toBeLessThanOrEqual((restarted ? 1 : 0) + (rolled ? 1 : 0));
     expect(gaps).not.toContain(Infinity);
     expect(revision(now) - revision(then)).toBe(restarted ? 1 : 0);
     // A pod that has ended may still be listed.
