@@ -61,11 +61,7 @@ const tokenVolume: Volume = {
   },
 };
 
-/**
- * The pod that saves the home: restic first, then the report, which ends with the result's exit code. restic's cache lies in a
- * folder of the home's own volume, the one thing there that it may write: it is on the node wherever the home goes, and without it
- * each run would fetch the repository's index and the folders of the last snapshot again.
- */
+/** The pod that saves the home: restic first, then the report, which ends with the result's exit code. */
 export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerImage: pulumi.Input<string>): PodSpec {
   const pod = basePod(args);
   // A failed backup is a result too: it is the report that fails the job, once people can see why.
@@ -81,12 +77,12 @@ export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, control
     initContainers: [
       {
         ...restic,
-        env: [...(restic.env as EnvVar[]), memoryLimit, { name: "UPKEEP_DAYS", value: String(args.upkeepDays ?? usualUpkeepDays) }, { name: "CACHE_DIR", value: "/cache" }],
-        volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home", readOnly: true }, { name: "cache", mountPath: "/cache", subPath: ".backup-cache" }],
+        env: [...(restic.env as EnvVar[]), memoryLimit, { name: "UPKEEP_DAYS", value: String(args.upkeepDays ?? usualUpkeepDays) }],
+        volumeMounts: [...(restic.volumeMounts as VolumeMount[]), { name: "home", mountPath: "/var/jenkins_home", readOnly: true }],
       },
     ],
     containers: [reportContainer(controllerImage, "exec sh /scripts/report.sh backup")],
-    volumes: [...pod.volumes, tokenVolume, { name: "home", persistentVolumeClaim: { claimName: args.homeClaim, readOnly: true } }, { name: "cache", persistentVolumeClaim: { claimName: args.homeClaim } }],
+    volumes: [...pod.volumes, tokenVolume, { name: "home", persistentVolumeClaim: { claimName: args.homeClaim, readOnly: true } }],
   };
 }
 
