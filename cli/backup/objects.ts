@@ -48,7 +48,7 @@ export function resticJob(cron: KubernetesObject, name: string, shell: string, c
   const job = jobFromCron(cron, name);
   const labels = { ...job.metadata.labels, "app.kubernetes.io/component": "operator" };
   const spec = job.spec.template.spec;
-  const own = new Set(["home", "token", "cache"]);
+  const own = new Set(["home", "token"]);
   const restic = (spec.initContainers as KubernetesObject[]).find((container) => container.name === "restic")!;
   const target = claim === undefined ? [] : [{ name: "target", mountPath: "/target" }];
   return {
@@ -63,7 +63,7 @@ export function resticJob(cron: KubernetesObject, name: string, shell: string, c
           affinity: undefined,
           initContainers: undefined,
           ...placement,
-          containers: [{ ...restic, env: restic.env?.filter(({ name }: { name: string }) => name !== "CACHE_DIR"), command: ["/bin/sh", "-c", shell], volumeMounts: [...restic.volumeMounts.filter((m: { name: string }) => !own.has(m.name)), ...target] }],
+          containers: [{ ...restic, command: ["/bin/sh", "-c", shell], volumeMounts: [...restic.volumeMounts.filter((m: { name: string }) => !own.has(m.name)), ...target] }],
           volumes: [...spec.volumes.filter((v: { name: string }) => !own.has(v.name)), ...(claim === undefined ? [] : [{ name: "target", persistentVolumeClaim: { claimName: claim } }])],
         },
       },

@@ -42,7 +42,6 @@ Environment
   CHECK_PARTS     days of upkeep in which all of the repository's data is read back, a part each time; default 14
   UPLOAD_LIMIT DOWNLOAD_LIMIT   KiB/s, default 0 (none)
   MEMORY_LIMIT    bytes that this container may use; restic keeps below nine tenths of it where it can
-  CACHE_DIR       folder for restic's cache that outlives the pod; default, and where it cannot be written: in WORK_DIR
   STATUS_DIR      folder of the last results; where it names a snapshot, a missing repository is an error
   SFTP_COMMAND KEY_SFTP_COMMAND  how the SFTP servers are reached, with key and known hosts
   ACCEPT_SHRINK   1: retention goes on although most jobs are gone since the last snapshot
@@ -56,7 +55,6 @@ RESULT_FILE=${RESULT_FILE:-$WORK_DIR/result.json}
 HOST=jenkins
 # Longest first pass in seconds whose files are close enough in time; a longer one is followed by a short one.
 SETTLE=60
-if [ -n "${CACHE_DIR:-}" ] && [ -w "$CACHE_DIR" ]; then RESTIC_CACHE_DIR=$CACHE_DIR; fi
 export RESTIC_CACHE_DIR="${RESTIC_CACHE_DIR:-$WORK_DIR/restic-cache}"
 [ -z "${MEMORY_LIMIT:-}" ] || export GOMEMLIMIT="$((MEMORY_LIMIT * 9 / 10))"
 export RESTIC_PROGRESS_FPS=0.1

@@ -429,17 +429,6 @@ test("a shrunk home, a missing and a wrong repository are seen from day to day a
   expect(hashes(await home.restore(snapshot)).size).toBeGreaterThan(hashes(home.home).size);
 });
 
-test("restic's cache outlives the run where it can be written, and a run does without where it cannot", async () => {
-  home.build("a", 1);
-  const cache = path.join(home.home, ".backup-cache");
-  fs.mkdirSync(cache);
-  await night({ CACHE_DIR: cache });
-  expect(fs.readdirSync(cache)).not.toEqual([]);
-  await night({ CACHE_DIR: path.join(home.home, "missing") });
-  expect(fs.existsSync(path.join(home.work, "restic-cache"))).toBe(true);
-  expect(fs.existsSync(path.join(await home.restore(), ".backup-cache"))).toBe(false);
-});
-
 test("a wrong password is said to be one, and nothing is touched", async () => {
   home.build("a", 1);
   await good();

@@ -108,9 +108,9 @@ const cron: KubernetesObject = {
           metadata: { labels: { "app.kubernetes.io/component": "saver" } },
           spec: {
             affinity: { podAntiAffinity: {} },
-            initContainers: [{ name: "restic", env: [{ name: "ACCEPT_SHRINK", value: "0" }, { name: "CACHE_DIR", value: "/cache" }], volumeMounts: [{ name: "home", mountPath: "/h" }, { name: "cache", mountPath: "/cache" }, { name: "secrets", mountPath: "/s" }] }],
+            initContainers: [{ name: "restic", env: [{ name: "ACCEPT_SHRINK", value: "0" }], volumeMounts: [{ name: "home", mountPath: "/h" }, { name: "secrets", mountPath: "/s" }] }],
             containers: [{ name: "report" }],
-            volumes: [{ name: "home" }, { name: "cache" }, { name: "secrets" }, { name: "token" }],
+            volumes: [{ name: "home" }, { name: "secrets" }, { name: "token" }],
           },
         },
       },
@@ -123,10 +123,10 @@ describe("jobs", () => {
     const job = jobFromCron(cron, "by-hand", { ACCEPT_SHRINK: "1" });
     expect(job).toMatchObject({ kind: "Job", metadata: { name: "by-hand", namespace: "jenkins" }, spec: { backoffLimit: 0 } });
     expect(job.metadata.ownerReferences).toEqual([{ apiVersion: "batch/v1", kind: "CronJob", name: "jenkins-backup", uid: "cron-uid" }]);
-    expect(job.spec.template.spec.initContainers[0].env).toEqual([{ name: "CACHE_DIR", value: "/cache" }, { name: "ACCEPT_SHRINK", value: "1" }]);
+    expect(job.spec.template.spec.initContainers[0].env).toEqual([{ name: "ACCEPT_SHRINK", value: "1" }]);
     expect(cron.spec.jobTemplate.spec.backoffLimit).toBe(2);
   });
-  test("a restic job touches neither the home, nor the cache in its volume, nor a token, and does not wait for savers", () => {
+  test("a restic job touches neither the home nor a token, and does not wait for savers", () => {
     const { spec } = resticJob(cron, "ask", "true").spec.template;
     expect(spec.volumes).toEqual([{ name: "secrets" }]);
     expect(spec.containers).toHaveLength(1);

@@ -68,14 +68,10 @@ test("the saver mounts the home read-only, never twice at once, and reports afte
   expect(the("CronJob", names.backup).inputs.spec.jobTemplate.spec.template.metadata.labels).toEqual(saverLabels);
 });
 
-test("the saver's cache is a folder of the home's volume; nobody else mounts it", async () => {
+test("a claim stands in the saver's pod once, to be read: for writing beside that it could not be mounted", async () => {
   await make();
-  const [restic] = podOf(names.backup).initContainers;
-  expect(restic.env).toContainEqual({ name: "CACHE_DIR", value: "/cache" });
-  expect(restic.volumeMounts).toContainEqual({ name: "cache", mountPath: "/cache", subPath: ".backup-cache" });
-  expect(podOf(names.backup).volumes).toContainEqual({ name: "cache", persistentVolumeClaim: { claimName: "jenkins-home" } });
-  expect(the("ConfigMap", names.scripts).inputs.data["excludes.txt"].split("\n")).toContain(".backup-cache");
-  expect(JSON.stringify(podOf(names.verify))).not.toContain("CACHE_DIR");
+  const claims = (podOf(names.backup).volumes as { persistentVolumeClaim?: object }[]).flatMap(({ persistentVolumeClaim }) => persistentVolumeClaim ?? []);
+  expect(claims).toEqual([{ claimName: "jenkins-home", readOnly: true }]);
 });
 
 test("restic is told its memory, when the upkeep is due, and bandwidths where they are limited", async () => {
