@@ -216,6 +216,10 @@ outlived() {
     [ -z "$clash" ] || printf 'delete %s\\n' "$ref"
   done < <(git -C "$1" for-each-ref --format='%(refname)')
 }
+# Whether repository $1 is one, and has each of its tips: somebody may have deleted it as it was written to.
+sound() {
+  git --git-dir="$1" rev-parse -q --git-dir >/dev/null 2>&1 && ! git --git-dir="$1" for-each-ref --format='%(objectname)' | git --git-dir="$1" cat-file --batch-check | grep -q ' missing$'
+}
 take() {
   local offer=$1 moved group=\${1%%/*} name=\${1##*/} bundle mirror next number pack
   name=\${name%%-*} number=$(date +%s%N)
@@ -228,6 +232,8 @@ take() {
   [ -f "$offer" ] && [ ! -L "$offer" ] && mv -T "$offer" "$moved" && [ -f "$moved" ] && [ ! -L "$moved" ] && [ "$(stat -c %s "$moved")" -le "$((MAX_KIB * 512))" ] || return
   # Whoever still has it open may go on writing to it; and a file that is no bundle git would take for the name of a repository.
   cp "$moved" "$bundle" && [[ $(head -c 15 "$bundle" | tr -d '\\0') == "# v"[23]" git bundle" ]] || return
+  # What agents offer lies upon what the mirror has.
+  [ ! -e "$mirror" ] || sound "$mirror/repo.git" || { echo "$mirror: not whole, begun anew"; discard "$mirror"; }
   mkdir -p "$mirror/generations" && { [ -e "$mirror/repo.git" ] || git init -q --bare "$mirror/repo.git"; } || return
   outlived "$mirror/repo.git" "$bundle" | git -C "$mirror/repo.git" update-ref --stdin || return
   git -C "$mirror/repo.git" -c gc.auto=0 -c fetch.unpackLimit=1 fetch -q --no-tags --no-write-fetch-head "$bundle" '+refs/remotes/origin/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || { rm -f "$mirror"/repo.git/objects/pack/tmp_*; return 1; }

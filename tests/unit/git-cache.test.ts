@@ -253,6 +253,26 @@ test("a branch that was deleted and became a folder, and a folder that became a 
   expect(refs(name)).toContain("refs/remotes/origin/main");
 });
 
+test.each<[string, (repository: string) => void]>([
+  ["its head", (repository) => fs.rmSync(path.join(repository, "HEAD"))],
+  ["its objects", (repository) => fs.rmSync(path.join(repository, "objects/pack"), { recursive: true })],
+])("a mirror of which %s was deleted as the keeper wrote is begun anew", async (_, breakIt) => {
+  await oneCommitBehind();
+  breakIt(path.join(mirrors(), fs.readdirSync(mirrors())[0], "repo.git"));
+  const whole = async (name: string) => {
+    ok(build("", ["clone", "-q", url, name]));
+    await until("the offer to be taken", () => fs.readdirSync(offers()).filter((each) => !each.endsWith("-used")).length === 0);
+    git(name, "fsck", "--full", "--strict");
+  };
+  // Its offer lies upon what the mirror had; the next one is all of it.
+  await whole("second");
+  await until("the broken mirror to be gone", () => generations().length === 0);
+  await whole("third");
+  await until("a mirror", () => generations().length === 1);
+  const { err } = build("", ["clone", "--progress", url, "fourth"]);
+  expect(received(err)).toBeUndefined();
+});
+
 test("above the bound the one stays that a clone began with last, though it is the older one", async () => {
   otherRepository();
   await oneCommitBehind();
