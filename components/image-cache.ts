@@ -74,16 +74,17 @@ export function cacheConfig({ registry, upstream, login }: CachedRegistry, port:
 export const loginHelper = ({ username, password }: { username: string; password: string }): string => `#!/bin/sh\ncat <<'END-OF-LOGIN'\n${JSON.stringify({ Username: username, Secret: password })}\nEND-OF-LOGIN\n`;
 
 /**
- * Keeps the volume below MAX_KIB: what was read longest ago goes first, and is fetched anew where somebody asks for it after all.
+ * Keeps a volume below MAX_KIB: what was read longest ago goes first, and is fetched or made anew where somebody asks for it after all.
  * POSIX shell as in BusyBox; environment FOLDER, MAX_KIB, INTERVAL (seconds).
+ * @param files what may go, as find is told
  */
-export const cacheKeeperScript = `set -u
+export const keeperScript = (files: string): string => `set -u
 trap 'exit 0' TERM INT
 while :; do
   used=$(du -sk "$FOLDER" | cut -f1)
   if [ "$used" -gt "$MAX_KIB" ]; then
-    echo "$used KiB of $MAX_KIB: deleting what was not pulled for longest"
-    find "$FOLDER"/*/docker/registry/v2/blobs -type f -name data -exec stat -c '%X %b %n' {} + | sort -n | while read -r _ blocks file && [ "$used" -gt "$MAX_KIB" ]; do
+    echo "$used KiB of $MAX_KIB: deleting what was not read for longest"
+    find ${files} -exec stat -c '%X %b %n' {} + | sort -n | while read -r _ blocks file && [ "$used" -gt "$MAX_KIB" ]; do
       rm -f "$file"
       used=$((used - blocks / 2))
     done
@@ -91,6 +92,9 @@ while :; do
   sleep "$INTERVAL" & wait $!
 done
 `;
+
+/** The keeper of images. */
+export const cacheKeeperScript = keeperScript('"$FOLDER"/*/docker/registry/v2/blobs -type f -name data');
 
 /** Everything that is wrong with the args, each with the field, what was found and what is expected. */
 function imageCacheProblems({ size, namespace, agentsNamespace, registries, keepDays }: ImageCacheArgs): pulumi.InputPropertyErrorDetails[] {

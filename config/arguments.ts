@@ -4,6 +4,7 @@ import type { CachedRegistry, ImageCacheArgs } from "../components/image-cache";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
 import type { IngressTraefikArgs } from "../components/ingress-traefik";
 import { type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
+import { keepsGradleBuilds } from "../components/jenkins-master/build-cache";
 import { hostsOf, type JenkinsMasterArgs } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { upstreamOf } from "../components/mirrors";
@@ -124,6 +125,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
       settings: { ...agentSettings(config), ...(builtFor && { architectures: builtFor }) },
       cloud,
       ...(agentCache && { cache: { keeperImage: images.inboundAgent, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi } }),
+      ...(agentCache && agents.some(keepsGradleBuilds) && { buildCache: { image: images.nginx, storageClassName, size: agentCache.gradleBuildSize } }),
     },
     access: {
       adminUser: admin.user,

@@ -9,6 +9,7 @@ import { ingressServiceName } from "../components/ingress";
 import { jobsRegistryName, pullPort, registryAddress } from "../components/image-registry";
 import { agentServiceName, jenkinsUrl, ownPriorities, resourceUrl, secretNames, type AgentTemplate, type FurtherHost, type IngressTls } from "../components/jenkins-master";
 import { agentPod, keepsDocker, slotGroup, type AgentSettings } from "../components/jenkins-master/agents";
+import { buildCacheAddress, keepsGradleBuilds } from "../components/jenkins-master/build-cache";
 import { cloudSettingsProblems, defaultsPod, defaultsTemplate, type CascInput } from "../components/jenkins-master/casc";
 import { isDocument } from "../components/jenkins-master/documents";
 import { fragmentProblems, readCascFolder } from "../components/jenkins-master/fragments";
@@ -77,7 +78,7 @@ export interface PlatformConfig
   /** `image` is the name of a build or a full reference. */
   agents: AgentTemplate[];
   /** Shared dependency caches on the nodes; undefined for none. */
-  agentCache?: { path: string; maxGi: number; dockerGi: number };
+  agentCache?: { path: string; maxGi: number; dockerGi: number; gradleBuildSize: string };
   /** `install` says whether the stack brings a controller, `controller` which. */
   ingress: Omit<Settings["ingress"], "controller" | "tlsSecret" | "clusterIssuer" | "hosts"> & { controller: (typeof ingressControllers)[number]; tls?: IngressTls; hosts: FurtherHost[] };
   admin: { user: string; password?: pulumi.Output<string>; passwordVersion: number; existingSecret?: string };
@@ -240,6 +241,7 @@ export const agentSettings = ({ images, registry, imageRegistry, mirrors, imageC
   buildkitImage: images.buildkit,
   insecureRegistries: imageRegistry ? [registryAddress(jobsRegistryName, imageRegistry.namespace, pullPort)] : registry.insecure ? [registry.host] : [],
   mirrors: imageCache ? throughCache(mirrors, imageCacheAddresses(imageCache.registries, imageCache.namespace)) : mirrors,
+  ...(agentCache && agents.some(keepsGradleBuilds) && { gradleBuildCache: buildCacheAddress(namespaces.agents) }),
   ...(agentCache && { cachePath: agentCache.path, dockerGroupKib: Math.floor((agentCache.dockerGi * 2 ** 20) / Math.max(1, new Set(agents.filter(keepsDocker).map(slotGroup)).size)) }),
   ...(podPatches(patches, defaultsTemplate).length > 0 && { defaultsPatches: podPatches(patches, defaultsTemplate) }),
   pods: agentPods,
@@ -380,7 +382,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const ofItsOwn = namespace === usual.namespace ? "" : `-${namespace}`;
   const { domain, images, agentCap, agentPods, cloud, rehearsal, networkPolicies, prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, patches } = settings;
   // Two environments that shared one folder could put artifacts into each other's builds.
-  const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi } };
+  const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi, gradleBuildSize: agentCache.gradleBuildSize } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
   const registries = registryOf(settings);
   agentPatchProblems({ agents: settings.agents, images, ...registries, mirrors, ...cached, pullSecrets, agentPods, patches, namespaces, ...cache }, say);

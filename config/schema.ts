@@ -248,7 +248,7 @@ const agents = {
       label: text("Labels that jobs ask for, separated by blanks.", { is: { expected: "Jenkins labels, separated by single blanks", pattern: /^[A-Za-z0-9_.-]+( [A-Za-z0-9_.-]+)*$/ }, example: "maven java", defaultText: "the name" }),
       docker: choice("How builds reach Docker: a privileged daemon beside them, BuildKit without privileges, or not at all.", ["dind", "rootless", "none"], "dind"),
       userNamespace: flag("Whether the pod has a user namespace of its own, so that root in it is nobody on the node; asks for Kubernetes 1.33, containerd 2 and Linux 6.3 on the nodes.", false),
-      caches: choices("What the agents of a node share of what they download, by tool, see docs/pipelines.md; sbt is coursier's cache; git is mirrors that clones begin with; docker is what Docker pulled and built, which the next agent on the node takes over, without names.", ["maven", "gradle", "npm", "pnpm", "pip", "go", "sbt", "git", "docker"]),
+      caches: choices("What the agents of a node share of what they download, by tool, see docs/pipelines.md; sbt is coursier's cache; git is mirrors that clones begin with; docker is what Docker pulled and built, which the next agent on the node takes over, without names; gradle-build is what Gradle's tasks made, in the cluster.", ["maven", "gradle", "npm", "pnpm", "pip", "go", "sbt", "git", "docker", "gradle-build"]),
       cacheGroup: text("Agents of one name share, on a node, what caches has beside maven and gradle, which all share.", { is: piece.name("a name of small letters, digits and hyphens"), example: "release", default: usual.cacheGroup }),
       resources: resources("Requests and limits of the build container.", agentResources),
       dockerResources: resources("Requests and limits of the docker or BuildKit sidecar.", dockerResources),
@@ -286,6 +286,7 @@ const agents = {
     path: text("Folder of the nodes that holds them.", { is: piece.nodeFolder, example: "/var/cache/build-platform", defaultText: `${usual.agentCachePath}, with -<namespace> behind it for another namespace than ${usual.namespace}` }),
     maxGi: integer("Most GiB they take on a node; mirrors of git as much again.", piece.cacheGi),
     dockerGi: integer("Most GiB that Docker's images, layers and build cache take on a node beside it, where an agent has docker in caches.", piece.dockerGi),
+    gradleBuildSize: text("Room for what Gradle's tasks made, on a volume of storageClass, where an agent has gradle-build in caches.", { is: piece.size, example: "50Gi", default: "20Gi" }),
   }),
   agentPods: section("Pods of the agents' namespace that pipelines describe themselves: what they may have that no agent of the platform has. The API server (a ValidatingAdmissionPolicy) sees to it.", {
     action: choice("Whether pods that have more are refused, or taken with a warning and a line in the audit log; none for no policy.", ["deny", "warn", "none"], "deny"),

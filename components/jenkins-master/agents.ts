@@ -4,6 +4,7 @@ import { pullingWith } from "../pull-secrets";
 import type { Mirrors } from "../mirrors";
 import { canonicalResources, quantityMillis, Resources, scratch } from "../quantity";
 import { goEnvironment, goMounts, javaEnvironment, mavenFlags, networkMounts, networkVolumes, type Surroundings, toolEnvironment, toolMounts, trustContainers } from "../surroundings";
+import { buildCache } from "./build-cache";
 import { gradleAgentScript } from "./cache";
 import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
@@ -17,7 +18,7 @@ export type DockerMode = "dind" | "rootless" | "none";
 /** Build tools whose dependency caches a template's agents share on their node. */
 type SharedTool = "maven" | "gradle";
 /** What a template's agents keep on their node: of Docker each agent has data of its own while it runs, which the next takes over. */
-export type CachedTool = SharedTool | DownloadTool | "git" | "docker";
+export type CachedTool = SharedTool | DownloadTool | "git" | "docker" | "gradle-build";
 
 /** One key, operator, effect entry as in a Pod's `tolerations`. */
 export interface Toleration {
@@ -122,6 +123,8 @@ export interface AgentSettings {
   priorityClassName?: string;
   /** Folder on the nodes that holds the shared caches, or undefined for none. */
   cachePath?: string;
+  /** Root address of Gradle's build cache, for templates that ask for it. Default none. */
+  gradleBuildCache?: string;
   /** Most KiB that agents of one group leave of Docker's data on a node. Default no bound but the keeper's. */
   dockerGroupKib?: number;
   /** Merge patches over the pod that all pods start from, made last. Default none. */
@@ -448,10 +451,11 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   const together = cachePath === undefined ? [] : [toolCaches(template, cacheMount, cachePath, scratch(template.workspaceSize)), gitCache(template, cacheMount, cachePath)];
   const waiting = cachesContainer(template.image, together.flatMap(({ volumeMounts }) => volumeMounts), together.flatMap(({ volumes }) => volumes));
   const slots = hasSlots(template, settings);
-  const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env)) };
+  const gradle = caches.includes("gradle");
+  const built = buildCache(template, settings.gradleBuildCache, gradle ? gradleHome : undefined);
+  const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env), built.env) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
-  const gradle = caches.includes("gradle");
   const files = mirrorMounts(settings.mirrors, gradle ? gradleHome : undefined, template.volumes.map(({ mountPath }) => mountPath));
   const needsFiles = files.length > 0 || (template.docker === "rootless" && buildkitMounts(settings.mirrors).length > 0);
   const [architecture, ...others] = (template.built && settings.architectures) || [];
@@ -485,7 +489,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
               readOnly: sharedCaches[tool].readOnly,
             })),
             ...(gradle ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
-            ...together.flatMap(({ volumeMounts }) => volumeMounts),
+            ...[...together, built].flatMap(({ volumeMounts }) => volumeMounts),
             ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
             ...files,
             ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
@@ -503,7 +507,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
           name: `cache-${tool}`,
           hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
         })),
-        ...together.flatMap(({ volumes }) => volumes),
+        ...[...together, built].flatMap(({ volumes }) => volumes),
         ...(slots ? [{ name: "cache-docker", hostPath: { path: `${settings.cachePath}/docker/${slotGroup(template)}`, type: "DirectoryOrCreate" } }] : []),
         ...(gradle
           ? [
@@ -526,6 +530,6 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
  */
 export function agentsPodSecurity(templates: AgentTemplate[], cachePath?: string, pods?: PodRules): "privileged" | "restricted" {
   const further = pods !== undefined && pods.privilegedImages.length + pods.hostPaths.length > 0;
-  const open = further || templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.some((tool) => tool !== "docker")));
+  const open = further || templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.some((tool) => tool !== "docker" && tool !== "gradle-build")));
   return open ? "privileged" : "restricted";
 }

@@ -7,6 +7,7 @@ import { isQuantity, Resources } from "../quantity";
 import type { Surroundings } from "../surroundings";
 import type { Transform } from "../transform";
 import { AgentSettings, AgentTemplate, Toleration } from "./agents";
+import type { BuildCacheArgs } from "./build-cache";
 import { cloudSettingsProblems, defaultsTemplate } from "./casc";
 import { cascInput, SecretFile } from "./configuration";
 import { ownVariables } from "./controller";
@@ -134,6 +135,8 @@ export interface AgentsArgs {
     /** Most GiB of Docker's data on a node, where a template keeps them. Default 50. */
     dockerGi?: number;
   };
+  /** Gradle's build cache, for templates with gradle-build in their caches; needs its address in the settings. Default none. */
+  buildCache?: BuildCacheArgs;
   /** Settings of the kubernetes plugin's cloud, as JCasC names them, over the platform's own; templates and podLabels in it come to them. Default none. */
   cloud?: Record<string, unknown>;
 }
@@ -250,6 +253,7 @@ export function jenkinsMasterProblems(args: JenkinsMasterArgs): { propertyPath: 
   });
   if (args.rehearsal) quantities(args.rehearsal.resources, "rehearsal.resources");
   check(agents.settings.cachePath === undefined || agents.cache !== undefined, "agents.cache", "is needed with agents.settings.cachePath");
+  if (agents.buildCache) check(fits(size, agents.buildCache.size), "agents.buildCache.size", `"${agents.buildCache.size}" is no size with a unit such as 20Gi`);
   check(!(access.adminPassword !== undefined && access.adminExistingSecret), "access.adminExistingSecret", "cannot be given together with adminPassword");
   check(access.login === undefined || access.rights !== undefined, "access.rights", "are missing; without them everybody whom the login knows might do anything");
   const input = cascInput(args, agents.templates.map(() => "image"));

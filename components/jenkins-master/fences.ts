@@ -5,9 +5,8 @@ import { bareHost, singleAddress, usual } from "../../config/pieces";
 import type { JenkinsMasterArgs } from "./args";
 import { ownLabels } from "../ownership";
 import type { Proxy } from "../surroundings";
-import { controllerLabels, labels, namespacesOf, ownPriorities, Place } from "./place";
-
-const agentLabels = { jenkins: "agent" };
+import { buildCacheLabels } from "./build-cache";
+import { agentLabels, controllerLabels, labels, namespacesOf, ownPriorities, Place } from "./place";
 
 /** Who goes first where a node runs short: of the PriorityClasses that the pods ask for, those of the component's own. */
 export function makePriorities({ name, parent }: Place, args: JenkinsMasterArgs): k8s.scheduling.v1.PriorityClass[] {
@@ -65,7 +64,7 @@ function proxyRules(proxy: Proxy | undefined): k8s.types.input.networking.v1.Net
 }
 
 /** Who may connect to the controller, and to whom agents may. */
-export function makeNetworkPolicies({ name, parent, here, there }: Place, { address, access, controller, monitoring, surroundings }: JenkinsMasterArgs): void {
+export function makeNetworkPolicies({ name, parent, here, there }: Place, { address, access, agents, controller, monitoring, surroundings }: JenkinsMasterArgs): void {
   if (!(access.networkPolicies ?? true)) return;
   const from = (namespace: pulumi.Input<string>) => ({ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } } });
   const tcp = (...ports: number[]) => ports.map((port) => ({ port, protocol: "TCP" }));
@@ -98,6 +97,8 @@ export function makeNetworkPolicies({ name, parent, here, there }: Place, { addr
         egress: [
           { to: [{ ...from("kube-system"), podSelector: { matchLabels: { "k8s-app": "kube-dns" } } }], ports: [{ port: 53, protocol: "UDP" }, ...tcp(53)] },
           { to: [{ ...from(here), podSelector: { matchLabels: controllerLabels } }], ports: tcp(8080, 50000) },
+          // Where the network plugin takes no pod for an address of the world.
+          ...(agents.buildCache ? [{ to: [{ podSelector: { matchLabels: buildCacheLabels } }], ports: tcp(8080) }] : []),
           { to: pulumi.output(access.apiServerCidrs ?? []).apply(worldWithout) },
           ...proxyRules(surroundings?.proxy),
         ],

@@ -5,6 +5,7 @@ import type { Registration } from "../transform";
 import { makeAccounts } from "./accounts";
 import { jenkinsUrl, makeIngress, makeServices } from "./address";
 import { JenkinsMasterArgs, jenkinsMasterProblems } from "./args";
+import { makeBuildCache } from "./build-cache";
 import { cacheKeeperObject } from "./cache-keeper";
 import { configurationObject } from "./configuration";
 import { controllerObject, controllerPod, makeHome, withoutFirst } from "./controller";
@@ -89,6 +90,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     makeNetworkPolicies(place, args);
     makeAgentMirrors(place, args.agents.settings.mirrors);
     makeAgentGit(place, args.agents.settings.cachePath === undefined ? [] : args.agents.templates);
+    makeBuildCache(place, args);
     const keeper = cacheKeeperObject(place, args.agents);
     if (keeper) new k8s.apps.v1.DaemonSet(...keeper);
     for (const images of prepullObjects(place, args.agents)) new k8s.apps.v1.DaemonSet(...images);

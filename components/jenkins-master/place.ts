@@ -21,6 +21,9 @@ export interface Place {
 export const labels = { "app.kubernetes.io/name": "jenkins", ...partOf };
 export const controllerLabels = { ...labels, "app.kubernetes.io/component": "controller" };
 
+/** What every agent's pod has, whoever describes it. */
+export const agentLabels = { jenkins: "agent" };
+
 /** The same resource made after others. */
 export function after<T>([name, args, opts]: Registration<T>, others: pulumi.Resource[]): Registration<T> {
   return [name, args, { ...opts, dependsOn: [[opts.dependsOn ?? []].flat() as pulumi.Input<pulumi.Resource>[], others].flat() }];

@@ -170,7 +170,7 @@ describe("a minimal config", () => {
       namespaces: { jenkins: "jenkins", agents: "jenkins-agents", builds: "image-builds" },
       storage: { className: "openebs-hostpath", install: "provisioner", basePath: "/var/openebs/local", size: "20Gi", protectHome: true },
       agentCap: 10,
-      agentCache: { path: "/var/cache/build-platform", maxGi: 20, dockerGi: 50 },
+      agentCache: { path: "/var/cache/build-platform", maxGi: 20, dockerGi: 50, gradleBuildSize: "20Gi" },
       networkPolicies: true,
       admin: { user: "admin", passwordVersion: 1 },
       imageBuild: { builder: "buildx", platforms: [], deleteOnDestroy: false },
