@@ -257,6 +257,8 @@ const agents = {
       dockerSize: text("Most room of images, containers and layers of Docker or BuildKit, in the same way.", { is: piece.size, example: "50Gi", default: "100Gi" }),
       cap: integer("Most agents of this kind at once.", { least: 1, most: 1000, usual: 10 }),
       idleMinutes: integer("Minutes an idle agent waits for the next build; 0 gives every build a fresh pod.", { least: 0, most: 10080, usual: 0 }),
+      minIdle: integer("Agents of this kind that are connected and idle before a build comes, each for one build; they count within cap and agentCap.", { least: 0, most: 1000, usual: 0 }),
+      minIdleTimes: text("Minutes in which minIdle holds, as five cron fields in UTC.", { is: piece.minutes, example: "* 6-18 * * 1-5", defaultText: "always" }),
       podRetention: choice("Whether the pod is kept after the build.", ["never", "onFailure", "always", "evicted"], "never"),
       connectTimeoutSeconds: integer("Seconds for the pod to be scheduled, pull its images and connect.", { least: 10, most: 86400, usual: 600 }),
       activeDeadlineSeconds: integer("Seconds after which the pod is ended whatever it does; 0 for no bound.", { least: 0, most: 604800, usual: 0 }),

@@ -66,6 +66,10 @@ export interface AgentTemplate {
   cap: number;
   /** Minutes an idle agent is kept for the next build; 0 gives every build a fresh pod. */
   idleMinutes: number;
+  /** Agents that are connected and idle before a build comes, within the caps; each has one build. Needs idleMinutes 0. Default none. */
+  minIdle?: number;
+  /** Minutes in which minIdle holds, as five fields of cron in UTC. Default always. */
+  minIdleTimes?: string;
   /** What happens to the pod after the build. */
   podRetention: "never" | "onFailure" | "always" | "evicted";
   /** Seconds for the pod to be scheduled, pull its images and connect. */

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { agentPod, type AgentTemplate } from "../../components/jenkins-master/agents";
 import { NETWORK } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
-import { createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsClient, jenkinsVersion, jobXml, kubectl, plainTemplate, setCloud, waitFor } from "../e2e/sandbox";
+import { AGENTS_NAMESPACE, createJob, deleteJob, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsClient, jenkinsVersion, jobXml, kubectl, NAMESPACE, plainTemplate, setCloud, waitFor } from "../e2e/sandbox";
 import { saveBench } from "./table";
 
 /**
@@ -16,7 +16,7 @@ const ONE = Number(process.env.BENCH_ONE ?? 60);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 7);
 const AT_ONCE = 20;
 const LABEL = "bench";
-const namespace = "jenkins-agents";
+const namespace = AGENTS_NAMESPACE;
 
 /** The value below which `share` of all values lie, by nearest rank. */
 const quantile = (values: number[], share: number): number => [...values].sort((a, b) => a - b)[Math.max(0, Math.ceil(share * values.length) - 1)];
@@ -159,7 +159,7 @@ async function main(): Promise<void> {
     // What the agent's program costs by itself: its JVM up to the first class of the agent, in the same pod.
     const programs: number[] = [];
     for (let i = 0; i < 5; i++) {
-      const agent = `curl -sf -o /tmp/agent.jar http://jenkins.jenkins.svc:8080/jnlpJars/agent.jar || curl -sf -o /tmp/agent.jar http://jenkins.jenkins.svc:8080/jnlpJars/slave.jar; java -XX:TieredStopAtLevel=1 -cp /tmp/agent.jar hudson.remoting.jnlp.Main >/dev/null 2>&1 || :`;
+      const agent = `curl -sf -o /tmp/agent.jar http://jenkins.${NAMESPACE}.svc:8080/jnlpJars/agent.jar || curl -sf -o /tmp/agent.jar http://jenkins.${NAMESPACE}.svc:8080/jnlpJars/slave.jar; java -XX:TieredStopAtLevel=1 -cp /tmp/agent.jar hudson.remoting.jnlp.Main >/dev/null 2>&1 || :`;
       await bare(`began=$(date +%s%3N); ${agent}; curl -sf "${listener.url(`program-${i}`)}?age=$(( $(date +%s%3N) - began ))"`);
       programs.push((await listener.first(`program-${i}`)).age / 1000);
       await clear();
@@ -188,7 +188,7 @@ async function main(): Promise<void> {
     const row = (what: string, pair: [Sample[], Sample[]], share: number) => ({ what, seconds: [quantile(seconds(pair[0]), share), quantile(seconds(pair[1]), share)] as [number, number] });
     const versions = JSON.parse(await kubectl(["version", "-o", "json"])) as { serverVersion: { gitVersion: string } };
     const real = await jenkinsVersion();
-    const java = (await run("kubectl", ["-n", "jenkins", "exec", "deployment/jenkins", "-c", "jenkins", "--", "java", "-version"], { env: ENV })).stderr.split("\n")[0].replace(/"/g, "");
+    const java = (await run("kubectl", ["-n", NAMESPACE, "exec", "deployment/jenkins", "-c", "jenkins", "--", "java", "-version"], { env: ENV })).stderr.split("\n")[0].replace(/"/g, "");
     saveBench(
       "agents",
       {
