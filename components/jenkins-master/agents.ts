@@ -294,7 +294,7 @@ done
 
 /** Init container of an agent with caches that all write; none where nothing is mounted for writing. */
 function cachesContainer(image: string, mounts: CacheMount[], volumes: CacheVolume[]): object[] {
-  const shared = mounts.filter(({ name, readOnly }) => !readOnly && volumes.some((volume) => volume.name === name && volume.hostPath));
+  const shared = mounts.filter(({ name, readOnly }) => !readOnly && volumes.some((volume) => volume.name === name && volume.hostPath?.type === "DirectoryOrCreate"));
   if (shared.length === 0) return [];
   return [
     {

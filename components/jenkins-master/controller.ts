@@ -34,7 +34,7 @@ export function javaOptions(maxRamPercentage: number, further?: string, agentIma
     `-XX:MaxRAMPercentage=${maxRamPercentage.toFixed(1)}`,
     // The first builds after a start get their agents at once, not only after the 100 s in which Jenkins would watch its load.
     "-Dhudson.slaves.NodeProvisioner.initialDelay=0",
-    "-Dhudson.slaves.NodeProvisioner.recurrencePeriod=2000",
+    "-Dhudson.slaves.NodeProvisioner.recurrencePeriod=250",
     // A controller out of memory limps on half dead; its container is restarted at once instead.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
