@@ -8,7 +8,7 @@ import { gradleAgentScript } from "./cache";
 import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
 import { gitCache, gitMountPaths } from "./git-cache";
-import { type CacheMount, type CacheVolume, toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
+import { archiveFlags, type CacheMount, type CacheVolume, toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
 
 /** How builds of a template reach a container builder. */
@@ -338,9 +338,9 @@ function gradleSidecar(image: string): object {
  * something of its own, or may by `envFrom`: JENKINS_JAVA_OPTS stands in the place of JAVA_OPTS.
  * https://github.com/jenkinsci/docker-agent/blob/master/jenkins-agent
  */
-function withQuickJvm(pod: Pod): Pod {
+function withQuickJvm(pod: Pod, further: string[] = []): Pod {
   const spec = pod.spec as Pod & { containers?: (Pod & { name: string; env?: { name: string }[] })[] };
-  const quick = { name: "JENKINS_JAVA_OPTS", value: "-XX:TieredStopAtLevel=1" };
+  const quick = { name: "JENKINS_JAVA_OPTS", value: ["-XX:TieredStopAtLevel=1", ...further].join(" ") };
   const containers = spec.containers?.map((container) => {
     const { name, env = [], envFrom } = container;
     const says = envFrom !== undefined || env.some((each) => each.name === quick.name || each.name === "JAVA_OPTS");
@@ -521,7 +521,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ],
     },
   };
-  return withQuickJvm(patchedPod(pod, template.patches));
+  return withQuickJvm(patchedPod(pod, template.patches), cachePath !== undefined && template.caches.includes("remoting") ? archiveFlags(cacheMount, template.name) : []);
 }
 
 /**

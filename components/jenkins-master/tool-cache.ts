@@ -58,6 +58,15 @@ interface Cached {
 /** Folders that the keeper makes on each node for the templates, below the caches' own. */
 export const toolFolders = (templates: Cached[]): string[] => [...new Set(templates.flatMap(({ caches, cacheGroup = usual.cacheGroup }) => caches.filter(isDownloadTool).flatMap((tool) => tools[tool].shared.map((shared) => folder(cacheGroup, shared)))))].sort();
 
+/**
+ * Flags with which Java keeps the classes of the agent's own JVM, read and checked, in an archive beside those jars (class-data sharing):
+ * the first agent of a template that ends makes it, and so does one whose Java is another. Java passes over one that does not fit, and
+ * by VerifySharedSpaces over a damaged one, with which it would crash; a Java before 19 passes over the flags. Nothing of it in the log.
+ */
+export const archiveFlags = (mount: string, template: string): string[] => [
+  "-XX:+IgnoreUnrecognizedVMOptions", "-XX:+AutoCreateSharedArchive", "-XX:+VerifySharedSpaces", `-XX:SharedArchiveFile=${mount}/remoting/${template}.jsa`, "-Xlog:disable", "-Xlog:all=error:stderr",
+];
+
 /** Where the caches of a tool lie in an agent, below `mount`. */
 export const toolMountPaths = (mount: string): string[] => Object.values(tools).flatMap(({ own, shared }) => [...own, ...shared].map((place) => `${mount}/${place}`));
 

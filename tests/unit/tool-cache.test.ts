@@ -83,6 +83,10 @@ test("the jars of Jenkins' own program are given to it, in a folder that the kee
   const { containers: [{ env }], volumes } = spec({ caches: ["remoting"] });
   expect(env).toContainEqual({ name: "REMOTING_OPTS", value: `-jar-cache ${cacheMount}/remoting` });
   expect(volumes).toContainEqual({ name: "cache-remoting", hostPath: { path: "/cache/tools/agents/remoting", type: "Directory" } });
+  const flags = (further: object) => spec({ caches: ["remoting"], ...further }).containers[0].env.find(({ name }) => name === "JENKINS_JAVA_OPTS")?.value;
+  expect(flags({})).toMatch(new RegExp(`^-XX:TieredStopAtLevel=1 .*-XX:[+]VerifySharedSpaces -XX:SharedArchiveFile=${cacheMount}/remoting/a[.]jsa `));
+  expect(flags({ env: { JENKINS_JAVA_OPTS: "-Xmx1g" } })).toBe("-Xmx1g");
+  expect(flags({ caches: ["npm"] })).toBe("-XX:TieredStopAtLevel=1");
   expect(spec({ caches: ["remoting"], env: { REMOTING_OPTS: "" } }).containers[0].env).toContainEqual({ name: "REMOTING_OPTS", value: "" });
 });
 
