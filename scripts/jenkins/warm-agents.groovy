@@ -18,7 +18,7 @@ import org.csanchez.jenkins.plugins.kubernetes.KubernetesProvisioningLimits
 import org.csanchez.jenkins.plugins.kubernetes.KubernetesSlave
 
 class WarmAgents implements Runnable {
-  static final Logger LOG = Logger.getLogger("build-platform.warm-agents")
+  private static final Logger LOG = Logger.getLogger("build-platform.warm-agents")
   /** How the description of an agent begins that no build had yet; a digest of its template follows. Kept over a restart. */
   static final String MARK = "Ready for its one build, "
   /** Milliseconds for which an agent has to be out of place before it goes: while configuration is read again, templates are not there. */
@@ -34,6 +34,11 @@ class WarmAgents implements Runnable {
   private final Map<String, Long> notBefore = [:]
   private String said
 
+  /** A line in Jenkins' log, under the name of this task. */
+  private static void say(Level level, String words, Throwable problem = null) {
+    LOG.logp(level, "build-platform.warm-agents", "review", words, problem)
+  }
+
   void run() {
     try {
       Jenkins jenkins = Jenkins.get()
@@ -43,7 +48,7 @@ class WarmAgents implements Runnable {
       said = null
     } catch (Throwable problem) {
       String words = problem.toString()
-      if (words != said) LOG.log(Level.WARNING, "Agents are not kept ready: " + words, problem)
+      if (words != said) say(Level.WARNING, "Agents are not kept ready: " + words, problem)
       said = words
     }
   }
@@ -89,7 +94,8 @@ class WarmAgents implements Runnable {
 
   /** How many agents the builds that wait still need. */
   private static int demand(KubernetesCloud cloud, List<KubernetesSlave> own, List<KubernetesSlave> ready) {
-    int waiting = Queue.instance.buildableItems.count { item -> cloud.getTemplatesFor(item.assignedLabel).any { template -> own.count { it.templateId == template.id } < template.instanceCap } }
+    Map<String, Integer> of = own.countBy { it.templateId }
+    int waiting = Queue.instance.buildableItems.count { item -> cloud.getTemplatesFor(item.assignedLabel).any { template -> (of[template.id] ?: 0) < template.instanceCap } }
     int coming = own.count { agent -> Computer computer = agent.toComputer(); !(agent in ready && computer?.online) && !computer?.countBusy() }
     return Math.max(0, waiting - coming)
   }
@@ -138,7 +144,7 @@ class WarmAgents implements Runnable {
         int times = failures.merge(template, 1) { a, b -> a + b }
         long pause = Math.min(300L, 5L << Math.min(times, 6))
         notBefore[template] = now + pause * 1000
-        LOG.warning("An agent of template " + template + " ended before it connected, see above; the next is made in " + pause + " s")
+        say(Level.WARNING, "An agent of template " + template + " ended before it connected, see above; the next is made in " + pause + " s")
       }
     }
     for (KubernetesSlave agent : ready) {
@@ -164,14 +170,18 @@ class WarmAgents implements Runnable {
     since.setLong(computer, System.currentTimeMillis())
   }
 
-  /** Ends an agent, unless a build has just come to it. */
+  /**
+   * Ends an agent, unless a build has just come to it. One that still starts is left to a later look: the plugin's launcher would go on
+   * to wait for it, for as long as an agent may take.
+   */
   private boolean leave(KubernetesSlave agent, String why) {
     Computer computer = agent.toComputer()
+    if (computer?.launching) return false
     boolean free = Queue.withLock({ if (computer?.countBusy()) return false; computer?.acceptingTasks = false; return true } as java.util.concurrent.Callable<Boolean>)
     if (!free) return false
     leaving.add(agent.nodeName)
     made.remove(agent.nodeName)
-    LOG.info("Agent " + agent.nodeName + " goes without a build: " + why)
+    say(Level.INFO, "Agent " + agent.nodeName + " goes without a build: " + why)
     Computer.threadPoolForRemoting.submit({
       try {
         // Without its template, which is gone since a restart, the plugin would count the agent for ever.
@@ -179,7 +189,7 @@ class WarmAgents implements Runnable {
         agent.terminate()
         if (template == null) KubernetesProvisioningLimits.get().unregister(agent.kubernetesCloud, new org.csanchez.jenkins.plugins.kubernetes.PodTemplate(agent.templateId), 1)
       } catch (Throwable problem) {
-        LOG.log(Level.WARNING, "Agent " + agent.nodeName + " was not ended", problem)
+        say(Level.WARNING, "Agent " + agent.nodeName + " was not ended", problem)
         leaving.remove(agent.nodeName)
       }
     } as Runnable)
@@ -205,7 +215,7 @@ class WarmAgents implements Runnable {
           folder.deleteRecursive()
         }
       } catch (Throwable problem) {
-        LOG.log(Level.FINE, "Agent " + agent.nodeName + " is not warm", problem)
+        say(Level.FINE, "Agent " + agent.nodeName + " is not warm", problem)
       }
     } as Runnable)
   }
