@@ -133,6 +133,9 @@ function isCron(text: string): boolean {
 
 export const cron: Piece = { expected: "five cron fields such as 0 2 * * *, in UTC", also: isCron };
 
+/** Jenkins' cron knows no names of months and days. */
+export const minutes: Piece = { expected: "five cron fields without names such as * 6-18 * * 1-5, in UTC", also: (text) => /^[\d*,/ -]+$/.test(text) && isCron(text) };
+
 export const port = (usual: number): Range => ({ least: 1, most: 65535, usual });
 /** Share of a container's memory limit that the JVM's heap takes, in percent: threads, metaspace and code live beside it. */
 export const maxRamPercentage: Range = { least: 10, most: 90, usual: 60 };

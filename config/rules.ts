@@ -288,6 +288,17 @@ const dockerIsKeptForDockerd: Rule = ({ agents }, say, given) => {
   });
 };
 
+/** Agents that wait have one build each, and their place within the caps. */
+const idleAgentsFit: Rule = ({ agents, agentCap }, say) => {
+  agents.forEach(({ minIdle, minIdleTimes, idleMinutes, cap }, i) => {
+    if (minIdle > 0 && idleMinutes > 0) say(`agents[${i}].minIdle`, `${minIdle} beside idleMinutes: ${idleMinutes}`, "agents that wait for their one build, so idleMinutes: 0", "remove one of both");
+    if (minIdle > cap) say(`agents[${i}].minIdle`, minIdle, `at most ${cap}, the cap of this kind`, "raise cap, or lower it");
+    if (minIdle === 0 && minIdleTimes) say(`agents[${i}].minIdleTimes`, minIdleTimes, "nothing where minIdle is 0", "set minIdle, or remove it");
+  });
+  const all = agents.reduce((sum, { minIdle }) => sum + minIdle, 0);
+  if (all > agentCap) say("agentCap", agentCap, `at least ${all}, the sum of minIdle over all agents`, "raise it, or lower agents[].minIdle");
+};
+
 /** The API server hears of an agent's tolerations only when a build wants one, and then refuses its pod. */
 const tolerationsAreWhole: Rule = ({ agents, controller }, say, given) => {
   const lists = [...agents.map(({ tolerations }, i) => ({ at: `agents[${i}].tolerations`, tolerations })), { at: "controller.tolerations", tolerations: controller.tolerations }];
@@ -393,6 +404,6 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 /** Every rule, in the order in which mistakes are told. */
 export const rules: Rule[] = [
   ingressPortsDiffer, oneWordAboutIngress, gatewayIsWhole, ownAnnotations, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
-  oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, tolerationsAreWhole,
+  oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, idleAgentsFit, tolerationsAreWhole,
   heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
 ];

@@ -9,7 +9,7 @@ import { gradleAgentScript } from "./cache";
 import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
 import { gitCache, gitMountPaths } from "./git-cache";
-import { type CacheMount, type CacheVolume, toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
+import { archiveFlags, type CacheMount, type CacheVolume, toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
 
 /** How builds of a template reach a container builder. */
@@ -67,6 +67,10 @@ export interface AgentTemplate {
   cap: number;
   /** Minutes an idle agent is kept for the next build; 0 gives every build a fresh pod. */
   idleMinutes: number;
+  /** Agents that are connected and idle before a build comes, within the caps; each has one build. Needs idleMinutes 0. Default none. */
+  minIdle?: number;
+  /** Minutes in which minIdle holds, as five fields of cron in UTC. Default always. */
+  minIdleTimes?: string;
   /** What happens to the pod after the build. */
   podRetention: "never" | "onFailure" | "always" | "evicted";
   /** Seconds for the pod to be scheduled, pull its images and connect. */
@@ -293,7 +297,7 @@ done
 
 /** Init container of an agent with caches that all write; none where nothing is mounted for writing. */
 function cachesContainer(image: string, mounts: CacheMount[], volumes: CacheVolume[]): object[] {
-  const shared = mounts.filter(({ name, readOnly }) => !readOnly && volumes.some((volume) => volume.name === name && volume.hostPath));
+  const shared = mounts.filter(({ name, readOnly }) => !readOnly && volumes.some((volume) => volume.name === name && volume.hostPath?.type === "DirectoryOrCreate"));
   if (shared.length === 0) return [];
   return [
     {
@@ -337,9 +341,9 @@ function gradleSidecar(image: string): object {
  * something of its own, or may by `envFrom`: JENKINS_JAVA_OPTS stands in the place of JAVA_OPTS.
  * https://github.com/jenkinsci/docker-agent/blob/master/jenkins-agent
  */
-function withQuickJvm(pod: Pod): Pod {
+function withQuickJvm(pod: Pod, further: string[] = []): Pod {
   const spec = pod.spec as Pod & { containers?: (Pod & { name: string; env?: { name: string }[] })[] };
-  const quick = { name: "JENKINS_JAVA_OPTS", value: "-XX:TieredStopAtLevel=1" };
+  const quick = { name: "JENKINS_JAVA_OPTS", value: ["-XX:TieredStopAtLevel=1", ...further].join(" ") };
   const containers = spec.containers?.map((container) => {
     const { name, env = [], envFrom } = container;
     const says = envFrom !== undefined || env.some((each) => each.name === quick.name || each.name === "JAVA_OPTS");
@@ -521,7 +525,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
       ],
     },
   };
-  return withQuickJvm(patchedPod(pod, template.patches));
+  return withQuickJvm(patchedPod(pod, template.patches), cachePath !== undefined && template.caches.includes("remoting") ? archiveFlags(cacheMount, template.name) : []);
 }
 
 /**

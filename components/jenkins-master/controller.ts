@@ -12,6 +12,7 @@ import { scrapeAnnotations } from "./monitoring";
 import { controllerLabels, labels, Place } from "./place";
 import { configReloadScript, configurationScript, liveConfiguration, reloadState } from "./reload";
 import type { Secrets } from "./secrets";
+import { warmAgentsInPod } from "./warm-agents";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
 type Container = k8s.types.input.core.v1.Container;
@@ -33,7 +34,7 @@ export function javaOptions(maxRamPercentage: number, further?: string, agentIma
     `-XX:MaxRAMPercentage=${maxRamPercentage.toFixed(1)}`,
     // The first builds after a start get their agents at once, not only after the 100 s in which Jenkins would watch its load.
     "-Dhudson.slaves.NodeProvisioner.initialDelay=0",
-    "-Dhudson.slaves.NodeProvisioner.recurrencePeriod=2000",
+    "-Dhudson.slaves.NodeProvisioner.recurrencePeriod=250",
     // A controller out of memory limps on half dead; its container is restarted at once instead.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
@@ -56,7 +57,7 @@ export function makeHome({ name, parent, here }: Place, home: HomeArgs): pulumi.
 }
 
 /** What the Deployment of the one controller is made from. */
-export function controllerObject({ name, parent, here }: Place, { address, controller, monitoring, surroundings, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
+export function controllerObject({ name, parent, here }: Place, { address, agents, controller, monitoring, surroundings, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
   // A home of hundreds of gigabytes takes its time to come from a repository.
   const patience = controller.beforeStart ? "6h" : "20m";
   const content = {
@@ -71,7 +72,7 @@ export function controllerObject({ name, parent, here }: Place, { address, contr
         metadata: {
           labels: controllerLabels,
           // Neither configuration nor password is named here: a change is read by the running Jenkins, see reload.ts.
-          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring, prefixOf(address.externalUrl)), ...caAnnotation(surroundings) },
+          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring, prefixOf(address.externalUrl)), ...caAnnotation(surroundings), ...warmAgentsInPod(agents.templates).annotations },
         },
         spec: controller.beforeStart ? afterFirst(pod, controller.beforeStart) : pod,
       },
@@ -123,6 +124,7 @@ export function controllerPod({ address, agents, controller, configuration: { se
   const network = withoutNodes(surroundings);
   const prefix = prefixOf(address.externalUrl);
   const probe = { httpGet: { path: `${prefix}/login`, port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
+  const warm = warmAgentsInPod(agents.templates);
   const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
   const secretsMount = { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true };
   const sources = [{ name: "casc", mountPath: "/var/jenkins_casc", readOnly: true }, secretsMount];
@@ -177,7 +179,7 @@ export function controllerPod({ address, agents, controller, configuration: { se
         livenessProbe: { ...probe, failureThreshold: 6 },
         readinessProbe: { ...probe, failureThreshold: 3 },
         securityContext: confined,
-        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, { ...live, readOnly: true }, secretsMount, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }, ...toolMounts(network)],
+        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, { ...live, readOnly: true }, secretsMount, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }, ...toolMounts(network), ...warm.mounts],
       },
       {
         name: "config-reload",
@@ -198,6 +200,7 @@ export function controllerPod({ address, agents, controller, configuration: { se
       { name: "cache", ...scratch("5Gi") },
       { name: "tmp", ...scratch("20Gi") },
       ...networkVolumes(network),
+      ...warm.volumes,
     ],
   };
 }

@@ -19,6 +19,7 @@ import { makePodPolicy } from "./pod-policy";
 import { prepullObjects } from "./prepull";
 import { makeRehearsal } from "./rehearsal";
 import { secretContents, secretObjects } from "./secrets";
+import { warmAgentsObjects } from "./warm-agents";
 
 export { controllerRules } from "./accounts";
 export { agentServiceName, gatewayGroup, hostsOf, ingressAnnotations, jenkinsUrl, prefixOf, resourceUrl, tlsEndsBefore } from "./address";
@@ -75,7 +76,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     this.controllerPod = withoutFirst(patched("Deployment", controller[1]), pod, args.controller.beforeStart);
     const network = networkObjects(place, args.surroundings, args.agents.settings.mirrors?.maven);
     const ownSecrets = [...secretObjects(place, secrets), ...network.controller.secrets];
-    const ownConfigMaps = [documents, ...network.controller.configMaps];
+    const ownConfigMaps = [documents, ...network.controller.configMaps, ...warmAgentsObjects(place, args.agents.templates)];
     const tried = <T extends object>(kind: string, objects: Registration<T>[]) => objects.map(([, object]) => patched(kind, object));
     const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { pod: this.controllerPod, configMaps: tried("ConfigMap", ownConfigMaps), secrets: tried("Secret", ownSecrets) })] : [];
     const content = [

@@ -21,6 +21,10 @@ const tools = {
   go: { own: ["go/mod", "go/mod/cache"], shared: ["go/mod/cache/download", "go/build"], env: { GOMODCACHE: "go/mod", GOCACHE: "go/build" } },
   // coursier's cache, with its locks; sbt from 1.3 on, Mill, Scala CLI.
   sbt: { own: [], shared: ["coursier"], env: { COURSIER_CACHE: "coursier" } },
+  // The controller's jars that Jenkins' own program in the agent (remoting) loads classes from: files by SHA-256, written under another
+  // name first, compared as they arrive and not again when they are taken. An agent's start is what it is for, so nothing waits for the
+  // folder but the kubelet, until the keeper has made it.
+  remoting: { own: [], shared: ["remoting"], env: { REMOTING_OPTS: "remoting" } },
 } satisfies Record<string, { own: string[]; shared: string[]; env: Record<string, string> }>;
 
 /** Tools whose caches are shared as they lie. */
@@ -36,7 +40,7 @@ const folder = (group: string, shared: string): string => `tools/${group}/${shar
 /** A volume of an agent's pod, of the node or of its own. */
 export interface CacheVolume {
   name: string;
-  hostPath?: object;
+  hostPath?: { path: string; type: string };
   configMap?: object;
 }
 export interface CacheMount {
@@ -54,6 +58,15 @@ interface Cached {
 /** Folders that the keeper makes on each node for the templates, below the caches' own. */
 export const toolFolders = (templates: Cached[]): string[] => [...new Set(templates.flatMap(({ caches, cacheGroup = usual.cacheGroup }) => caches.filter(isDownloadTool).flatMap((tool) => tools[tool].shared.map((shared) => folder(cacheGroup, shared)))))].sort();
 
+/**
+ * Flags with which Java keeps the classes of the agent's own JVM, read and checked, in an archive beside those jars (class-data sharing):
+ * the first agent of a template that ends makes it, and so does one whose Java is another. Java passes over one that does not fit, and
+ * by VerifySharedSpaces over a damaged one, with which it would crash; a Java before 19 passes over the flags. Nothing of it in the log.
+ */
+export const archiveFlags = (mount: string, template: string): string[] => [
+  "-XX:+IgnoreUnrecognizedVMOptions", "-XX:+AutoCreateSharedArchive", "-XX:+VerifySharedSpaces", `-XX:SharedArchiveFile=${mount}/remoting/${template}.jsa`, "-Xlog:disable", "-Xlog:all=error:stderr",
+];
+
 /** Where the caches of a tool lie in an agent, below `mount`. */
 export const toolMountPaths = (mount: string): string[] => Object.values(tools).flatMap(({ own, shared }) => [...own, ...shared].map((place) => `${mount}/${place}`));
 
@@ -69,10 +82,10 @@ export function toolCaches({ caches, cacheGroup = usual.cacheGroup }: Cached, mo
   const owned = used.flatMap((tool) => tool.own as string[]);
   const all = used.flatMap(({ shared }) => shared);
   return {
-    env: Object.fromEntries(used.flatMap(({ env }) => Object.entries(env).map(([name, place]) => [name, `${mount}/${place}`]))),
+    env: Object.fromEntries(used.flatMap(({ env }) => Object.entries(env).map(([name, place]) => [name, `${name === "REMOTING_OPTS" ? "-jar-cache " : ""}${mount}/${place}`]))),
     volumes: [
       ...(owned.length > 0 ? [{ name: "caches-own", ...own }] : []),
-      ...all.map((shared) => ({ name: volume(shared), hostPath: { path: `${path}/${folder(cacheGroup, shared)}`, type: "DirectoryOrCreate" } })),
+      ...all.map((shared) => ({ name: volume(shared), hostPath: { path: `${path}/${folder(cacheGroup, shared)}`, type: shared === "remoting" ? "Directory" : "DirectoryOrCreate" } })),
     ],
     volumeMounts: [
       ...owned.map((place) => ({ name: "caches-own", mountPath: `${mount}/${place}`, subPath: place.replaceAll("/", "-") })),

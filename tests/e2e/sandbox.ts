@@ -18,8 +18,12 @@ export { waitFor } from "../../sandbox/shell";
 const elsewhere = process.env.E2E_STACK !== undefined;
 /** Whether the cluster is the sandbox's, whose nodes and network the tests may change. */
 export const onSandbox = !elsewhere;
-/** Address at which the node ports of the first node answer. */
+/** Address and port at which Jenkins answers to the host name: those of the first node's ingress, or of a Service that can be reached. */
 export const NODE = process.env.E2E_NODE ?? "10.88.0.2";
+const PORT = Number(process.env.E2E_PORT ?? 80);
+/** Namespaces of the controller and of the agents of that stack. */
+export const NAMESPACE = process.env.E2E_NAMESPACE ?? "jenkins";
+export const AGENTS_NAMESPACE = `${NAMESPACE}-agents`;
 /** The host name in the stack's file. */
 export const DOMAIN = process.env.E2E_DOMAIN ?? "jenkins.sandbox.test";
 export const STACK = process.env.E2E_STACK ?? "sandbox";
@@ -81,7 +85,7 @@ export function request(method: string, target: string, options: { body?: string
   return new Promise((resolve, reject) => {
     const headers: Record<string, string> = { Host: options.host ?? DOMAIN, ...options.headers };
     if (options.type) headers["Content-Type"] = options.type;
-    const sent = http.request({ host: NODE, port: 80, method, path: target, headers, auth: options.auth, timeout: options.timeout ?? 20_000 }, (answer) => {
+    const sent = http.request({ host: NODE, port: PORT, method, path: target, headers, auth: options.auth, timeout: options.timeout ?? 20_000 }, (answer) => {
       let body = "";
       answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
       answer.on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body }));
@@ -94,7 +98,7 @@ export function request(method: string, target: string, options: { body?: string
 
 /** Waits for Jenkins' login page through ingress and node port. */
 export function jenkinsAnswers(seconds = 120): Promise<Answer> {
-  return waitFor("200 from /login on node port 80", seconds, async () => {
+  return waitFor("200 from /login", seconds, async () => {
     const answer = await request("GET", "/login");
     return answer.status === 200 && answer;
   });
@@ -108,14 +112,14 @@ export async function jenkinsVersion(): Promise<string | undefined> {
 
 /** The administrator's name and password, as they stand in the Secret. */
 export async function adminAuth(): Promise<string> {
-  const value = (key: string) => kubectlJson<{ data: Record<string, string> }>(["-n", "jenkins", "get", "secret", "jenkins-admin"]).then((secret) => Buffer.from(secret.data[key], "base64").toString());
+  const value = (key: string) => kubectlJson<{ data: Record<string, string> }>(["-n", NAMESPACE, "get", "secret", "jenkins-admin"]).then((secret) => Buffer.from(secret.data[key], "base64").toString());
   return `${await value("admin-user")}:${await value("admin-password")}`;
 }
 
 /** Jenkins' REST interface through the node's port, as the administrator; one for each password, for a crumb lasts as long as its session. */
 export async function jenkinsClient(): Promise<Jenkins> {
   const auth = await adminAuth();
-  const known = clients.get(auth) ?? new Jenkins({ host: NODE, port: 80, headers: { Host: DOMAIN } }, auth);
+  const known = clients.get(auth) ?? new Jenkins({ host: NODE, port: PORT, headers: { Host: DOMAIN } }, auth);
   clients.set(auth, known);
   return known;
 }
@@ -177,7 +181,7 @@ interface Cloud {
 
 /** The platform's own cloud, as it stands in the ConfigMap. */
 export async function ownCloud(): Promise<Cloud> {
-  const { data } = await kubectlJson<{ data: Record<string, string> }>(["-n", "jenkins", "get", "configmap", "jenkins-casc"]);
+  const { data } = await kubectlJson<{ data: Record<string, string> }>(["-n", NAMESPACE, "get", "configmap", "jenkins-casc"]);
   return (parse(data["jenkins.yaml"]) as { jenkins: { clouds: { kubernetes: Cloud }[] } }).jenkins.clouds[0].kubernetes;
 }
 
@@ -201,14 +205,14 @@ export async function setCloud(name: string, template?: AgentTemplate, settings?
   const { namespace } = await ownCloud();
   let document: string | null = null;
   if (template && settings) {
-    const input: CascInput = { url: "", namespace: "jenkins", agentsNamespace: namespace, containerCap: template.cap, templates: [template], settings };
+    const input: CascInput = { url: "", namespace: NAMESPACE, agentsNamespace: namespace, containerCap: template.cap, templates: [template], settings };
     const { clouds } = (cascConfig(input) as { jenkins: { clouds: { kubernetes: object }[] } }).jenkins;
     document = JSON.stringify({ jenkins: { clouds: clouds.map(({ kubernetes }) => ({ kubernetes: { ...kubernetes, name } })) } });
   }
-  const applied = async () => (await kubectl(["-n", "jenkins", "logs", "deployment/jenkins", "-c", "config-reload"])).split("is in force").length;
+  const applied = async () => (await kubectl(["-n", NAMESPACE, "logs", "deployment/jenkins", "-c", "config-reload"])).split("is in force").length;
   const before = await applied();
-  await kubectl(["-n", "jenkins", "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { [`${name}.yaml`]: document } })]);
+  await kubectl(["-n", NAMESPACE, "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { [`${name}.yaml`]: document } })]);
   // The kubelet looks at a pod's volumes when the pod changes, else about once a minute.
-  await kubectl(["-n", "jenkins", "annotate", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--overwrite", `build-platform/cloud=${Date.now()}`]);
+  await kubectl(["-n", NAMESPACE, "annotate", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--overwrite", `build-platform/cloud=${Date.now()}`]);
   await waitFor(`the cloud ${name} to be ${template ? "in force" : "gone"}`, 180, async () => (await applied()) > before);
 }

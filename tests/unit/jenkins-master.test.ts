@@ -187,7 +187,7 @@ describe("the controller", () => {
   });
 
   test("gives the first builds after its start their agents at once, unless JVM options say otherwise", () => {
-    expect(javaOptions(60)).toContain("-Dhudson.slaves.NodeProvisioner.initialDelay=0 -Dhudson.slaves.NodeProvisioner.recurrencePeriod=2000");
+    expect(javaOptions(60)).toContain("-Dhudson.slaves.NodeProvisioner.initialDelay=0 -Dhudson.slaves.NodeProvisioner.recurrencePeriod=250");
     expect(javaOptions(60, "-Dhudson.slaves.NodeProvisioner.initialDelay=5000")).toMatch(/initialDelay=0 .*initialDelay=5000$/);
   });
 

@@ -26,7 +26,7 @@ const spec = (further: Partial<AgentTemplate>): Spec => (agentPod({ ...template,
 test.each(downloadTools)("%s: each variable leads to a folder that is mounted, and the keeper makes each that is shared", (tool) => {
   const { containers: [{ env, volumeMounts }], volumes } = spec({ caches: [tool] });
   const places = volumeMounts.map(({ mountPath }) => mountPath);
-  const led = env.filter(({ value }) => value.startsWith(cacheMount));
+  const led = env.map(({ value }) => ({ value: value.replace("-jar-cache ", "") })).filter(({ value }) => value.startsWith(cacheMount));
   expect(led.length).toBeGreaterThan(0);
   for (const { value } of led) expect(places).toContain(value);
   const shared = volumes.flatMap(({ hostPath }) => hostPath?.path ?? []);
@@ -76,7 +76,18 @@ test("an agent waits for the folders that all write, and for nothing else", () =
   expect(wait).toMatchObject({ name: "caches", image: template.image, securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } } });
   expect(wait.volumeMounts.map(({ mountPath }) => mountPath)).toEqual([`${cacheMount}/npm/_cacache`, `${cacheMount}/git-offers`]);
   expect(wait.command.slice(4)).toEqual(["60", ...wait.volumeMounts.map(({ mountPath }) => mountPath)]);
-  for (const caches of [[], ["maven", "gradle"], ["docker"]] satisfies AgentTemplate["caches"][]) expect(spec({ caches, docker: "dind" })).not.toHaveProperty("initContainers");
+  for (const caches of [[], ["maven", "gradle"], ["docker"], ["remoting"]] satisfies AgentTemplate["caches"][]) expect(spec({ caches, docker: "dind" })).not.toHaveProperty("initContainers");
+});
+
+test("the jars of Jenkins' own program are given to it, in a folder that the keeper has made", () => {
+  const { containers: [{ env }], volumes } = spec({ caches: ["remoting"] });
+  expect(env).toContainEqual({ name: "REMOTING_OPTS", value: `-jar-cache ${cacheMount}/remoting` });
+  expect(volumes).toContainEqual({ name: "cache-remoting", hostPath: { path: "/cache/tools/agents/remoting", type: "Directory" } });
+  const flags = (further: object) => spec({ caches: ["remoting"], ...further }).containers[0].env.find(({ name }) => name === "JENKINS_JAVA_OPTS")?.value;
+  expect(flags({})).toMatch(new RegExp(`^-XX:TieredStopAtLevel=1 .*-XX:[+]VerifySharedSpaces -XX:SharedArchiveFile=${cacheMount}/remoting/a[.]jsa `));
+  expect(flags({ env: { JENKINS_JAVA_OPTS: "-Xmx1g" } })).toBe("-Xmx1g");
+  expect(flags({ caches: ["npm"] })).toBe("-XX:TieredStopAtLevel=1");
+  expect(spec({ caches: ["remoting"], env: { REMOTING_OPTS: "" } }).containers[0].env).toContainEqual({ name: "REMOTING_OPTS", value: "" });
 });
 
 test("the wait ends when the folder can be written to, or at its bound, with a word", async () => {

@@ -1,0 +1,230 @@
+// Keeps agents connected before builds come, for pod templates with the annotation build-platform/min-idle. Jenkins runs it at its
+// start; all it does happens in a task of Jenkins' own timer. A mistake in it is a line in the log, never a Jenkins that does not start.
+// No text with a brace behind a dollar: images may put variables into files that they copy (JENKINS_ENABLE_ENV_SUBST).
+import hudson.Launcher
+import hudson.model.Computer
+import hudson.model.Queue
+import hudson.model.TaskListener
+import hudson.scheduler.CronTab
+import hudson.Util
+import hudson.init.InitMilestone
+import java.util.concurrent.TimeUnit
+import java.util.logging.Level
+import java.util.logging.Logger
+import jenkins.model.Jenkins
+import jenkins.util.Timer
+import org.csanchez.jenkins.plugins.kubernetes.KubernetesCloud
+import org.csanchez.jenkins.plugins.kubernetes.KubernetesProvisioningLimits
+import org.csanchez.jenkins.plugins.kubernetes.KubernetesSlave
+
+class WarmAgents implements Runnable {
+  private static final Logger LOG = Logger.getLogger("build-platform.warm-agents")
+  /** How the description of an agent begins that no build had yet; a digest of its template follows. Kept over a restart. */
+  static final String MARK = "Ready for its one build, "
+  /** Milliseconds for which an agent has to be out of place before it goes: while configuration is read again, templates are not there. */
+  static final long PATIENCE = 5000
+
+  private final Map<String, Long> outOfPlace = [:]
+  private final Map<String, Long> offline = [:]
+  private final Set<String> leaving = new HashSet<>()
+  private final Set<String> warmed = new HashSet<>()
+  /** Agents made here that have not connected yet, with their template. */
+  private final Map<String, String> made = [:]
+  private final Map<String, Integer> failures = [:]
+  private final Map<String, Long> notBefore = [:]
+  private String said
+
+  /** A line in Jenkins' log, under the name of this task. */
+  private static void say(Level level, String words, Throwable problem = null) {
+    LOG.logp(level, "build-platform.warm-agents", "review", words, problem)
+  }
+
+  void run() {
+    try {
+      Jenkins jenkins = Jenkins.get()
+      // A Jenkins in quiet mode, as every copy is that only shows whether it starts, makes nothing and ends nothing.
+      if (jenkins.initLevel != InitMilestone.COMPLETED || jenkins.quietingDown || jenkins.terminating) return
+      review(jenkins)
+      said = null
+    } catch (Throwable problem) {
+      String words = problem.toString()
+      if (words != said) say(Level.WARNING, "Agents are not kept ready: " + words, problem)
+      said = words
+    }
+  }
+
+  private void review(Jenkins jenkins) {
+    long now = System.currentTimeMillis()
+    List<KubernetesSlave> agents = jenkins.nodes.findAll { it instanceof KubernetesSlave }
+    List<KubernetesSlave> ready = agents.findAll { it.nodeDescription.startsWith(MARK) && !(it.nodeName in leaving) }
+    for (KubernetesSlave agent : new ArrayList<>(ready)) if (agent.toComputer()?.countBusy()) { taken(agent); ready.remove(agent) }
+    lookAtLaunches(agents, ready, now)
+    Set<KubernetesSlave> placed = new HashSet<>()
+    for (KubernetesCloud cloud : jenkins.clouds.getAll(KubernetesCloud)) placed.addAll(review(cloud, agents, ready, now))
+    outOfPlace.keySet().retainAll(ready.findAll { !(it in placed) }*.nodeName)
+    for (KubernetesSlave agent : ready) {
+      if (agent in placed) stayIdle(agent)
+      else if (now - outOfPlace.computeIfAbsent(agent.nodeName) { now } > PATIENCE) leave(agent, "its template changed, or asks for fewer")
+    }
+  }
+
+  /** Agents that stay; those that are missing are made. */
+  private List<KubernetesSlave> review(KubernetesCloud cloud, List<KubernetesSlave> agents, List<KubernetesSlave> ready, long now) {
+    List<KubernetesSlave> placed = []
+    List<KubernetesSlave> own = agents.findAll { it.cloudName == cloud.name }
+    int room = cloud.containerCap - own.size() - demand(cloud, own, ready)
+    for (template in cloud.templates) {
+      int asked = asked(template, now)
+      if (asked <= 0) continue
+      String description = MARK + "template " + template.name + " " + digest(cloud, template)
+      List<KubernetesSlave> current = ready.findAll { it.cloudName == cloud.name && it.templateId == template.id && it.nodeDescription == description }
+      // Those that are connected first: of too many the others go.
+      List<KubernetesSlave> kept = current.sort { it.toComputer()?.online ? 0 : 1 }.take(asked)
+      placed.addAll(kept)
+      int missing = now < (notBefore[template.id] ?: 0L) ? 0 : asked - kept.size()
+      while (missing-- > 0 && room > 0 && make(cloud, template, description)) room--
+    }
+    // Builds of others find no room: of those that only wait, as many go.
+    for (agent in placed.findAll { it.toComputer()?.online }) {
+      if (room >= 0) break
+      if (leave(agent, "others' builds need its place")) room++
+    }
+    return placed
+  }
+
+  /** How many agents the builds that wait still need. */
+  private static int demand(KubernetesCloud cloud, List<KubernetesSlave> own, List<KubernetesSlave> ready) {
+    Map<String, Integer> of = own.countBy { it.templateId }
+    int waiting = Queue.instance.buildableItems.count { item -> cloud.getTemplatesFor(item.assignedLabel).any { template -> (of[template.id] ?: 0) < template.instanceCap } }
+    int coming = own.count { agent -> Computer computer = agent.toComputer(); !(agent in ready && computer?.online) && !computer?.countBusy() }
+    return Math.max(0, waiting - coming)
+  }
+
+  /** The number in the template's annotation, as far as its times (cron fields of the minutes in which it holds, UTC) say so. */
+  private static int asked(template, long now) {
+    Map<String, String> said = template.annotations.collectEntries { [it.key, it.value] }
+    int number = (said["build-platform/min-idle"] ?: "0") as int
+    String times = said["build-platform/min-idle-times"]
+    if (number <= 0 || times == null) return number
+    Calendar utc = Calendar.getInstance(TimeZone.getTimeZone("UTC"))
+    utc.timeInMillis = now
+    return new CronTab(times).check(utc) ? number : 0
+  }
+
+  /** What agents of a template are made from, but for how many there are to be. */
+  private static String digest(KubernetesCloud cloud, template) {
+    String xml = Jenkins.XSTREAM2.toXML(cloud.getUnwrappedTemplate(template)).replaceAll("(?s)<[\\w.]*PodAnnotation>\\s*<key>build-platform/min-idle.*?</[\\w.]*PodAnnotation>", "")
+    return Util.getDigestOf([xml, cloud.namespace, cloud.jenkinsUrl, cloud.jenkinsTunnel, cloud.webSocket].join("\n")).substring(0, 12)
+  }
+
+  private boolean make(KubernetesCloud cloud, template, String description) {
+    KubernetesProvisioningLimits limits = KubernetesProvisioningLimits.get()
+    if (!limits.register(cloud, template, 1)) return false
+    try {
+      KubernetesSlave agent = KubernetesSlave.builder().podTemplate(cloud.getUnwrappedTemplate(template)).cloud(cloud).nodeDescription(description).build()
+      made[agent.nodeName] = template.id
+      Jenkins.get().addNode(agent)
+      return true
+    } catch (Throwable problem) {
+      limits.unregister(cloud, template, 1)
+      throw problem
+    }
+  }
+
+  /** Agents that ended before they connected, and those that are away for longer than they may take to connect. */
+  private void lookAtLaunches(List<KubernetesSlave> agents, List<KubernetesSlave> ready, long now) {
+    Set<String> names = agents*.nodeName as Set<String>
+    for (collection in [offline.keySet(), leaving, warmed]) collection.retainAll(names)
+    for (String name : new ArrayList<>(made.keySet())) {
+      KubernetesSlave agent = agents.find { it.nodeName == name }
+      String template = made[name]
+      if (agent?.toComputer()?.online) { made.remove(name); failures.remove(template) }
+      else if (agent == null) {
+        made.remove(name)
+        int times = failures.merge(template, 1) { a, b -> a + b }
+        long pause = Math.min(300L, 5L << Math.min(times, 6))
+        notBefore[template] = now + pause * 1000
+        say(Level.WARNING, "An agent of template " + template + " ended before it connected, see above; the next is made in " + pause + " s")
+      }
+    }
+    for (KubernetesSlave agent : ready) {
+      Computer computer = agent.toComputer()
+      if (computer == null || computer.online) { offline.remove(agent.nodeName); if (computer?.acceptingTasks && warmed.add(agent.nodeName)) warmUp(agent) }
+      else if (now - offline.computeIfAbsent(agent.nodeName) { now } > 1000L * ((agent.templateOrNull?.slaveConnectTimeout ?: 600) + 60)) leave(agent, "it does not connect")
+    }
+  }
+
+  /** A build has it: from here on it is an agent like any other. */
+  private void taken(KubernetesSlave agent) {
+    made.remove(agent.nodeName)
+    agent.nodeDescription = "Was ready before its build came"
+    agent.save()
+  }
+
+  /** An agent that waits is not idle in the sense of the plugin, which ends it minutes after the last look of this task. */
+  private static void stayIdle(KubernetesSlave agent) {
+    Computer computer = agent.toComputer()
+    if (computer == null || !computer.online) return
+    def since = Computer.getDeclaredField("connectTime")
+    since.accessible = true
+    since.setLong(computer, System.currentTimeMillis())
+  }
+
+  /**
+   * Ends an agent, unless a build has just come to it. One that still starts is left to a later look: the plugin's launcher would go on
+   * to wait for it, for as long as an agent may take.
+   */
+  private boolean leave(KubernetesSlave agent, String why) {
+    Computer computer = agent.toComputer()
+    if (computer?.launching) return false
+    boolean free = Queue.withLock({ if (computer?.countBusy()) return false; computer?.acceptingTasks = false; return true } as java.util.concurrent.Callable<Boolean>)
+    if (!free) return false
+    leaving.add(agent.nodeName)
+    made.remove(agent.nodeName)
+    say(Level.INFO, "Agent " + agent.nodeName + " goes without a build: " + why)
+    Computer.threadPoolForRemoting.submit({
+      try {
+        // Without its template, which is gone since a restart, the plugin would count the agent for ever.
+        def template = agent.templateOrNull
+        agent.terminate()
+        if (template == null) KubernetesProvisioningLimits.get().unregister(agent.kubernetesCloud, new org.csanchez.jenkins.plugins.kubernetes.PodTemplate(agent.templateId), 1)
+      } catch (Throwable problem) {
+        say(Level.WARNING, "Agent " + agent.nodeName + " was not ended", problem)
+        leaving.remove(agent.nodeName)
+      }
+    } as Runnable)
+    return true
+  }
+
+  /** What a build begins with is run once without one, so that the agent has the classes for it. */
+  private static void warmUp(KubernetesSlave agent) {
+    Computer.threadPoolForRemoting.submit({
+      try {
+        def folder = agent.rootPath.child(".warm-up")
+        TaskListener quiet = TaskListener.NULL
+        folder.mkdirs()
+        try {
+          Launcher launcher = agent.createLauncher(quiet)
+          def env = agent.toComputer().environment
+          def script = folder.createTextTempFile("jenkins", ".sh", "true")
+          launcher.launch().cmds("/bin/sh", "-xe", script.remote).envs(env).stdout(quiet).pwd(folder).join()
+          def task = Jenkins.get().pluginManager.uberClassLoader.loadClass("org.jenkinsci.plugins.durabletask.BourneShellScript").getConstructor(String).newInstance("true").launch(env, folder, launcher, quiet)
+          for (int i = 0; i < 50 && task.exitStatus(folder, launcher, quiet) == null; i++) Thread.sleep(100)
+          task.cleanup(folder)
+        } finally {
+          folder.deleteRecursive()
+        }
+      } catch (Throwable problem) {
+        say(Level.FINE, "Agent " + agent.nodeName + " is not warm", problem)
+      }
+    } as Runnable)
+  }
+}
+
+try {
+  // The copy that the image's start made: the next start has one only if the platform still asks for it.
+  new File(Jenkins.get().rootDir, "init.groovy.d/build-platform-warm-agents.groovy").delete()
+  Timer.get().scheduleWithFixedDelay(new WarmAgents(), 1, 1, TimeUnit.SECONDS)
+} catch (Throwable problem) {
+  Logger.getLogger("build-platform.warm-agents").log(Level.WARNING, "Agents are not kept ready", problem)
+}
