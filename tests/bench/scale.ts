@@ -1,0 +1,144 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { pipelineXml } from "../../cli/jenkins";
+import { waitFor } from "../../sandbox/shell";
+import { Cluster, NODE, type Request } from "./scale/cluster";
+import { Agents, applyPlatform, Controller, givenParts, type Parts, platform } from "./scale/jenkins";
+import { Processes, usage } from "./scale/processes";
+import { middle } from "./table";
+
+/**
+ * A queue of builds on 1, 4 and 16 nodes: the real Jenkins, kubernetes plugin and remoting with the configuration that the platform
+ * renders, a real control plane, nodes that kwok plays, and one JVM that holds the agents of all pods.
+ * BENCH_NODES=1 and BENCH_BUILDS=200 make a short trial of it.
+ */
+const NODES = (process.env.BENCH_NODES ?? "1,4,16").split(",").map(Number);
+const BUILDS = Number(process.env.BENCH_BUILDS ?? 1000);
+const MOST_AGENTS = 200;
+const NAMESPACE = "jenkins-agents";
+/** What an agent of the platform's defaults asks for, its Docker daemon included: 750m and 1.5 GiB. */
+const perNode = Math.floor(Math.min(NODE.cpu / 0.75, NODE.memoryGi / 1.5));
+
+interface Figures {
+  nodes: number;
+  cap: number;
+  /** Seconds from the first trigger to the last build's end, and until the last pod is gone. */
+  drained: number;
+  gone: number;
+  /** Seconds from the trigger to a build's first line: median and longest. */
+  wait: { median: number; longest: number };
+  /** Processor seconds of the controller, of the agents' JVM, and of the API server. */
+  cpu: { controller: number; agents: number };
+  /** MiB of the controller: most resident, most heap that lived on after a collection, and what a whole collection leaves at the end. */
+  memory: { resident: number; livedOn: number; left: number };
+  most: { pods: number; connected: number };
+  requests: Record<string, number>;
+  refused: number;
+  pods: number;
+  lost: string[];
+  twice: string[];
+  unused: string[];
+  leftOver: string[];
+  load: number;
+}
+
+const count = (requests: Request[]): Record<string, number> => {
+  const counts: Record<string, number> = {};
+  for (const { verb, resource } of requests) counts[`${verb} ${resource}`] = (counts[`${verb} ${resource}`] ?? 0) + 1;
+  return counts;
+};
+
+/** One run on a cluster, a controller and agents of its own. */
+async function measure(parts: Parts, nodes: number, over: Record<string, unknown> = {}): Promise<Figures> {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "bench-scale-"));
+  const processes = new Processes(root);
+  const interrupted = () => void processes.stop().then(() => process.exit(130));
+  process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
+  let watching: AbortController | undefined;
+  try {
+    const cap = Math.min(MOST_AGENTS, nodes * perNode);
+    const rendered = await platform({ "build-platform:agentCap": cap, ...over });
+    const cluster = await Cluster.start(processes, nodes);
+    await applyPlatform(cluster, rendered);
+    const lines = path.join(root, "lines");
+    fs.writeFileSync(lines, "");
+    const jobs = Array.from({ length: BUILDS }, (_, i) => `job-${i + 1}`);
+    const pipeline = pipelineXml(`node('maven') { sh 'echo "$JOB_NAME $BUILD_NUMBER $NODE_NAME $(date +%s%3N)" >>${lines}' }`);
+    const controller = await Controller.start(processes, cluster, rendered, parts, Object.fromEntries(jobs.map((job) => [job, pipeline])));
+    const agents = await Agents.start(processes, cluster, parts, NAMESPACE);
+    watching = agents.watching;
+
+    const before = { controller: controller.usage().cpu, agents: usage(agents.pid).cpu, requests: cluster.requests().length, collections: controller.livedOn().length };
+    const began = Date.now();
+    await controller.script("jenkins.model.Jenkins.get().getAllItems(hudson.model.Job).each { it.scheduleBuild2(0) }");
+    const said = () => fs.readFileSync(lines, "utf8").split("\n").filter(Boolean).map((line) => line.split(" "));
+    let [resident, seen, moved] = [0, -1, Date.now()];
+    while (seen < BUILDS) {
+      processes.assertRunning();
+      const now = said().length;
+      if (now !== seen) moved = Date.now();
+      // No more comes: what is missing is counted as lost.
+      if (Date.now() - moved > 300_000) break;
+      if (Math.floor(now / 100) !== Math.floor(seen / 100)) process.stderr.write(`   ${nodes} nodes: ${now} builds began after ${((Date.now() - began) / 1000).toFixed(0)} s, ${agents.alive.size} agents, controller ${(controller.usage().cpu - before.controller).toFixed(0)} s of processor\n`);
+      seen = now;
+      resident = Math.max(resident, controller.usage().rss);
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+    const builds = await waitFor("all builds to end", 300, async () => {
+      const all = await controller.builds();
+      return all.every(({ ended }) => ended > 0) && all;
+    });
+    await waitFor("the agents' pods to go", 300, async () => agents.present.size === 0);
+    const gone = (Date.now() - began) / 1000;
+    const after = { controller: controller.usage().cpu, agents: usage(agents.pid).cpu, load: os.loadavg()[0] };
+    const requests = cluster.requests().slice(before.requests);
+    const livedOn = Math.max(0, ...controller.livedOn().slice(before.collections));
+    const left = await controller.collected();
+
+    const starts = said();
+    const waits = starts.map(([, , , at]) => (Number(at) - began) / 1000);
+    const ran = (job: string) => starts.filter(([name]) => name === job).length;
+    const used = new Set(starts.map(([, , agent]) => agent));
+    const pods = (await cluster.kubectl(["-n", NAMESPACE, "get", "pods", "-o", "name"])).split("\n").filter(Boolean);
+    return {
+      nodes, cap, gone,
+      drained: (Math.max(...builds.map(({ ended }) => ended)) - began) / 1000,
+      wait: { median: middle(waits), longest: Math.max(...waits) },
+      cpu: { controller: after.controller - before.controller, agents: after.agents - before.agents },
+      memory: { resident, livedOn, left },
+      most: { pods: agents.mostPods, connected: agents.mostConnected },
+      requests: count(requests),
+      refused: requests.filter(({ code }) => code >= 400 && code !== 404).length,
+      pods: agents.pods.size,
+      lost: jobs.filter((job) => ran(job) === 0 || !builds.some((build) => build.job === job && build.result === "SUCCESS")),
+      twice: jobs.filter((job) => ran(job) > 1 || builds.filter((build) => build.job === job).length > 1),
+      unused: [...agents.pods.keys()].filter((name) => !used.has(name)),
+      leftOver: [...pods, ...(await controller.left()), ...agents.alive],
+      load: after.load,
+    };
+  } finally {
+    watching?.abort();
+    await processes.stop();
+    process.removeListener("SIGINT", interrupted).removeListener("SIGTERM", interrupted);
+    if (process.env.BENCH_KEEP) process.stderr.write(`kept: ${root}\n`);
+    else fs.rmSync(root, { recursive: true, force: true });
+  }
+}
+
+async function main(): Promise<void> {
+  const parts = givenParts(process.env);
+  const all: Figures[] = [];
+  for (const nodes of NODES) {
+    const figures = await measure(parts, nodes);
+    process.stdout.write(`${JSON.stringify(figures)}\n`);
+    all.push(figures);
+  }
+  const wrong = all.flatMap(({ nodes, lost, twice, unused, leftOver }) => Object.entries({ lost, twice, unused, leftOver }).filter(([, names]) => names.length > 0).map(([what, names]) => `${nodes} nodes, ${what}: ${names.join(", ")}`));
+  if (wrong.length > 0) throw new Error(wrong.join("\n"));
+}
+
+main().catch((error: Error) => {
+  process.stderr.write(`bench: ${error.message}\n`);
+  process.exitCode = 1;
+});
