@@ -6,15 +6,17 @@ import { waitFor } from "../../sandbox/shell";
 import { Cluster, NODE, type Request } from "./scale/cluster";
 import { Agents, applyPlatform, Controller, givenParts, type Parts, platform } from "./scale/jenkins";
 import { Processes, usage } from "./scale/processes";
-import { middle } from "./table";
+import { middle, saveBench } from "./table";
 
 /**
  * A queue of builds on 1, 4 and 16 nodes: the real Jenkins, kubernetes plugin and remoting with the configuration that the platform
  * renders, a real control plane, nodes that kwok plays, and one JVM that holds the agents of all pods.
- * BENCH_NODES=1 and BENCH_BUILDS=200 make a short trial of it.
+ * BENCH_SIZES=1:200 makes a short trial of it, 200 builds on one node; BENCH_CONFIG is JSON of stack settings to try,
+ * {"build-platform:cloud": {"maxRequestsPerHostStr": "64"}}; with BENCH_JARS=pod agents fetch remoting's jars from the controller.
  */
-const NODES = (process.env.BENCH_NODES ?? "1,4,16").split(",").map(Number);
-const BUILDS = Number(process.env.BENCH_BUILDS ?? 1000);
+const SIZES = (process.env.BENCH_SIZES ?? "1,4,16").split(",").map((size) => size.split(":").map(Number)).map(([nodes, builds = 1000]) => ({ nodes, builds }));
+/** Whether agents find remoting's jars on their node, or fetch them from the controller each. */
+const JARS = process.env.BENCH_JARS ?? "node";
 const MOST_AGENTS = 200;
 const NAMESPACE = "jenkins-agents";
 /** What an agent of the platform's defaults asks for, its Docker daemon included: 750m and 1.5 GiB. */
@@ -22,6 +24,7 @@ const perNode = Math.floor(Math.min(NODE.cpu / 0.75, NODE.memoryGi / 1.5));
 
 interface Figures {
   nodes: number;
+  queued: number;
   cap: number;
   /** Seconds from the first trigger to the last build's end, and until the last pod is gone. */
   drained: number;
@@ -50,7 +53,7 @@ const count = (requests: Request[]): Record<string, number> => {
 };
 
 /** One run on a cluster, a controller and agents of its own. */
-async function measure(parts: Parts, nodes: number, over: Record<string, unknown> = {}): Promise<Figures> {
+async function measure(parts: Parts, { nodes, builds: queued }: (typeof SIZES)[number], over: Record<string, unknown>): Promise<Figures> {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "bench-scale-"));
   const processes = new Processes(root);
   const interrupted = () => void processes.stop().then(() => process.exit(130));
@@ -58,28 +61,28 @@ async function measure(parts: Parts, nodes: number, over: Record<string, unknown
   let watching: AbortController | undefined;
   try {
     const cap = Math.min(MOST_AGENTS, nodes * perNode);
-    const rendered = await platform({ "build-platform:agentCap": cap, ...over });
+    const rendered = await platform(cap, over);
     const cluster = await Cluster.start(processes, nodes);
     await applyPlatform(cluster, rendered);
     const lines = path.join(root, "lines");
     fs.writeFileSync(lines, "");
-    const jobs = Array.from({ length: BUILDS }, (_, i) => `job-${i + 1}`);
+    const jobs = Array.from({ length: queued }, (_, i) => `job-${i + 1}`);
     const pipeline = pipelineXml(`node('maven') { sh 'echo "$JOB_NAME $BUILD_NUMBER $NODE_NAME $(date +%s%3N)" >>${lines}' }`);
     const controller = await Controller.start(processes, cluster, rendered, parts, Object.fromEntries(jobs.map((job) => [job, pipeline])));
-    const agents = await Agents.start(processes, cluster, parts, NAMESPACE);
+    const agents = await Agents.start(processes, cluster, parts, NAMESPACE, JARS === "node");
     watching = agents.watching;
 
     const before = { controller: controller.usage().cpu, agents: usage(agents.pid).cpu, requests: cluster.requests().length, collections: controller.livedOn().length };
     const began = Date.now();
-    await controller.script("jenkins.model.Jenkins.get().getAllItems(hudson.model.Job).each { it.scheduleBuild2(0) }");
+    await controller.script("Thread.start { jenkins.model.Jenkins.get().getAllItems(hudson.model.Job).each { it.scheduleBuild2(0) } }");
     const said = () => fs.readFileSync(lines, "utf8").split("\n").filter(Boolean).map((line) => line.split(" "));
     let [resident, seen, moved] = [0, -1, Date.now()];
-    while (seen < BUILDS) {
+    while (seen < queued) {
       processes.assertRunning();
       const now = said().length;
       if (now !== seen) moved = Date.now();
       // No more comes: what is missing is counted as lost.
-      if (Date.now() - moved > 300_000) break;
+      if (Date.now() - moved > 900_000) break;
       if (Math.floor(now / 100) !== Math.floor(seen / 100)) process.stderr.write(`   ${nodes} nodes: ${now} builds began after ${((Date.now() - began) / 1000).toFixed(0)} s, ${agents.alive.size} agents, controller ${(controller.usage().cpu - before.controller).toFixed(0)} s of processor\n`);
       seen = now;
       resident = Math.max(resident, controller.usage().rss);
@@ -102,7 +105,7 @@ async function measure(parts: Parts, nodes: number, over: Record<string, unknown
     const used = new Set(starts.map(([, , agent]) => agent));
     const pods = (await cluster.kubectl(["-n", NAMESPACE, "get", "pods", "-o", "name"])).split("\n").filter(Boolean);
     return {
-      nodes, cap, gone,
+      nodes, queued, cap, gone,
       drained: (Math.max(...builds.map(({ ended }) => ended)) - began) / 1000,
       wait: { median: middle(waits), longest: Math.max(...waits) },
       cpu: { controller: after.controller - before.controller, agents: after.agents - before.agents },
@@ -114,7 +117,7 @@ async function measure(parts: Parts, nodes: number, over: Record<string, unknown
       lost: jobs.filter((job) => ran(job) === 0 || !builds.some((build) => build.job === job && build.result === "SUCCESS")),
       twice: jobs.filter((job) => ran(job) > 1 || builds.filter((build) => build.job === job).length > 1),
       unused: [...agents.pods.keys()].filter((name) => !used.has(name)),
-      leftOver: [...pods, ...(await controller.left()), ...agents.alive],
+      leftOver: [...pods, ...(await waitFor("Jenkins' list of agents", 120, () => controller.left())), ...agents.alive],
       load: after.load,
     };
   } finally {
@@ -126,19 +129,61 @@ async function measure(parts: Parts, nodes: number, over: Record<string, unknown
   }
 }
 
+/** Requests of a verb for each agent, whatever they are for. */
+const each = ({ requests, pods }: Figures, wanted: (what: string) => boolean): number => Object.entries(requests).reduce((sum, [what, times]) => sum + (wanted(what) ? times : 0), 0) / Math.max(1, pods);
+const VERBS = ["create", "get", "list", "watch", "delete"];
+
+export function save(all: Figures[]): void {
+  const row = (what: string, value: (figures: Figures) => number) => ({ what, values: all.map(value) });
+  const kinds = [...new Set(all.flatMap(({ requests }) => Object.keys(requests)))].sort();
+  saveBench("scale", {
+    title: "A queue of builds on 1, 4 and 16 nodes",
+    across: "nodes",
+    sizes: all.map(({ nodes }) => nodes),
+    rows: [
+      row("builds queued at once", ({ queued }) => queued),
+      row("agents at once, allowed", ({ cap }) => cap),
+      row("agents at once, connected", ({ most }) => most.connected),
+      row("time to drain, s", ({ drained }) => drained),
+      row("builds per minute", ({ queued, drained }) => (queued * 60) / drained),
+      row("wait for the first line, median, s", ({ wait }) => wait.median),
+      row("wait for the first line, longest, s", ({ wait }) => wait.longest),
+      row("controller, processor s per build", ({ cpu, queued }) => cpu.controller / queued),
+      row("controller, processors in use", ({ cpu, drained }) => cpu.controller / drained),
+      row("controller, resident MiB", ({ memory }) => memory.resident),
+      row("heap that lived on, at most, MiB", ({ memory }) => memory.livedOn),
+      row("heap left at the end, MiB", ({ memory }) => memory.left),
+      row("API requests per agent", (figures) => each(figures, () => true)),
+      ...VERBS.map((verb) => row(`of these ${verb}`, (figures) => each(figures, (what) => what.startsWith(`${verb} `)))),
+    ],
+    notes: [
+      `Pipelines with one short shell step, all queued at once, on the default agent (with its Docker daemon) that the platform renders; a node has ${NODE.cpu} processors and ${NODE.memoryGi} GiB and so holds ${perNode}; agentCap is what the nodes hold, ${MOST_AGENTS} at most. Everything else has the platform's defaults.`,
+      "Real: Jenkins, the kubernetes plugin, remoting, API server, etcd, scheduler. Not in these figures: what an agent costs its node. Nodes are kwok's, whose pods run and end at once, and all agents are engines of remoting in one JVM (each with a jar cache of its own, cold as a fresh pod's): no image, no container, no JVM start.",
+      `Jenkins, control plane and agents shared this one machine: the agents' JVM took ${all.map(({ cpu, queued }) => (cpu.agents / queued).toFixed(2)).join(", ")} s of processor per build beside it; load at the end of each run ${all.map(({ load }) => load.toFixed(1)).join(", ")}. Times are an upper bound; processor seconds, memory and requests are the controller's own.`,
+      `API requests by kind, per agent: ${kinds.map((kind) => `${kind} ${all.map((figures) => each(figures, (what) => what === kind).toFixed(2)).join(" / ")}`).join("; ")}; answered with an error other than 404: ${all.map(({ refused }) => refused).join(", ")}.`,
+      `${all.reduce((total, { queued }) => total + queued, 0)} builds: ${sum(all, "lost")} lost, ${sum(all, "twice")} run twice; ${sum(all, "unused")} pods that no build used; ${sum(all, "leftOver")} agents, pods or queue items left over, by their names in Jenkins and in the API server.`,
+    ],
+  }, { all });
+}
+const sum = (all: Figures[], what: "lost" | "twice" | "unused" | "leftOver"): number => all.reduce((total, figures) => total + figures[what].length, 0);
+
 async function main(): Promise<void> {
   const parts = givenParts(process.env);
   const all: Figures[] = [];
-  for (const nodes of NODES) {
-    const figures = await measure(parts, nodes);
+  for (const size of SIZES) {
+    const figures = await measure(parts, size, JSON.parse(process.env.BENCH_CONFIG ?? "{}") as Record<string, unknown>);
     process.stdout.write(`${JSON.stringify(figures)}\n`);
     all.push(figures);
   }
-  const wrong = all.flatMap(({ nodes, lost, twice, unused, leftOver }) => Object.entries({ lost, twice, unused, leftOver }).filter(([, names]) => names.length > 0).map(([what, names]) => `${nodes} nodes, ${what}: ${names.join(", ")}`));
+  // A trial, or one with other settings, is printed and not published.
+  if (SIZES.length > 1 && !process.env.BENCH_CONFIG) save(all);
+  const wrong = all.flatMap(({ nodes, lost, twice, leftOver }) => Object.entries({ lost, twice, leftOver }).filter(([, names]) => names.length > 0).map(([what, names]) => `${nodes} nodes, ${what}: ${names.join(", ")}`));
   if (wrong.length > 0) throw new Error(wrong.join("\n"));
 }
 
-main().catch((error: Error) => {
-  process.stderr.write(`bench: ${error.message}\n`);
-  process.exitCode = 1;
-});
+if (require.main === module) {
+  main().catch((error: Error) => {
+    process.stderr.write(`bench: ${error.message}\n`);
+    process.exitCode = 1;
+  });
+}

@@ -12,8 +12,9 @@ import java.util.logging.Level;
 import java.util.logging.Logger;
 
 /**
- * Many inbound agents in one JVM, each an engine of remoting's own with its own (cold) jar cache, as each pod's agent has.
- * Reads "start NAME URL SECRET TUNNEL" and "stop NAME", prints "connected NAME" and "ended NAME". The argument is a folder for the jar caches.
+ * Many inbound agents in one JVM, each an engine of remoting's own, as each pod's agent has one.
+ * Reads "start JARS NAME URL SECRET TUNNEL" and "stop NAME", prints "connected NAME", "error NAME WHY" and "ended NAME". JARS is a folder of
+ * remoting's jar cache below the one that is the argument.
  */
 public class Agents {
     private static final Map<String, Engine> ENGINES = new ConcurrentHashMap<>();
@@ -23,9 +24,9 @@ public class Agents {
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
         for (String line; (line = in.readLine()) != null; ) {
             String[] words = line.split(" ");
-            if (words[0].equals("start")) start(new File(args[0], words[1]), words[1], words[2], words[3], words[4]);
-            Engine engine = ENGINES.get(words[1]);
-            if (words[0].equals("stop") && engine != null) engine.interrupt();
+            if (words[0].equals("start")) start(new File(args[0], words[1]), words[2], words[3], words[4], words[5]);
+            Engine engine = words[0].equals("stop") ? ENGINES.get(words[1]) : null;
+            if (engine != null) engine.interrupt();
         }
         System.exit(0);
     }

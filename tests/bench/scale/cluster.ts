@@ -46,7 +46,7 @@ export class Cluster {
     processes.start("etcd", path.join(etcd, "etcd"), ["--data-dir", path.join(root, "etcd"), "--unsafe-no-fsync", `--listen-client-urls=http://127.0.0.1:${store}`, `--advertise-client-urls=http://127.0.0.1:${store}`, `--listen-peer-urls=http://127.0.0.1:${peer}`, `--initial-advertise-peer-urls=http://127.0.0.1:${peer}`, `--initial-cluster=default=http://127.0.0.1:${peer}`]);
     processes.start("kube-apiserver", path.join(kubernetes, "kube-apiserver"), [
       `--etcd-servers=http://127.0.0.1:${store}`, "--bind-address=127.0.0.1", `--secure-port=${api}`, `--cert-dir=${path.join(root, "certs")}`, "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.99.0.0/24",
-      "--service-account-issuer=https://kubernetes.default.svc", `--service-account-key-file=${publicFile}`, `--service-account-signing-key-file=${privateFile}`, `--token-auth-file=${tokens}`, "--authorization-mode=Node,RBAC", `--audit-policy-file=${policy}`, `--audit-log-path=${audit}`,
+      "--service-account-issuer=https://kubernetes.default.svc", `--service-account-key-file=${publicFile}`, `--service-account-signing-key-file=${privateFile}`, `--token-auth-file=${tokens}`, "--authorization-mode=Node,RBAC", "--allow-privileged=true", `--audit-policy-file=${policy}`, `--audit-log-path=${audit}`,
     ]);
     const cluster = new Cluster(url, kubeconfig, kubernetes, audit);
     await waitFor("the API server", 180, async () => {

@@ -29,10 +29,11 @@ export function givenParts({ BENCH_JENKINS: folder, JAVA_HOME: home }: NodeJS.Pr
   return { war: path.join(folder!, "jenkins.war"), plugins: path.join(folder!, "plugins"), java: (program) => path.join(home!, "bin", program) };
 }
 
-/** What the platform makes for a stack with these settings: the defaults, but for what is given. */
-export const platform = (over: Record<string, unknown>): Promise<Rendered[]> =>
+/** What the platform makes for a stack with so many agents of its default kind and these settings: the defaults, but for what is given. */
+export const platform = (cap: number, over: Record<string, unknown>): Promise<Rendered[]> =>
   renderStack("sandbox", REPO, {
-    "build-platform:agents": [{ name: "maven", image: "maven-dind", caches: ["maven"] }],
+    "build-platform:agents": [{ name: "maven", image: "maven-dind", caches: ["maven"], cap }],
+    "build-platform:agentCap": cap,
     "build-platform:controller": {},
     ...over,
   }, () => undefined);
@@ -151,9 +152,9 @@ export class Agents {
   /** Ends the watch of the pods. */
   watching?: AbortController;
 
-  private constructor(private readonly tell: (line: string) => void, readonly pid: number) {}
+  private constructor(private readonly tell: (line: string) => void, readonly pid: number, private readonly jarsOnNode: boolean) {}
 
-  static async start(processes: Processes, cluster: Cluster, parts: Parts, namespace: string): Promise<Agents> {
+  static async start(processes: Processes, cluster: Cluster, parts: Parts, namespace: string, jarsOnNode: boolean): Promise<Agents> {
     const { root } = processes;
     const jar = path.join(root, "agent.jar");
     // The one that this Jenkins hands out.
@@ -163,8 +164,8 @@ export class Agents {
     const [home, caches] = ["agents-home", "agents-caches"].map((name) => path.join(root, name));
     for (const folder of [path.join(home, "jenkins/agent"), caches]) fs.mkdirSync(folder, { recursive: true });
     const script = 'mount --bind "$1" /home && shift && exec "$@"';
-    const child = processes.start("agents", "unshare", ["--mount", "--propagation", "private", "sh", "-c", script, "sh", home, parts.java("java"), "-Xmx4g", "-XX:+UseSerialGC", "-cp", `${jar}:${root}`, "Agents", caches], process.env, true);
-    const agents = new Agents((line) => child.stdin!.write(`${line}\n`), child.pid!);
+    const child = processes.start("agents", "unshare", ["--mount", "--propagation", "private", "sh", "-c", script, "sh", home, parts.java("java"), "-Xmx4g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", `${jar}:${root}`, "Agents", caches], process.env, true);
+    const agents = new Agents((line) => child.stdin!.write(`${line}\n`), child.pid!, jarsOnNode);
     readline.createInterface({ input: child.stdout! }).on("line", (line) => agents.said(line, cluster, namespace));
     agents.watching = await cluster.watchPods(namespace, (change, pod) => agents.changed(change, pod));
     return agents;
@@ -199,6 +200,7 @@ export class Agents {
     this.pods.set(name, undefined);
     this.alive.add(name);
     const env = Object.fromEntries(spec!.containers.find((container) => container.name === "jnlp")!.env!.map((each) => [each.name, each.value]));
-    this.tell(`start ${env.JENKINS_AGENT_NAME} ${env.JENKINS_URL} ${env.JENKINS_SECRET} ${env.JENKINS_TUNNEL}`);
+    // Of which folder remoting takes jars: one of the node's that agents find filled, or an empty one of the pod's own.
+    this.tell(`start ${this.jarsOnNode ? spec!.nodeName : name} ${env.JENKINS_AGENT_NAME} ${env.JENKINS_URL} ${env.JENKINS_SECRET} ${env.JENKINS_TUNNEL}`);
   }
 }

@@ -40,7 +40,7 @@ export class Processes {
       if (child.exitCode !== null || child.signalCode !== null) continue;
       const ended = new Promise((resolve) => child.once("exit", resolve));
       child.kill("SIGTERM");
-      const hard = setTimeout(() => child.kill("SIGKILL"), 20_000);
+      const hard = setTimeout(() => child.kill("SIGKILL"), 10_000);
       await ended;
       clearTimeout(hard);
     }
