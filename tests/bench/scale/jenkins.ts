@@ -146,11 +146,11 @@ export class Agents {
   /** Most pods, and most connected agents, at one moment. */
   mostPods = 0;
   mostConnected = 0;
-  readonly present = new Set<string>();
+  present = new Set<string>();
   private readonly connected = new Set<string>();
 
-  /** Ends the watch of the pods. */
-  watching?: AbortController;
+  /** Stops looking at the pods. */
+  unfollow: () => void = () => undefined;
 
   private constructor(private readonly tell: (line: string) => void, readonly pid: number, private readonly jarsOnNode: boolean) {}
 
@@ -167,7 +167,7 @@ export class Agents {
     const child = processes.start("agents", "unshare", ["--mount", "--propagation", "private", "sh", "-c", script, "sh", home, parts.java("java"), "-Xmx4g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", `${jar}:${root}`, "Agents", caches], process.env, true);
     const agents = new Agents((line) => child.stdin!.write(`${line}\n`), child.pid!, jarsOnNode);
     readline.createInterface({ input: child.stdout! }).on("line", (line) => agents.said(line, cluster, namespace));
-    agents.watching = await cluster.watchPods(namespace, (change, pod) => agents.changed(change, pod));
+    agents.unfollow = cluster.followPods(namespace, (pods) => agents.found(pods));
     return agents;
   }
 
@@ -187,16 +187,17 @@ export class Agents {
     }
   }
 
-  private changed(change: string, { metadata, spec, status }: V1Pod): void {
+  private found(pods: V1Pod[]): void {
+    const names = new Set(pods.map(({ metadata }) => metadata!.name!));
+    for (const name of this.present) if (!names.has(name) && this.alive.has(name)) this.tell(`stop ${name}`);
+    this.present = names;
+    this.mostPods = Math.max(this.mostPods, names.size);
+    pods.forEach((pod) => this.started(pod));
+  }
+
+  private started({ metadata, spec, status }: V1Pod): void {
     const name = metadata!.name!;
-    if (change === "DELETED") {
-      this.present.delete(name);
-      if (this.alive.has(name)) this.tell(`stop ${name}`);
-      return;
-    }
-    this.present.add(name);
-    this.mostPods = Math.max(this.mostPods, this.present.size);
-    if (this.pods.has(name) || status?.phase !== "Running") return;
+    if (this.pods.has(name) || status?.phase !== "Running" || metadata!.deletionTimestamp) return;
     this.pods.set(name, undefined);
     this.alive.add(name);
     const env = Object.fromEntries(spec!.containers.find((container) => container.name === "jnlp")!.env!.map((each) => [each.name, each.value]));
