@@ -137,7 +137,7 @@ export function save(all: Figures[]): void {
   const row = (what: string, value: (figures: Figures) => number) => ({ what, values: all.map(value) });
   const kinds = [...new Set(all.flatMap(({ requests }) => Object.keys(requests)))].sort();
   saveBench("scale", {
-    title: "A queue of builds on 1, 4 and 16 nodes",
+    title: "A queue of builds",
     across: "nodes",
     sizes: all.map(({ nodes }) => nodes),
     rows: [
@@ -151,14 +151,14 @@ export function save(all: Figures[]): void {
       row("controller, processor s per build", ({ cpu, queued }) => cpu.controller / queued),
       row("controller, processors in use", ({ cpu, drained }) => cpu.controller / drained),
       row("controller, resident MiB", ({ memory }) => memory.resident),
-      row("heap that lived on, at most, MiB", ({ memory }) => memory.livedOn),
+      row("heap after a collection, at most, MiB", ({ memory }) => memory.livedOn),
       row("heap left at the end, MiB", ({ memory }) => memory.left),
       row("API requests per agent", (figures) => each(figures, () => true)),
       ...VERBS.map((verb) => row(`of these ${verb}`, (figures) => each(figures, (what) => what.startsWith(`${verb} `)))),
     ],
     notes: [
       `Pipelines with one short shell step, all queued at once, on the default agent (with its Docker daemon) that the platform renders; a node has ${NODE.cpu} processors and ${NODE.memoryGi} GiB and so holds ${perNode}; agentCap is what the nodes hold, ${MOST_AGENTS} at most. Everything else has the platform's defaults.`,
-      "Real: Jenkins, the kubernetes plugin, remoting, API server, etcd, scheduler. Not in these figures: what an agent costs its node. Nodes are kwok's, whose pods run and end at once, and all agents are engines of remoting in one JVM (each with a jar cache of its own, cold as a fresh pod's): no image, no container, no JVM start.",
+      `Real: Jenkins, the kubernetes plugin, remoting, API server, etcd, scheduler. Not in these figures: what an agent costs its node. Nodes are kwok's, whose pods run and end at once, and all agents are engines of remoting in one JVM (with remoting's jars ${JARS === "node" ? "on the node" : "fetched by each from the controller"}): no image, no container, no JVM start.`,
       `Jenkins, control plane and agents shared this one machine: the agents' JVM took ${all.map(({ cpu, queued }) => (cpu.agents / queued).toFixed(2)).join(", ")} s of processor per build beside it; load at the end of each run ${all.map(({ load }) => load.toFixed(1)).join(", ")}. Times are an upper bound; processor seconds, memory and requests are the controller's own.`,
       `API requests by kind, per agent: ${kinds.map((kind) => `${kind} ${all.map((figures) => each(figures, (what) => what === kind).toFixed(2)).join(" / ")}`).join("; ")}; answered with an error other than 404: ${all.map(({ refused }) => refused).join(", ")}.`,
       `${all.reduce((total, { queued }) => total + queued, 0)} builds: ${sum(all, "lost")} lost, ${sum(all, "twice")} run twice; ${sum(all, "unused")} pods that no build used; ${sum(all, "leftOver")} agents, pods or queue items left over, by their names in Jenkins and in the API server.`,

@@ -80,7 +80,7 @@ export const growthMarkdown = ({ across, sizes, rows, notes }: Growth): string =
 /** The growth as a picture: a small plot for each row on a scale of its own from zero, sizes as far apart as their logarithms. */
 export function growthChart({ title, across, sizes, rows }: Growth): string {
   const [across3, width, height, plot] = [3, 250, 150, { left: 24, right: 226, top: 40, bottom: 116 }];
-  const place = (size: number) => plot.left + ((plot.right - plot.left) * Math.log(size / sizes[0])) / Math.log(sizes[sizes.length - 1] / sizes[0]);
+  const place = (size: number) => plot.left + ((plot.right - plot.left) * Math.log(size / sizes[0])) / Math.max(Math.log(sizes[sizes.length - 1] / sizes[0]), 1);
   const plots = rows.map(({ what, values }, i) => {
     const most = Math.max(...values, Number.MIN_VALUE);
     const points = values.map((value, at) => ({ x: place(sizes[at]), y: plot.bottom - ((plot.bottom - plot.top) * value) / most, value, size: sizes[at] }));
