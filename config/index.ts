@@ -23,7 +23,7 @@ import { alwaysDirect, certificatesOf, type Surroundings } from "../components/s
 import { bakedIn, builds, controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
 import { fixOf, holdsSecret, idlePatch, isGiven, mistakeAt, nameAsGiven, readSettings, root, visitKeys, type Problem } from "./mistakes";
-import { bareHost, certificate, fits, hostKey, type ingressControllers, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
+import { agentCap as agentCapRange, bareHost, certificate, fits, hostKey, type ingressControllers, plugin, privateKey, usual, usualRegistryPort, withoutComment } from "./pieces";
 import { bringsIngress, hasOwnRegistry, ingressController, rules, type Say } from "./rules";
 import type { Settings } from "./schema";
 
@@ -209,9 +209,11 @@ function pluginsOf(entries: string[], env: Environment, say: Say): string[] {
 const podPatches = (patches: Patch[], template: string): Patch["patch"][] =>
   patches.filter(({ target }) => target.kind === "Pod" && (target.name === template || (target.name === undefined && template !== defaultsTemplate))).map(({ patch }) => patch);
 
-function agentTemplates({ agents, patches }: Pick<Settings, "agents" | "patches">): AgentTemplate[] {
+function agentTemplates({ agents, agentCap, patches }: Pick<Settings, "agents" | "agentCap" | "patches">): AgentTemplate[] {
   return agents.map((agent, i) => ({
     ...agent,
+    // Else a kind would stay at ten whatever agentCap says. Below ten nothing hangs on it.
+    cap: agent.cap ?? Math.max(agentCapRange.usual, agentCap),
     label: agent.label ?? agent.name,
     // A build without label would else wait for ever: the controller takes none.
     unlabelled: agent.unlabelled ?? i === 0,
@@ -248,7 +250,7 @@ export const agentSettings = ({ images, registry, imageRegistry, mirrors, imageC
 });
 
 /** Patches of the agents' pods that change none of them, each made after those before it. */
-function agentPatchProblems(config: Parameters<typeof agentSettings>[0] & Pick<Settings, "agents"> & Pick<PlatformConfig, "pullSecrets">, say: Say): void {
+function agentPatchProblems(config: Parameters<typeof agentSettings>[0] & Pick<Settings, "agents" | "agentCap"> & Pick<PlatformConfig, "pullSecrets">, say: Say): void {
   const pullSecrets = pullSecretNames(imagePulls(config).pulls);
   config.patches.forEach(({ target, patch }, i) => {
     if (target.kind !== "Pod" || Object.keys(patch).length === 0) return;

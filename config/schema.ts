@@ -255,7 +255,7 @@ const agents = {
       // The whole disks of hosted runners, in which other people's builds fit: GitHub's standard one 14 GB, GitLab's medium 50 GB and large 100 GB.
       workspaceSize: text("Most room of a build's workspace on the node's disk; Gradle's home has as much. A pod that passes it is evicted.", { is: piece.size, example: "20Gi", default: "50Gi" }),
       dockerSize: text("Most room of images, containers and layers of Docker or BuildKit, in the same way.", { is: piece.size, example: "50Gi", default: "100Gi" }),
-      cap: integer("Most agents of this kind at once.", { least: 1, most: 1000, usual: 10 }),
+      cap: maybeInteger("Most agents of this kind at once.", { least: 1, most: 1000, usual: 10 }, "agentCap, at least 10"),
       idleMinutes: integer("Minutes an idle agent waits for the next build; 0 gives every build a fresh pod.", { least: 0, most: 10080, usual: 0 }),
       minIdle: integer("Agents of this kind that are connected and idle before a build comes, each for one build; they count within cap and agentCap.", { least: 0, most: 1000, usual: 0 }),
       minIdleTimes: text("Minutes in which minIdle holds, as five cron fields in UTC.", { is: piece.minutes, example: "* 6-18 * * 1-5", defaultText: "always" }),

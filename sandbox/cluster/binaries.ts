@@ -80,6 +80,7 @@ const TEST_TOOLS = {
     },
     ldflags: (version) => [`-X github.com/moby/buildkit/version.Version=${version("github.com/moby/buildkit")}`, `-X github.com/docker/buildx/version.Version=${version("github.com/docker/buildx")}`],
   },
+  kwok: { name: "kwok", packages: { kwok: "sigs.k8s.io/kwok/cmd/kwok" } },
   "network-policies": { name: "network-policies", packages: { "kube-network-policies": "sigs.k8s.io/kube-network-policies/cmd" } },
   traefik: {
     name: "traefik",

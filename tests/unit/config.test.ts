@@ -210,8 +210,16 @@ describe("text from the engine", () => {
     const { config, problems } = parse({ agentCap: "25", protectHome: "false", registry: JSON.stringify({ host: "r.example.com", insecure: true }), agents: JSON.stringify([{ name: "go", image: "r.example.com/go:1" }]) });
     expect(problems).toEqual([]);
     expect(config).toMatchObject({ agentCap: 25, storage: { protectHome: false }, registry: { host: "r.example.com", insecure: true } });
-    expect(config.agents[0]).toMatchObject({ name: "go", label: "go", cap: 10, idleMinutes: 0, docker: "dind", caches: [] });
+    expect(config.agents[0]).toMatchObject({ name: "go", label: "go", cap: 25, idleMinutes: 0, docker: "dind", caches: [] });
     expect(Object.keys(config.builds)).toEqual(["controller"]);
+  });
+});
+
+describe("a kind of agents without a cap of its own", () => {
+  test.each([[undefined, 10], [4, 10], [200, 200]])("with agentCap %s has %s", (agentCap, expected) => {
+    const agents = [{ name: "go", image: "r.example.com/go:1" }, { name: "few", image: "r.example.com/go:1", cap: 2 }];
+    const { config } = parse({ agents: JSON.stringify(agents), ...(agentCap && { agentCap: String(agentCap) }) });
+    expect(config.agents.map(({ cap }) => cap)).toEqual([expected, 2]);
   });
 });
 
