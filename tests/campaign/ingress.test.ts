@@ -83,7 +83,7 @@ afterAll(async () => {
 });
 
 test("rollouts of ingress-nginx lose no request", async () => {
-  const seen = await rollouts("ingress-nginx-controller", 3);
+  const seen = await rollouts("ingress-nginx-controller", 10);
   expect(seen).toMatchObject({ lost: 0 });
   expect(seen.asked).toBeGreaterThan(500);
 });
@@ -128,7 +128,7 @@ test("it may change nothing, and takes nginx' annotations", async () => {
 });
 
 test("rollouts of Traefik lose no request", async () => {
-  expect(await rollouts("traefik", 3)).toMatchObject({ lost: 0 });
+  expect(await rollouts("traefik", 10)).toMatchObject({ lost: 0 });
 });
 
 test("and back: at most two seconds without an answer", async () => {
