@@ -43,7 +43,7 @@ export class FrontDoor {
   readonly authority: Authority;
   private proxy?: ChildProcess;
   /** Keys of the backup, once its passwords are encrypted. */
-  private backup: object = { repository: repositories.address("home"), keysRepository: repositories.address("keys") };
+  private backup: object = { repository: repositories.address("jenkins"), keysRepository: repositories.address("jenkins-keys") };
 
   constructor() {
     this.authority = authority(this.folder, SITE);

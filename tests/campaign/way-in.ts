@@ -31,15 +31,15 @@ export function visit({ address, port, host, path, headers, from, ca }: Visit): 
   });
 }
 
-/** Asks every `ms` until stopped: how many times, how many without an answer of 200 and why, and the longest time in seconds from one good answer to the next. */
+/** Asks every `ms` until stopped: how many times, how many without an answer of 200 for each reason, and the longest time in seconds from one good answer to the next. */
 export function watch(ms: number, ask: () => Promise<Answer>) {
   const started = Date.now();
   const [good, all]: [number[], Promise<void>[]] = [[], []];
-  const lost: string[] = [];
-  const lose = (at: number, why: string) => void lost.push(`${new Date(at).toISOString().slice(11, 23)} ${why} after ${Date.now() - at} ms`);
+  const lost: Record<string, number> = {};
+  const lose = (why: string) => void (lost[why] = (lost[why] ?? 0) + 1);
   const timer = setInterval(() => {
     const at = Date.now();
-    all.push(ask().then(({ status }) => void (status === 200 ? good.push(at) : lose(at, String(status))), (error: Error) => lose(at, error.message)));
+    all.push(ask().then(({ status }) => void (status === 200 ? good.push(at) : lose(String(status))), (error: Error) => lose(error.message)));
   }, ms);
   return {
     stop: async () => {
