@@ -107,7 +107,7 @@ export class FrontDoor {
       }
       stream { server { listen ${NETWORK.gateway}:${outside.packets}; proxy_pass ${NODE}:${ports.http}; proxy_protocol on; } }`);
     this.proxy = spawn("/usr/sbin/nginx", ["-c", this.at("nginx.conf")], { stdio: "ignore" });
-    await waitFor("the proxy", 20, () => visit({ address: NETWORK.gateway, port: outside.port, host: HOST, path: "/", ca: this.authority.pem }).then(() => true, () => false));
+    await waitFor("the proxy", 20, () => visit({ address: NETWORK.gateway, port: outside.port, host: HOST, path: "/", ca: this.authority.pem }).then(() => true, (error: Error) => !/ECONNREFUSED/.test(error.message)));
   }
 
   /** Writes the stack's file: that of the sandbox with what is this environment's own. */
