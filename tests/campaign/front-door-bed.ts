@@ -42,6 +42,8 @@ export class FrontDoor {
   readonly folder = fs.mkdtempSync(path.join(os.tmpdir(), "front-door-"));
   readonly authority: Authority;
   private proxy?: ChildProcess;
+  /** Each has a pod of the controller: the others do not answer. */
+  private nodes = 1;
   /** Keys of the backup, once its passwords are encrypted. */
   private backup: object = { repository: repositories.address("jenkins"), keysRepository: repositories.address("jenkins-keys") };
 
@@ -57,6 +59,7 @@ export class FrontDoor {
     await installPackages(["curl", "libnginx-mod-stream", "nginx-light", "openssl"]);
     await ensureTraefikImage();
     if (!(await kubectl(["get", "storageclass", "openebs-hostpath", "--ignore-not-found"]))) await ensurePlatform();
+    this.nodes = (await kubectl(["get", "nodes", "-o", "name"])).trim().split("\n").length;
     await repositories.start();
     await run("ip", ["address", "replace", `${PERSON}/32`, "dev", "lo"]);
     // What people's machines know from DNS.
@@ -117,7 +120,7 @@ export class FrontDoor {
     const own: Record<string, unknown> = {
       domain: HOST, namespace: SITE, storageClass: SITE, storageInstall: "class", storageBasePath: `/var/openebs/${SITE}`, nodePortRange: "none",
       ingress: {
-        controller, namespace: ingressNamespace, className: SITE, httpNodePort: ports.http, httpsNodePort: ports.https, externalTrafficPolicy: "Local",
+        controller, namespace: ingressNamespace, className: SITE, httpNodePort: ports.http, httpsNodePort: ports.https, externalTrafficPolicy: "Local", replicas: this.nodes,
         trustedProxies: [NETWORK.gateway], hosts: [{ name: OLD }], ...modes[mode],
       },
       controller: { agentNodePort: ports.agents, resources: { requests: { cpu: "50m", memory: "512Mi" }, limits: { memory: "1536Mi" } } },
