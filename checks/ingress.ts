@@ -67,7 +67,7 @@ export function ingressRemarks({ ingress: { controller, maxBodySize, externalTra
   if (controller === "nginx")
     remarks.push({
       key: "ingress.controller", found: "nginx: ingress-nginx has had no release and no security fix since March 2026, and was made for Kubernetes up to 1.35", expected: "a controller that somebody maintains",
-      fix: "pulumi config set --path 'ingress.controller' traefik: ports, class and annotations stay; it is new here (docs/ingress.md)",
+      fix: "pulumi config set --path 'ingress.controller' traefik: ports, class and annotations stay, and nobody is refused meanwhile (docs/ingress.md)",
     });
   if (controller === "traefik" && maxBodySize !== usual.maxBodySize)
     remarks.push({ key: "ingress.maxBodySize", found: `${maxBodySize}, which Traefik does not look at`, expected: "nothing with ingress.controller: traefik, which lets uploads of any size through", fix: "pulumi config rm --path 'ingress.maxBodySize'" });

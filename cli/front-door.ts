@@ -1,7 +1,7 @@
 import * as http from "node:http";
 import * as net from "node:net";
 import * as tls from "node:tls";
-import { prefixOf, tlsEndsBefore } from "../components/jenkins-master";
+import { portOf, prefixOf, tlsEndsBefore } from "../components/jenkins-master";
 import { publicPort } from "../config";
 import { certificateSecrets, type Certificate, type Certificates } from "../checks/ingress";
 import type { Stack } from "./stack";
@@ -92,10 +92,8 @@ export async function frontDoors({ config, kubectl }: Pick<Stack, "config" | "ku
   const { domain, ingress } = config;
   const path = `${prefixOf(ingress.externalUrl)}/login`;
   const outer = ingress.externalUrl === undefined ? undefined : new URL(ingress.externalUrl);
-  const secure = outer?.protocol === "https:";
-  const outerPort = Number(outer?.port || (secure ? 443 : 80));
-  const inside = { port: publicPort(ingress), tls: ingress.tls !== undefined, host: domain, path, proxyProtocol: ingress.proxyProtocol, ...(tlsEndsBefore(ingress) && { forwardedPort: outerPort }) };
-  const outside = () => knock(outer ? { address: outer.hostname, port: outerPort, tls: secure, host: outer.host, path } : { ...inside, address: domain, proxyProtocol: false });
+  const inside = { port: publicPort(ingress), tls: ingress.tls !== undefined, host: domain, path, proxyProtocol: ingress.proxyProtocol, ...(outer && tlsEndsBefore(ingress) && { forwardedPort: portOf(outer) }) };
+  const outside = () => knock(outer ? { address: outer.hostname, port: portOf(outer), tls: outer.protocol === "https:", host: outer.host, path } : { ...inside, address: domain, proxyProtocol: false });
   const nodes = await kubectl("get", "nodes", "-o", 'jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address}{"\\n"}{end}');
   const doors = await Promise.all(nodes.split("\n").filter(Boolean).map((addresses) => knock({ ...inside, address: addresses.split(" ")[0] })));
   return outer === undefined && doors.some(({ status }) => status === 200) ? doors : [...doors, await outside()];

@@ -73,8 +73,8 @@ function clusterConfig(name: string, access: Answers["access"]): Record<string, 
 export function stackConfig(project: string, name: string, answers: Answers): Record<string, unknown> {
   const { access } = answers;
   const ingress = {
-    // Beside another environment that one's controller serves both.
-    ...(access.kind === "beside" && { controller: "none" }),
+    // Beside another environment that one's controller serves both. Config's own default is ingress-nginx, which stacks that say nothing keep.
+    controller: access.kind === "beside" ? "none" : "traefik",
     ...(answers.tlsIssuer && { clusterIssuer: answers.tlsIssuer }),
     ...(answers.tlsSecret && { tlsSecret: answers.tlsSecret }),
   };
@@ -85,7 +85,7 @@ export function stackConfig(project: string, name: string, answers: Answers): Re
     ...clusterConfig(name, access),
     ...(answers.registry && { registry: { host: answers.registry, ...(answers.insecureRegistry && { insecure: true }) } }),
     storageSize: answers.storageSize,
-    ...(Object.keys(ingress).length > 0 && { ingress }),
+    ingress,
   };
   return Object.fromEntries(Object.entries(config).map(([key, value]) => [`${project}:${key}`, value]));
 }

@@ -5,7 +5,7 @@ import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from 
 import type { IngressTraefikArgs } from "../components/ingress-traefik";
 import { type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
 import { keepsGradleBuilds } from "../components/jenkins-master/build-cache";
-import { hostsOf, type JenkinsMasterArgs } from "../components/jenkins-master";
+import { hostsOf, type JenkinsMasterArgs, portOf } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { upstreamOf } from "../components/mirrors";
 import { nodePortsLabel } from "../components/ownership";
@@ -72,7 +72,7 @@ export function ingressArgs(config: PlatformConfig): IngressTraefikArgs {
   const { controller, className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, tls, externalUrl, trustedProxies, proxyProtocol } = config.ingress;
   const image = controller === "traefik" ? config.images.traefik : config.images.ingressNginx;
   // Also where TLS ends before: who comes by plain HTTP is sent on to it.
-  const outer = externalUrl?.startsWith("https:") ? { httpsPort: Number(new URL(externalUrl).port || 443) } : {};
+  const outer = externalUrl?.startsWith("https:") ? { httpsPort: portOf(new URL(externalUrl)) } : {};
   return { image, ...outer, ...(trustedProxies.length > 0 && { trustedProxies, proxyProtocol }), ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, redirectHosts: tls ? hostsOf(addressOf(config)).map(({ name }) => name) : [], ...imagePulls(config) };
 }
 

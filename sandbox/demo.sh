@@ -34,8 +34,9 @@ if ! pulumi stack select demo 2>/dev/null; then
     --node "control-plane-1=$node" --host-key "control-plane-1=$ssh/control-plane-1.hostkey.pub" --key "$ssh/id_ed25519"
   pulumi stack init demo
 fi
-# A small machine's share, so that two processors have room for an agent; and those images that cannot be had from here.
-settings=(controller.resources.requests.cpu=100m controller.resources.requests.memory=1Gi controller.resources.limits.memory=2Gi)
+# A small machine's share, so that two processors have room for an agent; ingress-nginx, which needs no compiling where its image cannot be
+# had, as Traefik would for minutes; and those images that cannot be had from here.
+settings=(ingress.controller=nginx controller.resources.requests.cpu=100m controller.resources.requests.memory=1Gi controller.resources.limits.memory=2Gi)
 stand_ins=$(sandbox stand-ins)
 mapfile -t -O ${#settings[@]} settings <<<"$stand_ins"
 for each in "${settings[@]}"; do [[ -z $each ]] || plain+=("--plaintext=$each"); done
@@ -51,8 +52,9 @@ plain_http=""
 if [[ $stand_ins =~ images\.[^=]*=([^/]*)/ ]]; then plain_http=" --plain-http ${BASH_REMATCH[1]}"; fi
 cat <<EOT
 
-Jenkins answers 200 on port 80 of the node. $file is all that the stack was told: what npm run new-env writes, and an image for
-each stand-in. The images it needs were built in the cluster, into a registry that the stack brings. Try:
+Jenkins answers 200 on port 80 of the node. $file is all that the stack was told: what npm run new-env writes, with
+ingress-nginx in place of Traefik, and an image for each stand-in. The images it needs were built in the cluster, into a registry
+that the stack brings. Try:
   curl -H 'Host: $domain' http://$node/login
   eval "\$(npm run -s sandbox -- env)"
   npm run smoke -- demo

@@ -23,6 +23,9 @@ export const hostsOf = ({ domain, tls, hosts = [] }: Pick<AddressArgs, "domain" 
 /** Path below which Jenkins answers, without a slash at its end: "" at the root. @param address the one that people use; none is one at the root */
 export const prefixOf = (address = ""): string => address.replace(/^https?:\/\/[^/]*/, "").replace(/\/+$/, "");
 
+/** Port of an address, also where it is the usual one and not said. */
+export const portOf = ({ protocol, port }: URL): number => Number(port || (protocol === "https:" ? 443 : 80));
+
 /** Whether TLS ends at a proxy before the ingress. */
 export const tlsEndsBefore = ({ tls, externalUrl }: { tls?: object; externalUrl?: string }): boolean => tls === undefined && (externalUrl?.startsWith("https:") ?? false);
 

@@ -3,12 +3,15 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { REPO } from "../../sandbox/paths";
 
-/** One bench: what was done, and how many seconds each way took, side by side in one run. */
+/** One bench: what was done, and how long each way took, side by side in one run. */
 export interface Bench {
   title: string;
   /** Names of the ways compared; the first is this project's. */
-  ways: [string, string];
-  rows: { what: string; seconds: [number, number] }[];
+  ways: [string, string, ...string[]];
+  /** One figure for each way, in seconds or what `unit` says. */
+  rows: { what: string; seconds: [number, number, ...number[]] }[];
+  /** Default s. */
+  unit?: "s" | "ms";
   /** Sentences below the table: ratios against targets, memory, how many rounds. */
   notes: string[];
 }
@@ -48,28 +51,31 @@ const rounded = (value: number) => (Number.isInteger(value) ? String(value) : va
 const table = (head: string[], rows: string[][], notes: string[]): string =>
   [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |\n`).join("") + ["", ...notes.map((note) => `- ${note}`), ""].join("\n");
 
-/** The bench as a Markdown table with the ratio of the first way to the second. */
-export function markdown({ ways, rows, notes }: Bench): string {
-  return table(["seconds", ...ways, "ratio"], rows.map(({ what, seconds: [a, b] }) => [what, shown(a), shown(b), (a / b).toFixed(2)]), notes);
+/** The bench as a Markdown table with the ratio of the first way to each other one. */
+export function markdown({ ways, rows, notes, unit = "s" }: Bench): string {
+  const ratios = ways.length === 2 ? ["ratio"] : ways.slice(1).map((way) => `to ${way}`);
+  const lines = rows.map(({ what, seconds: [first, ...others] }) => [what, ...[first, ...others].map(shown), ...others.map((other) => (first / other).toFixed(2))]);
+  return table([unit === "s" ? "seconds" : "milliseconds", ...ways, ...ratios], lines, notes);
 }
 
 const escaped = (text: string) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
-/** The bench as a picture: one pair of bars for each row, on one scale. */
-export function chart({ title, ways, rows }: Bench): string {
-  const [left, bar, height] = [330, 380, 46];
+/** The bench as a picture: the bars of the ways for each row, on one scale. */
+export function chart({ title, ways, rows, unit = "s" }: Bench): string {
+  const [left, bar, height] = [330, 380, 12 + 17 * ways.length];
   const scale = bar / Math.max(...rows.flatMap((row) => row.seconds));
-  const colours = ["#2563eb", "#94a3b8"];
-  const bars = rows.map(({ what, seconds: pair }, row) => {
+  const colours = ["#2563eb", "#94a3b8", "#cbd5e1"];
+  const bars = rows.map(({ what, seconds: values }, row) => {
     const top = 56 + row * height;
-    const each = pair.map((value, way) => {
+    const each = values.map((value, way) => {
       const width = Math.max(1, value * scale).toFixed(1);
       const y = top + way * 17;
-      return `<rect x="${left}" y="${y}" width="${width}" height="14" rx="2" fill="${colours[way]}"/><text x="${(left + Number(width) + 6).toFixed(1)}" y="${y + 11}">${shown(value)} s</text>`;
+      return `<rect x="${left}" y="${y}" width="${width}" height="14" rx="2" fill="${colours[way]}"/><text x="${(left + Number(width) + 6).toFixed(1)}" y="${y + 11}">${shown(value)} ${unit}</text>`;
     });
     return `<text x="${left - 10}" y="${top + 20}" text-anchor="end">${escaped(what)}</text>${each.join("")}`;
   });
-  const legend = ways.map((way, i) => `<rect x="${left + i * 200}" y="34" width="10" height="10" fill="${colours[i]}"/><text x="${left + 14 + i * 200}" y="43">${escaped(way)}</text>`);
+  const step = ways.length === 2 ? 200 : 150;
+  const legend = ways.map((way, i) => `<rect x="${left + i * step}" y="34" width="10" height="10" fill="${colours[i]}"/><text x="${left + 14 + i * step}" y="43">${escaped(way)}</text>`);
   const size = `width="${left + bar + 80}" height="${60 + rows.length * height}"`;
   return `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="sans-serif" font-size="12" fill="#334155"><rect width="100%" height="100%" fill="#fff"/><text x="10" y="22" font-size="15" font-weight="bold">${escaped(title)}</text>${legend.join("")}${bars.join("")}</svg>\n`;
 }
@@ -102,7 +108,7 @@ export function saveBench(name: string, bench: Bench | Growth, details: object =
   fs.writeFileSync(path.join(RESULTS, `${name}.json`), `${JSON.stringify({ ...stated, ...details }, null, 2)}\n`);
   fs.writeFileSync(path.join(REPO, `docs/bench-${name}.svg`), picture);
   const part = `<!-- ${name} -->\n## ${bench.title}\n\n![${bench.title}](bench-${name}.svg)\n\n${text}<!-- /${name} -->\n`;
-  const document = fs.existsSync(DOCUMENT) ? fs.readFileSync(DOCUMENT, "utf8") : "# Bench\n\nEach table is written by `make bench` on the sandbox; both ways run in turns on the same machine, in the same run.\n";
+  const document = fs.existsSync(DOCUMENT) ? fs.readFileSync(DOCUMENT, "utf8") : "# Bench\n\nEach table is written by `make bench` on the sandbox; the ways run in turns on the same machine, in the same run.\n";
   const old = new RegExp(`<!-- ${name} -->[^]*<!-- /${name} -->\\n`);
   fs.writeFileSync(DOCUMENT, old.test(document) ? document.replace(old, () => part) : `${document}\n${part}`);
 }

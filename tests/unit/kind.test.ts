@@ -81,6 +81,7 @@ test("makes a cluster whose node answers on this machine's loopback, a stack for
   expect(config).toMatchObject({
     "build-platform:kubeContext": "kind-build-platform",
     "build-platform:kubeconfig": file("cache/kind/kubeconfig"),
+    "build-platform:ingress": { controller: "traefik" },
     "build-platform:controlPlane": { nodes: [{ name: "build-platform-control-plane", host: "127.0.0.1", hostKey: HOST_KEY }] },
   });
   expect(config).not.toHaveProperty("build-platform:registry");
@@ -122,9 +123,10 @@ test("as root the demo is a stack of a new user's on the sandbox, with an image 
   expect(first).toMatchObject({ status: 0, stdout: expect.stringContaining("restic  docker.io/restic/restic:1") });
   expect(first.stdout).toContain("npm run bundle -- demo --plain-http 10.88.0.1:5000\n");
   const { config } = parse(fs.readFileSync(stack, "utf8")) as { config: Record<string, unknown> };
-  expect(Object.keys(config)).toEqual(["domain", "kubeconfig", "kubeContext", "controlPlane", "storageSize"].map((key) => `build-platform:${key}`));
+  expect(Object.keys(config)).toEqual(["domain", "kubeconfig", "kubeContext", "controlPlane", "storageSize", "ingress"].map((key) => `build-platform:${key}`));
   expect(config["build-platform:controlPlane"]).toMatchObject({ nodes: [{ name: "control-plane-1", host: "10.88.0.2", hostKey: HOST_KEY }] });
   const [set] = calls().filter((call) => call.includes("set-all"));
+  expect(set).toContain("--plaintext=ingress.controller=nginx ");
   expect(set).toContain("--plaintext=images.jenkins=10.88.0.1:5000/jenkins/jenkins:1@sha256:0 --plaintext=images.maven=");
   expect(set).not.toMatch(/registry|imageBuild/);
 

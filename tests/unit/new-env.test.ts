@@ -44,7 +44,7 @@ test("writes a stack file that config/ and the editors' schema accept", () => {
     { name: "cp-2", host: "192.0.2.2", hostKey },
   ]);
   expect(config["build-platform:storageSize"]).toBe("50Gi");
-  expect(config["build-platform:ingress"]).toEqual({ clusterIssuer: "letsencrypt" });
+  expect(config["build-platform:ingress"]).toEqual({ controller: "traefik", clusterIssuer: "letsencrypt" });
   expect(written("staging")).not.toContain("PRIVATE KEY");
   const validate = new Ajv({ allowUnionTypes: true }).compile(JSON.parse(fs.readFileSync(path.join(root, schemaFile), "utf8")));
   expect(validate({ config })).toBe(true);
@@ -63,7 +63,7 @@ test("asks for what options leave open, with defaults", () => {
   expect(ended.stderr).toContain("Size of jenkins_home [20Gi]");
   expect(ended.status).toBe(0);
   expect(ended.stdout).toContain("plain HTTP");
-  expect(parse(written("staging")).config).toMatchObject({ "build-platform:storageSize": "20Gi", "build-platform:controlPlane": { access: "local", nodes: [{ name: "cp-1" }] } });
+  expect(parse(written("staging")).config).toMatchObject({ "build-platform:storageSize": "20Gi", "build-platform:ingress": { controller: "traefik" }, "build-platform:controlPlane": { access: "local", nodes: [{ name: "cp-1" }] } });
 });
 
 test.each([["asked", [], "yes"], ["told", ["--beside"], undefined]])("beside another environment, as %s, every name is its own and no node is named", (_, options, answer) => {
@@ -149,8 +149,8 @@ test("a fingerprint is what ssh-keygen shows", () => {
 
 test("keys that were not answered are left out", () => {
   const answers: Answers = { domain: "d.example.com", context: "c", registry: "r", insecureRegistry: false, storageSize: "1Gi", access: { kind: "local", node: "a" } };
-  expect(Object.keys(stackConfig("p", "staging", answers))).toEqual(["p:domain", "p:kubeContext", "p:controlPlane", "p:registry", "p:storageSize"]);
-  expect(stackConfig("p", "staging", answers)["p:ingress"]).toBeUndefined();
+  expect(Object.keys(stackConfig("p", "staging", answers))).toEqual(["p:domain", "p:kubeContext", "p:controlPlane", "p:registry", "p:storageSize", "p:ingress"]);
+  expect(stackConfig("p", "staging", answers)["p:ingress"]).toEqual({ controller: "traefik" });
   expect(stackConfig("p", "staging", answers)["p:registry"]).toEqual({ host: "r" });
 });
 
