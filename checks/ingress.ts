@@ -63,7 +63,7 @@ export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenk
 }
 
 /** What is to be said of the controller. @param nodes how many the cluster has; undefined where they are not known */
-export function ingressRemarks({ ingress: { controller, maxBodySize, externalTrafficPolicy, replicas, trustedProxies } }: Pick<Wants, "ingress">, nodes: number | undefined): Remark[] {
+export function ingressRemarks({ ingress: { controller, install, maxBodySize, externalTrafficPolicy, replicas, trustedProxies } }: Pick<Wants, "ingress">, nodes: number | undefined): Remark[] {
   const remarks: Remark[] = [];
   if (controller === "nginx")
     remarks.push({
@@ -77,7 +77,7 @@ export function ingressRemarks({ ingress: { controller, maxBodySize, externalTra
       key: "ingress.externalTrafficPolicy", found: "Cluster beside ingress.trustedProxies: ingress-nginx sees a node's address in place of the proxy's, and gives Jenkins that as people's own", expected: "Local, with which it sees the proxy's",
       fix: "pulumi config set --path 'ingress.externalTrafficPolicy' Local, with ingress.replicas for every node that the proxy leads to",
     });
-  if (["nginx", "traefik"].includes(controller) && externalTrafficPolicy === "Local" && nodes !== undefined && replicas < nodes)
+  if (install && externalTrafficPolicy === "Local" && nodes !== undefined && replicas < nodes)
     remarks.push({
       key: "ingress.externalTrafficPolicy", found: `Local, with ${replicas} pod${replicas === 1 ? "" : "s"} of the controller on ${nodes} nodes`, expected: "a pod on every node that people are led to: the others do not answer",
       fix: `pulumi config set --path 'ingress.replicas' ${nodes}, or have a load balancer ask the nodes before it leads there`,

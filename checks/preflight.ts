@@ -363,12 +363,14 @@ export async function preflight(
   const seenCertificates = "key" in cluster ? {} : Object.fromEntries(Object.entries(cluster.certificates ?? {}).filter(([, pem]) => pem !== null || config.ingress.tls?.clusterIssuer === undefined));
   const certificates = certificateRemarks(config, seenCertificates, new Date());
   const waysIn = ingressRemarks(config, "key" in cluster ? undefined : cluster.neighbours.nodes?.length);
-  const issuer = "key" in cluster || !cluster.issuer ? undefined : issuerRemark(config, cluster.issuer);
+  const unmade = "key" in cluster || !cluster.issuer ? undefined : issuerRemark(config, cluster.issuer);
+  // An Ingress asks by an annotation that anybody takes; beside a Gateway there is an object of cert-manager's.
+  const noIssuer = unmade && config.ingress.controller === "gateway" && !("key" in cluster) && cluster.issuer?.api === false;
   const gateway = "key" in cluster || !cluster.gateway ? [] : gatewayProblems(config, cluster.gateway);
   // From here is not from the nodes: what stops this machine at the registry is a mistake, the rest a doubt.
   const proxyDoubts = proxies.filter(({ key }) => key !== registry?.key);
-  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...(issuer ? [issuer] : []), ...certificates, ...proxyDoubts].map(remarkLine)];
+  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...(unmade && !noIssuer ? [unmade] : []), ...certificates, ...proxyDoubts].map(remarkLine)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe)]), ...neighbours, ...stops];
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe), ...(noIssuer ? [unmade] : [])]), ...neighbours, ...stops];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };
 }

@@ -117,7 +117,7 @@ export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces
 /** Whether the Gateway leads to Jenkins. */
 export function judgeGateway(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, facts: GatewayFacts): Line[] {
   const problems = gatewayProblems(config, facts);
-  if (problems.length === 0) return [line("ok", "Gateway", config.ingress.gateway?.name ?? "", "is there, and takes the route")];
+  if (problems.length === 0) return [line("ok", "Gateway", config.ingress.gateway?.name ?? "jenkins", config.ingress.gateway ? "is there, and takes the route" : "can be made")];
   return problems.map(({ key, found, expected, fix = "", maybe }) => line(maybe ? "warn" : "fail", "Gateway", key, `${found}; expected ${expected}`, fix));
 }
 

@@ -20,7 +20,7 @@ import { makeRehearsal } from "./rehearsal";
 import { secretContents, secretObjects } from "./secrets";
 
 export { controllerRules } from "./accounts";
-export { agentServiceName, gatewayGroup, hostsOf, ingressAnnotations, jenkinsUrl, prefixOf, resourceUrl, tlsEndsBefore } from "./address";
+export { agentServiceName, hostsOf, ingressAnnotations, jenkinsUrl, prefixOf, resourceUrl, tlsEndsBefore } from "./address";
 export { AgentTemplate, AgentVolume, CachedTool, DockerMode, ownMounts, Toleration } from "./agents";
 export * from "./args";
 export { ownSecretNames, SecretFile, secretFileName, secretNames } from "./configuration";

@@ -9,7 +9,7 @@ import { kubectl, NODE, waitFor } from "../e2e/sandbox";
 import { authority } from "../unit/certificates";
 import { ensureToolImage } from "./tool-image";
 
-const module = "github.com/cert-manager/cert-manager";
+const goModule = "github.com/cert-manager/cert-manager";
 const namespace = "cert-manager";
 const host = NETWORK.gateway;
 const ports = { acme: 14000, roots: 15000, dns: 8053, dnsManagement: 8055 };
@@ -33,11 +33,10 @@ export class Acme {
   private readonly folder = fs.mkdtempSync(path.join(os.tmpdir(), "acme-"));
   private readonly ca = authority(this.folder, "acme");
   private readonly children: ChildProcess[] = [];
-  private image = "";
 
   /** Starts the server. @param seconds how long its certificates are in force */
   async start(seconds: number): Promise<void> {
-    const [programs] = await Promise.all([buildTestTool("pebble"), this.makeImage()]);
+    const programs = await buildTestTool("pebble");
     const own = this.ca.sign("pebble", host);
     const config = path.join(this.folder, "pebble.json");
     fs.writeFileSync(config, JSON.stringify({ pebble: {
@@ -54,9 +53,8 @@ export class Acme {
     this.root = await waitFor("Pebble", 30, () => page(`https://${host}:${ports.roots}/roots/0`, this.ca.pem));
   }
 
-  private async makeImage(): Promise<void> {
-    this.image = await ensureToolImage("cert-manager", `${REGISTRY}/jetstack/cert-manager:${pinnedVersion("cert-manager", module)}`);
-  }
+  /** The controller's image and the solver's; makes sure that the sandbox's registry has it. */
+  makeImage = (): Promise<string> => ensureToolImage("cert-manager", `${REGISTRY}/jetstack/cert-manager:${pinnedVersion("cert-manager", goModule)}`);
 
   /** Lines that the server wrote, for who looks for a mistake. */
   log = (): string => fs.readFileSync(path.join(this.folder, "pebble.log"), "utf8").split("\n").slice(-40).join("\n");
@@ -64,10 +62,11 @@ export class Acme {
   private apply = (...objects: object[]) => kubectl(["apply", "--server-side", "-f", "-"], { input: objects.map((each) => JSON.stringify(each)).join("\n---\n") });
 
   /** cert-manager's definitions. */
-  definitions = async (): Promise<string> => path.join(await moduleFolder("cert-manager", module), "deploy/crds");
+  definitions = async (): Promise<string> => path.join(await moduleFolder("cert-manager", goModule), "deploy/crds");
 
   /** Installs the controller, without its webhook, which only refuses mistakes earlier. Its definitions are there. @param gateways whether it answers challenges through Gateways as well */
   async install(gateways = false): Promise<void> {
+    const image = await this.makeImage();
     const labels = { app: "cert-manager" };
     const nameservers = `${host}:${ports.dns}`;
     await this.apply(
@@ -84,7 +83,7 @@ export class Acme {
             spec: {
               serviceAccountName: "cert-manager", securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
               containers: [{
-                name: "controller", image: this.image, command: ["/usr/local/bin/controller", `--cluster-resource-namespace=${namespace}`, `--acme-http01-solver-image=${this.image}`, `--acme-http01-solver-nameservers=${nameservers}`, `--enable-gateway-api=${gateways}`],
+                name: "controller", image, command: ["/usr/local/bin/controller", `--cluster-resource-namespace=${namespace}`, `--acme-http01-solver-image=${image}`, `--acme-http01-solver-nameservers=${nameservers}`, `--enable-gateway-api=${gateways}`],
                 securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] }, readOnlyRootFilesystem: true },
               }],
             },

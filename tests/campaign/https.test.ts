@@ -67,7 +67,7 @@ const withoutSecrets = () => kubectl(["-n", "jenkins", "delete", "secret", "--ig
 const certificates = () => kubectl(["get", "certificates,orders,challenges", "--all-namespaces"], { allowFailure: true });
 
 beforeAll(async () => {
-  await Promise.all([acme.start(LIFETIME), ways.includes("traefik") && ensureTraefikImage()]);
+  await Promise.all([acme.start(LIFETIME), acme.makeImage(), ways.includes("traefik") && ensureTraefikImage()]);
   await ensurePlatform();
 });
 
