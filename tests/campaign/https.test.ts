@@ -21,7 +21,7 @@ jest.setTimeout(900_000);
 const ways = (process.env.HTTPS_WAYS ?? "nginx,traefik").split(",");
 const OLD = `old.${DOMAIN}`;
 /** Seconds that a certificate is in force: cert-manager makes it anew when two thirds are over. */
-const LIFETIME = 150;
+const LIFETIME = 240;
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "https-"));
 const acme = new Acme();
