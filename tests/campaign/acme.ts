@@ -59,7 +59,7 @@ export class Acme {
   /** Lines that the server wrote, for who looks for a mistake. */
   log = (): string => fs.readFileSync(path.join(this.folder, "pebble.log"), "utf8").split("\n").slice(-40).join("\n");
 
-  private apply = (...objects: object[]) => kubectl(["apply", "--server-side", "-f", "-"], { input: objects.map((each) => JSON.stringify(each)).join("\n---\n") });
+  private apply = (...objects: object[]) => kubectl(["apply", "--server-side", "-f", "-"], { input: JSON.stringify({ apiVersion: "v1", kind: "List", items: objects }) });
 
   /** cert-manager's definitions. */
   definitions = async (): Promise<string> => path.join(await moduleFolder("cert-manager", goModule), "deploy/crds");

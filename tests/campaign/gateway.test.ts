@@ -39,7 +39,7 @@ const previewed = async (ingress: object): Promise<string> => {
 };
 const expectUnchanged = async (ingress: object) => expect((await pulumi(["preview", "--stack", STACK, "--expect-no-changes", ...configWith(ingress)])).stdout).toContain("unchanged");
 const definitions = async () => path.join(await moduleFolder("traefik", "sigs.k8s.io/gateway-api"), "config/crd/standard");
-const apply = (objects: object[]) => kubectl(["apply", "--server-side", "-f", "-"], { input: objects.map((each) => JSON.stringify(each)).join("\n---\n") });
+const apply = (objects: object[]) => kubectl(["apply", "--server-side", "-f", "-"], { input: JSON.stringify({ apiVersion: "v1", kind: "List", items: objects }) });
 
 /** The status of the login page on a port of the node, or 0. */
 const ask = (port: number): Promise<number> =>
