@@ -14,19 +14,22 @@ import { ensureTraefikImage } from "./traefik-image";
 
 /**
  * HTTPS by a certificate that cert-manager asks an ACME server for, by HTTP-01 through the platform's own way in: made, served, made anew
- * before its end while everything runs on, and said where it ended or is missing. `HTTPS_WAYS` picks some of the ways in.
+ * before its end while everything runs on, and said where it ended or is missing. `HTTPS_WAYS` picks some of the ways in; `none` is for an
+ * environment (`E2E_STACK`, `E2E_DOMAIN`) behind the ingress-nginx of another.
  */
 jest.setTimeout(900_000);
 
 const ways = (process.env.HTTPS_WAYS ?? "nginx,traefik").split(",");
 const OLD = `old.${DOMAIN}`;
+const HSTS = ways.includes("none") ? 31_536_000 : 600;
 /** Seconds that a certificate is in force: cert-manager makes it anew when two thirds are over. */
 const LIFETIME = 240;
 
+let namespace = "";
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "https-"));
 const acme = new Acme();
 
-const ingressOf = (controller: string, further: object = {}) => ({ controller, clusterIssuer: ISSUER, hosts: [{ name: OLD }], hstsSeconds: 600, ...further });
+const ingressOf = (controller: string, further: object = {}) => ({ controller, clusterIssuer: ISSUER, hosts: [{ name: OLD }], ...(controller !== "none" && { hstsSeconds: HSTS }), ...further });
 /** Options of pulumi for other keys of `ingress`; the stack's own file stays as it is. */
 function configWith(ingress: object): string[] {
   const file = path.join(folder, `Pulumi.${STACK}.yaml`);
@@ -55,7 +58,7 @@ const secure = (host = DOMAIN, target = "/login"): Promise<Page> =>
 
 interface Pods { items: { metadata: { uid: string }; status: { containerStatuses?: { name: string; restartCount: number }[] } }[] }
 /** Pods of the way in and of Jenkins, with how often each container started again. */
-const lives = async () => (await Promise.all([["ingress-nginx", "app.kubernetes.io/component=controller"], ["jenkins", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller"]].map(([namespace, label]) => kubectlJson<Pods>(["-n", namespace, "get", "pods", "-l", label])))).flatMap(({ items }) => items.map(({ metadata: { uid }, status: { containerStatuses = [] } }) => [uid, containerStatuses.map(({ name, restartCount }) => [name, restartCount])]));
+const lives = async () => (await Promise.all([["ingress-nginx", "app.kubernetes.io/component=controller"], [namespace, "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller"]].map(([place, label]) => kubectlJson<Pods>(["-n", place, "get", "pods", "-l", label])))).flatMap(({ items }) => items.map(({ metadata: { uid }, status: { containerStatuses = [] } }) => [uid, containerStatuses.map(({ name, restartCount }) => [name, restartCount])]));
 
 const asStatus = async (ingress: object) => certificateTrouble(await readStack(STACK, { ingress }), new Date());
 const asSmoke = async (ingress: object) => {
@@ -63,10 +66,11 @@ const asSmoke = async (ingress: object) => {
   return smoke(stack, { label: stack.config.agents[0].label.split(" ")[0] }, 300, new AbortController().signal);
 };
 const secrets = [`${OLD}-tls`, "jenkins-tls"];
-const withoutSecrets = () => kubectl(["-n", "jenkins", "delete", "secret", "--ignore-not-found", ...secrets]);
+const withoutSecrets = () => kubectl(["-n", namespace, "delete", "secret", "--ignore-not-found", ...secrets]);
 const certificates = () => kubectl(["get", "certificates,orders,challenges", "--all-namespaces"], { allowFailure: true });
 
 beforeAll(async () => {
+  ({ jenkins: namespace } = (await readStack(STACK)).config.namespaces);
   await Promise.all([acme.start(LIFETIME), acme.makeImage(), ways.includes("traefik") && ensureTraefikImage()]);
   await ensurePlatform();
 });
@@ -90,7 +94,7 @@ test("preview says that nobody would make the certificate", async () => {
 });
 
 test("preview says that a Secret with a certificate is not there", async () => {
-  expect(await previewed({ controller: ways[0], tlsSecret: "nowhere" })).toContain("no Secret nowhere in namespace jenkins");
+  expect(await previewed({ controller: ways[0], tlsSecret: "nowhere" })).toContain(`no Secret nowhere in namespace ${namespace}`);
 });
 
 describe.each(ways)("%s", (way) => {
@@ -105,7 +109,7 @@ describe.each(ways)("%s", (way) => {
       throw new Error(`${error.message}\n${await certificates()}\n${acme.log()}`);
     });
     process.stderr.write(`   ${way}: a certificate after ${Math.round((Date.now() - started) / 1000)} s\n`);
-    expect(first).toMatchObject({ status: 200, hsts: expect.stringContaining("max-age=600") });
+    expect(first).toMatchObject({ status: 200, hsts: expect.stringContaining(`max-age=${HSTS}`) });
     expect((await waitFor("the other host", 60, () => secure(OLD))).status).toBe(200);
     const plain = await request("GET", "/login?from=%2F");
     expect([301, 308]).toContain(plain.status);
@@ -143,7 +147,7 @@ describe.each(ways)("%s", (way) => {
       await expect(asSmoke(ingress)).rejects.toThrow("ended on");
       expect(await previewed(ingress)).toContain("the certificate in Secret jenkins-tls ended on");
       await withoutSecrets();
-      expect(await asStatus(ingress)).toContain("no Secret jenkins-tls in namespace jenkins: people get one that the ingress controller made up");
+      expect(await asStatus(ingress)).toContain(`no Secret jenkins-tls in namespace ${namespace}: people get one that the ingress controller made up`);
       await expect(asSmoke(ingress)).rejects.toThrow("no Secret jenkins-tls");
       await waitFor("a certificate of the controller's own", 30, async () => !(await secure().then(() => true, (error: Error) => !/self.signed|unable to|altname/i.test(error.message))));
       await acme.scale(1);

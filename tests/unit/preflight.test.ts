@@ -213,7 +213,7 @@ describe("together", () => {
     expect(await look({ controller: "nginx" })).toMatchObject({ problems: [], warnings: [expect.stringMatching(/^ingress\.controller: nginx/)] });
     expect(await look({ tls: { secretName: "jenkins-tls" } })).toMatchObject({ problems: [], warnings: [expect.stringMatching(/^ingress\.tlsSecret: no Secret jenkins-tls in namespace jenkins/)] });
     // cert-manager makes it once the Ingress is there.
-    expect(await look({ tls: { secretName: "made", clusterIssuer: "letsencrypt" } })).toMatchObject({ problems: [], warnings: [expect.stringMatching(/^ingress\.clusterIssuer: letsencrypt, while the cluster knows no Certificate/)] });
+    expect(await look({ tls: { secretName: "made", clusterIssuer: "letsencrypt" } })).toMatchObject({ problems: [], warnings: [] });
     expect(asked.filter((url) => url.includes("/secrets/"))).toEqual(["/api/v1/namespaces/jenkins/secrets/jenkins-tls", "/api/v1/namespaces/jenkins/secrets/made"]);
   });
 
@@ -224,8 +224,15 @@ describe("together", () => {
     const hosts = [{ name: "files.sandbox.test", secretName: "files-tls" }];
     expect((await look({ tls: { secretName: "jenkins-tls" }, hosts })).warnings).toEqual([expect.stringMatching(/^ingress\.tlsSecret: no Secret jenkins-tls/), expect.stringMatching(/^ingress\.hosts\[0\]\.tlsSecret: no Secret files-tls/)]);
     expect((await look({ controller: "gateway", install: false, gateway: { name: "edge", namespace: "infra" } })).problems.map(({ key }) => key)).toEqual(["ingress.controller"]);
-    // An object of cert-manager's cannot be made without it.
-    expect((await look({ controller: "gateway", tls: { secretName: "made", clusterIssuer: "letsencrypt" } })).problems.map(({ key }) => key)).toEqual(["ingress.controller", "ingress.clusterIssuer"]);
+  });
+
+  test("without cert-manager an Ingress that asks it is a warning; an object of its own beside a Gateway cannot be made", async () => {
+    const host = await serve((url) => (url.includes("cert-manager.io") ? [404, {}] : healthy(url)));
+    const config = configOf(host, host, "in-cluster");
+    const look = (ingress: Partial<PlatformConfig["ingress"]>) => preflight({ ...config, ingress: { ...config.ingress, tls: { secretName: "made", clusterIssuer: "letsencrypt" }, ...ingress } }, "unit", {}, impatient);
+    const said = /^ingress\.clusterIssuer: letsencrypt, while the cluster knows no Certificate/;
+    expect(await look({})).toMatchObject({ problems: [], warnings: [expect.stringMatching(said)] });
+    expect((await look({ controller: "gateway" })).problems.map(({ key }) => key)).toEqual(["ingress.controller", "ingress.clusterIssuer"]);
   });
 
   test.each([403, 500])("a Gateway of which the API server says %i is not judged", async (status) => {
