@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as https from "node:https";
 import * as os from "node:os";
 import * as path from "node:path";
-import { buildTestTool, moduleFolder, pinnedVersion } from "../../sandbox/cluster/binaries";
+import { buildTestTool, moduleFolder, testToolPins } from "../../sandbox/cluster/binaries";
 import { NETWORK, REGISTRY } from "../../sandbox/paths";
 import { kubectl, NODE, waitFor } from "../e2e/sandbox";
 import { authority } from "../unit/certificates";
@@ -54,7 +54,7 @@ export class Acme {
   }
 
   /** The controller's image and the solver's; makes sure that the sandbox's registry has it. */
-  makeImage = (): Promise<string> => ensureToolImage("cert-manager", `${REGISTRY}/jetstack/cert-manager:${pinnedVersion("cert-manager", goModule)}`);
+  makeImage = (): Promise<string> => ensureToolImage("cert-manager", `${REGISTRY}/jetstack/cert-manager:${testToolPins("cert-manager")}`);
 
   /** Lines that the server wrote, for who looks for a mistake. */
   log = (): string => fs.readFileSync(path.join(this.folder, "pebble.log"), "utf8").split("\n").slice(-40).join("\n");
