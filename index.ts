@@ -39,7 +39,7 @@ export = async () => {
   // The API server restarts when its range changes: whatever talks to it comes afterwards.
   const afterNodePorts = { ...opts, dependsOn: nodePorts ? [nodePorts] : [] };
 
-  const Controller = { nginx: IngressNginx, traefik: IngressTraefik, gateway: undefined, none: undefined }[config.ingress.controller];
+  const Controller = { nginx: IngressNginx, traefik: IngressTraefik, gateway: config.ingress.install ? IngressTraefik : undefined, none: undefined }[config.ingress.controller];
   // One name for both: what they share goes from one to the other.
   const ingress = Controller && new Controller("ingress-nginx", ingressArgs(config), afterNodePorts);
   const ingressClassName = ingress?.ingressClassName ?? config.ingress.className;
@@ -57,7 +57,7 @@ export = async () => {
 
   const jenkins = new JenkinsMaster(
     "jenkins",
-    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, references, apiServerAddresses, surroundings, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }) }),
+    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, gatewayClass: ingress?.gatewayClass, references, apiServerAddresses, surroundings, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }) }),
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
     { ...opts, dependsOn: [nodePorts, storage, registry].filter((each) => each !== undefined) },
   );

@@ -1,8 +1,10 @@
 /**
- * The Gateway that leads to Jenkins: whether it is there and lets our route in. The API server takes a route to a Gateway that is not
+ * The Gateway that leads to Jenkins: whether it is there and lets our route in, or can be made. The API server takes a route to a Gateway that is not
  * there, or refuses it, without a word.
  */
-import { gatewayGroup, hostsOf, prefixOf } from "../components/jenkins-master";
+import { gatewayGroup } from "../components/ingress";
+import { gatewayKinds } from "../components/ingress-traefik";
+import { hostsOf, prefixOf } from "../components/jenkins-master";
 import { partOf } from "../components/ownership";
 import type { PlatformConfig, Problem } from "../config";
 
@@ -30,6 +32,8 @@ export interface Route {
 export interface GatewayFacts {
   /** Whether the API server has HTTPRoutes of v1; undefined where it does not say. */
   routes?: boolean;
+  /** Kinds that a controller of the stack's own has to see and the API server does not have; undefined where it does not say, or the Gateway is another's. */
+  missing?: string[];
   /** Null where there is none; undefined where it may not be read or does not come. */
   gateway?: { spec: { listeners: Listener[] } } | null;
   /** Version of the API's definitions, such as v1.2.1; undefined where it is not known. */
@@ -49,7 +53,8 @@ export interface GatewayProblem extends Required<Problem> {
 type Wants = Pick<PlatformConfig, "ingress" | "domain" | "namespaces">;
 
 /** Asks for all of it; `get` answers null for what is not there, and undefined for what is not known. Undefined where no Gateway is wanted. */
-export async function readGateway({ ingress: { gateway }, namespaces }: Pick<Wants, "ingress" | "namespaces">, get: (path: string) => Promise<unknown>): Promise<GatewayFacts | undefined> {
+export async function readGateway({ ingress: { controller, install, gateway }, namespaces }: Pick<Wants, "ingress" | "namespaces">, get: (path: string) => Promise<unknown>): Promise<GatewayFacts | undefined> {
+  if (controller === "gateway" && install) return readKinds(get);
   if (!gateway) return undefined;
   const api = `/apis/${gatewayGroup}/v1`;
   const [list, found, definition, routes, namespace] = await Promise.all([get(api), get(`${api}/namespaces/${gateway.namespace}/gateways/${gateway.name}`), get(`/apis/apiextensions.k8s.io/v1/customresourcedefinitions/httproutes.${gatewayGroup}`), get(`${api}/httproutes`), get(`/api/v1/namespaces/${namespaces.jenkins}`)]);
@@ -63,6 +68,15 @@ export async function readGateway({ ingress: { gateway }, namespaces }: Pick<Wan
     ...(found !== undefined && { gateway: found as NonNullable<GatewayFacts["gateway"]> }),
     ...(labels && { labels }),
   };
+}
+
+/** For a Gateway of the stack's own. */
+async function readKinds(get: (path: string) => Promise<unknown>): Promise<GatewayFacts> {
+  const missing = await Promise.all(Object.entries(gatewayKinds).map(async ([version, kinds]) => {
+    const list = (await get(`/apis/${gatewayGroup}/${version}`)) as { resources?: { name: string }[] } | null | undefined;
+    return list === undefined ? undefined : kinds.filter((kind) => !list?.resources?.some(({ name }) => name === kind));
+  }));
+  return missing.includes(undefined) ? {} : { missing: missing.flatMap((kinds) => kinds ?? []) };
 }
 
 function selects({ matchLabels = {}, matchExpressions = [] }: Selector, labels: Record<string, string>): boolean {
@@ -95,7 +109,9 @@ function holds({ metadata, spec: { parentRefs = [], hostnames = [], rules = [] }
 }
 
 /** What keeps people from Jenkins by way of the Gateway. */
-export function gatewayProblems({ ingress: { gateway, hosts, externalUrl }, domain, namespaces: { jenkins } }: Wants, { routes, gateway: found, labels, version, others = [] }: GatewayFacts): GatewayProblem[] {
+export function gatewayProblems({ ingress: { gateway, hosts, externalUrl }, domain, namespaces: { jenkins } }: Wants, { routes, missing = [], gateway: found, labels, version, others = [] }: GatewayFacts): GatewayProblem[] {
+  if (missing.length > 0)
+    return [{ key: "ingress.controller", found: `gateway, while the cluster has no ${missing.join(", ")} of ${gatewayGroup}`, expected: "the Gateway API's standard channel, 1.5 or newer, without which Traefik serves no Gateway", fix: "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.1/standard-install.yaml; or pulumi config set --path 'ingress.controller' traefik" }];
   if (!gateway) return [];
   const { name, namespace, sectionName } = gateway;
   if (routes === false)

@@ -13,7 +13,7 @@ type Wants = Pick<PlatformConfig, "ingress" | "domain" | "namespaces">;
 /** Content of the certificate's Secret that is made public: its certificate in PEM, "" where the key is missing, null where there is no Secret; undefined where nobody asked. */
 export type Certificate = string | null | undefined;
 
-/** Days before its end at which a certificate that nobody renews is spoken of. */
+/** Days before its end at which a certificate is spoken of; cert-manager's, which has a third of its time left when it is made anew, with a sixth at the most. */
 const soon = 14;
 const day = 86_400_000;
 
@@ -23,10 +23,10 @@ export type Certificates = Record<string, Certificate>;
 /** Secrets in which the certificates are that people get. */
 export const certificateSecrets = (config: Pick<Wants, "ingress" | "domain">): string[] => [...new Set(hostsOf({ domain: config.domain, ...config.ingress }).flatMap(({ secretName }) => secretName ?? []))];
 
-/** What keeps browsers from trusting any of them, by host. */
-export const certificateRemarks = (config: Wants, certificates: Certificates, now: Date): Remark[] =>
+/** What keeps browsers from trusting any of them, by host. @param days before its end at which one is spoken of */
+export const certificateRemarks = (config: Wants, certificates: Certificates, now: Date, days = soon): Remark[] =>
   hostsOf({ domain: config.domain, ...config.ingress }).flatMap(({ name, secretName }, i) => {
-    const wrong = secretName === undefined ? undefined : certificateRemark(config, certificates[secretName], now, { name, secretName });
+    const wrong = secretName === undefined ? undefined : certificateRemark(config, certificates[secretName], now, { name, secretName }, days);
     return wrong ? [i === 0 ? wrong : { ...wrong, key: `ingress.hosts[${i - 1}].${config.ingress.tls?.clusterIssuer === undefined ? "tlsSecret" : "name"}` }] : [];
   });
 
@@ -34,7 +34,7 @@ export const certificateRemarks = (config: Wants, certificates: Certificates, no
  * What keeps browsers from trusting the certificate; undefined where nothing does, or where there is none to look at.
  * @param of whose certificate it is; by default the domain's
  */
-export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenkins } }: Wants, pem: Certificate, now: Date, of?: { name: string; secretName: string }): Remark | undefined {
+export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenkins } }: Wants, pem: Certificate, now: Date, of?: { name: string; secretName: string }, days = soon): Remark | undefined {
   if (!tls || pem === undefined) return undefined;
   const { clusterIssuer } = tls;
   const { name, secretName } = of ?? { name: domain, secretName: tls.secretName };
@@ -57,12 +57,13 @@ export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenk
   if (certificate.checkHost(name, { subject: "never" }) === undefined) return remark(`the certificate in Secret ${secretName} is for ${certificate.subjectAltName ?? "no name at all"}: ${instead}`, renew);
   if (to < now) return remark(`the certificate in Secret ${secretName} ended on ${on(to)}`, renew);
   if (from > now) return remark(`the certificate in Secret ${secretName} is not in force before ${on(from)}`, renew);
-  if (clusterIssuer === undefined && to.getTime() - now.getTime() < soon * day) return remark(`the certificate in Secret ${secretName} ends on ${on(to)}`, renew);
+  const late = Math.min(days * day, clusterIssuer === undefined ? Infinity : (to.getTime() - from.getTime()) / 6);
+  if (to.getTime() - now.getTime() < late) return remark(`the certificate in Secret ${secretName} ends on ${on(to)}${clusterIssuer === undefined ? "" : ", and ought to have been made anew"}`, renew);
   return undefined;
 }
 
 /** What is to be said of the controller. @param nodes how many the cluster has; undefined where they are not known */
-export function ingressRemarks({ ingress: { controller, maxBodySize, externalTrafficPolicy, replicas, trustedProxies } }: Pick<Wants, "ingress">, nodes: number | undefined): Remark[] {
+export function ingressRemarks({ ingress: { controller, install, maxBodySize, externalTrafficPolicy, replicas, trustedProxies } }: Pick<Wants, "ingress">, nodes: number | undefined): Remark[] {
   const remarks: Remark[] = [];
   if (controller === "nginx")
     remarks.push({
@@ -76,7 +77,7 @@ export function ingressRemarks({ ingress: { controller, maxBodySize, externalTra
       key: "ingress.externalTrafficPolicy", found: "Cluster beside ingress.trustedProxies: ingress-nginx sees a node's address in place of the proxy's, and gives Jenkins that as people's own", expected: "Local, with which it sees the proxy's",
       fix: "pulumi config set --path 'ingress.externalTrafficPolicy' Local, with ingress.replicas for every node that the proxy leads to",
     });
-  if (["nginx", "traefik"].includes(controller) && externalTrafficPolicy === "Local" && nodes !== undefined && replicas < nodes)
+  if (install && externalTrafficPolicy === "Local" && nodes !== undefined && replicas < nodes)
     remarks.push({
       key: "ingress.externalTrafficPolicy", found: `Local, with ${replicas} pod${replicas === 1 ? "" : "s"} of the controller on ${nodes} nodes`, expected: "a pod on every node that people are led to: the others do not answer",
       fix: `pulumi config set --path 'ingress.replicas' ${nodes}, or have a load balancer ask the nodes before it leads there`,

@@ -13,6 +13,7 @@ import { isQuantity, quantityMillis } from "../components/quantity";
 import { goesDirect, type Surroundings } from "../components/surroundings";
 import { heldPorts, type PlatformConfig, type Problem } from "../config";
 import { gatewayProblems, readGateway, type GatewayFacts } from "./gateway";
+import { issuerRemark, readIssuer, type IssuerFacts } from "./issuer";
 import { certificateRemarks, certificateSecrets, type Certificate, type Certificates, ingressRemarks, remarkLine } from "./ingress";
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
@@ -163,6 +164,8 @@ export interface ClusterFacts {
   network?: NetworkFacts;
   /** What is there of the Gateway; absent where none is wanted. */
   gateway?: GatewayFacts;
+  /** Who makes the certificate; absent where nobody is asked to. */
+  issuer?: IssuerFacts;
   /** What decides about the ports of the nodes, and the API server's address in the kubeconfig; absent where nobody asked. */
   nodePorts?: NodePortFacts & { server: string };
 }
@@ -261,17 +264,18 @@ export async function inspectCluster(
   const certificates: Certificates = Object.fromEntries(await Promise.all((domain !== undefined && ingress ? certificateSecrets({ domain, ingress }) : []).map(async (name) => [name, await get(`${here}/secrets/${name}`).then((answer) => certificateIn("status" in answer ? answer : undefined))] as const)));
   const version = (await found<{ gitVersion: string }>("/version"))?.gitVersion;
   const network = surroundings && surroundingsIn && (await readNetwork(look, surroundings, surroundingsIn));
-  const gateway = ingress && (await readGateway({ ingress, namespaces }, async (target) => {
+  const orNull = async (target: string) => {
     const answer = await get(target);
     return !("body" in answer) ? undefined : answer.status === 404 ? null : answer.status === 200 ? (JSON.parse(answer.body) as unknown) : undefined;
-  }));
+  };
+  const [gateway, issuer] = ingress ? await Promise.all([readGateway({ ingress, namespaces }, orNull), readIssuer({ ingress }, orNull)]) : [];
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }), ...(issuer && { issuer }) };
 }
 
 /** The certificate of a Secret as the API server answers: null where there is no Secret; undefined where it may not be read. */
@@ -340,7 +344,7 @@ export async function preflight(
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway" | "issuer"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
   const inspected = inspectCluster(config, environment, wait, usedSecrets(config), heldPorts(config).length > 0);
   const { surroundings, surroundingsIn } = config;
   const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
@@ -359,11 +363,14 @@ export async function preflight(
   const seenCertificates = "key" in cluster ? {} : Object.fromEntries(Object.entries(cluster.certificates ?? {}).filter(([, pem]) => pem !== null || config.ingress.tls?.clusterIssuer === undefined));
   const certificates = certificateRemarks(config, seenCertificates, new Date());
   const waysIn = ingressRemarks(config, "key" in cluster ? undefined : cluster.neighbours.nodes?.length);
+  const unmade = "key" in cluster || !cluster.issuer ? undefined : issuerRemark(config, cluster.issuer);
+  // An Ingress asks by an annotation that anybody takes; beside a Gateway there is an object of cert-manager's.
+  const noIssuer = unmade && config.ingress.controller === "gateway" && !("key" in cluster) && cluster.issuer?.api === false;
   const gateway = "key" in cluster || !cluster.gateway ? [] : gatewayProblems(config, cluster.gateway);
   // From here is not from the nodes: what stops this machine at the registry is a mistake, the rest a doubt.
   const proxyDoubts = proxies.filter(({ key }) => key !== registry?.key);
-  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...certificates, ...proxyDoubts].map(remarkLine)];
+  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...(unmade && !noIssuer ? [unmade] : []), ...certificates, ...proxyDoubts].map(remarkLine)];
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe)]), ...neighbours, ...stops];
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe), ...(noIssuer ? [unmade] : [])]), ...neighbours, ...stops];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };
 }

@@ -7,6 +7,7 @@ import { heldPorts, type PlatformConfig, type Problem } from "../config";
 import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
 import { gatewayProblems, readGateway, type GatewayFacts } from "../checks/gateway";
 import { certificateRemarks, type Certificates, ingressRemarks } from "../checks/ingress";
+import { issuerRemark, readIssuer, type IssuerFacts } from "../checks/issuer";
 import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { architectures } from "../config/builds";
@@ -104,9 +105,10 @@ export function judgeNodePorts(findings: Finding[]): Line[] {
   return findings.map(({ key, found, expected, fix, level }) => line(level === "stop" ? "fail" : "warn", "node ports", key, `${found}; expected ${expected}`, fix));
 }
 
-/** How people come in: what is to be said of the controller and the certificate, and whether the login page is to be had. @param doors undefined before the first up */
-export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, nodes: number, certificates: Certificates, doors: FrontDoor[] | undefined, now: Date): Line[] {
-  const lines = [...ingressRemarks(config, nodes), ...certificateRemarks(config, certificates, now)].map(({ key, found, expected, fix }) => line("warn", "ingress", key, `${found}; expected ${expected}`, fix));
+/** How people come in: what is to be said of the controller and the certificate, and whether the login page is to be had. @param doors undefined before the first up @param issuer undefined where nobody is asked for certificates */
+export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, nodes: number, certificates: Certificates, doors: FrontDoor[] | undefined, now: Date, issuer?: IssuerFacts): Line[] {
+  const unmade = issuer && issuerRemark(config, issuer);
+  const lines = [...ingressRemarks(config, nodes), ...(unmade ? [unmade] : []), ...certificateRemarks(config, certificates, now)].map(({ key, found, expected, fix }) => line("warn", "ingress", key, `${found}; expected ${expected}`, fix));
   if (!doors) return lines;
   const { good, reached, text } = judgeDoors(doors, config);
   return [...lines, line(reached === false ? "warn" : good ? "ok" : "fail", "login page", config.domain, text, good ? "" : "npm run status says how Jenkins itself is")];
@@ -115,7 +117,7 @@ export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces
 /** Whether the Gateway leads to Jenkins. */
 export function judgeGateway(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, facts: GatewayFacts): Line[] {
   const problems = gatewayProblems(config, facts);
-  if (problems.length === 0) return [line("ok", "Gateway", config.ingress.gateway?.name ?? "", "is there, and takes the route")];
+  if (problems.length === 0) return [line("ok", "Gateway", config.ingress.gateway?.name ?? "jenkins", config.ingress.gateway ? "is there, and takes the route" : "can be made")];
   return problems.map(({ key, found, expected, fix = "", maybe }) => line(maybe ? "warn" : "fail", "Gateway", key, `${found}; expected ${expected}`, fix));
 }
 
@@ -342,8 +344,10 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
   interface NodeItem extends Item {
     status: { addresses: { type: string; address: string }[]; conditions: { type: string; status: string }[]; nodeInfo: { architecture: string; containerRuntimeVersion: string } };
   }
-  const [gateway, leases, network, server, seen] = await Promise.all([
-    readGateway(config, (target) => kubectl("get", "--raw", target).then((text): unknown => JSON.parse(text), (error: Error) => (/NotFound|could not find/.test(error.message) ? null : undefined))),
+  const orNull = (target: string) => kubectl("get", "--raw", target).then((text): unknown => JSON.parse(text), (error: Error) => (/NotFound|could not find/.test(error.message) ? null : undefined));
+  const [gateway, issuer, leases, network, server, seen] = await Promise.all([
+    readGateway(config, orNull),
+    readIssuer(config, orNull),
     list<Item & { spec: { renewTime?: string } }>("leases", "-n", "kube-node-lease"),
     readNodePorts(throughKubectl(kubectl)), kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").catch(() => undefined),
     Promise.all(Object.entries(neighbourPaths).map(async ([what, target]) => [what, JSON.parse(await kubectl("get", "--raw", target)).items])).then((lists) => Object.fromEntries(lists) as Required<Neighbourhood>),
@@ -383,7 +387,7 @@ async function cluster({ name: stack, config, kubectl }: Stack): Promise<Line[]>
 
   const there = seen.ingresses.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins") || (gateway !== undefined && seen.services.some(({ metadata }) => metadata.namespace === config.namespaces.jenkins && metadata.name === "jenkins"));
   const [certificates, doors] = await Promise.all([certificatesOf({ config, kubectl }).catch(() => ({})), there ? frontDoors({ config, kubectl }) : undefined]);
-  lines.push(...judgeIngress(config, nodes.length, certificates, doors, new Date()));
+  lines.push(...judgeIngress(config, nodes.length, certificates, doors, new Date(), issuer));
 
   const addresses = nodes.flatMap(({ status }) => status.addresses.map(({ address }) => address));
   const { externalUrl } = config.ingress;

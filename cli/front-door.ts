@@ -3,7 +3,7 @@ import * as net from "node:net";
 import * as tls from "node:tls";
 import { portOf, prefixOf, tlsEndsBefore } from "../components/jenkins-master";
 import { publicPort } from "../config";
-import { certificateSecrets, type Certificate, type Certificates } from "../checks/ingress";
+import { certificateRemarks, certificateSecrets, type Certificate, type Certificates } from "../checks/ingress";
 import type { Stack } from "./stack";
 
 /** Where people come in, as smoke, status and doctor ask for it. */
@@ -141,4 +141,10 @@ export async function certificatesOf({ config, kubectl }: Pick<Stack, "config" |
     return found.trim() === "" ? null : Buffer.from(found.split(" ")[1] ?? "", "base64").toString();
   };
   return Object.fromEntries(await Promise.all(certificateSecrets(config).map(async (name) => [name, await one(name)] as const)));
+}
+
+/** What is wrong with them and what to do; "" where nothing is, undefined without HTTPS. @param days before its end at which one is spoken of */
+export async function certificateTrouble(stack: Pick<Stack, "config" | "kubectl">, now: Date, days?: number): Promise<string | undefined> {
+  const certificates = await certificatesOf(stack);
+  return Object.keys(certificates).length === 0 ? undefined : certificateRemarks(stack.config, certificates, now, days).map(({ found, fix }) => `${found}: ${fix}`).join("; ");
 }

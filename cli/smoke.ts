@@ -4,7 +4,7 @@ import { neighbourPaths, type Neighbourhood } from "../checks/neighbours";
 import { nodePortFindings, readNodePorts, throughKubectl } from "../checks/node-ports";
 import { prefixOf } from "../components/jenkins-master";
 import type { PlatformConfig } from "../config";
-import { doorsTrouble, frontDoors } from "./front-door";
+import { certificateTrouble, doorsTrouble, frontDoors } from "./front-door";
 import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
 import { root } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -204,6 +204,13 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
     const trouble = doorsTrouble(doors, config, suspects);
     if (trouble !== undefined) throw new Error(trouble);
   });
+
+  if (ingress.tls) {
+    await step("the certificate is in force", async () => {
+      const trouble = await certificateTrouble(stack, new Date(), 0);
+      if (trouble) throw new Error(trouble);
+    });
+  }
 
   await withJenkins(stack, async (at) => {
     const auth = await adminAuth(stack);

@@ -4,10 +4,9 @@ import { registryName, registryNodeName } from "../components/image-registry";
 import { jenkinsUrl } from "../components/jenkins-master";
 import { addressOf } from "../config";
 import { reloadState } from "../components/jenkins-master/reload";
-import { certificateRemarks } from "../checks/ingress";
 import { servedRange, type CommandPod } from "../checks/neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
-import { certificatesOf, frontDoors, judgeDoors } from "./front-door";
+import { certificateTrouble, frontDoors, judgeDoors } from "./front-door";
 import { readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
 
@@ -245,8 +244,7 @@ export async function collect(stack: Stack): Promise<Facts> {
       facts.door = judgeDoors(await frontDoors(stack), config);
     }),
     attempt("certificate", async () => {
-      const certificates = await certificatesOf(stack);
-      if (Object.keys(certificates).length > 0) facts.certificate = certificateRemarks(config, certificates, facts.time).map(({ found, fix }) => `${found}: ${fix}`).join("; ");
+      facts.certificate = await certificateTrouble(stack, facts.time);
     }),
     attempt("configuration", async () => {
       const kept = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "config-reload", "--", "sh", "-c", `if [ -e ${reloadState}/refused ]; then cat ${reloadState}/refused; fi`);

@@ -2,7 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { hstsSeconds, httpsNodePort } from "../config/pieces";
-import { graceSeconds, IngressController, publicHttpsPort, spread, type IngressArgs } from "./ingress";
+import { gatewayGroup, graceSeconds, IngressController, publicHttpsPort, spread, type IngressArgs } from "./ingress";
 import { ownLabels } from "./ownership";
 import { canonicalResources } from "./quantity";
 import { transformed } from "./transform";
@@ -11,20 +11,27 @@ import { transformed } from "./transform";
 export interface IngressTraefikArgs extends IngressArgs {
   /** Hosts with TLS, whose plain HTTP is sent on to httpsPort where that is not 443: by itself Traefik sends it to 443. Default none. */
   redirectHosts?: string[];
+  /** Whether it serves Gateways beside Ingresses, of a GatewayClass of its own. Needs the Gateway API in the cluster. Default false. */
+  gateways?: boolean;
 }
 
 /** Where its pods listen, as an ordinary user: people on the first two, probes and Prometheus on the third. */
 const listen = { http: 8080, https: 8443, internal: 9100 };
 const settingsFolder = "/etc/traefik/dynamic";
+/** Label by which it knows its own GatewayClass; its value is the controller's namespace. */
+const classLabel = "build-platform/ingress";
+/** Kinds of the Gateway API that it has to see before it serves any, by version: all of the standard channel since 1.5. */
+export const gatewayKinds = { v1: ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "backendtlspolicies"], v1beta1: ["referencegrants"] };
 /** Seconds that a request under way, such as a download or a console, is waited for. As ingress-nginx' worker-shutdown-timeout. */
 const drainSeconds = 240;
 /** Seconds that an upload may take; without a bound a client that sends nothing would be waited for, and Traefik's own is a minute. */
 const uploadSeconds = 3600;
 
 /** What Traefik is told in a file, which it reads again when it changes: what neither an Ingress' annotations nor its command line say. */
-export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, redirectHosts = [], ...args }: Pick<IngressTraefikArgs, "hstsSeconds" | "httpsNodePort" | "httpsPort" | "redirectHosts">): string {
+export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, redirectHosts = [], gateways = false, ...args }: Pick<IngressTraefikArgs, "hstsSeconds" | "httpsNodePort" | "httpsPort" | "redirectHosts" | "gateways">): string {
   const port = publicHttpsPort(args);
-  const hosts = port === httpsNodePort.usual ? [] : redirectHosts;
+  // A Gateway sends nothing on by itself.
+  const hosts = port === httpsNodePort.usual && !gateways ? [] : redirectHosts;
   return stringify({
     http: {
       middlewares: {
@@ -42,7 +49,7 @@ export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, redirect
 }
 
 /** Traefik's command line. */
-export function traefikArguments(controllerClass: string, { trustedProxies = [], proxyProtocol = false }: Pick<IngressArgs, "trustedProxies" | "proxyProtocol"> = {}): string[] {
+export function traefikArguments(controllerClass: string, { trustedProxies = [], proxyProtocol = false, gateways = false }: Pick<IngressTraefikArgs, "trustedProxies" | "proxyProtocol" | "gateways"> = {}): string[] {
   const entryPoint = (name: keyof typeof listen) => `--entrypoints.${name}`;
   const provider = "--providers.kubernetesingressnginx";
   return [
@@ -68,11 +75,14 @@ export function traefikArguments(controllerClass: string, { trustedProxies = [],
     `${provider}.controllerclass=${controllerClass}`,
     `${provider}.httpentrypoint=http`,
     `${provider}.httpsentrypoint=https`,
+    // It takes every GatewayClass for its own that another Traefik has, too.
+    ...(gateways ? ["--providers.kubernetesgateway=true", `--providers.kubernetesgateway.labelselector=${classLabel}=${controllerClass.replace(/^.*\//, "")}`] : []),
   ];
 }
 
 /**
- * Traefik behind a NodePort Service on 80 and 443, reading Ingresses as ingress-nginx does. It writes no address into them.
+ * Traefik behind a NodePort Service on 80 and 443, reading Ingresses as ingress-nginx does. It writes no address into them. It may serve
+ * Gateways as well.
  *
  * The names that others may rely on are those of IngressController; its Deployment is called `traefik`.
  *
@@ -93,11 +103,27 @@ export class IngressTraefik extends IngressController {
           { apiGroups: [""], resources: ["services", "secrets", "configmaps"], verbs: ["list", "watch"] },
           { apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["list", "watch"] },
           { apiGroups: ["networking.k8s.io"], resources: ["ingresses", "ingressclasses"], verbs: ["list", "watch"] },
+          ...(args.gateways
+            ? [
+                { apiGroups: [""], resources: ["namespaces"], verbs: ["list", "watch"] },
+                { apiGroups: [gatewayGroup], resources: [...gatewayKinds.v1, ...gatewayKinds.v1beta1], verbs: ["list", "watch"] },
+                // It says there what it made of them.
+                { apiGroups: [gatewayGroup], resources: gatewayKinds.v1.map((kind) => `${kind}/status`), verbs: ["update"] },
+              ]
+            : []),
         ],
       },
       parent,
     );
     const binding = new k8s.rbac.v1.ClusterRoleBinding(`${name}-traefik-role-binding`, { metadata, roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: role.metadata.name }, subjects }, parent);
+    if (args.gateways) {
+      const gatewayClass = new k8s.apiextensions.CustomResource(
+        `${name}-gateway-class`,
+        { apiVersion: `${gatewayGroup}/v1`, kind: "GatewayClass", metadata: { name: metadata.name, labels: { ...metadata.labels, [classLabel]: namespaceName } }, spec: { controllerName: "traefik.io/gateway-controller" } },
+        parent,
+      );
+      this.gatewayClass = { name: gatewayClass.metadata.name, http: listen.http, https: listen.https };
+    }
     const settings = new k8s.core.v1.ConfigMap(...transformed<k8s.core.v1.ConfigMapArgs>(
       args.transform?.configMap,
       `${name}-traefik-settings`,

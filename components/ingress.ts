@@ -42,6 +42,13 @@ export interface IngressArgs {
   };
 }
 
+/** A GatewayClass, and the ports that listeners of its Gateways have to have. */
+export interface GatewayClass {
+  name: pulumi.Input<string>;
+  http: number;
+  https: number;
+}
+
 /** What sets one controller apart. */
 interface Kind {
   /** Value of app.kubernetes.io/name, and name of the ServiceAccount. */
@@ -49,6 +56,9 @@ interface Kind {
   /** Pod Security level that its pods keep to. */
   podSecurity: "baseline" | "restricted";
 }
+
+/** API group of Gateways and their routes. */
+export const gatewayGroup = "gateway.networking.k8s.io";
 
 /** Types of the components. What they share keeps its place in the state when one follows another. */
 const types = ["build-platform:ingress:IngressNginx", "build-platform:ingress:IngressTraefik"] as const;
@@ -108,6 +118,8 @@ export abstract class IngressController extends pulumi.ComponentResource {
   readonly ingressClassName: pulumi.Output<string>;
   /** Namespace of the controller, from which requests to the backends come. */
   readonly namespace: pulumi.Output<string>;
+  /** The class for Gateways; undefined where the controller serves none. */
+  gatewayClass?: GatewayClass;
   protected readonly room: Room;
 
   /** @throws InputPropertiesError listing every bad argument, before any resource is made */

@@ -2,6 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { type AgentImagesArgs, pathBelow } from "../components/agent-images";
 import type { CachedRegistry, ImageCacheArgs } from "../components/image-cache";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
+import type { GatewayClass } from "../components/ingress";
 import type { IngressTraefikArgs } from "../components/ingress-traefik";
 import { type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
 import { keepsGradleBuilds } from "../components/jenkins-master/build-cache";
@@ -70,10 +71,10 @@ export const backupArgs = (config: PlatformConfig, surroundings: Surroundings): 
 /** What either controller is told; ingress-nginx asks for no hosts to redirect. */
 export function ingressArgs(config: PlatformConfig): IngressTraefikArgs {
   const { controller, className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, tls, externalUrl, trustedProxies, proxyProtocol } = config.ingress;
-  const image = controller === "traefik" ? config.images.traefik : config.images.ingressNginx;
+  const image = controller === "nginx" ? config.images.ingressNginx : config.images.traefik;
   // Also where TLS ends before: who comes by plain HTTP is sent on to it.
   const outer = externalUrl?.startsWith("https:") ? { httpsPort: portOf(new URL(externalUrl)) } : {};
-  return { image, ...outer, ...(trustedProxies.length > 0 && { trustedProxies, proxyProtocol }), ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, redirectHosts: tls ? hostsOf(addressOf(config)).map(({ name }) => name) : [], ...imagePulls(config) };
+  return { image, ...outer, ...(trustedProxies.length > 0 && { trustedProxies, proxyProtocol }), ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, ...(controller === "gateway" && { gateways: true }), redirectHosts: tls ? hostsOf(addressOf(config)).map(({ name }) => name) : [], ...imagePulls(config) };
 }
 
 /** Undefined where the StorageClass is somebody else's. */
@@ -97,6 +98,8 @@ export interface Made {
   storageClassName: pulumi.Input<string>;
   ingressClassName: pulumi.Input<string>;
   ingressNamespace: pulumi.Input<string>;
+  /** GatewayClass of a Gateway that the stack makes; undefined where it makes none. */
+  gatewayClass?: GatewayClass;
   /** Digest references of the built images, by name. */
   references: Record<string, pulumi.Output<string>>;
   apiServerAddresses: string[];
@@ -110,13 +113,13 @@ export interface Made {
 
 export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
   const { ingress, storage, controller, agents, agentCap, agentCache, cloud, images, admin, login, rights, networkPolicies, backup, rehearsal } = config;
-  const { storageClassName, ingressClassName, ingressNamespace, references, apiServerAddresses, nodeArchitectures, documents, surroundings } = made;
+  const { storageClassName, ingressClassName, ingressNamespace, gatewayClass, references, apiServerAddresses, nodeArchitectures, documents, surroundings } = made;
   const builtFor = architectures(config.imageBuild, nodeArchitectures);
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => references[name] ?? name;
   return {
-    address: { ...addressOf(config), ingressClassName, ingressNamespace, ...(ingress.trustedProxies.length > 0 && !ingress.proxyProtocol && { forwardedProto: true }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, ...(ingress.gateway && { gateway: ingress.gateway }), awaited: ingress.controller === "nginx" },
+    address: { ...addressOf(config), ingressClassName, ingressNamespace, ...(ingress.trustedProxies.length > 0 && !ingress.proxyProtocol && { forwardedProto: true }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, ...(ingress.gateway && { gateway: ingress.gateway }), ...(gatewayClass && { gatewayClass }), awaited: ingress.controller === "nginx" },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
     controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }) },
     agents: {

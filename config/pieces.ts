@@ -150,7 +150,7 @@ export const cacheGi: Range = { least: 1, most: 100000, usual: 20 };
 /** Most GiB of what Docker keeps on a node. */
 export const dockerGi: Range = { ...cacheGi, usual: 50 };
 export const ingressReplicas: Range = { least: 1, most: 100, usual: 1 };
-/** Ingress controllers that the platform brings, a Gateway that is there, and none. */
+/** Ingress controllers that the platform brings, a Gateway of its own or one that is there, and none. */
 export const ingressControllers = ["traefik", "nginx", "gateway", "none"] as const;
 /** How a Service sends on what reaches a node's port. */
 export const externalTrafficPolicies = ["Cluster", "Local"] as const;

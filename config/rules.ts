@@ -37,8 +37,8 @@ const ingressPortsDiffer: Rule = ({ ingress, registry, namespace, controller: { 
 /** The ingress controller that the stack brings; ingress-nginx where nothing is said of one. */
 export const ingressController = ({ controller, install }: Settings["ingress"]): NonNullable<Settings["ingress"]["controller"]> => (install ? (controller ?? "nginx") : "none");
 
-/** Whether the stack brings it. */
-export const bringsIngress = (ingress: Settings["ingress"]): boolean => ["nginx", "traefik"].includes(ingressController(ingress));
+/** Whether the stack brings it. With gateway that is Traefik, where no other Gateway is named. */
+export const bringsIngress = (ingress: Settings["ingress"]): boolean => ["nginx", "traefik"].includes(ingressController(ingress)) || (ingressController(ingress) === "gateway" && ingress.gateway === undefined);
 
 const oneWordAboutIngress: Rule = ({ ingress: { controller, install } }, say) => {
   if (!install && controller !== undefined && controller !== "none") say("ingress.install", false, `nothing beside ingress.controller: ${controller}`, "pulumi config rm --path 'ingress.install'");
@@ -51,10 +51,11 @@ const gatewayIsWhole: Rule = ({ domain, ingress }, say, given) => {
   if (!wanted) return;
   const { externalUrl } = ingress;
   const host = externalUrl === undefined ? undefined : new URL(externalUrl).hostname;
+  const others = ingress.gateway !== undefined || given("ingress.gateway");
   if (host !== undefined && domain !== "" && host !== domain && !ingress.hosts.some(({ name }) => name === host)) say("ingress.externalUrl", externalUrl, `an address of host ${domain}, or of one of ingress.hosts: the route takes no other, and people would get 404`, `pulumi config set domain ${host}, or add it to ingress.hosts`);
-  if (!ingress.gateway && !given("ingress.gateway")) say("ingress.gateway", undefined, "name and namespace of the Gateway that leads to Jenkins", "pulumi config set --path 'ingress.gateway.name' <name> && pulumi config set --path 'ingress.gateway.namespace' <namespace>");
+  for (const key of ["annotations", "maxBodySize"].filter((each) => !others && given(`ingress.${each}`))) say(`ingress.${key}`, "a setting of an Ingress", "nothing beside ingress.controller: gateway, whose HTTPRoute has none", `pulumi config rm --path 'ingress.${key}'`);
   const theirs = ["className", "tlsSecret", "clusterIssuer", "annotations", "maxBodySize", "hstsSeconds", "replicas", "externalTrafficPolicy", "httpNodePort", "httpsNodePort"];
-  for (const key of theirs.filter((each) => given(`ingress.${each}`))) say(`ingress.${key}`, "a setting of an Ingress or its controller", "nothing beside ingress.controller: gateway: ports, certificates and limits are the Gateway's", `pulumi config rm --path 'ingress.${key}'; ingress.externalUrl says the address, with https`);
+  for (const key of theirs.filter((each) => others && given(`ingress.${each}`))) say(`ingress.${key}`, "a setting of an Ingress or its controller", "nothing beside ingress.gateway: ports, certificates and limits are the Gateway's", `pulumi config rm --path 'ingress.${key}'; ingress.externalUrl says the address, with https`);
 };
 
 /** Kinds of annotations that let whoever writes an Ingress run code in the controller. */
@@ -86,7 +87,7 @@ const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
 /** What stands before the nodes: TLS ends in one place, and who ends it before the ingress is believed to have done so. */
 const outsideFits: Rule = ({ ingress }, say, given) => {
   const { externalUrl, trustedProxies, proxyProtocol, tlsSecret, clusterIssuer, externalTrafficPolicy } = ingress;
-  const controller = ingressController(ingress);
+  const traefik = ["traefik", "gateway"].includes(ingressController(ingress));
   const tls = tlsSecret ?? clusterIssuer;
   const before = tlsEndsBefore({ ...(tls && { tls: {} }), ...(externalUrl && { externalUrl }) });
   if (externalUrl?.startsWith("http:") && tls !== undefined)
@@ -105,10 +106,10 @@ const outsideFits: Rule = ({ ingress }, say, given) => {
     if (/\/0+$/.test(each)) say(`ingress.trustedProxies[${i}]`, each, "the addresses of the proxies alone: everybody would be believed about who they are", "name each proxy, or its network");
   });
   if (proxyProtocol && before) say("ingress.proxyProtocol", true, `a proxy that sends X-Forwarded-Proto, as TLS for ${externalUrl} ends there: PROXY protocol does not tell of https`, "set it to false and have the proxy send X-Forwarded-*; or let it pass TLS on, and set ingress.tlsSecret or ingress.clusterIssuer");
-  if (controller === "traefik" && !proxyProtocol && tls !== undefined && (externalUrl ? portOf(new URL(externalUrl)) : ingress.httpsNodePort) !== 443)
+  if (traefik && !proxyProtocol && tls !== undefined && (externalUrl ? portOf(new URL(externalUrl)) : ingress.httpsNodePort) !== 443)
     say("ingress.trustedProxies", trustedProxies.join(", "), "nothing beside a certificate and another HTTPS port than 443 with Traefik: what a proxy marks as https on port 80 would lead nowhere", "pulumi config rm --path 'ingress.trustedProxies'; or let TLS end at the proxy alone, or people come by 443");
   // It looks at who a packet is from, where nginx believes the header of everybody.
-  if (controller === "traefik" && externalTrafficPolicy === "Cluster")
+  if (traefik && externalTrafficPolicy === "Cluster")
     say("ingress.externalTrafficPolicy", externalTrafficPolicy, "Local beside ingress.trustedProxies: with Cluster Traefik sees a node's address in place of the proxy's, and does not believe it", "pulumi config set --path 'ingress.externalTrafficPolicy' Local, with ingress.replicas for every node that the proxy leads to");
 };
 

@@ -82,17 +82,17 @@ const place = {
   }),
   ingress: section("How people reach Jenkins.", {
     controller: maybeChoice(
-      "The ingress controller that the stack brings: traefik; nginx (ingress-nginx, which has had no fix since March 2026); gateway where a Gateway is there; none where another one serves the class. Namespace, Service and class stay when it changes.",
+      "The ingress controller that the stack brings: traefik; nginx (ingress-nginx, which has had no fix since March 2026); gateway (a Gateway of Traefik's, or the one that ingress.gateway names); none where another one serves the class. Namespace, Service and class stay when it changes.",
       piece.ingressControllers, "nginx",
     ),
     install: flag("Older way to say controller: none, with false.", true),
     className: text("IngressClass that serves the domain.", { is: piece.name("the name of an IngressClass"), example: "nginx", default: usual.ingressClass }),
-    namespace: text("Namespace of the ingress controller; with controller: gateway that of the pods behind the Gateway, its own where nothing is said.", { is: piece.name("the namespace of the ingress controller"), example: "ingress-nginx", default: usual.ingressNamespace }),
+    namespace: text("Namespace of the ingress controller; with ingress.gateway that of the pods behind the Gateway, its own where nothing is said.", { is: piece.name("the namespace of the ingress controller"), example: "ingress-nginx", default: usual.ingressNamespace }),
     httpNodePort: integer("Port of every node for HTTP.", piece.httpNodePort),
     httpsNodePort: integer("Port of every node for HTTPS.", piece.httpsNodePort),
     tlsSecret: text("Secret with the certificate for HTTPS, in the controller's namespace.", { is: piece.name("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "jenkins-tls", defaultText: "none, or jenkins-tls with clusterIssuer" }),
     clusterIssuer: text("ClusterIssuer of cert-manager that makes and renews the certificate.", { is: piece.name("the name of a cert-manager ClusterIssuer"), example: "letsencrypt", ask: "cert-manager ClusterIssuer for HTTPS, - for none" }),
-    gateway: maybe("The Gateway (gateway.networking.k8s.io/v1) that leads to Jenkins, with controller: gateway.", {
+    gateway: maybe("A Gateway (gateway.networking.k8s.io/v1) that is there and leads to Jenkins, with controller: gateway. Where none is named the stack makes one, which Traefik serves.", {
       name: text("The name of the Gateway.", { is: piece.longName("the name of a Gateway"), example: "edge", required: true }),
       namespace: text("Its namespace.", { is: piece.name("the namespace of that Gateway"), example: "edge", required: true }),
       sectionName: text("One of its listeners; every one that takes the host where none is named.", { is: piece.longName("the name of one of its listeners"), example: "https" }),

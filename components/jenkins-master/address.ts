@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { usual } from "../../config/pieces";
+import { gatewayGroup, type GatewayClass } from "../ingress";
 import { transformed } from "../transform";
 import type { AddressArgs, ControllerArgs, FurtherHost, GatewayRef, JenkinsMasterArgs } from "./args";
 import { controllerLabels, labels, Place } from "./place";
@@ -34,8 +35,9 @@ function sentOn({ domain, ...args }: Pick<AddressArgs, "domain" | "tls" | "exter
   return tlsEndsBefore(args) && args.forwardedProto === true && new URL(args.externalUrl!).host === domain;
 }
 
+const outerAnnotation = "build-platform/external-url";
 /** For the policy pack, which asks for HTTPS: where TLS ends before what serves the host. */
-const outerMark = (args: Pick<AddressArgs, "tls" | "externalUrl">): Record<string, string> => (tlsEndsBefore(args) ? { "build-platform/external-url": args.externalUrl! } : {});
+const outerMark = (args: Pick<AddressArgs, "tls" | "externalUrl">): Record<string, string> => (tlsEndsBefore(args) ? { [outerAnnotation]: args.externalUrl! } : {});
 
 /** Annotations that make ingress-nginx fit Jenkins, and Traefik as the platform sets it up; another controller ignores them. */
 export function ingressAnnotations(args: Pick<AddressArgs, "domain" | "tls" | "externalUrl" | "forwardedProto" | "maxBodySize" | "annotations" | "awaited">): Record<string, string> {
@@ -53,8 +55,6 @@ export function ingressAnnotations(args: Pick<AddressArgs, "domain" | "tls" | "e
   };
 }
 
-/** API group of Gateways and their routes. */
-export const gatewayGroup = "gateway.networking.k8s.io";
 const httpPort = 8080;
 /** Name of the Service for agents. */
 export const agentServiceName = "jenkins-agent";
@@ -70,14 +70,37 @@ export function makeServices({ name, parent, here }: Place, { agentNodePort }: P
   return { http: service("http", "jenkins", httpPort), agent: service("agent", agentServiceName, 50000, agentNodePort) };
 }
 
+/** A Gateway of the class for Jenkins alone, beside its certificates; cert-manager is asked for these by name, for not everybody's looks at Gateways. */
+function makeGateway({ name, parent, here }: Place, address: AddressArgs, { name: gatewayClassName, http, https }: GatewayClass): GatewayRef {
+  const hosts = hostsOf(address);
+  const issuer = address.tls?.clusterIssuer;
+  if (issuer !== undefined)
+    for (const { name: host, secretName } of hosts)
+      new k8s.apiextensions.CustomResource(
+        `${name}-certificate${host === address.domain ? "" : `-${host}`}`,
+        { apiVersion: "cert-manager.io/v1", kind: "Certificate", metadata: { name: secretName, namespace: here, labels }, spec: { secretName, dnsNames: [host], issuerRef: { group: "cert-manager.io", kind: "ClusterIssuer", name: issuer } } },
+        parent,
+      );
+  const allowedRoutes = { namespaces: { from: "Same" } };
+  const secure = hosts.flatMap(({ name: host, secretName }, i) =>
+    secretName === undefined ? [] : [{ name: i === 0 ? "https" : `https-${i}`, protocol: "HTTPS", port: https, hostname: host, allowedRoutes, tls: { mode: "Terminate", certificateRefs: [{ group: "", kind: "Secret", name: secretName }] } }]);
+  new k8s.apiextensions.CustomResource(
+    `${name}-gateway`,
+    { apiVersion: `${gatewayGroup}/v1`, kind: "Gateway", metadata: { name: "jenkins", namespace: here, labels }, spec: { gatewayClassName, listeners: [{ name: "http", protocol: "HTTP", port: http, allowedRoutes }, ...secure] } },
+    parent,
+  );
+  return { name: "jenkins" };
+}
+
 /** The way in for people from a Gateway. */
 function makeRoute({ name, parent, here }: Place, address: AddressArgs, gateway: GatewayRef, service: pulumi.Output<string>): void {
+  const mark = address.tls ? { [outerAnnotation]: jenkinsUrl(address) } : outerMark(address);
   new k8s.apiextensions.CustomResource(
     `${name}-route`,
     {
       apiVersion: `${gatewayGroup}/v1`,
       kind: "HTTPRoute",
-      metadata: { name: "jenkins", namespace: here, labels, ...(tlsEndsBefore(address) && { annotations: outerMark(address) }) },
+      metadata: { name: "jenkins", namespace: here, labels, ...(Object.keys(mark).length > 0 && { annotations: mark }) },
       spec: {
         parentRefs: [{ group: gatewayGroup, kind: "Gateway", ...gateway }],
         hostnames: hostsOf(address).map(({ name: host }) => host),
@@ -95,7 +118,8 @@ function makeRoute({ name, parent, here }: Place, address: AddressArgs, gateway:
 
 /** The way in for people. */
 export function makeIngress(place: Place, { address, transform }: JenkinsMasterArgs, service: pulumi.Output<string>): void {
-  if (address.gateway) return makeRoute(place, address, address.gateway, service);
+  const gateway = address.gatewayClass ? makeGateway(place, address, address.gatewayClass) : address.gateway;
+  if (gateway) return makeRoute(place, address, gateway, service);
   const { name, parent, here } = place;
   const hosts = hostsOf(address);
   const secrets = [...new Set(hosts.flatMap(({ secretName }) => secretName ?? []))];

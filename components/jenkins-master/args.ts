@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { domain, externalUrl, fits, maxRamPercentage, size, within } from "../../config/pieces";
+import type { GatewayClass } from "../ingress";
 import type { Patch } from "../patches";
 import type { ImagePulls } from "../pull-secrets";
 import { isQuantity, Resources } from "../quantity";
@@ -31,6 +32,8 @@ export interface AddressArgs {
   ingressNamespace?: pulumi.Input<string>;
   /** A Gateway that is there, which an HTTPRoute leads from in place of an Ingress. Default none. */
   gateway?: GatewayRef;
+  /** Class of a Gateway that is made, with an HTTPRoute in place of an Ingress. Default none. */
+  gatewayClass?: GatewayClass;
   /** HTTPS at the Ingress. Default none: it serves plain HTTP. */
   tls?: IngressTls;
   /** Further hosts on which Jenkins answers. Default none. */
@@ -46,7 +49,8 @@ export interface AddressArgs {
 /** A Gateway of gateway.networking.k8s.io/v1, or one of its listeners. */
 export interface GatewayRef {
   name: string;
-  namespace: string;
+  /** Default Jenkins' own. */
+  namespace?: string;
   sectionName?: string;
 }
 

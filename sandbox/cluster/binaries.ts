@@ -81,6 +81,12 @@ const TEST_TOOLS = {
     ldflags: (version) => [`-X github.com/moby/buildkit/version.Version=${version("github.com/moby/buildkit")}`, `-X github.com/docker/buildx/version.Version=${version("github.com/docker/buildx")}`],
   },
   kwok: { name: "kwok", packages: { kwok: "sigs.k8s.io/kwok/cmd/kwok" } },
+  "cert-manager": {
+    name: "cert-manager",
+    packages: { controller: "./controller", acmesolver: "./acmesolver" },
+    ldflags: (version) => [`-X github.com/cert-manager/cert-manager/pkg/util.AppVersion=${version("github.com/cert-manager/cert-manager")}`],
+  },
+  pebble: { name: "pebble", packages: Object.fromEntries(["pebble", "pebble-challtestsrv"].map((program) => [program, `github.com/letsencrypt/pebble/v2/cmd/${program}`])) },
   "network-policies": { name: "network-policies", packages: { "kube-network-policies": "sigs.k8s.io/kube-network-policies/cmd" } },
   traefik: {
     name: "traefik",
@@ -122,11 +128,19 @@ export async function buildBinaries(minor: SupportedMinor): Promise<Record<strin
   return folders;
 }
 
+export type TestTool = keyof typeof TEST_TOOLS;
+
 /** Builds one of those that `up` does not wait for, unless the cache has it, and returns the folder of its binaries. */
-export const buildTestTool = (name: keyof typeof TEST_TOOLS): Promise<string> => buildTool(TEST_TOOLS[name]);
+export const buildTestTool = (name: TestTool): Promise<string> => buildTool(TEST_TOOLS[name]);
 
 /** What decides its binaries, without building them. */
-export const testToolPins = (name: keyof typeof TEST_TOOLS): string => pinsOf(TEST_TOOLS[name]);
+export const testToolPins = (name: TestTool): string => pinsOf(TEST_TOOLS[name]);
+
+/** Folder of a module's files, as a tool of sandbox/go requires it: what it has beside programs, such as definitions of objects. */
+export async function moduleFolder(tool: string, module: string): Promise<string> {
+  const { stdout } = await run("go", ["mod", "download", "-json", `${module}@${pinnedVersion(tool, module)}`], { cwd: path.join(GO, tool) });
+  return (JSON.parse(stdout) as { Dir: string }).Dir;
+}
 
 /** Copies the modules that have to be mended into a folder, with the tool's own files over them, and writes pins there that lead to the copies. */
 async function mend({ name, mended = {} }: Tool, folder: string): Promise<string> {
@@ -135,9 +149,8 @@ async function mend({ name, mended = {} }: Tool, folder: string): Promise<string
   fs.mkdirSync(folder, { recursive: true });
   const replaced: string[] = [];
   for (const [module, files] of Object.entries(mended)) {
-    const { stdout } = await run("go", ["mod", "download", "-json", `${module}@${pinnedVersion(name, module)}`], { cwd: own });
     const copy = path.join(folder, files);
-    await run("cp", ["-r", "--no-preserve=mode", (JSON.parse(stdout) as { Dir: string }).Dir, copy]);
+    await run("cp", ["-r", "--no-preserve=mode", await moduleFolder(name, module), copy]);
     await run("cp", ["-r", `${path.join(own, files)}/.`, copy]);
     replaced.push(`replace ${module} => ${copy}\n`);
   }

@@ -13,7 +13,6 @@ const keysOf = (ingress: Record<string, unknown>) => parse(ingress).problems.map
 describe("config", () => {
   test("names a Gateway with controller: gateway, and with no other", () => {
     expect(keysOf({})).toEqual([]);
-    expect(keysOf({ gateway: undefined })).toEqual(["ingress.gateway"]);
     expect(keysOf({ gateway: { name: "edge" } })).toEqual(["ingress.gateway.namespace"]);
     expect(keysOf({ controller: "traefik" })).toEqual(["ingress.gateway"]);
     expect(keysOf({ controller: "none" })).toEqual(["ingress.gateway"]);
@@ -29,6 +28,14 @@ describe("config", () => {
     expect(keysOf(theirs).sort()).toEqual(Object.keys(theirs).map((key) => `ingress.${key}`).sort());
     expect(keysOf({ externalUrl: "https://ci.example.com/jenkins", hosts: [{ name: "old.example.com" }] })).toEqual([]);
     expect(keysOf({ externalUrl: "https://ci.example.com", trustedProxies: ["192.0.2.1"] })).toEqual(["ingress.trustedProxies"]);
+  });
+
+  test("names none where the stack makes one, which has ports and certificates as an Ingress has them", () => {
+    const own = { gateway: undefined, tlsSecret: "tls", hstsSeconds: 60, replicas: 2, httpNodePort: 8080, httpsNodePort: 8443, hosts: [{ name: "old.example.com", tlsSecret: "old" }], trustedProxies: ["192.0.2.1"], proxyProtocol: true, externalTrafficPolicy: "Local" };
+    expect(parse(own).problems).toEqual([]);
+    expect(parse(own).config.ingress).toMatchObject({ controller: "gateway", install: true, namespace: "ingress-nginx", tls: { secretName: "tls" } });
+    expect(keysOf({ gateway: undefined, annotations: { a: "b" }, maxBodySize: "1g" })).toEqual(["ingress.annotations", "ingress.maxBodySize"]);
+    expect(keysOf({ gateway: undefined, trustedProxies: ["192.0.2.1"] })).toEqual(["ingress.externalTrafficPolicy"]);
   });
 
   test("takes requests to come from the Gateway's namespace, or from that of its pods", () => {
@@ -54,6 +61,43 @@ test("an HTTPRoute takes the place of the Ingress", async () => {
   });
   expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs.spec)).toContain('"kubernetes.io/metadata.name":"infra"');
 }, 60_000);
+
+test("a Gateway of the stack's own has a listener for each host's certificate, and the route goes to all of them", async () => {
+  await useMocks(() => "x");
+  const { config } = parse({ gateway: undefined, clusterIssuer: "letsencrypt", hosts: [{ name: "old.example.com" }] });
+  new JenkinsMaster("jenkins", { ...jenkinsArgs(config, { storageClassName: "s", ingressClassName: "i", ingressNamespace: "edge", gatewayClass: { name: "class", http: 8080, https: 8443 }, references: {}, apiServerAddresses: [], surroundings: {} }), rehearsal: undefined });
+  await settled();
+  expect(all("Ingress")).toEqual([]);
+  const listener = (name: string, hostname: string, secret: string) => ({ name, protocol: "HTTPS", port: 8443, hostname, allowedRoutes: { namespaces: { from: "Same" } }, tls: { mode: "Terminate", certificateRefs: [{ group: "", kind: "Secret", name: secret }] } });
+  expect(the("Gateway").inputs).toMatchObject({
+    metadata: { name: "jenkins", namespace: "jenkins" },
+    spec: { gatewayClassName: "class", listeners: [{ name: "http", protocol: "HTTP", port: 8080, allowedRoutes: { namespaces: { from: "Same" } } }, listener("https", "ci.example.com", "jenkins-tls"), listener("https-1", "old.example.com", "old.example.com-tls")] },
+  });
+  expect(all("Certificate").map(({ inputs }) => [inputs.metadata.name, inputs.spec])).toEqual([["ci.example.com", "jenkins-tls"], ["old.example.com", "old.example.com-tls"]].map(([host, secretName]) => [secretName, { secretName, dnsNames: [host], issuerRef: { group: "cert-manager.io", kind: "ClusterIssuer", name: "letsencrypt" } }]));
+  expect(the("HTTPRoute").inputs.spec.parentRefs).toEqual([{ group: "gateway.networking.k8s.io", kind: "Gateway", name: "jenkins" }]);
+  expect(the("HTTPRoute").inputs.metadata.annotations).toEqual({ "build-platform/external-url": "https://ci.example.com/" });
+}, 60_000);
+
+describe("preview and doctor, of a Gateway of the stack's own", () => {
+  const { config } = parse({ gateway: undefined });
+  const kinds = (...names: string[]) => ({ resources: names.map((name) => ({ name })) });
+  const standard = async (path: string) => (path.endsWith("/v1beta1") ? kinds("referencegrants") : kinds("gatewayclasses", "gateways", "gateways/status", "httproutes", "grpcroutes", "tlsroutes", "backendtlspolicies"));
+
+  test("the standard channel is enough", async () => {
+    const facts = await readGateway(config, standard);
+    expect(facts).toEqual({ missing: [] });
+    expect(judgeGateway(config, facts!)).toEqual([expect.objectContaining({ state: "ok", found: "can be made" })]);
+    expect(await readGateway(config, async () => undefined)).toEqual({});
+  });
+
+  test("none of it, and an older one, stop the update and say what is missing", async () => {
+    const none = (await readGateway(config, async () => null))!;
+    expect(judgeGateway(config, none)[0]).toMatchObject({ state: "fail", where: "ingress.controller" });
+    expect(none.missing).toHaveLength(7);
+    const older = (await readGateway(config, async (path) => (path.endsWith("/v1") ? kinds("gatewayclasses", "gateways", "httproutes", "grpcroutes") : standard(path))))!;
+    expect(gatewayProblems(config, older)).toEqual([expect.objectContaining({ found: "gateway, while the cluster has no tlsroutes, backendtlspolicies of gateway.networking.k8s.io", expected: expect.stringContaining("1.5 or newer") })]);
+  });
+});
 
 describe("preview and doctor", () => {
   const { config } = parse({ hosts: [{ name: "old.example.com" }] });

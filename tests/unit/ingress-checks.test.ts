@@ -36,8 +36,19 @@ describe("the certificate", () => {
     expect(certificateRemark(config(), null, after(1))).toBeUndefined();
   });
 
+  test("is well for smoke until its end", () => {
+    const wanted = https();
+    expect(certificateRemarks(wanted, { "jenkins-tls": good }, after(89), 0)).toEqual([]);
+    expect(certificateRemarks(wanted, { "jenkins-tls": good }, after(91), 0)).toHaveLength(1);
+  });
+
   test("of an issuer is the issuer's to renew, and the issuer is asked", () => {
-    expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), good, after(80))).toBeUndefined();
+    // A third of its time is left when it is made anew.
+    expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), good, after(75))).toBeUndefined();
+    expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), good, after(77))).toMatchObject({ key: "ingress.clusterIssuer", found: expect.stringContaining("ought to have been made anew") });
+    const short = selfSigned("ci.example.com", 6);
+    expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), short, after(4))).toBeUndefined();
+    expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), short, after(5.5))).toMatchObject({ found: expect.stringContaining("ought to have been made anew") });
     expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), null, after(1))).toMatchObject({ key: "ingress.clusterIssuer", fix: expect.stringContaining("describe certificate") });
   });
 });
@@ -56,7 +67,7 @@ describe("the controller", () => {
     expect(keys({ externalTrafficPolicy: "Local" }, 3)).toEqual(["ingress.externalTrafficPolicy"]);
     expect(keys({ externalTrafficPolicy: "Local", replicas: 3 }, 3)).toEqual([]);
     expect(keys({ externalTrafficPolicy: "Local" })).toEqual([]);
-    expect(keys({ externalTrafficPolicy: "Local", controller: "none" }, 3)).toEqual([]);
+    expect(keys({ externalTrafficPolicy: "Local", controller: "none", install: false }, 3)).toEqual([]);
   });
 
   test("that does not look at a limit of uploads is told of with it", () => {

@@ -33,6 +33,27 @@ test("redirects lead to the port that people use, where something before the nod
   expect(redirect({ httpsPort: 8443 })).toMatchObject({ redirectScheme: { port: "8443" } });
 });
 
+test("where it serves Gateways it has a class of its own, sees the API's kinds, and may say what it made of them", async () => {
+  const rules = () => the("ClusterRole").inputs.rules as { apiGroups: string[]; resources: string[]; verbs: string[] }[];
+  await make({ namespace: "edge" });
+  expect(all("GatewayClass")).toEqual([]);
+  const before = rules();
+  expect(JSON.stringify(before)).not.toContain("gateway");
+  await useMocks();
+  const ingress = await make({ namespace: "edge", gateways: true, redirectHosts: ["ci.example.com"] });
+  const [{ inputs: { metadata, spec } }] = all("GatewayClass");
+  expect(spec).toEqual({ controllerName: "traefik.io/gateway-controller" });
+  expect([metadata.name, await valueOf(ingress.gatewayClass!.name)]).toEqual(["edge-traefik", "edge-traefik"]);
+  expect(container().args).toEqual(expect.arrayContaining(["--providers.kubernetesgateway=true", "--providers.kubernetesgateway.labelselector=build-platform/ingress=edge"]));
+  expect(metadata.labels).toMatchObject({ "build-platform/ingress": "edge" });
+  const further = rules().slice(before.length);
+  expect(rules().slice(0, before.length)).toEqual(before);
+  expect(further.filter(({ verbs }) => !verbs.every((verb) => ["list", "watch"].includes(verb))).every(({ resources, verbs }) => verbs.join() === "update" && resources.every((each) => each.endsWith("/status")))).toBe(true);
+  // Its listeners' ports are those of the entry points.
+  expect(container().args).toEqual(expect.arrayContaining([`--entrypoints.http.address=:${ingress.gatewayClass!.http}`, `--entrypoints.https.address=:${ingress.gatewayClass!.https}`]));
+  expect(parse(the("ConfigMap").inputs.data["settings.yml"]).http.routers["to-https"].rule).toContain("Host(`ci.example.com`)");
+});
+
 const pod = () => the("Deployment").inputs.spec.template.spec;
 const container = () => pod().containers[0];
 const value = (option: string): string | undefined => traefikArguments("k8s.io/x").find((each) => each.startsWith(`--${option}=`))?.split("=")[1];

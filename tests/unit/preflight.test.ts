@@ -226,6 +226,15 @@ describe("together", () => {
     expect((await look({ controller: "gateway", install: false, gateway: { name: "edge", namespace: "infra" } })).problems.map(({ key }) => key)).toEqual(["ingress.controller"]);
   });
 
+  test("without cert-manager an Ingress that asks it is a warning; an object of its own beside a Gateway cannot be made", async () => {
+    const host = await serve((url) => (url.includes("cert-manager.io") ? [404, {}] : healthy(url)));
+    const config = configOf(host, host, "in-cluster");
+    const look = (ingress: Partial<PlatformConfig["ingress"]>) => preflight({ ...config, ingress: { ...config.ingress, tls: { secretName: "made", clusterIssuer: "letsencrypt" }, ...ingress } }, "unit", {}, impatient);
+    const said = /^ingress\.clusterIssuer: letsencrypt, while the cluster knows no Certificate/;
+    expect(await look({})).toMatchObject({ problems: [], warnings: [expect.stringMatching(said)] });
+    expect((await look({ controller: "gateway" })).problems.map(({ key }) => key)).toEqual(["ingress.controller", "ingress.clusterIssuer"]);
+  });
+
   test.each([403, 500])("a Gateway of which the API server says %i is not judged", async (status) => {
     const host = await serve((url) => (url.includes("gateway.networking.k8s.io") ? [status, {}] : healthy(url)));
     const config = configOf(host, host, "in-cluster");

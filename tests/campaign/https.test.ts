@@ -1,0 +1,159 @@
+import * as fs from "node:fs";
+import * as https from "node:https";
+import * as os from "node:os";
+import * as path from "node:path";
+import type { TLSSocket } from "node:tls";
+import { parse, stringify } from "yaml";
+import { certificateTrouble, frontDoors, judgeDoors } from "../../cli/front-door";
+import { smoke } from "../../cli/smoke";
+import { readStack } from "../../cli/stack";
+import { REPO } from "../../sandbox/paths";
+import { DOMAIN, ensurePlatform, kubectl, kubectlJson, NODE, pulumi, request, STACK, up, waitFor } from "../e2e/sandbox";
+import { Acme, ISSUER } from "./acme";
+import { ensureTraefikImage } from "./traefik-image";
+
+/**
+ * HTTPS by a certificate that cert-manager asks an ACME server for, by HTTP-01 through the platform's own way in: made, served, made anew
+ * before its end while everything runs on, and said where it ended or is missing. `HTTPS_WAYS` picks some of the ways in; `none` is for an
+ * environment (`E2E_STACK`, `E2E_DOMAIN`) behind the ingress-nginx of another.
+ */
+jest.setTimeout(900_000);
+
+const ways = (process.env.HTTPS_WAYS ?? "nginx,traefik").split(",");
+const OLD = `old.${DOMAIN}`;
+const HSTS = ways.includes("none") ? 31_536_000 : 600;
+/** Seconds that a certificate is in force: cert-manager makes it anew when two thirds are over. */
+const LIFETIME = 240;
+
+let namespace = "";
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "https-"));
+const acme = new Acme();
+
+const ingressOf = (controller: string, further: object = {}) => ({ controller, clusterIssuer: ISSUER, hosts: [{ name: OLD }], ...(controller !== "none" && { hstsSeconds: HSTS }), ...further });
+/** Options of pulumi for other keys of `ingress`; the stack's own file stays as it is. */
+function configWith(ingress: object): string[] {
+  const file = path.join(folder, `Pulumi.${STACK}.yaml`);
+  const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
+  document.config["build-platform:ingress"] = ingress;
+  fs.writeFileSync(file, stringify(document));
+  return ["--config-file", file];
+}
+/** What `up` would say beforehand, in one line. */
+const previewed = async (ingress: object): Promise<string> => {
+  const { stdout, stderr } = await pulumi(["preview", "--stack", STACK, ...configWith(ingress)], { allowFailure: true });
+  return `${stdout}${stderr}`.replace(/\s+/g, " ");
+};
+
+interface Page { status: number; hsts?: string; serial: string; until: Date }
+
+/** A page by HTTPS, past DNS. The certificate has to be the host's, in force, and of the ACME server's root. */
+const secure = (host = DOMAIN, target = "/login"): Promise<Page> =>
+  new Promise((resolve, reject) => {
+    const sent = https.get({ host: NODE, port: 443, servername: host, path: target, headers: { Host: host }, ca: acme.root, agent: false, timeout: 10_000 }, (answer) => {
+      const { serialNumber: serial, valid_to: until } = (answer.socket as TLSSocket).getPeerCertificate();
+      answer.resume().on("end", () => resolve({ status: answer.statusCode ?? 0, hsts: answer.headers["strict-transport-security"], serial, until: new Date(until) }));
+    });
+    sent.on("timeout", () => sent.destroy(new Error("timed out"))).on("error", reject);
+  });
+
+interface Pods { items: { metadata: { uid: string }; status: { containerStatuses?: { name: string; restartCount: number }[] } }[] }
+/** Pods of the way in and of Jenkins, with how often each container started again. */
+const lives = async () => (await Promise.all([["ingress-nginx", "app.kubernetes.io/component=controller"], [namespace, "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller"]].map(([place, label]) => kubectlJson<Pods>(["-n", place, "get", "pods", "-l", label])))).flatMap(({ items }) => items.map(({ metadata: { uid }, status: { containerStatuses = [] } }) => [uid, containerStatuses.map(({ name, restartCount }) => [name, restartCount])]));
+
+const asStatus = async (ingress: object) => certificateTrouble(await readStack(STACK, { ingress }), new Date());
+const asSmoke = async (ingress: object) => {
+  const stack = await readStack(STACK, { ingress });
+  return smoke(stack, { label: stack.config.agents[0].label.split(" ")[0] }, 300, new AbortController().signal);
+};
+const secrets = [`${OLD}-tls`, "jenkins-tls"];
+const withoutSecrets = () => kubectl(["-n", namespace, "delete", "secret", "--ignore-not-found", ...secrets]);
+const certificates = () => kubectl(["get", "certificates,orders,challenges", "--all-namespaces"], { allowFailure: true });
+
+beforeAll(async () => {
+  ({ jenkins: namespace } = (await readStack(STACK)).config.namespaces);
+  await Promise.all([acme.start(LIFETIME), acme.makeImage(), ways.includes("traefik") && ensureTraefikImage()]);
+  await ensurePlatform();
+});
+
+afterAll(async () => {
+  await up();
+  await kubectl(["delete", "clusterissuer", ISSUER, "--ignore-not-found"], { allowFailure: true });
+  await acme.remove();
+  await withoutSecrets();
+  acme.stop();
+  fs.rmSync(folder, { recursive: true });
+});
+
+test("preview says that nobody would make the certificate", async () => {
+  expect(await previewed(ingressOf(ways[0]))).toContain(`${ISSUER}, while the cluster knows no Certificate of cert-manager.io/v1`);
+  await kubectl(["apply", "--server-side", "-f", await acme.definitions()]);
+  expect(await previewed(ingressOf(ways[0]))).toContain(`${ISSUER}, which is not there`);
+});
+
+test("preview says that a Secret with a certificate is not there", async () => {
+  expect(await previewed({ controller: ways[0], tlsSecret: "nowhere" })).toContain(`no Secret nowhere in namespace ${namespace}`);
+});
+
+describe.each(ways)("%s", (way) => {
+  const ingress = ingressOf(way);
+  let first: Page;
+
+  test("a certificate comes for each host, and people get Jenkins by HTTPS alone", async () => {
+    await kubectl(["apply", "--server-side", "-f", await acme.definitions()]);
+    await acme.install();
+    await acme.makeIssuer({ ingress: { ingressClassName: "nginx" } });
+    await withoutSecrets();
+    await up(...configWith(ingress));
+    const started = Date.now();
+    first = await waitFor("the login page by HTTPS", 120, () => secure()).catch(async (error: Error) => {
+      throw new Error(`${error.message}\n${await certificates()}\n${acme.log()}`);
+    });
+    process.stderr.write(`   ${way}: a certificate after ${Math.round((Date.now() - started) / 1000)} s\n`);
+    expect(first).toMatchObject({ status: 200, hsts: expect.stringContaining(`max-age=${HSTS}`) });
+    expect((await waitFor("the other host", 60, () => secure(OLD))).status).toBe(200);
+    const plain = await request("GET", "/login?from=%2F");
+    expect([301, 308]).toContain(plain.status);
+    expect(plain.headers.location).toBe(`https://${DOMAIN}/login?from=%2F`);
+    const stack = await readStack(STACK, { ingress });
+    expect(judgeDoors(await frontDoors(stack), stack.config)).toMatchObject({ good: true });
+    expect(await asStatus(ingress)).toBe("");
+  });
+
+  test("a second update changes nothing", async () => {
+    const { stdout } = await pulumi(["preview", "--stack", STACK, "--expect-no-changes", ...configWith(ingress)]);
+    expect(stdout).toContain("unchanged");
+    expect(stdout).not.toContain("ingress.clusterIssuer:");
+  });
+
+  test("it is made anew before its end, and everything runs on", async () => {
+    const before = await lives();
+    const { serial } = await secure();
+    let lost = 0;
+    const next = await waitFor("another certificate", LIFETIME, async () => {
+      const seen = await secure().catch(() => void lost++);
+      return seen && seen.serial !== serial && seen;
+    });
+    expect(next.status).toBe(200);
+    expect(next.until.getTime()).toBeGreaterThan(first.until.getTime());
+    expect(lost).toBe(0);
+    expect(await lives()).toEqual(before);
+  });
+
+  if (way === ways[0])
+    test("one that ended is said, and so is one that is missing", async () => {
+      await asSmoke(ingress);
+      await acme.scale(0);
+      await waitFor("its end", LIFETIME + 10, async () => ((await asStatus(ingress)) ?? "").includes("ended on"));
+      await expect(secure()).rejects.toThrow(/expired/);
+      expect(await asStatus(ingress)).toMatch(/the certificate in Secret jenkins-tls ended on .*describe certificate/);
+      await expect(asSmoke(ingress)).rejects.toThrow("ended on");
+      expect(await previewed(ingress)).toContain("the certificate in Secret jenkins-tls ended on");
+      await withoutSecrets();
+      expect(await asStatus(ingress)).toContain(`no Secret jenkins-tls in namespace ${namespace}: people get one that the ingress controller made up`);
+      await expect(asSmoke(ingress)).rejects.toThrow("no Secret jenkins-tls");
+      await waitFor("a certificate of the controller's own", 30, async () => !(await secure().then(() => true, (error: Error) => !/self.signed|unable to|altname/i.test(error.message))));
+      await acme.scale(1);
+      await waitFor("a certificate again", 120, () => secure());
+      expect(await asStatus(ingress)).toBe("");
+    });
+});
