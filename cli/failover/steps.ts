@@ -8,23 +8,27 @@ import { type Claim, freshStandby, type Journal, type Place, type StandbyResult 
 
 /** What a failover does to the cluster, step by step. Each may be run again at any time. */
 
-/** Seconds after which a kubelet that did not renew its lease, as it does every 10 s, is taken for gone. */
-const SILENT = 20;
+/** Which nodes the cluster has noticed to be gone, and the kubelets' leases. */
+const readNodes = async () => ({ noticed: await lostNodes(), leases: JSON.parse(await kubectl(["get", "leases", "-n", "kube-node-lease", "-o", "json"])).items as KubernetesObject[] });
+
+/** So many leases, one every 10 s, another kubelet renews before one that says nothing is taken for gone. */
+const SILENT = 3;
 
 /**
  * Tells nodes that are gone: those that the cluster has noticed, which takes it 40 s, and those whose kubelet says nothing while
- * another one does, by this machine's clock alone. A node that is given up too early harms nobody: the volumes are two, and
- * whoever writes to one holds its lock.
+ * another one does. A node that is given up too early harms nobody: the volumes are two, and whoever writes to one holds its lock.
  */
-export function watchNodes(clock: () => number = Date.now): () => Promise<(node: string) => boolean> {
-  const heard = new Map<string, { renewed: string; at: number }>();
+export function watchNodes(look = readNodes): () => Promise<(node: string) => boolean> {
+  /** Of each node its lease, how often that was seen to change, and how often those of all nodes had changed then. */
+  const heard = new Map<string, { renewed: string; times: number; then: Map<string, number> }>();
   return async () => {
-    const noticed = await lostNodes();
-    const leases = JSON.parse(await kubectl(["get", "leases", "-n", "kube-node-lease", "-o", "json"])).items as KubernetesObject[];
-    const now = clock();
-    for (const { metadata, spec } of leases) if (heard.get(metadata.name)?.renewed !== spec.renewTime) heard.set(metadata.name, { renewed: spec.renewTime, at: now });
-    const newest = Math.max(...[...heard.values()].map(({ at }) => at));
-    return (node) => noticed(node) || newest - (heard.get(node)?.at ?? newest) > SILENT * 1000;
+    const { noticed, leases } = await look();
+    for (const { metadata: { name }, spec: { renewTime } } of leases) {
+      const known = heard.get(name);
+      if (known?.renewed !== renewTime) heard.set(name, { renewed: renewTime, times: (known?.times ?? -1) + 1, then: new Map([...heard].map(([other, { times }]) => [other, times])) });
+    }
+    const silent = (node: string) => [...heard].some(([other, { times }]) => other !== node && times - (heard.get(node)?.then.get(other) ?? 0) >= SILENT);
+    return (node) => noticed(node) || silent(node);
   };
 }
 
