@@ -59,7 +59,14 @@ describe("the fence beside Jenkins", () => {
   beforeEach(() => (home = fs.mkdtempSync(path.join(os.tmpdir(), "fence-"))));
   const started: ChildProcess[] = [];
   afterEach(() => {
-    for (const { pid } of started.splice(0)) spawnSync("kill", ["-9", `-${pid}`]);
+    // Each its own group, with what it started.
+    for (const { pid } of started.splice(0)) {
+      try {
+        process.kill(-pid!, "SIGKILL");
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+      }
+    }
     fs.rmSync(home, { recursive: true });
   });
   const script = () => (homeFence("i").command as string[])[2].replaceAll("/var/jenkins_home", home).replaceAll("/tmp/.home-fence", `${home}/started`);
@@ -69,6 +76,7 @@ describe("the fence beside Jenkins", () => {
   const free = () => spawnSync("flock", ["-n", path.join(home, ".home-fence"), "true"]).status === 0;
   const start = () => {
     const child = spawn("/bin/bash", ["-c", script()], { stdio: ["ignore", "pipe", "pipe"], detached: true });
+    expect(child.pid).toBeGreaterThan(1);
     started.push(child);
     return child;
   };
