@@ -1,5 +1,5 @@
 import { names, selectedNode } from "../../components/jenkins-backup";
-import { get, kubectl, list, lostNodes, patch, remove, runJob, say, theCron } from "../backup/cluster";
+import { get, kubectl, list, lostNodes, patch, remove, runJob, say, sleep, theCron } from "../backup/cluster";
 import { BACKUP_CRON, boundTo, claimAsWritten, HOME_CLAIM, hostsOf, type KubernetesObject, pulumiManager, resticJob, STATUS } from "../backup/objects";
 import { runBackup } from "../backup/snapshots";
 import { bind, check, keepVolumes, start, stop, unbind } from "../backup/steps";
@@ -66,14 +66,22 @@ export const fence = (lost: () => Promise<(node: string) => boolean>) => stop([n
 
 /** Saves the home, which Jenkins has left, and makes a standby of it. Where its node is lost meanwhile, that is noted instead. */
 export async function save(journal: Journal, noted: (journal: Journal) => Promise<void>, lost: () => Promise<(node: string) => boolean>): Promise<void> {
-  if (!journal.lost && !(await lost())(journal.from.node)) {
+  // One that is silent is not given up before the cluster has noticed: it may be slow, and what it has is saved.
+  const gone = async (): Promise<boolean> => {
+    while (!(await lostNodes())(journal.from.node)) {
+      if (!(await lost())(journal.from.node)) return false;
+      await sleep(1);
+    }
+    return true;
+  };
+  if (!journal.lost && !(await gone())) {
     try {
       const { snapshot, time } = await runBackup({ acceptShrink: false, upkeep: false });
       Object.assign(journal, { snapshot, taken: time });
       await noted(journal);
       return await onVolume(jobName(journal, "give"), HOME_CLAIM, ["standby-give", "/target", journal.snapshot, journal.taken]);
     } catch (error) {
-      if (!(await lost())(journal.from.node)) throw error;
+      if (!(await gone())) throw error;
     }
   }
   if (journal.lost) return;
