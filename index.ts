@@ -62,7 +62,7 @@ export = async () => {
     { ...opts, dependsOn: [nodePorts, storage, registry].filter((each) => each !== undefined) },
   );
 
-  const toSave = backupArgs(config, surroundings);
+  const toSave = backupArgs(config, surroundings, storageClassName);
   const backup = toSave && new JenkinsBackup("jenkins-backup", { ...toSave, namespace: jenkins.namespace, homeClaim: jenkins.homeClaim, controllerPod: jenkins.controllerPod }, opts);
 
   await judgePatches();

@@ -7,6 +7,7 @@ import { reloadState } from "../components/jenkins-master/reload";
 import { servedRange, type CommandPod } from "../checks/neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
 import { certificateTrouble, frontDoors, judgeDoors } from "./front-door";
+import type { StandbyResult } from "./failover/plan";
 import { readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
 
@@ -38,6 +39,8 @@ export interface Facts {
   imageCache?: { ready: boolean };
   /** "off" where the stack has no backup. */
   backup?: "off" | { last?: BackupResult; lastGood?: BackupResult; lastVerified?: BackupResult };
+  /** The standby, and how often it is to follow, in minutes; undefined where the stack has none. */
+  standby?: { node: string; answers: boolean; last?: StandbyResult; good?: StandbyResult; everyMinutes?: number };
   /** Range that each API server was started with. */
   nodePorts?: { node: string; range: string }[];
   trouble: string[];
@@ -75,6 +78,30 @@ const size = (kib: number): string => (kib < 2 ** 10 ? `${kib} KiB` : kib < 2 **
 
 /** Days after which a backup is no longer a recent one. */
 const stale = 2;
+
+/** How far a standby is behind, in time and snapshot. */
+export function standbyRow({ standby, backup, time, volume }: Pick<Facts, "standby" | "backup" | "time" | "volume">): Row[] {
+  if (!standby) return [];
+  const { node, answers, last, good, everyMinutes } = standby;
+  const newest = typeof backup === "object" ? backup.lastGood : undefined;
+  const ago = (moment: string) => `${age(new Date(moment), time)} ago`;
+  const minutes = (moment: string) => (time.getTime() - Date.parse(moment)) / 60_000;
+  const holds = good?.snapshot && good.taken && `as snapshot ${good.snapshot.slice(0, 8)}, taken ${ago(good.taken)}`;
+  const current = good?.snapshot !== undefined && good.snapshot === newest?.snapshot;
+  // A snapshot reaches the standby within some minutes; none may be older than the schedule allows.
+  const inTime = (current || (newest !== undefined && minutes(newest.time) < 10)) && (everyMinutes === undefined || (good?.taken !== undefined && minutes(good.taken) < Math.max(15, 3 * everyMinutes)));
+  const apart = node !== "" && node !== volume?.node;
+  return [{
+    what: "standby",
+    good: answers && apart && last?.status === "ok" && inTime,
+    text: [
+      `${node ? `on ${node}` : "no volume yet"}${node && !apart ? ", the home's own node" : ""}${node && !answers ? ", which does not answer" : ""}`,
+      ...(last?.status === "former" ? [last.message ?? "holds the former home"] : [holds || "never brought up to date"]),
+      ...(holds && last?.status !== "former" ? [current ? "nothing behind" : newest ? `behind snapshot ${newest.snapshot?.slice(0, 8)} of ${ago(newest.time)}` : "behind"] : []),
+      ...(last?.status === "failed" ? [`the latest update failed: ${last.message}`] : []),
+    ].join("; "),
+  }];
+}
 
 /** The summary, one row for each part of the platform. */
 export function summary(facts: Facts): Row[] {
@@ -122,6 +149,7 @@ export function summary(facts: Facts): Row[] {
     });
   }
   rows.push(
+    ...standbyRow(facts),
     nodePorts && nodePorts.length > 0
       ? { what: "node-port range", text: ranges.size === 1 ? `${[...ranges][0]} on ${nodePorts.length} control-plane node${nodePorts.length === 1 ? "" : "s"}` : nodePorts.map(({ node, range }) => `${range} on ${node}`).join(", "), good: ranges.size === 1 }
       : unknown("node-port range"),
@@ -297,6 +325,18 @@ export async function collect(stack: Stack): Promise<Facts> {
       const { data = {} } = await json<{ data?: Record<string, string> }>("-n", jenkins, "get", "configmap", "jenkins-backup-status");
       const result = (key: string) => (data[key] ? (JSON.parse(data[key]) as BackupResult) : undefined);
       facts.backup = { last: result("last-backup"), lastGood: result("last-good-backup"), lastVerified: result("last-good-verify") };
+    }),
+    attempt("standby", async () => {
+      if (!config.backup?.standby) return;
+      const claim = await json<{ spec: { volumeName?: string } }>("-n", jenkins, "get", "pvc", "jenkins-home-standby");
+      const node = claim.spec.volumeName ? nodeOf(await json<Volume>("get", "pv", claim.spec.volumeName)) : "";
+      const ready = node ? await kubectl("get", "node", node, "-o", 'jsonpath={.status.conditions[?(@.type=="Ready")].status}').catch(() => "") : "";
+      const { data = {} } = await json<{ data?: Record<string, string> }>("-n", jenkins, "get", "configmap", "jenkins-backup-status");
+      const result = (key: string) => (data[key] ? (JSON.parse(data[key]) as StandbyResult) : undefined);
+      const { everyMinutes } = config.backup.standby;
+      facts.standby = { node, answers: ready === "True", last: result("last-standby"), good: result("last-good-standby"), ...(everyMinutes && { everyMinutes }) };
+      const under = await kubectl("-n", jenkins, "get", "configmap", "jenkins-failover", "--ignore-not-found", "-o", "name");
+      if (under.trim() !== "") facts.trouble.push("a failover has not come to its end: npm run failover goes on with it");
     }),
     attempt("node-port range", async () => {
       facts.nodePorts = (await list("-n", "kube-system", "-l", "component=kube-apiserver")).map((pod) => ({ node: pod.spec.nodeName ?? pod.metadata.name, range: rangeOf(pod) }));

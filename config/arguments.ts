@@ -4,7 +4,7 @@ import type { CachedRegistry, ImageCacheArgs } from "../components/image-cache";
 import { type ImageRegistryArgs, pushPort, registryAddress, registryName } from "../components/image-registry";
 import type { GatewayClass } from "../components/ingress";
 import type { IngressTraefikArgs } from "../components/ingress-traefik";
-import { type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
+import { homeFence, type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
 import { keepsGradleBuilds } from "../components/jenkins-master/build-cache";
 import { hostsOf, type JenkinsMasterArgs, portOf } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
@@ -65,8 +65,11 @@ export function cacheArgs(config: PlatformConfig, storageClassName: pulumi.Input
 }
 
 /** What the backup is told but for Jenkins' own names; undefined where there is none. */
-export const backupArgs = (config: PlatformConfig, surroundings: Surroundings): Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod"> | undefined =>
-  config.backup && { ...config.backup, image: config.images.restic, pullSecrets: pullSecretNames(imagePulls(config).pulls), surroundings };
+export function backupArgs(config: PlatformConfig, surroundings: Surroundings, storageClassName: pulumi.Input<string>): Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod"> | undefined {
+  if (!config.backup) return undefined;
+  const { standby, ...backup } = config.backup;
+  return { ...backup, ...(standby && { standby: { ...standby, storageClassName } }), image: config.images.restic, pullSecrets: pullSecretNames(imagePulls(config).pulls), surroundings };
+}
 
 /** What either controller is told; ingress-nginx asks for no hosts to redirect. */
 export function ingressArgs(config: PlatformConfig): IngressTraefikArgs {
@@ -121,7 +124,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
   return {
     address: { ...addressOf(config), ingressClassName, ingressNamespace, ...(ingress.trustedProxies.length > 0 && !ingress.proxyProtocol && { forwardedProto: true }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, ...(ingress.gateway && { gateway: ingress.gateway }), ...(gatewayClass && { gatewayClass }), awaited: ingress.controller === "nginx" },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
-    controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }) },
+    controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }), ...(backup?.standby && { fence: homeFence(image(controller.image)) }) },
     agents: {
       templates: agents.map((agent) => ({ ...agent, image: image(agent.image), built: agent.image in references })),
       cap: agentCap,

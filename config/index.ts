@@ -96,7 +96,9 @@ export interface PlatformConfig
 }
 
 /** Where and how often jenkins_home is backed up. */
-export type BackupConfig = Omit<NonNullable<Settings["backup"]>, "password" | "keysPassword" | "environment" | "ssh" | "verifyVolume"> & {
+export type BackupConfig = Omit<NonNullable<Settings["backup"]>, "password" | "keysPassword" | "environment" | "ssh" | "verifyVolume" | "standby"> & {
+  /** A volume on another node; `everyMinutes` is undefined where schedule says when. */
+  standby?: { node: string; everyMinutes?: number; size: string };
   verifyVolume: { storageClassName?: string; size: string };
   password: pulumi.Output<string>;
   keysPassword: pulumi.Output<string>;
@@ -281,11 +283,14 @@ function loginOf({ oidc, ldap }: Settings["login"]): Login | undefined {
   return { kind: "ldap", ldap: { ...rest, ...(managerPassword && { managerPassword: pulumi.secret(managerPassword) }) } };
 }
 
-function backupOf({ ssh, verifyVolume: { storageClass, size }, ...backup }: NonNullable<Settings["backup"]>, homeSize: string): BackupConfig {
+function backupOf({ ssh, standby, verifyVolume: { storageClass, size }, ...backup }: NonNullable<Settings["backup"]>, homeSize: string): BackupConfig {
   // Nothing but its disk keeps a home of hostpath to its size: a larger one is checked as well.
   const twice = homeSize.replace(/^[\d.]+/, (number) => String(Number(number) * 2));
   return {
     ...backup,
+    ...(standby && { standby: { ...standby, size: homeSize } }),
+    // Every so many minutes, and at each full hour: never later.
+    ...(standby?.everyMinutes && { schedule: standby.everyMinutes === 60 ? "0 * * * *" : `*/${standby.everyMinutes} * * * *` }),
     password: pulumi.secret(backup.password),
     keysPassword: pulumi.secret(backup.keysPassword),
     environment: pulumi.secret(backup.environment),

@@ -388,6 +388,14 @@ const copiesGo: Rule = ({ backup, storageClass, storageInstall, protectHome }, s
     say("backup.verifyVolume.storageClass", `${storageClass}, whose reclaimPolicy is Retain while protectHome is true`, keepsCopies.expected, keepsCopies.fix);
 };
 
+/** A standby follows snapshots: something must make them, and one key says when. */
+const standbyIsFollowed: Rule = ({ backup }, say) => {
+  if (!backup?.standby) return;
+  const { everyMinutes } = backup.standby;
+  if (everyMinutes !== undefined && backup.schedule !== "") say("backup.schedule", backup.schedule, "nothing beside backup.standby.everyMinutes, which says when", "pulumi config rm --path backup.schedule, or backup.standby.everyMinutes");
+  if (everyMinutes === undefined && backup.schedule === "") say("backup.standby.everyMinutes", undefined, "minutes between two snapshots, such as 5, since backup.schedule says nothing");
+};
+
 const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given) => {
   const names = [...agents.map(({ name }) => name), defaultsTemplate];
   patches.forEach(({ target, patch }, i) => {
@@ -406,5 +414,5 @@ const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given
 export const rules: Rule[] = [
   ingressPortsDiffer, oneWordAboutIngress, gatewayIsWhole, ownAnnotations, ingressIsTaken, outsideFits, hostsDiffer, namespaceIsJenkinsAlone, folderIsTheClassesOwn, rangeHoldsIngress, nodesAreLeftAlone, everyNodeOnce, localNeedsNoLogin, sshNeedsLogin,
   oneBundle, proxyIsWhole, oneRegistry, cacheReachesRegistry, registryLoginIsWhole, pullSecretsAreWhole, cacheHasItsUpstream, upstreamArgsAreKnown, agentsAreSomeAndDiffer, agentImagesAreKnown, agentVolumesAreOfOneThing, agentVolumesHaveTheirPlaces, dockerIsKeptForDockerd, idleAgentsFit, tolerationsAreWhole,
-  heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, patchesChangeSomething,
+  heapHasRoom, pluginsAreBuiltIn, ownVariablesAreLeftAlone, onePassword, oneLogin, directoryIsWhole, loginHasRights, monitoringHasPrometheus, secretFilesDiffer, keysLieApart, copiesGo, standbyIsFollowed, patchesChangeSomething,
 ];

@@ -420,6 +420,10 @@ const backup = {
         privateKey: text("Private key without passphrase, with --secret.", { is: { ...piece.privateKey, expected: "a private key without passphrase" }, example: "-----BEGIN OPENSSH PRIVATE KEY-----", secret: true, required: true }),
         knownHosts: text("Lines of known_hosts; no other host is trusted.", { is: { expected: "the lines of known_hosts for the SFTP server, as ssh-keyscan prints them" }, example: "backup.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID0FkgLfwsVeMvwmoBSaRh3QKEaRbUmKS+aOnOX/gLw5", required: true }),
       }),
+      standby: maybe("A second volume on another node that follows the snapshots: npm run failover starts Jenkins on it.", {
+        node: text("Node that it is made on, another one than the home's.", { is: piece.domainOrName("the name of a node, as kubectl get nodes lists it"), example: "worker-2", required: true }),
+        everyMinutes: maybeInteger("Minutes between two snapshots, in place of schedule: what is built in them is lost with the home's node.", { least: 1, most: 60, usual: 5 }, "as schedule says"),
+      }),
       startFrom: text("Snapshot that an empty home is filled from before Jenkins starts: latest, or its id.", { is: { expected: "latest, or the id of a snapshot as npm run backups lists it", pattern: /^(latest|[0-9a-f]{8,64})$/ }, example: "latest", default: "" }),
     },
     { emptyIsNone: true },

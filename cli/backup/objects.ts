@@ -11,6 +11,8 @@ export const { backup: BACKUP_CRON, verify: VERIFY_CRON, status: STATUS } = name
 /** ConfigMap in which a restore keeps what it has done, so that it can be run again. */
 export const JOURNAL = "jenkins-restore";
 export const SAVER_SELECTOR = Object.entries(saverLabels).map(([key, value]) => `${key}=${value}`).join(",");
+/** The same of a failover, from its plan to its end. */
+export const FAILOVER_JOURNAL = "jenkins-failover";
 /** Left in a restored home for the check after its start. */
 export const INVENTORY_FILE = ".restore-inventory";
 /** Field manager of what a restore writes for good. */
@@ -113,6 +115,9 @@ export function emptyClaim(journal: Journal): KubernetesObject {
     spec: { ...spec, ...(journal.size && { resources: { requests: { storage: journal.size } } }) },
   };
 }
+
+/** A claim, bound to a certain volume. */
+export const boundTo = (claim: KubernetesObject, volume: string): KubernetesObject => ({ ...claim, spec: { ...claim.spec, volumeName: volume } });
 
 /** The home's claim, bound to a certain volume. */
 export function boundClaim(journal: Journal, volume: string): KubernetesObject {

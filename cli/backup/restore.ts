@@ -2,8 +2,9 @@ import * as path from "node:path";
 import { createInterface } from "node:readline/promises";
 import { UsageError } from "../terminal";
 import type { Options } from "./arguments";
-import { askRestic, get, kubectl, lostNodes, patch, random, remove, run, say, sleep, target, theCron, where } from "./cluster";
-import { BACKUP_CRON, claimAsWritten, DEPLOYMENT, freshClaim, HOME_CLAIM, hostsOf, JOURNAL, MANAGER, pulumiManager, quote, STATUS, VERIFY_CRON } from "./objects";
+import { askRestic, get, lostNodes, patch, random, remove, say, theCron, where } from "./cluster";
+import { Book } from "./journal";
+import { BACKUP_CRON, claimAsWritten, DEPLOYMENT, FAILOVER_JOURNAL, freshClaim, HOME_CLAIM, hostsOf, JOURNAL, pulumiManager, quote, STATUS, VERIFY_CRON } from "./objects";
 import { ahead, type Journal, type Phase, pickSnapshot, review, standing } from "./plan";
 import { runBackup, snapshots } from "./snapshots";
 import { bindHome, check, fill, release, start, stop } from "./steps";
@@ -13,35 +14,11 @@ import { bindHome, check, fill, release, start, stop } from "./steps";
  * `npm run restore` again goes on where it stopped.
  */
 
-export async function loadJournal(): Promise<Journal | undefined> {
-  const map = await get("configmap", JOURNAL);
-  return map && (JSON.parse(map.data.state) as Journal);
-}
-
-async function saveJournal(journal: Journal): Promise<void> {
-  const map = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: JOURNAL, labels: { "app.kubernetes.io/part-of": "build-platform" } }, data: { state: JSON.stringify(journal) } };
-  await kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER, "-f", "-"], JSON.stringify(map));
-}
-
-/** Takes the restore for this process; another one that is at work has beaten within the last half minute. */
-async function hold(): Promise<NodeJS.Timeout> {
-  const me = `${process.pid}-${random()}`;
-  const held = (await get("configmap", JOURNAL))?.metadata.annotations?.["build-platform/holder"]?.split(" ");
-  if (held && Date.now() - Date.parse(held[1]) < 30_000) {
-    say("   another process held this restore a moment ago; waiting 30 s to see whether it is still at work ...");
-    await sleep(31);
-    const again = (await get("configmap", JOURNAL))?.metadata.annotations?.["build-platform/holder"]?.split(" ");
-    if (again && Date.now() - Date.parse(again[1]) < 30_000) throw new UsageError("this restore is being run by somebody else right now");
-  }
-  const beat = () => patch("configmap", JOURNAL, { metadata: { annotations: { "build-platform/holder": `${me} ${new Date().toISOString()}` } } });
-  await beat();
-  const timer = setInterval(() => void beat().catch(() => undefined), 10_000);
-  timer.unref();
-  return timer;
-}
-
-/** Whoever runs it again need not wait to see whether this process is still at work. */
-const letGo = () => run("kubectl", [...target(), "annotate", "configmap", JOURNAL, "build-platform/holder-"]);
+const book = new Book<Journal>(JOURNAL, "restore");
+export const loadJournal = () => book.load();
+const saveJournal = (journal: Journal) => book.save(journal);
+const hold = () => book.hold();
+const letGo = () => book.letGo();
 
 /** Does what must not happen beside a restore that is at work, with the journal as it is then. */
 export async function alone(work: (journal: Journal) => Promise<void>): Promise<void> {
@@ -155,6 +132,7 @@ async function plan(options: Options): Promise<Journal> {
   const [claim, deployment] = [await get("pvc", HOME_CLAIM), await get("deployment", DEPLOYMENT)];
   if (!claim || !deployment) throw new Error(`namespace ${where.namespace} has no ${claim ? `Deployment ${DEPLOYMENT}` : `claim ${HOME_CLAIM}`}: run pulumi up first, then restore into what it made`);
   await theCron(BACKUP_CRON);
+  if (await get("configmap", FAILOVER_JOURNAL)) throw new UsageError("a failover has not come to its end: npm run failover goes on with it");
   if (options.node && !(await get("node", options.node))) throw new UsageError(`there is no node ${options.node}`);
   // What is on a node that is gone can be neither saved nor changed; only an earlier snapshot of the whole home helps.
   const lost = await lostNodes();

@@ -13,24 +13,32 @@ import type { Journal } from "./plan";
 
 const scripts = path.join(__dirname, "../../scripts/backup");
 
-export async function stop(): Promise<void> {
+const selectorOf = (deployment: KubernetesObject) => Object.entries(deployment.spec.selector.matchLabels as Record<string, string>).map(([k, v]) => `${k}=${v}`).join(",");
+
+/**
+ * Stops Jenkins, its backups and further Deployments, and waits for the end of their pods; those of nodes that do not answer are given up.
+ * @param lost tells such nodes
+ */
+export async function stop(further: string[] = [], lost: () => Promise<(node: string) => boolean> = lostNodes): Promise<void> {
   for (const name of [BACKUP_CRON, VERIFY_CRON]) if (await get("cronjob", name)) await patch("cronjob", name, { spec: { suspend: true } });
-  const deployment = await get("deployment", DEPLOYMENT);
-  if (!deployment) throw new Error(`namespace ${where.namespace} has no Deployment ${DEPLOYMENT}: run pulumi up first`);
-  await kubectl(["scale", "deployment", DEPLOYMENT, "--replicas=0"]);
+  const deployments = await Promise.all([DEPLOYMENT, ...further].map(async (name) => ({ name, deployment: await get("deployment", name) })));
+  for (const { name, deployment } of deployments) {
+    if (!deployment) throw new Error(`namespace ${where.namespace} has no Deployment ${name}: run pulumi up first`);
+    await kubectl(["scale", "deployment", name, "--replicas=0"]);
+  }
   // A backup that is under way is of a home that is about to go; a fresh one is made where the journal says so.
-  for (const job of await list("jobs", SAVER_SELECTOR)) if (job.status?.active) await remove("job", job.metadata.name, "--wait=true", "--cascade=foreground", "--timeout=60s");
-  const selector = Object.entries(deployment.spec.selector.matchLabels as Record<string, string>).map(([k, v]) => `${k}=${v}`).join(",");
+  for (const job of await list("jobs", SAVER_SELECTOR)) if (job.status?.active) await remove("job", job.metadata.name, "--wait=false");
+  const selectors = [...deployments.map(({ deployment }) => selectorOf(deployment!)), `${SAVER_SELECTOR},job-name`];
   for (let waited = 0; ; waited++) {
-    const pods = await list("pods", selector);
+    const pods = (await Promise.all(selectors.map((selector) => list("pods", selector)))).flat().filter(({ status }) => !/^(Succeeded|Failed)$/.test(status.phase));
     if (pods.length === 0) return;
-    const lost = await lostNodes();
+    const gone = await lost();
     for (const pod of pods) {
-      if (pod.spec.nodeName && !lost(pod.spec.nodeName)) continue;
+      if (pod.spec.nodeName && !gone(pod.spec.nodeName)) continue;
       say(`   node ${pod.spec.nodeName ?? "(none)"} does not answer; pod ${pod.metadata.name} is given up`);
       await remove("pod", pod.metadata.name, "--force", "--grace-period=0", "--wait=false");
     }
-    if (waited > 300) throw new Error(`pod ${pods[0].metadata.name} does not stop; look at it with kubectl describe, then run npm run restore again`);
+    if (waited > 300) throw new Error(`pod ${pods[0].metadata.name} does not stop; look at it with kubectl describe, then run the command again`);
     await sleep(1);
   }
 }
@@ -104,45 +112,58 @@ export async function release(claim: string): Promise<void> {
   }
 }
 
-/** Binds the home's claim to `volume`, whatever it is bound to now. The claim keeps its name, labels and Pulumi's ownership. */
-export async function bindHome(journal: Journal, volume: string): Promise<void> {
-  const other = volume === journal.newVolume ? journal.oldVolume : journal.newVolume;
-  // First of all neither volume may go when its claim does.
-  for (const name of [volume, other]) if (name && (await get("pv", name))) await patch("pv", name, { spec: { persistentVolumeReclaimPolicy: "Retain" } });
-  if (!(await get("pv", volume))) throw new Error(`volume ${volume} is gone`);
-  const present = await get("pvc", HOME_CLAIM);
-  if (present && present.spec.volumeName !== volume) {
-    await release(HOME_CLAIM);
-    await remove("pvc", HOME_CLAIM, "--wait=true", "--timeout=120s");
-  }
-  await release(freshClaim(journal.id));
-  await remove("pvc", freshClaim(journal.id), "--wait=true", "--timeout=120s");
-  if (other && (await get("pv", other))) await patch("pv", other, { metadata: { annotations: { "build-platform/kept-by-restore": journal.id } } });
-  if (!(await get("pvc", HOME_CLAIM))) {
+const apply = (manager: string, object: unknown) => kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", manager, "-f", "-"], JSON.stringify(object));
+
+/** Takes a claim away from any other volume than `volume`, which stays. */
+export async function unbind(claim: string, volume?: string): Promise<void> {
+  const present = await get("pvc", claim);
+  if (!present || (volume !== undefined && present.spec.volumeName === volume)) return;
+  await release(claim);
+  await remove("pvc", claim, "--wait=true", "--timeout=120s");
+}
+
+/** Makes a claim that is bound to a volume, unless it is there. It keeps its name, labels and Pulumi's ownership; the volume may have been another claim's, which is gone. */
+export async function bind(claim: KubernetesObject, volume: string, manager?: string): Promise<void> {
+  const { name } = claim.metadata;
+  if (!(await get("pvc", name))) {
     // A volume remembers its former claim by uid; only by name it waits for the new one, and for no other.
-    await patch("pv", volume, { spec: { claimRef: { namespace: where.namespace, name: HOME_CLAIM, uid: null, resourceVersion: null } } });
-    const claim = boundClaim(journal, volume);
-    const apply = (manager: string, object: unknown) => kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", manager, "-f", "-"], JSON.stringify(object));
+    await patch("pv", volume, { spec: { claimRef: { namespace: where.namespace, name, uid: null, resourceVersion: null } } });
     await apply(MANAGER, claim);
-    if (journal.manager) {
+    if (manager) {
       // Pulumi owns what it wrote, as before; the choice of the volume stays with the restore.
-      await apply(journal.manager, claimAsWritten(claim));
-      await apply(MANAGER, { apiVersion: "v1", kind: "PersistentVolumeClaim", metadata: { name: HOME_CLAIM }, spec: { volumeName: volume } });
+      await apply(manager, claimAsWritten(claim));
+      await apply(MANAGER, { apiVersion: "v1", kind: "PersistentVolumeClaim", metadata: { name }, spec: { volumeName: volume } });
     }
   }
-  for (let waited = 0; (await get("pvc", HOME_CLAIM))?.status?.phase !== "Bound"; waited++) {
-    if (waited > 120) throw new Error(`claim ${HOME_CLAIM} is not bound to volume ${volume}; see kubectl -n ${where.namespace} describe pvc ${HOME_CLAIM}`);
+  for (let waited = 0; (await get("pvc", name))?.status?.phase !== "Bound"; waited++) {
+    if (waited > 120) throw new Error(`claim ${name} is not bound to volume ${volume}; see kubectl -n ${where.namespace} describe pvc ${name}`);
     await sleep(1);
   }
 }
 
-export async function start(journal: Journal): Promise<void> {
+/** Neither volume may go when its claim does. */
+export async function keepVolumes(...names: (string | undefined)[]): Promise<void> {
+  for (const name of names) if (name && (await get("pv", name))) await patch("pv", name, { spec: { persistentVolumeReclaimPolicy: "Retain" } });
+}
+
+/** Binds the home's claim to `volume`, whatever it is bound to now. */
+export async function bindHome(journal: Journal, volume: string): Promise<void> {
+  const other = volume === journal.newVolume ? journal.oldVolume : journal.newVolume;
+  await keepVolumes(volume, other);
+  if (!(await get("pv", volume))) throw new Error(`volume ${volume} is gone`);
+  await unbind(HOME_CLAIM, volume);
+  await unbind(freshClaim(journal.id));
+  if (other && (await get("pv", other))) await patch("pv", other, { metadata: { annotations: { "build-platform/kept-by-restore": journal.id } } });
+  await bind(boundClaim(journal, volume), volume, journal.manager);
+}
+
+export async function start(journal: Pick<Journal, "replicas">): Promise<void> {
   await kubectl(["scale", "deployment", DEPLOYMENT, `--replicas=${journal.replicas}`]);
   const ended = await run("kubectl", [...target(), "rollout", "status", `deployment/${DEPLOYMENT}`, "--timeout=20m"]);
   if (ended.code !== 0) throw new Error(`Jenkins does not come up: ${ended.err.trim()}\nSee kubectl -n ${where.namespace} logs deployment/${DEPLOYMENT}`);
 }
 
-export async function check(journal: Journal): Promise<void> {
+export async function check(journal: { kind?: Journal["kind"]; suspended: Journal["suspended"] }): Promise<void> {
   const inventory = `/var/jenkins_home/${INVENTORY_FILE}`;
   const exec = (...command: string[]) => [...target(), "exec", "-i", `deployment/${DEPLOYMENT}`, "-c", "jenkins", "--", ...command];
   // One that a restore left which was accepted as it was says nothing about a way back.

@@ -50,6 +50,8 @@ export interface JenkinsBackupArgs {
    */
   verifyVolume?: { storageClassName?: pulumi.Input<string>; size: string };
   keep: Retention;
+  /** A second volume on another node that follows the snapshots, of this class and size. Default none. */
+  standby?: { node: string; storageClassName: pulumi.Input<string>; size: string };
   /** Patterns below jenkins_home to leave out beyond scripts/backup/excludes.txt. Default none. */
   excludes?: string[];
   /** Most KiB/s sent to the repository; 0 for no limit. Default 0. */
@@ -77,7 +79,7 @@ export interface JenkinsBackupArgs {
 }
 
 /** What restic's container needs to know. */
-export type ResticArgs = Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod" | "pullSecrets" | "transform">;
+export type ResticArgs = Omit<JenkinsBackupArgs, "namespace" | "homeClaim" | "controllerPod" | "pullSecrets" | "transform" | "standby">;
 
 /**
  * The ssh command for an SFTP repository, for restic's option sftp.command; undefined for any other repository.

@@ -4,6 +4,7 @@
 //   args.ts    what the component is told, and what is wrong with that
 //   restic.ts  restic's container: its secrets, volumes and scripts; how an empty home starts from a snapshot
 //   pods.ts    the pod that saves the home, and the one that proves a snapshot
+//   standby.ts the second volume, the pod that follows the snapshots in it, and what keeps two from writing to one home
 import { createHash } from "node:crypto";
 import type { V1PodSpec } from "@kubernetes/client-node";
 import * as k8s from "@pulumi/kubernetes";
@@ -17,11 +18,13 @@ import { type JenkinsBackupArgs, jenkinsBackupProblems } from "./args";
 import { labels, names, saverLabels, verifierLabels } from "./names";
 import { saverPod, verifierPod } from "./pods";
 import { folderRepositories, scripts } from "./restic";
+import { makeStandby } from "./standby";
 
 export { type JenkinsBackupArgs, jenkinsBackupProblems, type ResticArgs, type Retention, sftpCommand } from "./args";
 export { names, saverLabels } from "./names";
 export { saverPod, verifierPod } from "./pods";
 export { resticContainer, scripts, startFrom } from "./restic";
+export { homeFence, selectedNode, standbyPod } from "./standby";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
 
@@ -39,7 +42,8 @@ export const reportRules = [
  * Backups of jenkins_home: a CronJob that saves it with restic, one that boots a restored copy, and their status.
  *
  * Names others may rely on, all in the controller's namespace: CronJobs `jenkins-backup` and `jenkins-backup-verify`,
- * ConfigMap `jenkins-backup-status` (keys last-backup, last-good-backup, last-verify, last-good-verify, snapshot).
+ * ConfigMap `jenkins-backup-status` (keys last-backup, last-good-backup, last-verify, last-good-verify, snapshot), with a standby
+ * Deployment `jenkins-standby`, PersistentVolumeClaim `jenkins-home-standby` and keys last-standby and last-good-standby.
  * The repositories themselves are never deleted: not by destroy, not by a replacement.
  *
  * @throws InputPropertiesError listing every bad argument, before any resource is made
@@ -135,6 +139,8 @@ export class JenkinsBackup extends pulumi.ComponentResource {
     cronJob(names.verify, args.verifySchedule, verifierLabels, controllerPod.apply((pod) => verifierPod(args, pod as unknown as V1PodSpec)),
       // A claim of the pod's own is there for as long as the pod is listed.
       args.verifyVolume?.storageClassName === undefined ? {} : { ttlSecondsAfterFinished: 600 });
+
+    if (args.standby) makeStandby(name, args, args.standby, controllerPod, { ...parent, dependsOn: [binding, secrets, environment, script, status, ...ssh, ...folders] });
 
     this.schedule = pulumi.output(args.schedule || "by hand");
     this.registerOutputs({ schedule: this.schedule });

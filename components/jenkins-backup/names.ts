@@ -6,10 +6,13 @@ export const names = {
   verify: "jenkins-backup-verify",
   status: "jenkins-backup-status",
   scripts: "jenkins-backup-scripts",
+  standby: "jenkins-standby",
+  standbyClaim: "jenkins-home-standby",
 } as const;
 
 /** Of every object of the backup. */
 export const labels = { "app.kubernetes.io/name": names.backup, ...partOf };
 /** Of the pods that save the home: no two of them run at once, whoever started them. */
 export const saverLabels = { ...labels, "app.kubernetes.io/component": "saver" };
+export const standbyLabels = { ...labels, "app.kubernetes.io/component": "standby" };
 export const verifierLabels = { ...labels, "app.kubernetes.io/component": "verifier" };

@@ -14,7 +14,7 @@ type Volume = k8s.types.input.core.v1.Volume;
 type VolumeMount = k8s.types.input.core.v1.VolumeMount;
 
 /** What every pod of the backup has, held to Pod Security level `restricted`. */
-function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume[] } {
+export function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume[] } {
   return {
     restartPolicy: "Never",
     serviceAccountName: names.backup,
@@ -28,7 +28,7 @@ function basePod(args: ResticArgs): Omit<PodSpec, "volumes"> & { volumes: Volume
 }
 
 /** The container that publishes a result; it alone holds a token. */
-function reportContainer(image: pulumi.Input<string>, command: string, further: VolumeMount[] = []): Container {
+export function reportContainer(image: pulumi.Input<string>, command: string, further: VolumeMount[] = []): Container {
   return {
     name: "report",
     image,
@@ -47,9 +47,9 @@ function reportContainer(image: pulumi.Input<string>, command: string, further: 
 }
 
 /** The container's limit in bytes, with the API server's own default; the node's memory where there is no limit. */
-const memoryLimit: EnvVar = { name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "0" } } };
+export const memoryLimit: EnvVar = { name: "MEMORY_LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "0" } } };
 
-const tokenVolume: Volume = {
+export const tokenVolume: Volume = {
   name: "token",
   projected: {
     defaultMode: 0o440,

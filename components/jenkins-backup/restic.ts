@@ -103,7 +103,7 @@ export function startFrom(args: ResticArgs, snapshot: string): { container: Cont
   };
 }
 
-const scriptFiles = ["home.sh", "report.sh", "controller-check.sh", "excludes.txt"];
+const scriptFiles = ["home.sh", "standby.sh", "report.sh", "controller-check.sh", "excludes.txt"];
 const scriptsFolder = path.resolve(__dirname, "../../scripts/backup");
 
 /** The files of scripts/backup that run in pods, with the line ends of Unix; `excludes` are added to the list of patterns left out. */

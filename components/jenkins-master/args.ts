@@ -117,6 +117,8 @@ export interface ControllerArgs {
   envFrom?: string[];
   /** What runs before each start, such as a restore into an empty home. Default nothing. */
   beforeStart?: BeforeStart;
+  /** A container that runs for as long as Jenkins does, started before and ended after it. Default none. */
+  fence?: k8s.types.input.core.v1.Container;
 }
 
 /** A template whose image may not be built yet. */

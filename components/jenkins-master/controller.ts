@@ -156,7 +156,7 @@ export function controllerPod({ address, agents, controller, configuration: { se
     ...(controller.nodeSelector && Object.keys(controller.nodeSelector).length > 0 && { nodeSelector: controller.nodeSelector }),
     ...(controller.tolerations && controller.tolerations.length > 0 && { tolerations: controller.tolerations }),
     securityContext: homeSecurity,
-    initContainers: [{ name: "configuration", command: ["/bin/bash", "-c", configurationScript], env: places, ...configurator }, ...trustContainers(network, controller.image)],
+    initContainers: [...(controller.fence ? [controller.fence] : []), { name: "configuration", command: ["/bin/bash", "-c", configurationScript], env: places, ...configurator }, ...trustContainers(network, controller.image)],
     containers: [
       {
         name: "jenkins",

@@ -29,6 +29,10 @@ home.sh COMMAND [ARGUMENT...]
   restore-job SNAPSHOT JOB DIR   one job of a stopped home, the present one is put aside in DIR/.replaced
   examine DIR                    job and build counts, and whether build numbers hold
   inventory DIR                  every job, and the numbers of its complete builds, one a line
+  standby DIR                    brings the standby to the last good backup, where it is not there yet; result in RESULT_FILE
+  standby-take DIR SNAPSHOT ID [home]   makes a home of the standby, as that snapshot; ID names the failover
+  standby-give DIR SNAPSHOT TIME makes a standby of the home, all of which that snapshot holds
+  standby-renew DIR              makes a standby of a former home, whatever it has that no snapshot has
 Environment
   RESTIC_REPOSITORY_FILE RESTIC_PASSWORD_FILE   the repository of the home
   KEY_REPOSITORY_FILE KEY_PASSWORD_FILE         the repository of the encryption keys, under its own password
@@ -85,7 +89,7 @@ key_restic() {
     limited_restic ${KEY_SFTP_COMMAND:+-o "sftp.command=$KEY_SFTP_COMMAND"} "$@"
 }
 # Background priority for this shell and every restic it starts, as far as the tools are there and allowed.
-if [ -z "${HOME_SH_GENTLE:-}" ] && [ "${1:-}" = backup ]; then
+if [ -z "${HOME_SH_GENTLE:-}" ] && { [ "${1:-}" = backup ] || [ "${1:-}" = standby ]; }; then
   export HOME_SH_GENTLE=1
   gentle=
   ! nice -n 19 true 2>/dev/null || gentle="nice -n 19"
@@ -517,14 +521,18 @@ restore() {
   found=$(find "$2" -mindepth 1 \( -path "$2/$STAGED_KEYS" -o -path "$2/lost+found" -o -path "$2/$UNFINISHED" \) -prune -o -print | wc -l)
   expected=$(sed -n 's/^Summary: Restored \([0-9]*\) .*/\1/p' "$WORK_DIR/restore.out")
   [ "$found" -ge "${expected:?restic told no number}" ] || fail "snapshot $1 holds $expected files and folders, but only $found were restored"
-  if [ -d "$2/$STAGED_KEYS" ]; then
-    mkdir -p "$2/secrets"
-    for file in secrets/master.key secret.key; do
-      [ ! -f "$2/$STAGED_KEYS/$file" ] || { chmod 600 "$2/$STAGED_KEYS/$file" && mv -f "$2/$STAGED_KEYS/$file" "$2/$file"; }
-    done
-    rm -rf "${2:?}/$STAGED_KEYS"
-  fi
+  put_keys "$2"
   examine "$2"
+}
+
+# Puts the keys that were restored into folder $1 where they belong.
+put_keys() {
+  [ -d "$1/$STAGED_KEYS" ] || return 0
+  mkdir -p "$1/secrets"
+  for file in secrets/master.key secret.key; do
+    [ ! -f "$1/$STAGED_KEYS/$file" ] || { chmod 600 "$1/$STAGED_KEYS/$file" && mv -f "$1/$STAGED_KEYS/$file" "$1/$file"; }
+  done
+  rm -rf "${1:?}/$STAGED_KEYS"
 }
 
 # In an init container of the controller, at each of its starts. The mark is made before the first file and taken away after
@@ -615,6 +623,11 @@ has-job:2) has_job "$@" ;;
 restore-job:3) restore_job "$@" ;;
 examine:1) examine "$1" ;;
 inventory:1) inventory "$1" ;;
+standby:1 | standby-take:[34] | standby-give:3 | standby-renew:1)
+  # shellcheck source=scripts/backup/standby.sh
+  . "${0%/*}/standby.sh"
+  "$(echo "$command" | tr - _)" "$@"
+  ;;
 *)
   usage >&2
   exit 2

@@ -1,12 +1,16 @@
 #!/bin/sh
 # Publishes the result of a backup or of its verification, in the pod that ran it: as ConfigMap jenkins-backup-status,
 # as an event of the CronJob, as the container's termination message, and as its exit code. Runs in the controller's
-# image, for its curl. Usage: report.sh backup|verify
+# image, for its curl. Usage: report.sh backup|verify|standby
 set -eu
 KIND=$1
 RESULT=${RESULT_FILE:-/scratch/result.json}
 ACCOUNT=/var/run/secrets/kubernetes.io/serviceaccount
-[ "$KIND" = backup ] && CRON=jenkins-backup || CRON=jenkins-backup-verify
+CRON=jenkins-backup about=Backup
+case "$KIND" in
+verify) CRON=jenkins-backup-verify about=BackupVerification ;;
+standby) about=Standby ;;
+esac
 
 if [ ! -s "$RESULT" ]; then
   printf '{"status":"failed","time":"%s","message":"ended without a result, see the log of the pod"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$RESULT"
@@ -37,7 +41,7 @@ echo "{\"data\":{$data}}" >/tmp/patch.json
 api -X PATCH -H 'Content-Type: application/merge-patch+json' --data @/tmp/patch.json "$server/configmaps/jenkins-backup-status" >/dev/null || published=no
 
 [ "$state" = ok ] && type=Normal reason=Succeeded || type=Warning reason=Failed
-[ "$KIND" = backup ] && reason=Backup$reason || reason=BackupVerification$reason
+reason=$about$reason
 if [ "$state" = ok ]; then note="snapshot $(field snapshot): $(field items) jobs and folders, $(field builds) builds"; else note=$(field message); fi
 now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 uid=$(api "https://kubernetes.default.svc/apis/batch/v1/namespaces/$namespace/cronjobs/$CRON" | sed -n 's/.*"uid": *"\([^"]*\)".*/\1/p' | head -n 1) || uid=

@@ -59,7 +59,7 @@ export class Bed {
   }
 
   async down(): Promise<void> {
-    await this.kubectl(["delete", "configmap", "jenkins-restore", "--ignore-not-found"], true);
+    await this.kubectl(["delete", "configmap", "jenkins-restore", "jenkins-failover", "--ignore-not-found"], true);
     await this.pulumi(["config", "set", "protect", "false"], true);
     await this.pulumi(["up", "--yes", "--skip-preview"], true);
     await this.pulumi(["destroy", "--yes", "--skip-preview"], true);
@@ -83,9 +83,14 @@ export class Bed {
     return run("npx", ["tsx", "cli/backup/index.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, allowFailure });
   }
 
-  /** Starts one for being killed; `seen` is called with each line. */
-  startCli(args: string[], seen: (line: string, child: ChildProcess) => void): Promise<number | null> {
-    const child = spawn(process.execPath, ["--import", "tsx", "cli/backup/index.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, stdio: ["ignore", "ignore", "pipe"] });
+  /** Runs `npm run failover`. */
+  failover(args: string[], allowFailure = false): Promise<Result> {
+    return run("npx", ["tsx", "cli/failover/index.ts", ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, allowFailure });
+  }
+
+  /** Starts a command for being killed; `seen` is called with each line. */
+  startCli(args: string[], seen: (line: string, child: ChildProcess) => void, command = "backup"): Promise<number | null> {
+    const child = spawn(process.execPath, ["--import", "tsx", `cli/${command}/index.ts`, ...args, "--namespace", this.namespace], { cwd: REPO, env: ENV, stdio: ["ignore", "ignore", "pipe"] });
     child.stderr!.on("data", (chunk: Buffer) => chunk.toString().split("\n").filter(Boolean).forEach((line) => seen(line, child)));
     return new Promise((resolve) => child.on("close", resolve));
   }

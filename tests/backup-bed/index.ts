@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { JenkinsBackup, startFrom, type ResticArgs } from "../../components/jenkins-backup";
+import { homeFence, JenkinsBackup, startFrom, type ResticArgs } from "../../components/jenkins-backup";
 import { afterFirst } from "../../components/jenkins-master";
 
 /**
@@ -30,6 +30,7 @@ const pod: k8s.types.input.core.v1.PodSpec = {
   enableServiceLinks: false,
   terminationGracePeriodSeconds: 20,
   securityContext: { runAsUser: 1000, runAsGroup: 1000, runAsNonRoot: true, fsGroup: 1000, fsGroupChangePolicy: "OnRootMismatch", seccompProfile: { type: "RuntimeDefault" } },
+  ...(config.get("standby") && { initContainers: [homeFence(config.require("controllerImage"))] }),
   containers: [
     {
       name: "jenkins",
@@ -73,4 +74,5 @@ new k8s.apps.v1.Deployment(
   { customTimeouts: { create: "15m", update: "15m" } },
 );
 
-new JenkinsBackup("backup", { ...restic, namespace: here, homeClaim: home.metadata.name, controllerPod: pod });
+const standby = config.get("standby");
+new JenkinsBackup("backup", { ...restic, namespace: here, homeClaim: home.metadata.name, controllerPod: pod, ...(standby && { standby: { node: standby, storageClassName: "openebs-hostpath", size: "2Gi" } }) });

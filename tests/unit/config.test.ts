@@ -696,6 +696,18 @@ describe("backup", () => {
     expect(keysOf({ backup: { ...backup, keep: { daily: -1 } } }, encrypted)).toEqual(["backup.keep.daily"]);
   });
 
+  test("with a standby, one key says when, and there is something that the standby follows", () => {
+    const standby = (given: object, further: object = {}) => ({ backup: { ...backup, ...further, standby: given } });
+    expect(parse(standby({ node: "worker-2", everyMinutes: 5 }), encrypted)).toMatchObject({ problems: [], config: { backup: { schedule: "*/5 * * * *", standby: { node: "worker-2", everyMinutes: 5, size: "20Gi" } } } });
+    expect(parse(standby({ node: "worker-2", everyMinutes: "60" }), encrypted).config.backup?.schedule).toBe("0 * * * *");
+    expect(parse(standby({ node: "worker-2" }, { schedule: "17 * * * *" }), encrypted)).toMatchObject({ problems: [], config: { backup: { schedule: "17 * * * *" } } });
+    expect(keysOf(standby({ node: "worker-2" }), encrypted)).toEqual(["backup.standby.everyMinutes"]);
+    expect(keysOf(standby({ node: "worker-2", everyMinutes: 5 }, { schedule: "17 * * * *" }), encrypted)).toEqual(["backup.schedule"]);
+    expect(keysOf(standby({ everyMinutes: 5 }), encrypted)).toEqual(["backup.standby.node"]);
+    expect(keysOf(standby({ node: "Worker 2", everyMinutes: 0 }), encrypted)).toEqual(["backup.standby.node", "backup.standby.everyMinutes"]);
+    expect(parse({ backup }, encrypted).config.backup).not.toHaveProperty("standby");
+  });
+
   test("keeps the master key apart", () => {
     expect(keysOf({ backup: { ...backup, keysRepository: backup.repository } }, encrypted)).toEqual(["backup.keysRepository"]);
   });

@@ -68,6 +68,37 @@ describe("the summary", () => {
     expect(row("image cache")).toBeUndefined();
   });
 
+  describe("of a standby", () => {
+    const newest = { ...good, time: before(240).toISOString() };
+    const followed = { status: "ok" as const, time: before(200).toISOString(), snapshot: newest.snapshot, taken: newest.time };
+    const standby = { node: "n2", answers: true, last: followed, good: followed, everyMinutes: 5 };
+    const backup = { last: newest, lastGood: newest };
+    const other = { ...followed, snapshot: "fedcba9876543210", taken: before(540).toISOString() };
+    const late = { ...newest, time: before(720).toISOString() };
+
+    test("says of which snapshot it is", () => {
+      expect(row("standby", { standby, backup })).toEqual({ what: "standby", good: true, text: "on n2; as snapshot 01234567, taken 4 min ago; nothing behind" });
+      expect(row("standby")).toBeUndefined();
+    });
+
+    test("that is a minute behind is well", () => {
+      expect(row("standby", { standby: { ...standby, good: other }, backup })).toMatchObject({ good: true, text: "on n2; as snapshot fedcba98, taken 9 min ago; behind snapshot 01234567 of 4 min ago" });
+    });
+
+    test.each<[string, Partial<Facts>, RegExp]>([
+      ["stays behind", { standby: { ...standby, good: other }, backup: { last: late, lastGood: late } }, /behind snapshot 01234567 of 12 min ago/],
+      ["has no new snapshots to follow", { standby: { ...standby, good: { ...followed, taken: before(960).toISOString() } }, backup }, /taken 16 min ago/],
+      ["was never filled", { standby: { node: "n2", answers: true }, backup }, /^on n2; never brought up to date$/],
+      ["has no volume", { standby: { node: "", answers: false }, backup }, /^no volume yet/],
+      ["lies beside the home", { standby: { ...standby, node: "n1" }, backup }, /on n1, the home's own node/],
+      ["lies on a node that is gone", { standby: { ...standby, answers: false }, backup }, /on n2, which does not answer/],
+      ["could not be updated", { standby: { ...standby, last: { status: "failed", time: newest.time, message: "disk full" } }, backup }, /nothing behind; the latest update failed: disk full/],
+      ["is the former home", { standby: { ...standby, last: { status: "former", time: newest.time, message: "holds the former home" } }, backup }, /^on n2; holds the former home$/],
+    ])("that %s needs somebody", (_, over, text) => {
+      expect(row("standby", over)).toMatchObject({ good: false, text: expect.stringMatching(text) });
+    });
+  });
+
   test("any trouble is not well", () => {
     expect(allWell(facts({ trouble: ["queue: socket hang up"] }))).toBe(false);
   });

@@ -1,0 +1,211 @@
+import { existingNodes, inNode, removeNode, stopNode } from "../../sandbox/cluster/nodes";
+import { REPO } from "../../sandbox/paths";
+import { run, waitFor } from "../../sandbox/shell";
+import { Bed } from "../backup-bed/bed";
+import { RestServer } from "../backup-bed/servers";
+import { ENV } from "../e2e/sandbox";
+
+/** The standby of the home: followed, failed over to when a node loses its power or its network, and failed back from, byte for byte; and the command killed at each of its steps. */
+
+jest.setTimeout(7_200_000);
+/** How often each step of the command is killed. */
+const TIMES = Number(process.env.STANDBY_TIMES ?? 10);
+const WORKER = "worker-1";
+const FIRST = "control-plane-1";
+const bed = new Bed("backup-standby", new RestServer(8005));
+const sandbox = (...args: string[]) => run("npx", ["tsx", "sandbox/cli.ts", ...args], { cwd: REPO, env: ENV });
+/** The worker's only link, as seen from the machine below it; worker-1 has address .11. */
+const link = (state: "up" | "down") => run("ip", ["link", "set", "bp-v11", state]);
+const isReady = async (): Promise<boolean> => (await bed.json(["get", "node", WORKER])).status.conditions.some((c: { type: string; status: string }) => c.type === "Ready" && c.status === "True");
+
+interface PodItem { metadata: { name: string; uid: string }; spec: { nodeName: string } }
+const controllers = async (): Promise<PodItem[]> => (await bed.json(["get", "pods", "-l", "app.kubernetes.io/component=controller"])).items;
+const nodeOf = async () => (await controllers())[0].spec.nodeName;
+/** Ids of the containers of Jenkins that run on the worker, whatever the cluster knows of them. */
+const onWorker = async (): Promise<string> => (await inNode({ name: WORKER }, ["crictl", "ps", "-q", "--name", "^jenkins$"])).stdout.trim();
+const volumeOf = async (claim: string): Promise<string> => (await bed.json(["get", "pvc", claim])).spec.volumeName;
+const standbyVolume = () => volumeOf("jenkins-home-standby");
+
+interface Told { status: string; snapshot?: string; message?: string; bytes?: number }
+async function told(): Promise<{ last?: Told; backup: Told }> {
+  const { data } = await bed.json(["get", "configmap", "jenkins-backup-status"]);
+  const read = (key: string) => (data[key] ? JSON.parse(data[key]) : undefined) as Told | undefined;
+  return { last: read("last-standby"), backup: read("last-good-backup")! };
+}
+
+/** Waits until the standby is as the last backup. */
+async function caughtUp(): Promise<void> {
+  await waitFor("the standby to follow", 240, async () => {
+    // The kubelet looks at a pod's volumes when the pod changes, else about once a minute.
+    await bed.kubectl(["annotate", "pod", "-l", "app.kubernetes.io/component=standby", "--overwrite", `build-platform/look=${Date.now()}`], true);
+    const { last, backup } = await told();
+    return last?.status === "ok" && last.snapshot === backup.snapshot;
+  });
+}
+
+/** What was built and saved: the builds of every job, and the hash of each of their files. */
+interface Record {
+  builds: { [job: string]: number[] };
+  files: Map<string, string>;
+}
+const record = async (): Promise<Record> => ({ builds: await bed.builds(), files: await bed.hashes(await bed.volume()) });
+
+async function expectBack(before: Record): Promise<void> {
+  expect(await bed.builds()).toEqual(before.builds);
+  expect(Object.values(before.builds).flat().length).toBeGreaterThan(2);
+  const files = await bed.hashes(await bed.volume());
+  for (const [name, hash] of before.files) expect([name, files.get(name)]).toEqual([name, hash]);
+  expect(before.files.size).toBeGreaterThan(8);
+}
+
+async function timed(what: string, work: () => Promise<unknown>): Promise<void> {
+  const began = Date.now();
+  await work();
+  console.log(`${what}: ${((Date.now() - began) / 1000).toFixed(0)} s`);
+}
+
+beforeAll(async () => {
+  if (!existingNodes().some(({ name }) => name === WORKER)) await sandbox("add-node", WORKER);
+  await bed.upOnPlatform();
+  await bed.job("built", 5000);
+  await bed.build("built", 3);
+  if ((await nodeOf()) !== WORKER) {
+    await bed.cli(["backup"]);
+    await bed.moveTo(WORKER);
+  }
+  // The key comes to a stack that is there.
+  const home = await bed.volume();
+  await bed.pulumi(["config", "set", "standby", FIRST]);
+  await bed.pulumi(["up", "--yes", "--skip-preview"]);
+  await bed.answers();
+  expect(await bed.volume()).toBe(home);
+});
+afterAll(async () => {
+  await link("up").catch(() => undefined);
+  await bed.down();
+  await run("kubectl", ["delete", "node", WORKER, "--ignore-not-found"], { env: ENV });
+  await removeNode({ name: WORKER });
+});
+
+test("the standby follows a backup onto the other node, to the byte, and Pulumi sees no change", async () => {
+  await bed.cli(["backup"]);
+  await caughtUp();
+  const [home, standby] = [await bed.hashes(await bed.volume()), await bed.hashes(await standbyVolume())];
+  expect(standby).toEqual(home);
+  await bed.build("built");
+  await bed.cli(["backup"]);
+  await caughtUp();
+  expect(await bed.hashes(await standbyVolume())).toEqual(await bed.hashes(await bed.volume()));
+  await bed.unchanged();
+});
+
+test("a node that lost its power: Jenkins comes back with every build of the last snapshot; back again, nothing of the former home starts or changes; failing back is the same command", async () => {
+  await bed.build("built", 2);
+  await bed.cli(["backup"]);
+  await caughtUp();
+  const before = await record();
+  const left = await bed.volume();
+  // What was not saved is lost, and is on the former volume.
+  await bed.build("built");
+  const former = await bed.hashes(left);
+  const [{ metadata: { uid } }] = await controllers();
+  await stopNode({ name: WORKER });
+  await timed("failover at the moment of a power cut", () => bed.failover(["--yes"]));
+  expect(await nodeOf()).toBe(FIRST);
+  await expectBack(before);
+  await bed.unchanged();
+  expect((await bed.json(["get", "pv", left])).spec.persistentVolumeReclaimPolicy).toBe("Retain");
+  // Nobody goes back to a node that does not answer.
+  expect(await bed.failover(["--yes"], true)).toMatchObject({ code: 2, stderr: expect.stringMatching(/node worker-1, which has the standby, does not answer; Jenkins is on control-plane-1/) });
+  await bed.build("built");
+  const newest = await record();
+
+  await sandbox("start-node", WORKER);
+  await waitFor("the node to be ready again", 180, isReady);
+  await waitFor("the standby's pod to look at what is there", 240, async () => (await told()).last?.status === "former");
+  expect((await told()).last!.message).toMatch(/former home, which is kept as it was/);
+  expect(await onWorker()).toBe("");
+  expect((await inNode({ name: WORKER }, ["test", "-e", `/var/lib/kubelet/pods/${uid}/volumes`], { allowFailure: true })).code).not.toBe(0);
+  expect(await bed.hashes(left)).toEqual(former);
+  expect(await bed.failover(["--yes"], true)).toMatchObject({ code: 2, stderr: expect.stringMatching(/holds the former home, which is kept as it was/) });
+  expect(await standbyVolume()).toBe(left);
+
+  await bed.failover(["--renew", "--yes"]);
+  await bed.cli(["backup"]);
+  await caughtUp();
+  expect(await bed.hashes(left)).toEqual(newest.files);
+  await timed("failing back, both nodes there", () => bed.failover(["--yes"]));
+  expect(await nodeOf()).toBe(WORKER);
+  await expectBack(newest);
+  await bed.unchanged();
+  await caughtUp();
+  // Where it is already, nothing happens.
+  expect((await bed.failover(["--to", WORKER, "--yes"])).stderr).toMatch(/is on worker-1 already/);
+});
+
+test("a node that is cut off: its Jenkins goes on alone on its own volume, and ends before anybody else writes there", async () => {
+  await bed.build("built");
+  await bed.cli(["backup"]);
+  await caughtUp();
+  const before = await record();
+  const left = await bed.volume();
+  await link("down");
+  await timed("failover from a node that is cut off", () => bed.failover(["--yes"]));
+  expect(await nodeOf()).toBe(FIRST);
+  await expectBack(before);
+  // Both are alive, each on its own volume.
+  expect(await onWorker()).not.toBe("");
+  await bed.build("built");
+  const newest = await record();
+  await link("up");
+  await waitFor("the node to be ready again", 120, isReady);
+  // At once: it waits for the lock that the old controller holds until it has ended.
+  await bed.failover(["--renew", "--yes"]);
+  await waitFor("the old controller to end", 120, async () => (await onWorker()) === "");
+  await bed.cli(["backup"]);
+  await caughtUp();
+  expect(await bed.hashes(left)).toEqual(newest.files);
+  await bed.failover(["--yes"]);
+  await expectBack(newest);
+});
+
+test("the node that a failover goes to loses its power on the way: it turns around, and nothing is lost", async () => {
+  await bed.failover(["--to", FIRST, "--yes"]);
+  await caughtUp();
+  await bed.build("built");
+  const before = await record();
+  await bed.startCli(["--yes"], (line, child) => {
+    if (/✓ save the home/.test(line)) child.kill("SIGKILL");
+  }, "failover");
+  await stopNode({ name: WORKER });
+  const { stderr } = await bed.failover(["--yes"]);
+  expect(stderr).toMatch(/it turns around, to control-plane-1/);
+  expect(await nodeOf()).toBe(FIRST);
+  await expectBack(before);
+  await bed.unchanged();
+  await sandbox("start-node", WORKER);
+  await waitFor("the node to be ready again", 180, isReady);
+  await bed.failover(["--renew", "--yes"]);
+  await bed.cli(["backup"]);
+  await caughtUp();
+});
+
+const kills = ["• end Jenkins", "✓ end Jenkins", "• save the home", "✓ save the home", "• give volume", "✓ give volume", "• make the standby", "✓ make the standby", "• start Jenkins", "✓ start Jenkins", "• ask Jenkins"];
+test.each(kills.flatMap((words) => Array.from({ length: TIMES }, (_, i) => [words, i] as const)))("killed at \"%s\" (%i), the command goes on, with every build and one controller", async (words, i) => {
+  const goal = (await nodeOf()) === WORKER ? FIRST : WORKER;
+  await bed.build("built");
+  const before = await record();
+  let seen = false;
+  await bed.startCli(["--to", goal, "--yes"], (line, child) => {
+    if (!line.includes(words) || seen) return;
+    seen = true;
+    setTimeout(() => child.kill("SIGKILL"), i * 150);
+  }, "failover");
+  expect(seen).toBe(true);
+  expect((await controllers()).length).toBeLessThan(2);
+  await bed.failover(["--to", goal, "--yes"]);
+  expect((await controllers()).map(({ spec }) => spec.nodeName)).toEqual([goal]);
+  await expectBack(before);
+  await bed.unchanged();
+  await caughtUp();
+});
