@@ -9,6 +9,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as tls from "node:tls";
 import type { KubeConfig } from "@kubernetes/client-node";
+import { heldName } from "../components/jenkins-master/save-first";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import { goesDirect, type Surroundings } from "../components/surroundings";
 import { heldPorts, type PlatformConfig, type Problem } from "../config";
@@ -150,6 +151,8 @@ export interface ClusterFacts {
   nodeArchitectures?: string[];
   /** Documents that Jenkins has now, by key of their ConfigMap. */
   documents?: Record<string, string>;
+  /** Image that a rollback holds the controller at, since when, and the one that it took it from. */
+  holding?: { image: string; since: string; from: string };
   /** Size and StorageClass that the home's claim asks for, where there is one. */
   homeSize?: string;
   homeClass?: string;
@@ -244,9 +247,10 @@ export async function inspectCluster(
   /** What is there and may be read; undefined otherwise. */
   const found = async <T>(target: string): Promise<T | undefined> => readable(await look<T>(target));
   const here = `/api/v1/namespaces/${namespaces.jenkins}`;
-  const [backups, casc, claim, ...lists] = await Promise.all([
+  const [backups, casc, holding, claim, ...lists] = await Promise.all([
     found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-backup-status`),
     found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-casc`),
+    found<{ data?: { image: string; since: string; from: string } }>(`${here}/configmaps/${heldName}`),
     found<{ spec: { resources: { requests: { storage: string } }; storageClassName?: string } }>(`${here}/persistentvolumeclaims/jenkins-home`),
     ...Object.entries(neighbourPaths).map(async ([what, target]) => [what, (await found<{ items?: unknown[] }>(target))?.items] as const),
   ]);
@@ -271,7 +275,7 @@ export async function inspectCluster(
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(holding?.data?.image && { holding: holding.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }) };
 }
 
 /** The certificate of a Secret as the API server answers: null where there is no Secret; undefined where it may not be read. */
@@ -340,7 +344,7 @@ export async function preflight(
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway" | "holding"> & { held?: string; problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
   const inspected = inspectCluster(config, environment, wait, usedSecrets(config), heldPorts(config).length > 0);
   const { surroundings, surroundingsIn } = config;
   const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
@@ -363,7 +367,9 @@ export async function preflight(
   // From here is not from the nodes: what stops this machine at the registry is a mistake, the rest a doubt.
   const proxyDoubts = proxies.filter(({ key }) => key !== registry?.key);
   const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...certificates, ...proxyDoubts].map(remarkLine)];
+  const holding = "key" in cluster ? undefined : cluster.holding;
+  if (holding) warnings.push(`controller: held at ${holding.image} since the rollback of ${holding.since}, whatever images/controller makes; npm run rollback -- ${stack} --release lets the next update go forward`);
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
   const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe)]), ...neighbours, ...stops];
-  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };
+  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), ...(holding && { held: holding.image }), problems, warnings, surroundings: network };
 }

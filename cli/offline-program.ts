@@ -37,8 +37,14 @@ const loader = Module as any;
 const load = loader._load;
 loader._load = function (request: string, parent: { filename?: string } | undefined, ...rest: unknown[]) {
   const loaded = load.call(this, request, parent, ...rest);
-  return !live && parent?.filename === path.resolve("index.ts") && request in answers ? { ...loaded, ...answers[request] } : loaded;
+  return parent?.filename !== path.resolve("index.ts") || !(request in answers) ? loaded : live ? withoutHold(loaded) : { ...loaded, ...answers[request] };
 };
+
+/** What is tried is what images/controller makes, also while the running controller is held at another image. */
+function withoutHold(loaded: { preflight?: (...args: unknown[]) => Promise<object> }): object {
+  const { preflight } = loaded;
+  return preflight ? { ...loaded, preflight: async (...args: unknown[]) => ({ ...(await preflight(...args)), held: undefined }) } : loaded;
+}
 
 const secretSignature = "4dabf18193072939515e22adb298388d";
 

@@ -5,6 +5,7 @@ import { rehearsalObjects, type RehearsalInput } from "../../components/jenkins-
 import { offlineConfig } from "../offline";
 import { readYaml, root } from "../repository";
 import { givenConfig, type Stack } from "../stack";
+import { withImage } from "./image";
 
 /** What is tried: the controller that the working tree makes, or the running one with another image. */
 
@@ -30,17 +31,10 @@ export async function workingTree({ name }: Pick<Stack, "name">, say: (text: str
   return JSON.parse(stdout) as RehearsalInput;
 }
 
-/** The pod of the running controller with another image wherever it has its own. */
-export function withImage(pod: V1PodSpec, image: string): V1PodSpec {
-  const own = pod.containers.find(({ name }) => name === "jenkins")!.image;
-  const led = <T extends { image?: string }>(each: T): T => (each.image === own ? { ...each, image } : each);
-  return { ...pod, containers: pod.containers.map(led), ...(pod.initContainers && { initContainers: pod.initContainers.map(led) }) };
-}
-
 /** The rehearsal of the running controller with another image: its documents and secrets are those in the cluster. */
 export function runningWith({ config: { cluster, namespaces, rehearsal } }: Pick<Stack, "config">, pod: V1PodSpec, image: string): RehearsalInput {
   // What runs before each start fills a home; the copy is full.
   const initContainers = (pod.initContainers ?? []).filter(({ name }) => name !== "start-from-snapshot");
-  const objects = rehearsalObjects({ namespace: namespaces.jenkins, pod: { ...withImage({ ...pod, initContainers }, image) }, configMaps: {}, secrets: {} }, rehearsal);
+  const objects = rehearsalObjects({ namespace: namespaces.jenkins, pod: withImage({ ...pod, initContainers }, image), configMaps: {}, secrets: {} }, rehearsal);
   return { ...cluster, timeoutSeconds: rehearsal.timeoutSeconds, namespace: namespaces.jenkins, objects };
 }
