@@ -30,7 +30,7 @@ export interface Patience {
 const patience: Patience = { timeoutMs: 5000, attempts: 3, pauseMs: 1000 };
 
 /** The answer to a GET, or why there is none, with Node's code for it, and what to do where it is the proxy that keeps it. */
-type Answer = { status: number; body: string } | { failure: string; code?: string; atProxy?: Required<Problem> };
+export type Answer = { status: number; body: string; location?: string } | { failure: string; code?: string; atProxy?: Required<Problem> };
 
 async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Patience): Promise<Answer> {
   return new Promise((resolve) => {
@@ -38,7 +38,7 @@ async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Pa
     const request = get(url, { ...options, timeout: timeoutMs, agent: options.agent ?? false }, (answer) => {
       let body = "";
       answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
-      answer.on("end", () => resolve({ status: answer.statusCode ?? 0, body }));
+      answer.on("end", () => resolve({ status: answer.statusCode ?? 0, body, ...(answer.headers.location !== undefined && { location: answer.headers.location }) }));
       answer.on("error", (error) => resolve({ failure: reason(error) }));
     });
     request.on("timeout", () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
@@ -47,7 +47,7 @@ async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Pa
 }
 
 /** Asks as everything else does in these surroundings: through the proxy, and with the certificates beside those that Node and this machine trust. */
-async function askOutside(url: string, options: https.RequestOptions, wait: Patience, { caBundle, proxy }: Surroundings): Promise<Answer> {
+export async function askOutside(url: string, options: https.RequestOptions, wait: Patience, { caBundle, proxy }: Surroundings): Promise<Answer> {
   const at = new URL(url);
   // Node 22.15 and later know what $NODE_EXTRA_CA_CERTS names, too.
   const { getCACertificates } = tls as { getCACertificates?: () => string[] };

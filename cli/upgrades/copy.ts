@@ -1,11 +1,10 @@
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
-import { KubeConfig, type V1Container, type V1Pod, type V1Volume } from "@kubernetes/client-node";
+import type { V1Container, V1Pod, V1Volume } from "@kubernetes/client-node";
 import { loginPath } from "../../components/boot";
 import { onCopy, type RehearsalInput } from "../../components/jenkins-master/rehearsal";
 import { discreet, jenkinsProblems, namedSecrets, type Problem } from "../../scripts/rehearsal/judge";
-import { rehearse, Stage } from "../../scripts/rehearsal/rehearse";
 import { get, say, theCron, where } from "../backup/cluster";
 import { VERIFY_CRON } from "../backup/objects";
 import { pickSnapshot, type Snapshot } from "../backup/plan";
@@ -87,6 +86,8 @@ export async function tryOnCopy(stack: Stack, input: RehearsalInput, snapshot: S
   const whole: RehearsalInput = { ...input, objects };
   const [candidate] = objects.job.spec!.template.spec!.containers;
 
+  // Where they are needed: the client is no module that everything which reads a report can load.
+  const [{ KubeConfig }, { rehearse, Stage }] = await Promise.all([import("@kubernetes/client-node"), import("../../scripts/rehearsal/rehearse")]);
   const kubeconfig = new KubeConfig();
   if (input.kubeconfig) kubeconfig.loadFromFile(input.kubeconfig.replace(/^~(?=\/)/, os.homedir()));
   else kubeconfig.loadFromDefault();
