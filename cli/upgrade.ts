@@ -56,8 +56,8 @@ export class Files {
   /** Changes each file for which there is another text. */
   write(texts: Map<string, string>): string[] {
     const changed = [...texts].filter(([file, text]) => this.read(file) !== text);
-    for (const [file, text] of changed) fs.writeFileSync(`${file}.new`, text, { mode: fs.statSync(file).mode });
     try {
+      for (const [file, text] of changed) fs.writeFileSync(`${file}.new`, text, { mode: fs.statSync(file).mode });
       for (const [file] of changed) {
         const was = this.read(file);
         fs.renameSync(`${file}.new`, file);
@@ -67,7 +67,7 @@ export class Files {
       this.undo();
       throw error;
     } finally {
-      for (const [file] of changed) fs.rmSync(`${file}.new`, { force: true });
+      for (const [file] of changed) fs.rmSync(`${file}.new`, { recursive: true, force: true });
     }
     return changed.map(([file]) => file);
   }

@@ -159,7 +159,7 @@ export function onCopy({ job, ...objects }: RehearsalObjects, { restic, volumes,
   const [jenkins] = pod.containers;
   const own = pod.volumes ?? [];
   const work = { name: "work", mountPath: "/scratch" };
-  const noNames = { name: "hooks", mountPath: "/etc/resolv.conf", subPath: "resolv.conf", readOnly: true };
+  const noNames = { name: stands("hooks"), mountPath: "/etc/resolv.conf", subPath: "resolv.conf", readOnly: true };
   const copied: V1Container = { ...restic, command: ["/bin/sh", "-c", restoreCopy], env: [...(restic.env ?? []), ...(snapshot === undefined ? [] : [{ name: "SNAPSHOT", value: snapshot }])] };
   const fence: V1Container = {
     name: fenceContainer,
