@@ -5,7 +5,7 @@ import type { V1Container, V1Pod, V1Volume } from "@kubernetes/client-node";
 import { loginPath } from "../../components/boot";
 import { onCopy, type RehearsalInput } from "../../components/jenkins-master/rehearsal";
 import { discreet, jenkinsProblems, namedSecrets, type Problem } from "../../scripts/rehearsal/judge";
-import { get, say, theCron, where } from "../backup/cluster";
+import { get, say, sleep, theCron, where } from "../backup/cluster";
 import { VERIFY_CRON } from "../backup/objects";
 import { pickSnapshot, type Snapshot } from "../backup/plan";
 import { snapshots } from "../backup/snapshots";
@@ -63,7 +63,18 @@ export function startSeconds({ status }: Pick<V1Pod, "status">): number | undefi
   return seconds >= 0 && seconds < 3600 ? seconds : undefined;
 }
 
-async function runningFacts(stack: Stack): Promise<Facts> {
+/** Asks again where the way through the API server broke. */
+async function runningFacts(stack: Stack, tries = 3): Promise<Facts> {
+  try {
+    return await askRunning(stack);
+  } catch (error) {
+    if (tries <= 1) throw error;
+    await sleep(5);
+    return runningFacts(stack, tries - 1);
+  }
+}
+
+async function askRunning(stack: Stack): Promise<Facts> {
   const { kubectl, config: { namespaces } } = stack;
   const { items } = JSON.parse(await kubectl("-n", namespaces.jenkins, "get", "pods", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "-o", "json")) as { items: V1Pod[] };
   const auth = await adminAuth(stack);

@@ -46,11 +46,10 @@ attempt {
   }
 }
 attempt {
-  def machine = java.lang.management.ManagementFactory.runtimeMXBean
-  // A copy that has just come up is measured without its waste; nobody waits for it.
-  if (machine.uptime < 600000) System.gc()
-  def memory = java.lang.management.ManagementFactory.memoryMXBean.heapMemoryUsage
-  told(['memory', memory.used, memory.max])
+  def machine = Runtime.runtime
+  // A copy is measured without its waste; nobody waits for it.
+  if (jenkins.quietingDown) System.gc()
+  told(['memory', machine.totalMemory() - machine.freeMemory(), machine.maxMemory()])
 }
 null
 GROOVY
