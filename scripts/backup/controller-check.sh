@@ -42,7 +42,7 @@ attempt { jenkins.pluginManager.failedPlugins.each { told(['failed', it.name, it
 attempt { hudson.model.AdministrativeMonitor.all().findAll { it.enabled && it.activated }.each { told(['monitor', it.id, it.class.simpleName]) } }
 attempt {
   hudson.model.AdministrativeMonitor.all().find { it instanceof hudson.diagnosis.OldDataMonitor }.data.each { saveable, data ->
-    told([data.extra ? 'unreadable' : 'old', saveable instanceof hudson.model.Item || saveable instanceof hudson.model.Run ? saveable : saveable.class.name, data.extra ?: ''])
+    told([data.extra ? 'unreadable' : 'old', saveable instanceof hudson.model.Item ? saveable.fullName : saveable instanceof hudson.model.Run ? saveable.fullDisplayName : saveable.class.name, data.extra ?: ''])
   }
 }
 attempt {

@@ -74,7 +74,7 @@ beforeAll(async () => {
   own = await controller();
   // The class of a kind of job, as when the plugin that brought it is gone: under another name, of the same length, in the archive.
   withoutKind = await variant("without-kind", `perl -pi -e 's#hudson/model/ExternalJob[.]class#hudson/model/ExternalJob.clasz#g' ${core}/lib/hudson-core-1.395.jar`);
-  withoutPlugin = await variant("without-plugin", `rm -f ${core}/plugins/ssh-slaves.hpi && install -d -o 1000 /usr/share/jenkins/ref/init.groovy.d && printf 'new File(hudson.model.Hudson.instance.rootDir, "plugins/ssh-slaves.hpi").delete()' > /usr/share/jenkins/ref/init.groovy.d/zz.groovy`);
+  withoutPlugin = await variant("without-plugin", `rm -f ${core}/plugins/ssh-slaves.hpi && sed -i '2a rm -rf /var/jenkins_home/plugins/ssh-slaves*' /usr/local/bin/jenkins.sh`);
 });
 
 afterAll(async () => {
