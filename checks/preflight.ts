@@ -9,6 +9,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as tls from "node:tls";
 import type { KubeConfig } from "@kubernetes/client-node";
+import { heldName } from "../components/jenkins-master/save-first";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import { goesDirect, type Surroundings } from "../components/surroundings";
 import { heldPorts, type PlatformConfig, type Problem } from "../config";
@@ -30,7 +31,7 @@ export interface Patience {
 const patience: Patience = { timeoutMs: 5000, attempts: 3, pauseMs: 1000 };
 
 /** The answer to a GET, or why there is none, with Node's code for it, and what to do where it is the proxy that keeps it. */
-type Answer = { status: number; body: string } | { failure: string; code?: string; atProxy?: Required<Problem> };
+export type Answer = { status: number; body: string; location?: string } | { failure: string; code?: string; atProxy?: Required<Problem> };
 
 async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Patience): Promise<Answer> {
   return new Promise((resolve) => {
@@ -38,7 +39,7 @@ async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Pa
     const request = get(url, { ...options, timeout: timeoutMs, agent: options.agent ?? false }, (answer) => {
       let body = "";
       answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
-      answer.on("end", () => resolve({ status: answer.statusCode ?? 0, body }));
+      answer.on("end", () => resolve({ status: answer.statusCode ?? 0, body, ...(answer.headers.location !== undefined && { location: answer.headers.location }) }));
       answer.on("error", (error) => resolve({ failure: reason(error) }));
     });
     request.on("timeout", () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
@@ -47,7 +48,7 @@ async function ask(url: string, options: https.RequestOptions, { timeoutMs }: Pa
 }
 
 /** Asks as everything else does in these surroundings: through the proxy, and with the certificates beside those that Node and this machine trust. */
-async function askOutside(url: string, options: https.RequestOptions, wait: Patience, { caBundle, proxy }: Surroundings): Promise<Answer> {
+export async function askOutside(url: string, options: https.RequestOptions, wait: Patience, { caBundle, proxy }: Surroundings): Promise<Answer> {
   const at = new URL(url);
   // Node 22.15 and later know what $NODE_EXTRA_CA_CERTS names, too.
   const { getCACertificates } = tls as { getCACertificates?: () => string[] };
@@ -151,6 +152,8 @@ export interface ClusterFacts {
   nodeArchitectures?: string[];
   /** Documents that Jenkins has now, by key of their ConfigMap. */
   documents?: Record<string, string>;
+  /** Image that a rollback holds the controller at, since when, and the one that it took it from. */
+  holding?: { image: string; since: string; from: string };
   /** Size and StorageClass that the home's claim asks for, where there is one. */
   homeSize?: string;
   homeClass?: string;
@@ -247,9 +250,10 @@ export async function inspectCluster(
   /** What is there and may be read; undefined otherwise. */
   const found = async <T>(target: string): Promise<T | undefined> => readable(await look<T>(target));
   const here = `/api/v1/namespaces/${namespaces.jenkins}`;
-  const [backups, casc, claim, ...lists] = await Promise.all([
+  const [backups, casc, holding, claim, ...lists] = await Promise.all([
     found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-backup-status`),
     found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-casc`),
+    found<{ data?: { image: string; since: string; from: string } }>(`${here}/configmaps/${heldName}`),
     found<{ spec: { resources: { requests: { storage: string } }; storageClassName?: string } }>(`${here}/persistentvolumeclaims/jenkins-home`),
     ...Object.entries(neighbourPaths).map(async ([what, target]) => [what, (await found<{ items?: unknown[] }>(target))?.items] as const),
   ]);
@@ -275,7 +279,7 @@ export async function inspectCluster(
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }), ...(issuer && { issuer }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(holding?.data?.image && { holding: holding.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }), ...(issuer && { issuer }) };
 }
 
 /** The certificate of a Secret as the API server answers: null where there is no Secret; undefined where it may not be read. */
@@ -344,7 +348,7 @@ export async function preflight(
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway" | "issuer"> & { problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway" | "issuer" | "holding"> & { held?: string; problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
   const inspected = inspectCluster(config, environment, wait, usedSecrets(config), heldPorts(config).length > 0);
   const { surroundings, surroundingsIn } = config;
   const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
@@ -370,7 +374,9 @@ export async function preflight(
   // From here is not from the nodes: what stops this machine at the registry is a mistake, the rest a doubt.
   const proxyDoubts = proxies.filter(({ key }) => key !== registry?.key);
   const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...(unmade && !noIssuer ? [unmade] : []), ...certificates, ...proxyDoubts].map(remarkLine)];
+  const holding = "key" in cluster ? undefined : cluster.holding;
+  if (holding) warnings.push(`controller: held at ${holding.image} since the rollback of ${holding.since}, whatever images/controller makes; npm run rollback -- ${stack} --release lets the next update go forward`);
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
   const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe), ...(noIssuer ? [unmade] : [])]), ...neighbours, ...stops];
-  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), problems, warnings, surroundings: network };
+  return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), ...(holding && { held: holding.image }), problems, warnings, surroundings: network };
 }

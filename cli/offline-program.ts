@@ -1,9 +1,11 @@
 /**
  * Runs the Pulumi program of the current folder without engine, plugins, cluster or registry and prints the resources it
  * registers as JSON. Started by cli/offline.ts as a process of its own; stack and project name are its arguments, the
- * config comes on standard input.
+ * config comes on standard input. With `live` as a third argument, started by cli/upgrades/candidate.ts, cluster and registries are
+ * asked, the controller's image is built, and what is printed is the input of the program's rehearsal, secrets included.
  */
-import { createHash } from "node:crypto";
+import { spawnSync } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import Module = require("node:module");
 import * as path from "node:path";
@@ -11,6 +13,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { RegisterResourceRequest } from "@pulumi/pulumi/proto/resource_pb";
 import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
 import { wordsOf } from "../components/refusal";
+import { controllerBuild } from "../config/builds";
 import { secretPlaceholder, type Rendered } from "./offline";
 
 // 192.0.2.0/24 is set aside for examples (RFC 5737): it stands for the API server's addresses.
@@ -25,13 +28,23 @@ const answers: Record<string, object> = {
   "./components/agent-images": { inspectImages: async () => ({}), prepareImages: async (args: object) => args },
 };
 
+const live = process.argv[4] === "live";
+/** The rehearsal's input as the program made it. */
+let rehearsal = "";
+
 // `any`: Node's module loader has no declared types for this.
 const loader = Module as any;
 const load = loader._load;
 loader._load = function (request: string, parent: { filename?: string } | undefined, ...rest: unknown[]) {
   const loaded = load.call(this, request, parent, ...rest);
-  return parent?.filename === path.resolve("index.ts") && request in answers ? { ...loaded, ...answers[request] } : loaded;
+  return parent?.filename !== path.resolve("index.ts") || !(request in answers) ? loaded : live ? withoutHold(loaded) : { ...loaded, ...answers[request] };
 };
+
+/** What is tried is what images/controller makes, also while the running controller is held at another image. */
+function withoutHold(loaded: { preflight?: (...args: unknown[]) => Promise<object> }): object {
+  const { preflight } = loaded;
+  return preflight ? { ...loaded, preflight: async (...args: unknown[]) => ({ ...(await preflight(...args)), held: undefined }) } : loaded;
+}
 
 const secretSignature = "4dabf18193072939515e22adb298388d";
 
@@ -74,6 +87,13 @@ MockMonitor.prototype.registerResource = function (request: RegisterResourceRequ
   return register.call(this, request, callback);
 };
 
+/** Builds an image as the engine would have it built, and says where it is. */
+function built({ create, environment, stdin }: { create: string; environment: Record<string, string>; stdin?: string }): string {
+  const { status, stdout } = spawnSync("/bin/sh", ["-c", create], { env: { ...process.env, ...environment }, input: stdin ?? "", encoding: "utf8", stdio: ["pipe", "pipe", "inherit"] });
+  if (status !== 0) throw new Error("the controller's image could not be built; why, stands above");
+  return stdout.trim();
+}
+
 const mocks: pulumi.runtime.Mocks = {
   newResource: ({ type, name, inputs, custom }) => {
     const key = `${type} ${name}`;
@@ -82,7 +102,12 @@ const mocks: pulumi.runtime.Mocks = {
     if (custom) resources.push({ type, name, props: masked(inputs), protect: protectedNames.has(key), ...(component && { component: { name: component.name, instance: component.instance, after: [...new Set(after)].sort() } }) });
     const state: Record<string, unknown> = { ...inputs };
     const environment = revealed(inputs.environment) ?? {};
-    if (type.startsWith("command:")) {
+    if (live && name === `agent-images-${controllerBuild}`) state.stdout = built(revealed(inputs));
+    else if (live && type.startsWith("command:") && !environment.IMAGE_REPOSITORY) {
+      if (name === "jenkins-rehearsal") rehearsal = revealed(inputs.stdin);
+      // Where the program makes a secret, a copy has one of its own.
+      state.stdout = randomBytes(16).toString("hex");
+    } else if (type.startsWith("command:")) {
       // A build's digest is not known before it is built; this one changes exactly when the content does.
       const repository = environment.REGISTRY_PULLED_FROM ? environment.IMAGE_REPOSITORY.replace(/^[^/]+/, environment.REGISTRY_PULLED_FROM) : environment.IMAGE_REPOSITORY;
       state.stdout = repository
@@ -107,6 +132,7 @@ async function main([stack, project]: string[]): Promise<void> {
     return typeof program === "function" ? program() : program;
   });
   await pulumi.runtime.disconnect();
+  if (live) return void process.stdout.write(rehearsal);
   const order = (resource: Rendered) => `${resource.type} ${resource.name}`;
   process.stdout.write(JSON.stringify(resources.sort((a, b) => (order(a) < order(b) ? -1 : 1))));
 }

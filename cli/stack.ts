@@ -27,6 +27,26 @@ export interface Stack {
 export const stackNames = (): string[] => fs.readdirSync(root).flatMap((name) => /^Pulumi\.(.+)\.yaml$/.exec(name)?.[1] ?? []);
 
 /**
+ * What a stack's file says, decrypted in memory only, and which of its keys are secret. Only a file with encrypted values needs the pulumi CLI
+ * and the passphrase.
+ * @throws where its secrets cannot be decrypted
+ */
+export async function givenConfig(name: string): Promise<{ given: Record<string, unknown>; secret: Set<string> }> {
+  const file = path.join(root, `Pulumi.${name}.yaml`);
+  const given: Record<string, unknown> = (readYaml(file) as { config?: Record<string, unknown> } | null)?.config ?? {};
+  if (!/^\s*secure:|\{\s*secure:/m.test(fs.readFileSync(file, "utf8"))) return { given, secret: new Set() };
+  // The CLI prints to this process and to nobody else.
+  const printed = await run("pulumi", ["config", "--stack", name, "--show-secrets", "--json", "--non-interactive"]).catch((error: Error) => {
+    throw new Error(`the secrets of stack ${name} cannot be read: ${error.message.trim().split("\n")[0]}\nLog in to the backend and set PULUMI_CONFIG_PASSPHRASE, as for pulumi up.`);
+  });
+  const values = Object.entries(JSON.parse(printed) as Record<string, { value?: string; objectValue?: unknown; secret: boolean }>);
+  return {
+    given: Object.fromEntries(values.map(([key, value]) => [key, value.objectValue ?? value.value])),
+    secret: new Set(values.filter(([, value]) => value.secret).map(([key]) => key.slice(key.indexOf(":") + 1))),
+  };
+}
+
+/**
  * Reads the file of a stack, or of the selected one, the defaults of Pulumi.yaml filled in. Only a file with encrypted values needs the pulumi CLI and
  * the passphrase.
  * @param over keys that take the place of the file's
@@ -39,18 +59,7 @@ export async function readStack(named: string | undefined, over: Record<string, 
   const file = path.join(root, `Pulumi.${name}.yaml`);
   if (!fs.existsSync(file)) throw new UsageError(`there is no Pulumi.${name}.yaml. ${choice} \`npm run new-env ${name}\` makes one.`);
   const project = readYaml(path.join(root, "Pulumi.yaml")) as { name: string; config: Record<string, { default?: unknown }> };
-  const text = fs.readFileSync(file, "utf8");
-  let given: Record<string, unknown> = (readYaml(file) as { config?: Record<string, unknown> } | null)?.config ?? {};
-  const secret = new Set<string>();
-  if (/^\s*secure:|\{\s*secure:/m.test(text)) {
-    // Decrypted in memory only; the CLI prints to this process and to nobody else.
-    const printed = await run("pulumi", ["config", "--stack", name, "--show-secrets", "--json", "--non-interactive"]).catch((error: Error) => {
-      throw new Error(`the secrets of stack ${name} cannot be read: ${error.message.trim().split("\n")[0]}\nLog in to the backend and set PULUMI_CONFIG_PASSPHRASE, as for pulumi up.`);
-    });
-    const values = JSON.parse(printed) as Record<string, { value?: string; objectValue?: unknown; secret: boolean }>;
-    given = Object.fromEntries(Object.entries(values).map(([key, value]) => [key, value.objectValue ?? value.value]));
-    for (const [key, value] of Object.entries(values)) if (value.secret) secret.add(key.slice(key.indexOf(":") + 1));
-  }
+  const { given, secret } = await givenConfig(name);
   const raw: Record<string, unknown> = Object.fromEntries(Object.entries(project.config).map(([key, schema]) => [key, schema.default]));
   for (const [key, value] of Object.entries(given)) {
     if (!key.includes(":") || key.startsWith(`${project.name}:`)) raw[key.slice(key.indexOf(":") + 1)] = value;

@@ -8,6 +8,7 @@ import { servedRange, type CommandPod } from "../checks/neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
 import { certificateTrouble, frontDoors, judgeDoors } from "./front-door";
 import type { StandbyResult } from "./failover/plan";
+import { escaped, htmlFrame } from "./html";
 import { readStack, type Stack } from "./stack";
 import { columns, readWords, runCommand } from "./terminal";
 
@@ -180,8 +181,6 @@ export function terminalPage(facts: Facts): string {
   return `${parts.join("\n\n")}\n`;
 }
 
-const escaped = (text: string): string => text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
-
 /** The page as one HTML file that loads nothing and runs nothing. */
 export function htmlPage(facts: Facts): string {
   const well = allWell(facts);
@@ -191,36 +190,12 @@ export function htmlPage(facts: Facts): string {
 <div class="wide"><table><thead><tr>${head.map((cell) => `<th scope="col">${cell}</th>`).join("")}</tr></thead>
 <tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("\n")}</tbody></table></div>`,
   );
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escaped(facts.stack)}: ${well ? "all is well" : "something needs you"}</title>
-<style>
-:root { color-scheme: light dark; --good: #1a6b2f; --bad: #a3210f; --line: #8886; }
-@media (prefers-color-scheme: dark) { :root { --good: #7ddc95; --bad: #ff9d8a; } }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
-td:last-child, li { overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
-</style>
-</head>
-<body>
-<h1>Build platform ${escaped(facts.stack)}: <span class="${well ? "good" : "bad"}">${well ? "all is well" : "something needs you"}</span></h1>
-<p><a href="${escaped(facts.url)}">${escaped(facts.url)}</a>, as of <time datetime="${facts.time.toISOString()}">${facts.time.toISOString()}</time></p>
+  return htmlFrame(`Build platform ${facts.stack}`, { text: well ? "all is well" : "something needs you", good: well }, () => `<p><a href="${escaped(facts.url)}">${escaped(facts.url)}</a>, as of <time datetime="${facts.time.toISOString()}">${facts.time.toISOString()}</time></p>
 <table><tbody>
 ${summary(facts).map(({ what, text, good }) => `<tr><th scope="row">${what}</th><td class="${good ? "good" : "bad"}">${good ? "ok" : "look"}</td><td>${escaped(text)}</td></tr>`).join("\n")}
 </tbody></table>
 ${tables.join("\n")}
-${facts.trouble.length > 0 ? `<h2>Trouble</h2>\n<ul>${facts.trouble.map((text) => `<li class="bad">${escaped(text)}</li>`).join("")}</ul>` : ""}
-</body>
-</html>
-`;
+${facts.trouble.length > 0 ? `<h2>Trouble</h2>\n<ul>${facts.trouble.map((text) => `<li class="bad">${escaped(text)}</li>`).join("")}</ul>` : ""}`);
 }
 
 interface PodItem {

@@ -112,11 +112,13 @@ export interface Made {
   documents?: Record<string, string>;
   /** The network around, with what the cluster says of it. */
   surroundings: Surroundings;
+  /** Image that the controller is held at, see cli/rollback.ts. */
+  held?: string;
 }
 
 export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
   const { ingress, storage, controller, agents, agentCap, agentCache, cloud, images, admin, login, rights, networkPolicies, backup, rehearsal } = config;
-  const { storageClassName, ingressClassName, ingressNamespace, gatewayClass, references, apiServerAddresses, nodeArchitectures, documents, surroundings } = made;
+  const { storageClassName, ingressClassName, ingressNamespace, gatewayClass, references, apiServerAddresses, nodeArchitectures, documents, surroundings, held } = made;
   const builtFor = architectures(config.imageBuild, nodeArchitectures);
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
@@ -124,7 +126,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
   return {
     address: { ...addressOf(config), ingressClassName, ingressNamespace, ...(ingress.trustedProxies.length > 0 && !ingress.proxyProtocol && { forwardedProto: true }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, ...(ingress.gateway && { gateway: ingress.gateway }), ...(gatewayClass && { gatewayClass }), awaited: ingress.controller === "nginx" },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
-    controller: { ...controller, image: image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }), ...(backup?.standby && { fence: homeFence(image(controller.image)) }) },
+    controller: { ...controller, image: held ?? image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }), ...(backup?.standby && { fence: homeFence(held ?? image(controller.image)) }) },
     agents: {
       templates: agents.map((agent) => ({ ...agent, image: image(agent.image), built: agent.image in references })),
       cap: agentCap,
@@ -147,6 +149,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
     configuration: { fragments: cascFragments, secretFiles, ...(documents && { live: documents }), ...(config.mirrors.jenkinsUpdates && { updateSite: config.mirrors.jenkinsUpdates }) },
     monitoring: { ...(prometheusNamespace && { prometheusNamespace }), serviceMonitor, serviceMonitorLabels, dashboard },
     ...(rehearsal.enabled && { rehearsal: { ...clusterAnywhere(config), ...rehearsal } }),
+    ...(backup?.beforeUpgrade && { saveFirst: clusterAnywhere(config) }),
     patches: config.patches,
     surroundings,
     namespace: config.namespaces.jenkins,

@@ -415,6 +415,7 @@ const backup = {
       uploadLimit: integer("Most KiB/s sent to the repository; 0 for no limit.", { least: 0, most: 10_000_000, usual: 0 }),
       downloadLimit: integer("Most KiB/s fetched from it, also by a restore; 0 for no limit.", { least: 0, most: 10_000_000, usual: 0 }),
       upkeepDays: integer("Days between two checks of the repository with retention and pruning, which a backup does when they are due; 0 for each backup.", { least: 0, most: 90, usual: usualUpkeepDays }),
+      beforeUpgrade: flag("Whether the home is saved right before each change of the controller's image, which npm run rollback takes back with the home.", true),
       resources: resources("Requests and limits of restic.", usualResources),
       ssh: maybe("Login at SFTP repositories.", {
         privateKey: text("Private key without passphrase, with --secret.", { is: { ...piece.privateKey, expected: "a private key without passphrase" }, example: "-----BEGIN OPENSSH PRIVATE KEY-----", secret: true, required: true }),

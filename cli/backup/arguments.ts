@@ -20,11 +20,14 @@ export interface Options {
   acceptShrink: boolean;
   /** With the upkeep, due or not. */
   upkeep: boolean;
+  /** Image that the controller is about to get: it is saved only where it runs another. */
+  before?: string;
   yes: boolean;
 }
 
 export const HELP = `npm run backup  [-- --accept-shrink]        save jenkins_home now
 npm run backup  -- --upkeep                 and check and prune the repository, due or not
+npm run backup  -- --before IMAGE           only where the controller runs another image; the snapshot names that one
 npm run backups                             list the snapshots
 npm run backups -- diff SNAPSHOT SNAPSHOT   what changed between two of them
 npm run backups -- verify [--snapshot ID]   boot a restored copy and compare its jobs and builds
@@ -36,7 +39,7 @@ npm run restore                             go on with a restore that was interr
 npm run restore -- --status                 how far it is
 npm run restore -- --confirm                accept it: the former volume is deleted
 npm run restore -- --rollback               undo it: back to the former volume
-Options: --stack NAME (where its file says; without any of these the selected stack), or --to CONTEXT|NAMESPACE, --context C, --namespace N (default jenkins); --node NAME, --size 20Gi, --yes (no question)
+Options: --stack NAME (where its file says; without any of these the selected stack), or --to CONTEXT|NAMESPACE, --context C, --namespace N (default jenkins), --kubeconfig FILE; --node NAME, --size 20Gi, --yes (no question)
 `;
 
 /**
@@ -48,11 +51,12 @@ export function parseArguments([command, ...rest]: string[], contexts: string[])
   const text = { type: "string" } as const;
   const flag = { type: "boolean" } as const;
   const { values, positionals: words } = readWords(rest, {
-    snapshot: text, job: text, folder: text, node: text, size: text, stack: text, context: text, namespace: text, to: text, "accept-shrink": flag, upkeep: flag, yes: flag, confirm: flag, rollback: flag, status: flag,
+    kubeconfig: text, before: text, snapshot: text, job: text, folder: text, node: text, size: text, stack: text, context: text, namespace: text, to: text, "accept-shrink": flag, upkeep: flag, yes: flag, confirm: flag, rollback: flag, status: flag,
   });
   const { "accept-shrink": acceptShrink = false, upkeep = false, yes = false, confirm, rollback, status, to, ...given } = values;
   const options: Options = { command: "list", namespace: "jenkins", ...given, ofStack: given.stack !== undefined || (to ?? given.context ?? given.namespace) === undefined, acceptShrink, upkeep, yes };
   if (to !== undefined) options[contexts.includes(to) ? "context" : "namespace"] = to;
+  if (options.before !== undefined && command !== "backup") throw new UsageError("--before is about a backup");
   const [mode, second] = Object.entries({ confirm, rollback, status }).flatMap(([name, wanted]) => (wanted ? [name as Options["command"]] : []));
   if (second !== undefined) throw new UsageError(`--${mode} and --${second} cannot be given together`);
   if (options.stack !== undefined && (options.context !== undefined || options.namespace !== "jenkins")) throw new UsageError("--stack says where the home is; --to, --context and --namespace do not go with it");

@@ -1,10 +1,11 @@
+import * as os from "node:os";
 import { readStack } from "../stack";
 import { runCommand, UsageError } from "../terminal";
 import { HELP, parseArguments } from "./arguments";
 import { askRestic, run, say, where } from "./cluster";
 import { standing } from "./plan";
 import { alone, confirm, loadJournal, proceed, restore, turnBack } from "./restore";
-import { backup, showList, verify } from "./snapshots";
+import { backup, backupBefore, showList, verify } from "./snapshots";
 
 /**
  * Who calls whom: `npm run backup`, `backups` and `restore` end here, whose words arguments.ts reads. snapshots.ts makes and lists
@@ -17,14 +18,14 @@ async function main(args: string[]): Promise<void> {
   // Asked for only where a word may be one of them.
   const contexts = args.some((word) => /^--to(=|$)/.test(word)) ? (await run("kubectl", ["config", "get-contexts", "-o", "name"])).out.split("\n").filter(Boolean) : [];
   const options = parseArguments(args, contexts);
-  Object.assign(where, { context: options.context, namespace: options.namespace });
+  Object.assign(where, { context: options.context, namespace: options.namespace, kubeconfig: options.kubeconfig?.replace(/^~(?=\/)/, os.homedir()) });
   // The cluster that kubectl happens to have selected is nobody's choice.
   if (options.ofStack) {
     const { config: { cluster, namespaces } } = await readStack(options.stack);
     Object.assign(where, cluster, { namespace: namespaces.jenkins });
   }
   switch (options.command) {
-    case "backup": return backup(options);
+    case "backup": return options.before === undefined ? backup(options) : backupBefore(options.before);
     case "list": return showList();
     case "diff": return void process.stdout.write(await askRestic(`exec sh /scripts/home.sh diff ${options.snapshot} ${options.other}`));
     case "verify": return verify(options);

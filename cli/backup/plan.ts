@@ -9,6 +9,8 @@ export interface Snapshot {
   builds: number;
   /** Did not pass its examination; never taken for "latest". */
   suspect: boolean;
+  /** Image of the controller that was about to be left. */
+  leaving?: string;
 }
 
 /** Reads `restic snapshots --json` out of a pod's log, newest last. */
@@ -19,7 +21,8 @@ export function parseSnapshots(log: string): Snapshot[] {
   const found = ((JSON.parse(line) as any[] | null) ?? []).map((s): Snapshot => {
     const tags = (s.tags ?? []) as string[];
     const count = (name: string) => Number(tags.find((tag) => tag.startsWith(`${name}=`))?.slice(name.length + 1) ?? 0);
-    return { id: s.short_id, time: new Date(s.time), items: count("items"), builds: count("builds"), suspect: tags.includes("suspect") };
+    const leaving = tags.find((tag) => tag.startsWith("image="))?.slice("image=".length);
+    return { ...(leaving && { leaving }), id: s.short_id, time: new Date(s.time), items: count("items"), builds: count("builds"), suspect: tags.includes("suspect") };
   });
   return found.sort((a, b) => a.time.getTime() - b.time.getTime());
 }
@@ -57,6 +60,10 @@ export interface Journal {
   phase: Phase;
   /** A restore of the whole home, of one job, or the way back from the former. */
   kind: "home" | "job" | "rollback";
+  /** Images of the controller, where the home goes back together with its image: the one that goes, and the one that comes. */
+  images?: { from: string; to: string };
+  /** Snapshot of the home as it was when Jenkins had stopped. */
+  aside?: string;
   snapshot?: string;
   job?: string;
   folder?: string;
@@ -106,10 +113,10 @@ export function review(journal: Journal, snapshot: Snapshot | undefined, running
       ? [`Puts job ${journal.job} back from ${what}.`, "Jenkins is stopped meanwhile; the job as it is now is kept in jenkins_home/.replaced."]
       : [
           `Puts ${what} in the place of jenkins_home in namespace ${journal.claim.metadata.namespace}.`,
-          `  1. Jenkins stops (${running.pods} running now); builds and changes since the snapshot are not in it`,
+          `  1. Jenkins stops (${running.pods} running now); builds and changes since the snapshot are not in it${journal.images ? ", and are saved as a last snapshot" : ""}`,
           `  2. the snapshot goes to a fresh volume${journal.node ? ` on node ${journal.node}` : ""} and is checked`,
           `  3. claim ${HOME_CLAIM} changes from volume ${journal.oldVolume ?? "(none yet)"} to the fresh one`,
-          "  4. Jenkins starts and lists its jobs and builds",
+          `  4. Jenkins starts${journal.images ? ` with image ${journal.images.to} in place of ${journal.images.from}` : ""} and lists its jobs and builds`,
           "The former volume is kept until: npm run restore -- --confirm",
         ];
   return [...lines, `Newest good backup: ${running.lastBackup ?? "none known"}`].join("\n");

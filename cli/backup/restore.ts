@@ -53,7 +53,11 @@ export async function proceed(journal: Journal): Promise<void> {
   try {
     await step("stopped", "stop Jenkins and pause its backups", stop);
     if (journal.kind !== "rollback")
-      await step("saved", journal.snapshot === "now" ? "save the home as it is now" : "take the snapshot that was chosen", async () => {
+      await step("saved", journal.snapshot === "now" || journal.images ? "save the home as it is now" : "take the snapshot that was chosen", async () => {
+        if (journal.images) {
+          journal.aside = String((await runBackup({ acceptShrink: true, upkeep: false, leaving: journal.images.from })).snapshot);
+          say(`   the home as it is now is snapshot ${journal.aside}`);
+        }
         if (journal.snapshot === "now") journal.snapshot = String((await runBackup({ acceptShrink: false, upkeep: false })).snapshot);
       });
     if (journal.kind !== "rollback")
@@ -65,7 +69,7 @@ export async function proceed(journal: Journal): Promise<void> {
       const volume = journal.kind === "rollback" ? journal.oldVolume : journal.newVolume;
       await step("swapped", `give volume ${volume} to claim ${HOME_CLAIM}`, () => bindHome(journal, volume!));
     }
-    await step("started", "start Jenkins", () => start(journal));
+    await step("started", `start Jenkins${journal.images ? ` of image ${journal.kind === "rollback" ? journal.images.from : journal.images.to}` : ""}`, () => start(journal));
     await step("checked", "ask Jenkins for its jobs and builds", () => check(journal));
   } catch (error) {
     throw new Error(`${(error as Error).message}\n${standing(journal)}`);
@@ -128,7 +132,7 @@ export async function turnBack(journal: Journal): Promise<void> {
   await saveJournal(journal);
 }
 
-async function plan(options: Options): Promise<Journal> {
+async function plan(options: Options & Pick<Journal, "images">): Promise<Journal> {
   const [claim, deployment] = [await get("pvc", HOME_CLAIM), await get("deployment", DEPLOYMENT)];
   if (!claim || !deployment) throw new Error(`namespace ${where.namespace} has no ${claim ? `Deployment ${DEPLOYMENT}` : `claim ${HOME_CLAIM}`}: run pulumi up first, then restore into what it made`);
   await theCron(BACKUP_CRON);
@@ -154,6 +158,7 @@ async function plan(options: Options): Promise<Journal> {
     ...(options.folder === undefined && { snapshot: chosen?.id ?? "now" }),
     ...(options.job !== undefined && { job: options.job }),
     ...(options.folder !== undefined && { folder: path.resolve(options.folder) }),
+    ...(options.images && { images: options.images }),
     ...(options.node && { node: options.node }),
     ...(options.size && { size: options.size }),
     replicas: Math.max(1, deployment.spec.replicas ?? 1),
@@ -176,7 +181,8 @@ async function plan(options: Options): Promise<Journal> {
   return journal;
 }
 
-export async function restore(options: Options): Promise<void> {
+/** @param options with `images` the controller's image goes back with the home */
+export async function restore(options: Options & Pick<Journal, "images">): Promise<void> {
   const under = await loadJournal();
   const asked = options.snapshot ?? options.folder;
   if (under && asked !== undefined) {

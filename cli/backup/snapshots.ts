@@ -1,7 +1,7 @@
 import { columns } from "../terminal";
 import { askRestic, get, list, random, runJob, say, theCron } from "./cluster";
 import type { Options } from "./arguments";
-import { BACKUP_CRON, jobFromCron, type KubernetesObject, SAVER_SELECTOR, STATUS, VERIFY_CRON } from "./objects";
+import { BACKUP_CRON, DEPLOYMENT, HOME_CLAIM, jobFromCron, type KubernetesObject, SAVER_SELECTOR, STATUS, VERIFY_CRON } from "./objects";
 import { age, parseSnapshots, type Snapshot } from "./plan";
 
 export const snapshots = async (): Promise<Snapshot[]> => parseSnapshots(await askRestic("exec sh /scripts/home.sh snapshots"));
@@ -12,12 +12,40 @@ function resultOf(pod: KubernetesObject | undefined): Record<string, string | nu
   return message ? JSON.parse(message) : undefined;
 }
 
-/** Saves the home now. */
-export async function runBackup(options: Pick<Options, "acceptShrink" | "upkeep">): Promise<Record<string, string | number>> {
+/** Image of the controller, by digest where the cluster knows it; undefined where there is none. */
+export async function controllerImage(): Promise<{ given: string; exact: string } | undefined> {
+  const deployment = await get("deployment", DEPLOYMENT);
+  if (!deployment) return undefined;
+  const image = (containers: KubernetesObject[] | undefined, field: string) => containers?.find(({ name }) => name === "jenkins")?.[field] as string | undefined;
+  const given = image(deployment.spec.template.spec.containers, "image")!;
+  if (given.includes("@sha256:")) return { given, exact: given };
+  const pods = await list("pods", Object.entries(deployment.spec.selector.matchLabels as Record<string, string>).map(([key, value]) => `${key}=${value}`).join(","));
+  const pulled = pods.map((pod) => image(pod.status.containerStatuses, "imageID")).find((id) => id?.includes("@sha256:"));
+  return { given, exact: pulled?.replace(/^.*:\/\//, "") ?? given };
+}
+
+/** Saves the home where the controller is about to get another image than it has. Called by `pulumi up`, before anything of Jenkins changes. */
+export async function backupBefore(image: string): Promise<void> {
+  const [running, cron, claim] = [await controllerImage(), await get("cronjob", BACKUP_CRON), await get("pvc", HOME_CLAIM)];
+  if (!running || !cron || !claim?.spec.volumeName) return say("no home with a backup is there yet: nothing to save");
+  if (running.given === image) return say(`the controller has ${image} already: nothing to save`);
+  try {
+    const { snapshot, seconds } = await runBackup({ acceptShrink: true, upkeep: false, leaving: running.exact });
+    say(`snapshot ${snapshot} holds the home as ${running.exact} leaves it (${seconds} s); npm run rollback brings both back`);
+  } catch (error) {
+    const { message } = error as Error;
+    // A home that never was one has nothing to lose.
+    if (/is being filled from a snapshot|holds no jenkins_home/.test(message)) return say(`nothing to save: ${message}`);
+    throw new Error(`${message}\nJenkins was not touched: its image changes only once its home is saved. Mend the backup, or set backup.beforeUpgrade to false.`);
+  }
+}
+
+/** Saves the home now; with `leaving`, as the controller leaves that image. */
+export async function runBackup(options: Pick<Options, "acceptShrink" | "upkeep"> & { leaving?: string }): Promise<Record<string, string | number>> {
   const cron = await theCron(BACKUP_CRON);
   const active = (await list("jobs", SAVER_SELECTOR)).filter((job) => job.status?.active);
   if (active.length > 0) say(`   ${active[0].metadata.name} is running; this one follows it`);
-  const { ok, log, pod } = await runJob(jobFromCron(cron, `jenkins-backup-by-hand-${random()}`, { ...(options.acceptShrink && { ACCEPT_SHRINK: "1" }), ...(options.upkeep && { UPKEEP: "1" }) }), "report");
+  const { ok, log, pod } = await runJob(jobFromCron(cron, `jenkins-backup-by-hand-${random()}`, { ...(options.acceptShrink && { ACCEPT_SHRINK: "1" }), ...(options.upkeep && { UPKEEP: "1" }), ...(options.leaving && { LEAVING_IMAGE: options.leaving }) }), "report");
   const result = resultOf(pod);
   if (!ok || !result) throw new Error(`the backup failed: ${result?.message ?? log.trim().split("\n").slice(-5).join("\n")}`);
   return result;
@@ -39,7 +67,7 @@ export async function showList(): Promise<void> {
   const status = (await get("configmap", STATUS))?.data ?? {};
   const found = await snapshots();
   const now = new Date();
-  const rows = found.map((s) => [s.id, `${s.time.toISOString().slice(0, 19)}Z`, age(s.time, now), `${s.items} jobs and folders`, `${s.builds} builds`, s.suspect ? "SUSPECT, see docs/backup.md" : ""]);
+  const rows = found.map((s) => [s.id, `${s.time.toISOString().slice(0, 19)}Z`, age(s.time, now), `${s.items} jobs and folders`, `${s.builds} builds`, s.suspect ? "SUSPECT, see docs/backup.md" : s.leaving ? `as ${s.leaving.replace(/^.*\/|(?<=sha256:.{12}).*$/g, "")} was left` : ""]);
   process.stdout.write(found.length === 0 ? "no snapshot yet; npm run backup makes one\n" : `${columns(rows)}\n`);
   for (const kind of ["backup", "verify"]) {
     const last = status[`last-${kind}`] && JSON.parse(status[`last-${kind}`]);

@@ -1,7 +1,10 @@
 import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import type { V1PodSpec } from "@kubernetes/client-node";
+import { heldName } from "../../components/jenkins-master/save-first";
 import { UsageError } from "../terminal";
+import { withImage } from "../upgrades/image";
 import { get, hindrance, kubectl, list, lostNodes, patch, remove, run, runJob, say, sleep, target, theCron, where } from "./cluster";
 import {
   BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HOME_CLAIM, INVENTORY_FILE, type KubernetesObject, MANAGER, mounts, type Placement, quote, resticJob, SAVER_SELECTOR,
@@ -157,7 +160,23 @@ export async function bindHome(journal: Journal, volume: string): Promise<void> 
   await bind(boundClaim(journal, volume), volume, journal.manager);
 }
 
-export async function start(journal: Pick<Journal, "replicas">): Promise<void> {
+/**
+ * Gives the controller's pod the image that goes with the home, and says so to the program, which keeps it (components/jenkins-master/save-first.ts).
+ * Who owns the Deployment's fields stays as it was: Pulumi would else find its own field to be another's.
+ */
+async function setImage({ from, to }: { from: string; to: string }, held: boolean): Promise<void> {
+  const deployment = (await get("deployment", DEPLOYMENT))!;
+  const spec = withImage(deployment.spec.template.spec as V1PodSpec, to);
+  await kubectl(["patch", "deployment", DEPLOYMENT, "--type", "json", "--field-manager", MANAGER, "-p", JSON.stringify([{ op: "replace", path: "/spec/template/spec", value: spec }])]);
+  await kubectl(["patch", "deployment", DEPLOYMENT, "--type", "json", "-p", JSON.stringify([{ op: "replace", path: "/metadata/managedFields", value: deployment.metadata.managedFields }])]);
+  if (!held) return void (await remove("configmap", heldName));
+  const hold = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: heldName, labels: { "app.kubernetes.io/part-of": "build-platform" } }, data: { image: to, from, since: new Date().toISOString() } };
+  await kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER, "-f", "-"], JSON.stringify(hold));
+}
+
+export async function start(journal: Pick<Journal, "replicas"> & Partial<Pick<Journal, "images" | "kind">>): Promise<void> {
+  const { images, kind } = journal;
+  if (images) await setImage(kind === "rollback" ? { from: images.to, to: images.from } : images, kind !== "rollback");
   await kubectl(["scale", "deployment", DEPLOYMENT, `--replicas=${journal.replicas}`]);
   const ended = await run("kubectl", [...target(), "rollout", "status", `deployment/${DEPLOYMENT}`, "--timeout=20m"]);
   if (ended.code !== 0) throw new Error(`Jenkins does not come up: ${ended.err.trim()}\nSee kubectl -n ${where.namespace} logs deployment/${DEPLOYMENT}`);

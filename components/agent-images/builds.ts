@@ -66,6 +66,16 @@ function wayTo(reference: string, { mirrors, surroundings }: AgentImagesArgs): s
   return `${mirror ? `, at the mirror of mirrors.registries["${mirror[0]}"]` : ""}${proxied ? ", through proxy.https" : ""}`;
 }
 
+const askDigest = (name: string, reference: string, args: AgentImagesArgs, login: Login): Promise<Answer> =>
+  run(script, ["--resolve", reference], { IMAGE_NAME: name, IMAGE_REPOSITORY: repository(args.registry, name), REGISTRY_INSECURE: String(args.registry.insecure), ...(args.surroundings?.caBundle !== undefined && { REGISTRY_CA: "-" }), ...loginEnvironment(login) }, args.surroundings);
+
+/** The digest that a registry has for a reference now. @throws where there is none, with the registry's words */
+export async function resolveDigest(reference: string, args: AgentImagesArgs, login: Login = {}): Promise<string> {
+  const answer = await askDigest("controller", reference, args, login);
+  if (!answer.ok) throw new Error(`${reference} could not be looked up, so nothing was changed: ${answer.error}`);
+  return answer.out;
+}
+
 /** The images with every base image given by digest. */
 async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Record<string, ImageSpec>> {
   const digests = new Map<string, Promise<Answer>>();
@@ -74,8 +84,7 @@ async function pinBaseImages(args: AgentImagesArgs, login: Login): Promise<Recor
     const bases = baseImages(dockerfileText(spec), spec.args);
     const open = new Map(bases.flatMap(({ arg, reference }) => (arg === undefined || reference === undefined || reference.includes("@") ? [] : [[arg, reference] as const])));
     const pairs = [...open].map(async ([key, value]): Promise<[string, string]> => {
-      const environment = { IMAGE_NAME: name, IMAGE_REPOSITORY: repository(args.registry, name), REGISTRY_INSECURE: String(args.registry.insecure), ...(args.surroundings?.caBundle !== undefined && { REGISTRY_CA: "-" }), ...loginEnvironment(login) };
-      const asked = digests.get(value) ?? run(script, ["--resolve", value], environment, args.surroundings);
+      const asked = digests.get(value) ?? askDigest(name, value, args, login);
       digests.set(value, asked);
       const answer = await asked;
       if (answer.ok) return [key, `${value}@${answer.out}`];

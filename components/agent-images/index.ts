@@ -20,7 +20,7 @@ export { dockerIgnore, type ImageContent, imageContent, imageTag } from "./conte
 /** what a Dockerfile says: its arguments, the images of others in it */
 export { type BaseImage, baseImages, declaredArgs } from "./dockerfile";
 /** what the registries are asked before, and what scripts/images/build-image.sh is told and answers */
-export { checkedReference, imageEnvironment, inspectImages, type Login, otherLogins, pathBelow, prepareImages } from "./builds";
+export { checkedReference, imageEnvironment, inspectImages, type Login, otherLogins, pathBelow, prepareImages, resolveDigest } from "./builds";
 
 /**
  * Builds the platform's own images and pushes them. One command resource per image, so they build side by side; an image is

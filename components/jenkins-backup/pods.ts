@@ -1,7 +1,7 @@
 import type { V1PodSpec } from "@kubernetes/client-node";
 import type * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
-import { bootParts, homeSecurity, loginPath, quietHook } from "../boot";
+import { bootParts, homeSecurity, loginPath, restoreCopy } from "../boot";
 import { type JenkinsBackupArgs, type ResticArgs, usualUpkeepDays } from "./args";
 import { canonicalQuantity, scratch } from "../quantity";
 import { names, saverLabels, verifierLabels } from "./names";
@@ -86,24 +86,6 @@ export function saverPod(args: Omit<JenkinsBackupArgs, "controllerPod">, control
   };
 }
 
-/**
- * What a booted copy runs, in Groovy without single quotes. Nothing starts. Where people log in through another realm than Jenkins'
- * own, such as LDAP, the copy has the local administrator instead: the check needs one, and no directory is asked.
- */
-const verificationHook = [
-  quietHook,
-  "def jenkins = hudson.model.Hudson.instance",
-  "if (!(jenkins.securityRealm instanceof hudson.security.HudsonPrivateSecurityRealm)) {",
-  '  def secret = { new File("/run/secrets/jenkins/" + it).text.trim() }',
-  "  def realm = new hudson.security.HudsonPrivateSecurityRealm(false)",
-  '  realm.createAccount(secret("admin-user"), secret("admin-password"))',
-  "  def strategy = new hudson.security.FullControlOnceLoggedInAuthorizationStrategy()",
-  "  strategy.allowAnonymousRead = false",
-  "  jenkins.securityRealm = realm",
-  "  jenkins.authorizationStrategy = strategy",
-  "}",
-].join("\n");
-
 /** Where the copy lies: room that goes with the pod. */
 function copyVolume({ storageClassName, size }: Partial<NonNullable<JenkinsBackupArgs["verifyVolume"]>> = {}): Omit<Volume, "name"> {
   if (storageClassName === undefined) return scratch(size);
@@ -113,24 +95,13 @@ function copyVolume({ storageClassName, size }: Partial<NonNullable<JenkinsBacku
 /**
  * The pod that proves a snapshot: restored into scratch space, the controller itself boots on the copy, and a third
  * container compares what it lists with what is on the disk. The copy starts nothing: it is in quiet mode, has no
- * queue, and the cluster's API does not know it.
+ * queue, no agents and no cloud, and the cluster's API does not know it.
  */
 export function verifierPod(args: Omit<JenkinsBackupArgs, "controllerPod">, controllerPod: V1PodSpec): PodSpec {
   const pod = basePod(args);
   const { spec, jenkins, before, volumes } = bootParts(controllerPod);
   const prefix = loginPath(jenkins).replace(/\/login$/, "");
-  const restic = resticContainer(args, [
-    "/bin/sh",
-    "-c",
-    [
-      "started=$(date +%s)",
-      'if sh /scripts/home.sh restore "${SNAPSHOT:-latest}" /var/jenkins_home >/scratch/log 2>&1; then',
-      "  sh /scripts/home.sh inventory /var/jenkins_home >/scratch/inventory; echo ok >/scratch/restored",
-      "  rm -f /var/jenkins_home/queue.xml; mkdir -p /var/jenkins_home/init.groovy.d",
-      `  echo '${verificationHook}' >/var/jenkins_home/init.groovy.d/00-backup-verification.groovy`,
-      "fi; cat /scratch/log; echo $started >/scratch/started",
-    ].join("\n"),
-  ]);
+  const restic = resticContainer(args, ["/bin/sh", "-c", restoreCopy]);
   const check = [
     "set -u; state=failed; items=$(grep -c '^item' /scratch/inventory 2>/dev/null); builds=$(grep -c '^build' /scratch/inventory 2>/dev/null)",
     'if [ ! -e /scratch/restored ]; then message=$(tail -n 2 /scratch/log | tr \'\\n\' \' \'); elif message=$(sh /scripts/controller-check.sh /scratch/inventory 900 2>&1); then state=ok; fi',

@@ -3,7 +3,7 @@ import type { V1ConfigMap, V1Container, V1Job, V1NetworkPolicy, V1PodSpec, V1Res
 import * as command from "@pulumi/command";
 import type * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { bootParts, loginPath, quietHook } from "../boot";
+import { bootParts, loginPath, quietHook, restoreCopy } from "../boot";
 import { secretData } from "../encoding";
 import { partOf } from "../ownership";
 import { canonicalResources, quantityMillis, Resources } from "../quantity";
@@ -43,6 +43,23 @@ export interface RehearsalInput extends Pick<RehearsalArgs, "kubeconfig" | "cont
   namespace: string;
   objects: RehearsalObjects;
 }
+
+/** A snapshot's copy in place of the empty home. */
+export interface Copy {
+  /** The container that restores it by boot.ts' restoreCopy, with home and /scratch mounted. */
+  restic: V1Container;
+  /** What that container mounts, `home` and `work` among it; where a name is the controller's too, the controller's volume serves both. */
+  volumes: V1Volume[];
+  /** Snapshot to restore. Default the latest. */
+  snapshot?: string;
+}
+
+/** Waits, between the restore, which needs a way out, and Jenkins, which must have none, for word that the policy is there. */
+export const fenceContainer = "fence";
+/** The word: a file that the fence waits for. */
+export const fencedFile = "/scratch/fenced";
+/** Most seconds that a restore may take before the fence, half of what a backup may. */
+export const restoreSeconds = 21_600;
 
 /** Name of the rehearsal's Job and policy; its ConfigMaps and Secrets are named after those that they stand for. */
 export const rehearsalName = "jenkins-rehearsal";
@@ -133,6 +150,36 @@ export function rehearsalObjects({ namespace, pod, configMaps, secrets }: Candid
       // Nobody in, nobody out; probes come from the node, which policies let through.
       spec: { podSelector: { matchLabels: rehearsalLabels }, policyTypes: ["Ingress", "Egress"] },
     },
+  });
+}
+
+/** The objects of a rehearsal with a snapshot's copy in place of the empty home. */
+export function onCopy({ job, ...objects }: RehearsalObjects, { restic, volumes, snapshot }: Copy): RehearsalObjects {
+  const pod = job.spec!.template.spec!;
+  const [jenkins] = pod.containers;
+  const own = pod.volumes ?? [];
+  const work = { name: "work", mountPath: "/scratch" };
+  const noNames = { name: stands("hooks"), mountPath: "/etc/resolv.conf", subPath: "resolv.conf", readOnly: true };
+  const copied: V1Container = { ...restic, command: ["/bin/sh", "-c", restoreCopy], env: [...(restic.env ?? []), ...(snapshot === undefined ? [] : [{ name: "SNAPSHOT", value: snapshot }])] };
+  const fence: V1Container = {
+    name: fenceContainer,
+    image: restic.image,
+    command: ["/bin/sh", "-c", `[ -e /scratch/restored ] || { tail -n 3 /scratch/log; exit 1; }; until [ -e ${fencedFile} ]; do sleep 1; done`],
+    resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "64Mi" } },
+    securityContext: restic.securityContext,
+    volumeMounts: [work],
+  };
+  const spec: V1PodSpec = {
+    ...pod,
+    initContainers: [copied, fence, ...(pod.initContainers ?? [])],
+    // Where nothing enforces policies, the copy at least finds nobody by name. What it is to hold lies in /scratch.
+    containers: [{ ...jenkins, volumeMounts: [...(jenkins.volumeMounts ?? []), noNames, { ...work, readOnly: true }] }],
+    volumes: [...own.filter(({ name }) => name !== "home"), ...volumes.filter(({ name }) => name === "home" || !own.some((each) => each.name === name))],
+  };
+  return plain({
+    ...objects,
+    job: { ...job, spec: { ...job.spec!, activeDeadlineSeconds: job.spec!.activeDeadlineSeconds! + restoreSeconds, template: { ...job.spec!.template, spec } } },
+    configMaps: objects.configMaps.map((each) => (each.metadata?.name === stands("hooks") ? { ...each, data: { ...each.data, "resolv.conf": "# none\n" } } : each)),
   });
 }
 

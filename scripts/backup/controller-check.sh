@@ -1,6 +1,7 @@
 #!/bin/sh
 # Asks the Jenkins of this pod whether it has loaded every job and build of an inventory (home.sh inventory), and
-# prints what it lacks. Runs in the controller's image, for its curl. Usage: controller-check.sh INVENTORY [SECONDS]
+# prints what it lacks; or with --list in place of the inventory all that it has loaded, a line each, with what it says of
+# itself. Runs in the controller's image, for its curl. Usage: controller-check.sh INVENTORY|--list [SECONDS]
 # Exit code: 0 all there, 1 something is missing, 2 Jenkins does not answer or refuses.
 set -eu
 INVENTORY=$1
@@ -32,12 +33,34 @@ jenkins.getAllItems(hudson.model.Item).each { item ->
   println 'item\t' + at
   if (item instanceof hudson.model.Job) item.builds.each { println 'build\t' + at + '\t' + it.number }
 }
+// What one version has and another has not is told by its absence.
+def told = { cells -> println cells.collect { ('' + it).replaceAll('\\s+', ' ').trim() }.join('\t') }
+def attempt = { work -> try { work() } catch (Throwable error) { told(['trouble', error]) } }
+attempt { told(['version', hudson.model.Hudson.VERSION]) }
+attempt { jenkins.pluginManager.plugins.each { told(['plugin', it.shortName, it.version, it.active ? 'active' : 'inactive']) } }
+attempt { jenkins.pluginManager.failedPlugins.each { told(['failed', it.name, it.cause?.message]) } }
+attempt { hudson.model.AdministrativeMonitor.all().findAll { it.enabled && it.activated }.each { told(['monitor', it.id, it.class.simpleName]) } }
+attempt {
+  hudson.model.AdministrativeMonitor.all().find { it instanceof hudson.diagnosis.OldDataMonitor }.data.each { saveable, data ->
+    told([data.extra ? 'unreadable' : 'old', saveable instanceof hudson.model.Item ? saveable.fullName : saveable instanceof hudson.model.Run ? saveable.fullDisplayName : saveable.class.name, data.extra ?: ''])
+  }
+}
+attempt {
+  def machine = Runtime.runtime
+  // A copy is measured without its waste; nobody waits for it.
+  if (jenkins.quietingDown) System.gc()
+  told(['memory', machine.totalMemory() - machine.freeMemory(), machine.maxMemory()])
+}
 null
 GROOVY
-ask --data-urlencode "script@$work/script" -o "$work/loaded" "$URL/scriptText" || {
+ask --max-time 900 --data-urlencode "script@$work/script" -o "$work/loaded" "$URL/scriptText" || {
   echo "Jenkins refuses its script console to the administrator" >&2
   exit 2
 }
+if [ "$INVENTORY" = --list ]; then
+  cat "$work/loaded"
+  exit 0
+fi
 grep -q '^item' "$work/loaded" || [ ! -s "$INVENTORY" ] || {
   echo "Jenkins lists no job: $(head -c 300 "$work/loaded")" >&2
   exit 1

@@ -48,6 +48,7 @@ Environment
   MEMORY_LIMIT    bytes that this container may use; restic keeps below nine tenths of it where it can
   STATUS_DIR      folder of the last results; where it names a snapshot, a missing repository is an error
   SFTP_COMMAND KEY_SFTP_COMMAND  how the SFTP servers are reached, with key and known hosts
+  LEAVING_IMAGE   image that the controller is about to leave: the snapshot is kept for as long as none was made later as it was left
   ACCEPT_SHRINK   1: retention goes on although most jobs are gone since the last snapshot
 TEXT
 }
@@ -242,7 +243,7 @@ save() {
   : >"$WORK_DIR/report" && echo 0 >"$WORK_DIR/code"
   {
     home_restic backup --json --verbose --no-scan --host "$HOST" --tag home --tag "items=$items" --tag "builds=$builds" ${keys_sum:+--tag "keys=$keys_sum"} \
-      ${parent:+--parent "$parent"} --exclude-file "$WORK_DIR/excludes" . 2>"$WORK_DIR/backup.err" || echo $? >"$WORK_DIR/code"
+      ${LEAVING_IMAGE:+--tag "image=$LEAVING_IMAGE" --tag "upgrade=$started"} ${parent:+--parent "$parent"} --exclude-file "$WORK_DIR/excludes" . 2>"$WORK_DIR/backup.err" || echo $? >"$WORK_DIR/code"
   } | condense "$WORK_DIR/report" >"$WORK_DIR/backup.out"
   code=$(cat "$WORK_DIR/code")
 }
@@ -341,9 +342,22 @@ retain() {
   }
 }
 
+# Of the snapshots in $known that were made as an image was left, the newest of each image: restic's option that keeps it, by the
+# tag that it alone has.
+kept_for_images() {
+  printf '%s\n' "$known" | sed 's/{"time"/\n&/g' | awk '
+    function tag(name) { return match($0, "\"" name "=[^\"]*\"") ? substr($0, RSTART + 1, RLENGTH - 2) : "" }
+    match($0, /"time":"[^"]*"/) {
+      time = substr($0, RSTART + 8, RLENGTH - 9); image = tag("image"); upgrade = tag("upgrade")
+      if (image != "" && upgrade != "" && time > newest[image]) { newest[image] = time; kept[image] = upgrade }
+    }
+    END { for (image in kept) print "--keep-tag " kept[image] }'
+}
+
 forget() {
+  # shellcheck disable=SC2046 # options, whose tags are numbers
   home_restic forget --quiet --host "$HOST" --tag "$1" --group-by host ${KEEP_LAST:+--keep-last "$KEEP_LAST"} ${KEEP_DAILY:+--keep-daily "$KEEP_DAILY"} \
-    ${KEEP_WEEKLY:+--keep-weekly "$KEEP_WEEKLY"} ${KEEP_MONTHLY:+--keep-monthly "$KEEP_MONTHLY"} --prune >/dev/null 2>"$WORK_DIR/forget.err"
+    ${KEEP_WEEKLY:+--keep-weekly "$KEEP_WEEKLY"} ${KEEP_MONTHLY:+--keep-monthly "$KEEP_MONTHLY"} ${LEAVING_IMAGE:+--keep-tag "upgrade=$started"} $(kept_for_images) --prune >/dev/null 2>"$WORK_DIR/forget.err"
 }
 
 # Runs at the end, however that comes. A snapshot that did not pass is taken out of "latest" and of retention.

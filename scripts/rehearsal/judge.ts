@@ -23,7 +23,14 @@ export type Judgement =
   | { state: "good"; notes: string[] }
   | { state: "bad"; problems: Problem[] }
   /** A suspicion that stays for so many seconds is a problem. */
-  | { state: "waiting"; doing: string; suspicion?: { problem: Problem; seconds: number } };
+  | { state: "waiting"; doing: string; suspicion?: Suspicion };
+
+export interface Suspicion {
+  problem: Problem;
+  seconds: number;
+  /** Jenkins may come up without what failed, and then tell more. */
+  mayComeUp?: true;
+}
 
 /** Container whose log matters: the one that failed, else Jenkins. */
 export function containerToRead(pod: V1Pod): string {
@@ -73,14 +80,15 @@ export function judge({ log, pod, events }: Observation): Judgement {
     const problem = { what: "What the pod mounts is not there", words: [unmounted], todo: secretTodo(unmounted) };
     return { state: "waiting", doing: "waiting for its volumes", suspicion: { problem, seconds: /not found|non-existent/.test(unmounted) ? 10 : 60 } };
   }
-  if (!started) return { state: "waiting", doing: pod.status?.initContainerStatuses?.some(({ state }) => state?.running) ? "its configuration is being laid out" : "waiting for the image and the volumes" };
+  const first = pod.status?.initContainerStatuses?.find(({ state }) => state?.running)?.name;
+  if (!started) return { state: "waiting", doing: first === "restic" ? "a copy of the home is being restored" : first ? "its configuration is being laid out" : "waiting for the image and the volumes" };
 
   const ready = pod.status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True");
   const problems = jenkinsProblems(log);
   if (problems.length > 0) {
     // A plugin that failed often makes a document fail: both are told.
     if (ready || /Failed to initialize Jenkins/.test(log)) return { state: "bad", problems };
-    return { state: "waiting", doing: "Jenkins has failed, and is being read to the end", suspicion: { problem: problems[0], seconds: 30 } };
+    return { state: "waiting", doing: "Jenkins has failed, and is being read to the end", suspicion: { problem: problems[0], seconds: 30, mayComeUp: true } };
   }
   if (ready) return { state: "good", notes: unresolved(log) };
   if (last("Unhealthy").includes("statuscode: 500")) {

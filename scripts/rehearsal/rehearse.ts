@@ -2,14 +2,18 @@
  * Tries a changed controller: makes the objects that it reads as JSON from its standard input (RehearsalInput of
  * components/jenkins-master/rehearsal.ts), waits until Jenkins came up or said why not, and removes them again, whatever happens.
  * Progress and Jenkins' own words go to standard error, never the content of a secret.
- * Exit code: 0 it came up, 1 it did not, 2 it could not be tried.
+ * Exit code: 0 it came up, 1 it did not, 2 it could not be tried. cli/upgrades/copy.ts runs the same on a snapshot's copy.
  */
 import * as os from "node:os";
-import { ApiException, BatchV1Api, CoreV1Api, KubeConfig, NetworkingV1Api, PatchStrategy, setHeaderOptions, type CoreV1Event, type V1Pod, type V1Secret } from "@kubernetes/client-node";
-import type { RehearsalInput } from "../../components/jenkins-master/rehearsal";
+import { PassThrough } from "node:stream";
+import { ApiException, BatchV1Api, CoreV1Api, Exec, KubeConfig, NetworkingV1Api, PatchStrategy, setHeaderOptions, type CoreV1Event, type V1Pod, type V1Secret, type V1Status } from "@kubernetes/client-node";
+import { fenceContainer, fencedFile, type RehearsalInput, restoreSeconds } from "../../components/jenkins-master/rehearsal";
 import { containerToRead, discreet, judge, type Judgement, namedSecrets, type Problem, tail } from "./judge";
 
 const seconds = (count: number) => new Promise((resolve) => setTimeout(resolve, count * 1000));
+
+/** Seconds in which whoever enforces policies has taken note of a new one. */
+const fencingSeconds = 5;
 
 /** The end of a rehearsal that proved nothing, such as one that was interrupted. */
 class Untried extends Error {}
@@ -20,8 +24,13 @@ export class Stage {
   private readonly batch: BatchV1Api;
   private readonly networking: NetworkingV1Api;
   private job?: string;
+  /** Its job's uid, by which what is made late belongs to it, too. */
+  private owned = <T extends { metadata?: object }>(object: T): T => ({
+    ...object,
+    metadata: { ...object.metadata, ownerReferences: [{ apiVersion: "batch/v1", kind: "Job", name: this.input.objects.job.metadata!.name!, uid: this.job! }] },
+  });
 
-  constructor(kubeconfig: KubeConfig, private readonly input: RehearsalInput) {
+  constructor(private readonly kubeconfig: KubeConfig, private readonly input: RehearsalInput) {
     this.core = kubeconfig.makeApiClient(CoreV1Api);
     this.batch = kubeconfig.makeApiClient(BatchV1Api);
     this.networking = kubeconfig.makeApiClient(NetworkingV1Api);
@@ -32,14 +41,43 @@ export class Stage {
     const { namespace, objects } = this.input;
     const job = await again(() => this.batch.createNamespacedJob({ namespace, body: objects.job }));
     this.job = job.metadata!.uid!;
-    const owned = <T extends { metadata?: object }>(object: T): T => ({
-      ...object,
-      metadata: { ...object.metadata, ownerReferences: [{ apiVersion: "batch/v1", kind: "Job", name: job.metadata!.name!, uid: this.job! }] },
-    });
-    await again(() => this.networking.createNamespacedNetworkPolicy({ namespace, body: owned(objects.networkPolicy) }));
-    for (const body of objects.configMaps) await again(() => this.core.createNamespacedConfigMap({ namespace, body: owned(body) }));
-    for (const body of objects.secrets) await again(() => this.core.createNamespacedSecret({ namespace, body: owned(body) }));
+    // A copy is restored first, for which its pod needs a way out.
+    if (!copied(this.input)) await this.closeIn();
+    for (const body of objects.configMaps) await again(() => this.core.createNamespacedConfigMap({ namespace, body: this.owned(body) }));
+    for (const body of objects.secrets) await again(() => this.core.createNamespacedSecret({ namespace, body: this.owned(body) }));
     await this.batch.patchNamespacedJob({ namespace, name: job.metadata!.name!, body: { spec: { suspend: false } } }, setHeaderOptions("Content-Type", PatchStrategy.MergePatch));
+  }
+
+  private async closeIn(): Promise<void> {
+    const { namespace, objects } = this.input;
+    await again(() => this.networking.createNamespacedNetworkPolicy({ namespace, body: this.owned(objects.networkPolicy) }));
+  }
+
+  /** Closes the pod of a copy in, and lets it go on to Jenkins. */
+  async fence(pod: string): Promise<void> {
+    await this.closeIn().catch((error: unknown) => {
+      // Done before a request that failed.
+      if (!(error instanceof ApiException) || error.code !== 409) throw error;
+    });
+    await seconds(fencingSeconds);
+    const { code, out } = await this.inside(pod, fenceContainer, ["touch", fencedFile]);
+    if (code !== 0) throw new Error(`the copy could not be told to go on: ${out}`);
+  }
+
+  /** What a command in one of the pod's containers prints, and how it ends. */
+  async inside(pod: string, container: string, command: string[]): Promise<{ code: number; out: string }> {
+    let out = "";
+    const stream = new PassThrough().on("data", (chunk: Buffer) => (out += chunk.toString()));
+    const { namespace } = this.input;
+    const ended = await new Promise<V1Status>((resolve, reject) => {
+      new Exec(this.kubeconfig).exec(namespace, pod, container, command, stream, stream, null, false, resolve).then(
+        // The status comes before the end of a connection that is whole.
+        (socket) => void socket.addEventListener("close", () => setTimeout(reject, 1000, new Error(`the connection to pod ${pod} broke`))),
+        (error: unknown) => reject(error instanceof Error ? error : new Error(`pod ${pod} cannot be reached`)),
+      );
+    });
+    const code = ended.status === "Success" ? 0 : Number(ended.details?.causes?.find(({ reason: why }) => why === "ExitCode")?.message ?? 1);
+    return { code, out: out || (ended.message ?? "") };
   }
 
   /** What is to be seen now. */
@@ -76,6 +114,8 @@ export class Stage {
   }
 }
 
+const copied = ({ objects }: RehearsalInput): boolean => objects.job.spec!.template.spec!.initContainers?.some(({ name }) => name === fenceContainer) ?? false;
+
 const labelsOf = (labels: Record<string, string>): string => Object.entries(labels).map(([key, value]) => `${key}=${value}`).join(",");
 
 /** Waits for a name that a former rehearsal's object still has. */
@@ -90,9 +130,21 @@ async function again<T>(make: () => Promise<T>): Promise<T> {
   }
 }
 
+/** How a rehearsal ended. Its pod is there until the stage is cleared. */
+export interface Rehearsed {
+  good: boolean;
+  lines: string[];
+  /** Why it is not good. */
+  problems: Problem[];
+  log: string;
+  /** Where Jenkins answers; undefined where it does not. */
+  pod?: V1Pod;
+}
+
 /** Runs a rehearsal to its end. */
-export async function rehearse(stage: Stage, input: RehearsalInput, say: (line: string) => void, signal: AbortSignal, pause = 1): Promise<{ good: boolean; lines: string[] }> {
-  const started = Date.now();
+export async function rehearse(stage: Stage, input: RehearsalInput, say: (line: string) => void, signal: AbortSignal, pause = 1): Promise<Rehearsed> {
+  let started = Date.now();
+  let restoring = copied(input);
   const passed = () => Math.round((Date.now() - started) / 1000);
   const alive = () => {
     if (signal.aborted) throw new Untried("interrupted");
@@ -102,26 +154,35 @@ export async function rehearse(stage: Stage, input: RehearsalInput, say: (line: 
   await stage.set();
   let said = "";
   let suspected: { what: string; since: number } | undefined;
-  let [seen, trouble]: [{ judgement?: Judgement; log: string }, Error | undefined] = [{ log: "" }, undefined];
-  while (passed() < input.timeoutSeconds) {
+  let [seen, trouble]: [{ judgement?: Judgement; log: string; pod?: V1Pod }, Error | undefined] = [{ log: "" }, undefined];
+  const ended = (problems: Problem[], lines?: string[]): Rehearsed => {
+    const ready = seen.pod?.status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True");
+    return { good: lines !== undefined, lines: lines ?? report(problems, passed()), problems, log: seen.log, ...(ready && { pod: seen.pod }) };
+  };
+  while (passed() < (restoring ? restoreSeconds : input.timeoutSeconds)) {
     alive();
     try {
       const observation = await stage.look();
-      seen = { judgement: judge(observation), log: observation.log || seen.log };
+      seen = { judgement: judge(observation), log: observation.log || seen.log, ...(observation.pod && { pod: observation.pod }) };
       trouble = undefined;
+      if (restoring && seen.pod?.status?.initContainerStatuses?.some(({ name, state }) => name === fenceContainer && state?.running)) {
+        say(`${passed()} s: the copy is whole; from here on nothing leads in or out`);
+        await stage.fence(seen.pod.metadata!.name!);
+        [restoring, started] = [false, Date.now()];
+      }
     } catch (error) {
       // An API server that restarts is asked again.
       trouble = error as Error;
     }
     const { judgement } = seen;
     if (!trouble && judgement?.state === "good") {
-      return { good: true, lines: [`Jenkins came up with this image and configuration in ${passed()} s`, ...judgement.notes] };
+      return ended([], [`Jenkins came up with this image and configuration in ${passed()} s`, ...judgement.notes]);
     }
-    if (!trouble && judgement?.state === "bad") return { good: false, lines: report(judgement.problems, passed()) };
+    if (!trouble && judgement?.state === "bad") return ended(judgement.problems);
     if (judgement?.state === "waiting") {
       const { doing, suspicion } = judgement;
       if (suspicion?.problem.what !== suspected?.what) suspected = suspicion && { what: suspicion.problem.what, since: Date.now() };
-      if (suspicion && suspected && Date.now() - suspected.since >= suspicion.seconds * 1000) return { good: false, lines: report([suspicion.problem], passed()) };
+      if (suspicion && suspected && Date.now() - suspected.since >= (suspicion.mayComeUp && copied(input) ? input.timeoutSeconds : suspicion.seconds) * 1000) return ended([suspicion.problem]);
       if (doing !== said) say(`${passed()} s: ${doing}${suspicion ? `: ${suspicion.problem.words.join(" ")}` : ""}`);
       said = doing;
     }
@@ -133,7 +194,7 @@ export async function rehearse(stage: Stage, input: RehearsalInput, say: (line: 
     judgement?.state === "waiting" && judgement.suspicion
       ? judgement.suspicion.problem
       : { what: `Jenkins has not come up after ${input.timeoutSeconds} s; last: ${said}`, words: tail(seen.log), todo: "Raise rehearsal.timeoutSeconds, or rehearsal.resources where it is merely slow." };
-  return { good: false, lines: report([late], passed()) };
+  return ended([late]);
 }
 
 function report(problems: Problem[], passed: number): string[] {
