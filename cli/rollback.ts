@@ -46,9 +46,9 @@ async function main(args: string[]): Promise<void> {
   ofStack(stack);
   if (values.release) {
     const held = await get("configmap", heldName);
-    if (!held) return say("the controller is not held at any image");
+    if (!held) return void say("the controller is not held at any image");
     await remove("configmap", heldName);
-    return say(`the controller was held at ${held.data.image}; npm run up -- ${stack.name} takes the working tree's again`);
+    return void say(`the controller was held at ${held.data.image}; npm run up -- ${stack.name} takes the working tree's again`);
   }
   const under = await loadJournal();
   if (under) throw new UsageError(`a restore begun at ${under.startedAt} is there; npm run restore -- --stack ${stack.name} --status says what of it`);

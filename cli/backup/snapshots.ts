@@ -27,15 +27,15 @@ export async function controllerImage(): Promise<{ given: string; exact: string 
 /** Saves the home where the controller is about to get another image than it has. Called by `pulumi up`, before anything of Jenkins changes. */
 export async function backupBefore(image: string): Promise<void> {
   const [running, cron, claim] = [await controllerImage(), await get("cronjob", BACKUP_CRON), await get("pvc", HOME_CLAIM)];
-  if (!running || !cron || !claim?.spec.volumeName) return say("no home with a backup is there yet: nothing to save");
-  if (running.given === image) return say(`the controller has ${image} already: nothing to save`);
+  if (!running || !cron || !claim?.spec.volumeName) return void say("no home with a backup is there yet: nothing to save");
+  if (running.given === image) return void say(`the controller has ${image} already: nothing to save`);
   try {
     const { snapshot, seconds } = await runBackup({ acceptShrink: true, upkeep: false, leaving: running.exact });
     say(`snapshot ${snapshot} holds the home as ${running.exact} leaves it (${seconds} s); npm run rollback brings both back`);
   } catch (error) {
     const { message } = error as Error;
     // A home that never was one has nothing to lose.
-    if (/is being filled from a snapshot|holds no jenkins_home/.test(message)) return say(`nothing to save: ${message}`);
+    if (/is being filled from a snapshot|holds no jenkins_home/.test(message)) return void say(`nothing to save: ${message}`);
     throw new Error(`${message}\nJenkins was not touched: its image changes only once its home is saved. Mend the backup, or set backup.beforeUpgrade to false.`);
   }
 }

@@ -1,3 +1,4 @@
+import * as pulumi from "@pulumi/pulumi";
 import { parse } from "yaml";
 import { IngressNginx } from "../../components/ingress-nginx";
 import { IngressTraefik, traefikArguments, traefikSettings, type IngressTraefikArgs } from "../../components/ingress-traefik";
@@ -43,7 +44,7 @@ test("where it serves Gateways it has a class of its own, sees the API's kinds, 
   const ingress = await make({ namespace: "edge", gateways: true, redirectHosts: ["ci.example.com"] });
   const [{ inputs: { metadata, spec } }] = all("GatewayClass");
   expect(spec).toEqual({ controllerName: "traefik.io/gateway-controller" });
-  expect([metadata.name, await valueOf(ingress.gatewayClass!.name)]).toEqual(["edge-traefik", "edge-traefik"]);
+  expect([metadata.name, await valueOf(pulumi.output(ingress.gatewayClass!.name))]).toEqual(["edge-traefik", "edge-traefik"]);
   expect(container().args).toEqual(expect.arrayContaining(["--providers.kubernetesgateway=true", "--providers.kubernetesgateway.labelselector=build-platform/ingress=edge"]));
   expect(metadata.labels).toMatchObject({ "build-platform/ingress": "edge" });
   const further = rules().slice(before.length);
