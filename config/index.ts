@@ -385,7 +385,7 @@ function resolve(settings: Settings, mirrors: Mirrors, env: Environment, say: Sa
   const cache = agentCache.enabled && { agentCache: { path: agentCache.path ?? `${usual.agentCachePath}${ofItsOwn}`, maxGi: agentCache.maxGi, dockerGi: agentCache.dockerGi } };
   const namespaces = { jenkins: namespace, agents: `${namespace}-agents`, builds: ofItsOwn === "" ? "image-builds" : `${namespace}-image-builds` };
   const registries = registryOf(settings);
-  agentPatchProblems({ agents: settings.agents, images, ...registries, mirrors, ...cached, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
+  agentPatchProblems({ agents: settings.agents, agentCap, images, ...registries, mirrors, ...cached, pullSecrets, agentPods, patches, namespaces, ...cache }, say);
   const { priorityClassName = ownPriorities({ controller: namespace, agents: namespaces.agents }).controller } = controller;
   return {
     domain, images, ...registries, mirrors, ...cached, pullSecrets, agentCap, agentPods, cloud, rehearsal, networkPolicies, serviceMonitor, serviceMonitorLabels, dashboard, secretFiles, patches,
