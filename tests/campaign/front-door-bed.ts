@@ -199,7 +199,7 @@ export class FrontDoor {
         spec: { ingressClassName: SITE, rules: [{ host: HOST, http: { paths: [{ path: "/backend", pathType: "Prefix", backend: { service: { name: "backend", port: { name: "http" } } } }] } }] },
       },
     ];
-    await kubectl(["apply", "-f", "-"], { input: JSON.stringify({ apiVersion: "v1", kind: "List", items: objects }) });
+    await kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"], { input: JSON.stringify({ apiVersion: "v1", kind: "List", items: objects }) });
     await kubectl(["-n", backend, "wait", "--for=condition=Ready", "pod/backend", "--timeout=120s"]);
   }
 }
