@@ -64,11 +64,10 @@ export class Acme {
   /** cert-manager's definitions. */
   definitions = async (): Promise<string> => path.join(await moduleFolder("cert-manager", goModule), "deploy/crds");
 
-  /** Installs the controller, without its webhook, which only refuses mistakes earlier. Its definitions are there. @param gateways whether it answers challenges through Gateways as well */
-  async install(gateways = false): Promise<void> {
+  /** Installs the controller, without its webhook, which only refuses mistakes earlier. Its definitions are there. @param hosts that it is asked for, whose answers it looks at first by its own resolver @param gateways whether it answers challenges through Gateways as well */
+  async install(hosts: string[], gateways = false): Promise<void> {
     const image = await this.makeImage();
     const labels = { app: "cert-manager" };
-    const nameservers = `${host}:${ports.dns}`;
     await this.apply(
       { apiVersion: "v1", kind: "Namespace", metadata: { name: namespace, labels: { "pod-security.kubernetes.io/enforce": "restricted" } } },
       { apiVersion: "v1", kind: "ServiceAccount", metadata: { name: "cert-manager", namespace } },
@@ -81,9 +80,9 @@ export class Acme {
           template: {
             metadata: { labels },
             spec: {
-              serviceAccountName: "cert-manager", securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
+              serviceAccountName: "cert-manager", hostAliases: [{ ip: NODE, hostnames: hosts }], securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
               containers: [{
-                name: "controller", image, command: ["/usr/local/bin/controller", `--cluster-resource-namespace=${namespace}`, `--acme-http01-solver-image=${image}`, `--acme-http01-solver-nameservers=${nameservers}`, `--enable-gateway-api=${gateways}`],
+                name: "controller", image, command: ["/usr/local/bin/controller", `--cluster-resource-namespace=${namespace}`, `--acme-http01-solver-image=${image}`, `--enable-gateway-api=${gateways}`],
                 securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] }, readOnlyRootFilesystem: true },
               }],
             },

@@ -137,7 +137,7 @@ test("its account may say what it made of routes, and change nothing else", asyn
 test("HTTPS by a certificate of cert-manager's, which answers through the Gateway", async () => {
   await acme.start(600);
   await kubectl(["apply", "--server-side", "-f", await acme.definitions()]);
-  await acme.install(true);
+  await acme.install([DOMAIN], true);
   await acme.makeIssuer({ gatewayHTTPRoute: { parentRefs: [{ group: "gateway.networking.k8s.io", kind: "Gateway", name: "jenkins", namespace: "jenkins" }] } });
   await up(...configWith(secured));
   const page = await waitFor("the login page by HTTPS", 120, secure).catch(async (error: Error) => {

@@ -100,7 +100,7 @@ describe.each(ways)("%s", (way) => {
 
   test("a certificate comes for each host, and people get Jenkins by HTTPS alone", async () => {
     await kubectl(["apply", "--server-side", "-f", await acme.definitions()]);
-    await acme.install();
+    await acme.install([DOMAIN, OLD]);
     await acme.makeIssuer({ ingress: { ingressClassName: "nginx" } });
     await withoutSecrets();
     await up(...configWith(ingress));
