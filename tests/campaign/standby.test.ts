@@ -22,7 +22,10 @@ interface PodItem { metadata: { name: string; uid: string }; spec: { nodeName: s
 const controllers = async (): Promise<PodItem[]> => (await bed.json(["get", "pods", "-l", "app.kubernetes.io/component=controller"])).items;
 const nodeOf = async () => (await controllers())[0].spec.nodeName;
 /** Ids of the containers of Jenkins that run on the worker, whatever the cluster knows of them. */
-const onWorker = async (): Promise<string> => (await inNode({ name: WORKER }, ["crictl", "ps", "-q", "--name", "^jenkins$"])).stdout.trim();
+async function onWorker(): Promise<string> {
+  const script = `ids=$(ctr -n k8s.io containers ls -q 'labels."io.kubernetes.pod.namespace"==${bed.namespace},labels."io.kubernetes.container.name"==jenkins'); ctr -n k8s.io tasks ls | grep RUNNING | grep -F "\${ids:-none}" || true`;
+  return (await inNode({ name: WORKER }, ["sh", "-c", script])).stdout.trim();
+}
 const volumeOf = async (claim: string): Promise<string> => (await bed.json(["get", "pvc", claim])).spec.volumeName;
 const standbyVolume = () => volumeOf("jenkins-home-standby");
 
