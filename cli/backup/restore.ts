@@ -142,7 +142,7 @@ async function plan(options: Options & Pick<Journal, "images">): Promise<Journal
   const lost = await lostNodes();
   const home = claim.spec.volumeName && (await get("pv", claim.spec.volumeName));
   const host = home ? hostsOf(home).find(lost) : undefined;
-  if (host && (options.snapshot === "now" || options.job !== undefined)) throw new UsageError(`node ${host}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`);
+  if (host && (options.snapshot === "now" || options.job !== undefined || options.images)) throw new UsageError(`node ${host}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`);
   const suspended: Record<string, boolean> = {};
   for (const name of [BACKUP_CRON, VERIFY_CRON]) {
     const cron = await get("cronjob", name);

@@ -191,7 +191,7 @@ test("two environments have no object in common", async () => {
   const text = JSON.stringify(objects().map(({ inputs }) => inputs));
   expect(text.match(/jenkins\.jenkins|jenkins-agent\.jenkins\b|"(namespace|kubernetes\.io\/metadata\.name)":"jenkins(-agents)?"|openebs-hostpath|(?<![a-z])path"?: ?"?\/var\/cache\/build-platform[/"]/gi) ?? []).toEqual([]);
   expect(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]).toContain("jenkinsTunnel: jenkins-agent.team-b.svc:50000");
-  expect(registered.filter((r) => r.type.startsWith("command:") && !r.name.startsWith("agent-images-")).map((r) => r.name)).toEqual(["jenkins-admin-password", "jenkins-rehearsal"]);
+  expect(registered.filter((r) => r.type.startsWith("command:") && !r.name.startsWith("agent-images-")).map((r) => r.name)).toEqual(["jenkins-admin-password", "jenkins-rehearsal", "jenkins-save-first"]);
   expect(await valueOf(pulumi.output(outputs))).toMatchObject({ nodePortRange: "none", storageClass: "team-b", ingressClass: "nginx", namespaces: { jenkins: "team-b", agents: "team-b-agents" }, adminPasswordCommand: expect.stringContaining("kubectl -n team-b ") });
 });
 
