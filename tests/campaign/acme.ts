@@ -48,7 +48,7 @@ export class Acme {
       // Each certificate takes a challenge of its own.
       this.children.push(spawn(path.join(programs, program), args, { stdio: ["ignore", log, log], env: { ...process.env, PEBBLE_VA_NOSLEEP: "1", PEBBLE_AUTHZREUSE: "0" } }));
     };
-    start("pebble-challtestsrv", "-defaultIPv4", NODE, "-defaultIPv6", "", "-dns01", `${host}:${ports.dns}`, "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-management", `${host}:${ports.dnsManagement}`);
+    start("pebble-challtestsrv", "-defaultIPv4", NODE, "-defaultIPv6", "", "-dnsserver", `${host}:${ports.dns}`, "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-management", `${host}:${ports.dnsManagement}`);
     start("pebble", "-config", config, "-dnsserver", `${host}:${ports.dns}`);
     this.root = await waitFor("Pebble", 30, () => page(`https://${host}:${ports.roots}/roots/0`, this.ca.pem));
   }
