@@ -26,7 +26,7 @@ function command(script: string, ...words: string[]): Promise<{ code: number | n
 }
 
 test("every script of npm that operators type is a command", () => {
-  expect(commands.map(([name]) => name).sort()).toEqual(["backup", "backups", "bundle", "diff", "doctor", "new-env", "render", "restore", "smoke", "status", "up"]);
+  expect(commands.map(([name]) => name).sort()).toEqual(["backup", "backups", "bundle", "diff", "doctor", "failover", "new-env", "rehearse", "render", "restore", "rollback", "smoke", "status", "up", "upgrade"]);
 });
 
 /** One script for each file: some are one command under several names. */
