@@ -389,11 +389,11 @@ const copiesGo: Rule = ({ backup, storageClass, storageInstall, protectHome }, s
 };
 
 /** A standby follows snapshots: something must make them, and one key says when. */
-const standbyIsFollowed: Rule = ({ backup }, say) => {
+const standbyIsFollowed: Rule = ({ backup }, say, given) => {
   if (!backup?.standby) return;
   const { everyMinutes } = backup.standby;
   if (everyMinutes !== undefined && backup.schedule !== "") say("backup.schedule", backup.schedule, "nothing beside backup.standby.everyMinutes, which says when", "pulumi config rm --path backup.schedule, or backup.standby.everyMinutes");
-  if (everyMinutes === undefined && backup.schedule === "") say("backup.standby.everyMinutes", undefined, "minutes between two snapshots, such as 5, since backup.schedule says nothing");
+  if (!given("backup.standby.everyMinutes") && backup.schedule === "") say("backup.standby.everyMinutes", undefined, "minutes between two snapshots, such as 5, since backup.schedule says nothing");
 };
 
 const patchesChangeSomething: Rule = ({ patches, agents, namespace }, say, given) => {

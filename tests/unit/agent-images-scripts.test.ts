@@ -4,6 +4,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { imageEnvironment, otherLogins, prepareImages, type AgentImagesArgs } from "../../components/agent-images";
 import { digestOf, RegistryStandIn } from "./agent-images-registry";
+import { waitFor } from "../../sandbox/shell";
 
 // Each test starts some dozens of programs, which a busy machine does slowly.
 jest.setTimeout(30_000);
@@ -323,7 +324,8 @@ describe("build-image.sh", () => {
     const ask = (args: string[], environment = {}) => run("build-image.sh", ["--repository", `${service}/team/maven-dind`, "--context", "context", "--tag", "maven-dind-0123456789ab", "--builder", "in-cluster", "--namespace", "builds", "--buildkit-image", "b:1", "--pulled-from", "localhost:61500", ...args], environment);
     /** Stand-in for kubectl port-forward: says it forwards to a port, and lives until it is stopped. */
     const kubectl = (port: number | string) => program("kubectl", `printf 'kubectl %s\\n' "$*" >>"$FOLDER/calls"; case "$*" in *secret*) printf push.to.ken; exit ;; esac; echo "Forwarding from 127.0.0.1:${port} -> 5001"; echo $$ >"$FOLDER/forward"; exec sleep 60`);
-    const gone = () => expect(() => process.kill(Number(fs.readFileSync(path.join(folder, "forward"), "utf8")), 0)).toThrow("ESRCH");
+    /** It was told to end before the script ended: the kernel may take a moment. */
+    const gone = () => waitFor("the port-forward to be gone", 30, async () => !fs.existsSync(`/proc/${fs.readFileSync(path.join(folder, "forward"), "utf8").trim()}`));
 
     test("is asked through the API server, and the reference has the name by which nodes pull", async () => {
       const digest = registry.seed("team/maven-dind", "one", "maven-dind-0123456789ab");
@@ -332,12 +334,12 @@ describe("build-image.sh", () => {
       expect(calls()).toContain("kubectl --request-timeout 30s --context prod --namespace image-registry get secret image-registry-push --output");
       expect(calls()).not.toContain("push.to.ken");
       expect(calls()).toContain("kubectl --request-timeout 30s --context prod --namespace image-registry --request-timeout 0 port-forward --address 127.0.0.1 --pod-running-timeout 10s service/image-registry :5001");
-      gone();
+      await gone();
       // Whatever proxy this machine has for others.
       expect(await ask(["--inspect"], { http_proxy: "http://127.0.0.1:9" })).toMatchObject({ code: 0, out: "present\n" });
       registry.clear();
       expect(await ask(["--inspect"])).toMatchObject({ code: 0, out: "missing\n" });
-      gone();
+      await gone();
     });
 
     test("that cannot be reached is nothing to go by", async () => {
@@ -380,7 +382,7 @@ describe("build-image.sh", () => {
         expect(calls().split("\n").filter((line) => line.startsWith(builder)).join()).not.toMatch(/127\.0\.0\.1|--authfile|type=image/);
         expect(calls()).not.toContain("push.to.ken");
         expect(leftovers()).toEqual([]);
-        gone();
+        await gone();
       });
 
       test("what the registry has is not sent again, and a push that breaks off is taken up by another connection", async () => {
@@ -390,7 +392,7 @@ describe("build-image.sh", () => {
         expect(await outcome("buildah")).toMatchObject({ code: 0 });
         expect(calls().match(/ port-forward /g)).toHaveLength(3);
         expect(registry.requests.filter((request) => request.startsWith("POST"))).toHaveLength(3);
-        gone();
+        await gone();
       });
 
       test("a registry that goes on refusing is told with its words, and nothing is tagged", async () => {
@@ -398,7 +400,7 @@ describe("build-image.sh", () => {
         registry.options = { failing: 100 };
         expect(await outcome("buildah")).toMatchObject({ code: 1, out: "", err: expect.stringContaining("status 500 no space") });
         expect(registry.tagsOf("team/maven-dind")).toEqual([]);
-        gone();
+        await gone();
       });
 
       test("a builder that hands out no images is told what to take instead", async () => {
@@ -412,7 +414,7 @@ describe("build-image.sh", () => {
         child.stderr.on("data", (chunk: Buffer) => String(chunk).includes("building with") && child.kill("SIGKILL"));
         await new Promise((resolve) => child.on("close", resolve));
         for (let tries = 0; tries < 100 && fs.existsSync(`/proc/${fs.readFileSync(path.join(folder, "forward"), "utf8").trim()}`); tries++) await new Promise((resolve) => setTimeout(resolve, 100));
-        gone();
+        await gone();
       });
     });
 
@@ -433,7 +435,7 @@ describe("build-image.sh", () => {
       expect(result.err.includes("build or push failed (exit 1)")).toBe(code === 1);
       // A table of TOML stands once: the further file's goes before.
       expect(fs.readFileSync(path.join(folder, "work/buildkitd.toml"), "utf8")).toBe(`[registry."quay.io"]\n  mirrors = ["quay.test"]\n[registry."${service}"]\n  http = true\n[registry."docker.io"]\n  mirrors = ["m"]\n`);
-      gone();
+      await gone();
     });
 
     test("the kubeconfig of a state is found in the home of whoever runs it", async () => {
