@@ -31,7 +31,7 @@ export const portOf = ({ protocol, port }: URL): number => Number(port || (proto
 export const tlsEndsBefore = ({ tls, externalUrl }: { tls?: object; externalUrl?: string }): boolean => tls === undefined && (externalUrl?.startsWith("https:") ?? false);
 
 /** Whether plain HTTP can be told from what came to such a proxy over TLS, and be sent on to the address that people use: by nginx' annotation only to the same host, on 443. */
-function sentOn({ domain, ...args }: Pick<AddressArgs, "domain" | "tls" | "externalUrl" | "forwardedProto">): boolean {
+export function sentOn({ domain, ...args }: Pick<AddressArgs, "domain" | "tls" | "externalUrl" | "forwardedProto">): boolean {
   return tlsEndsBefore(args) && args.forwardedProto === true && new URL(args.externalUrl!).host === domain;
 }
 

@@ -1,9 +1,11 @@
 import * as fc from "fast-check";
+import { parse as parseYaml } from "yaml";
 import { gatewayProblems, readGateway, type GatewayFacts, type Listener, type Route, type Selector } from "../../checks/gateway";
 import { judgeGateway } from "../../cli/doctor";
 import { parseConfig } from "../../config";
 import { JenkinsMaster } from "../../components/jenkins-master";
-import { jenkinsArgs } from "../../config/arguments";
+import { traefikSettings } from "../../components/ingress-traefik";
+import { ingressArgs, jenkinsArgs } from "../../config/arguments";
 import { all, environment, settled, stackConfig, the, useMocks } from "./mocks";
 
 const gateway = { name: "edge", namespace: "infra" };
@@ -36,6 +38,19 @@ describe("config", () => {
     expect(parse(own).config.ingress).toMatchObject({ controller: "gateway", install: true, namespace: "ingress-nginx", tls: { secretName: "tls" } });
     expect(keysOf({ gateway: undefined, annotations: { a: "b" }, maxBodySize: "1g" })).toEqual(["ingress.annotations", "ingress.maxBodySize"]);
     expect(keysOf({ gateway: undefined, trustedProxies: ["192.0.2.1"] })).toEqual(["ingress.externalTrafficPolicy"]);
+  });
+
+  test("lets a proxy before it say that people came by https, beside a certificate or in place of one, and sends on who did not", () => {
+    const proxied = { gateway: undefined, trustedProxies: ["192.0.2.1"], externalTrafficPolicy: "Local", hosts: [{ name: "old.example.com" }] };
+    const settings = (further: Record<string, unknown>) => {
+      const { config, problems } = parse({ ...proxied, ...further });
+      expect(problems).toEqual([]);
+      return parseYaml(traefikSettings(ingressArgs(config))).http;
+    };
+    for (const further of [{ tlsSecret: "tls" }, { tlsSecret: "tls", httpsNodePort: 8443 }, { externalUrl: "https://ci.example.com" }])
+      expect(settings(further).routers["to-https"].rule).toMatch(/^\(Host\(`ci.example.com`\) \|\| Host\(`old.example.com`\)\) && !HeaderRegexp\(`X-Forwarded-Proto`, `\(\?i\)\^\(https\|wss\)\$`\)/);
+    // As with an Ingress: on another port nobody is sent anywhere.
+    for (const further of [{}, { externalUrl: "https://ci.example.com:8443" }]) expect(settings(further)).not.toHaveProperty("routers");
   });
 
   test("takes requests to come from the Gateway's namespace, or from that of its pods", () => {
