@@ -97,13 +97,24 @@ test("a Gateway of the stack's own has a listener for each host's certificate, a
 describe("preview and doctor, of a Gateway of the stack's own", () => {
   const { config } = parse({ gateway: undefined });
   const kinds = (...names: string[]) => ({ resources: names.map((name) => ({ name })) });
-  const standard = async (path: string) => (path.endsWith("/v1beta1") ? kinds("referencegrants") : kinds("gatewayclasses", "gateways", "gateways/status", "httproutes", "grpcroutes", "tlsroutes", "backendtlspolicies"));
+  const standard = async (path: string) => (path.endsWith("/gateways/jenkins") ? null : path.endsWith("/v1beta1") ? kinds("referencegrants") : kinds("gatewayclasses", "gateways", "gateways/status", "httproutes", "grpcroutes", "tlsroutes", "backendtlspolicies"));
 
   test("the standard channel is enough", async () => {
     const facts = await readGateway(config, standard);
     expect(facts).toEqual({ missing: [] });
     expect(judgeGateway(config, facts!)).toEqual([expect.objectContaining({ state: "ok", found: "can be made" })]);
     expect(await readGateway(config, async () => undefined)).toEqual({});
+  });
+
+  test("what cannot be read is not called well, and a Gateway that is there is asked what its controller says", async () => {
+    expect(judgeGateway(config, {})).toEqual([expect.objectContaining({ state: "warn", found: expect.stringContaining("not known whether it can be made") })]);
+    expect(judgeGateway(parse().config, { routes: true })).toEqual([expect.objectContaining({ state: "warn", where: "edge", found: expect.stringContaining("not known") })]);
+    const said = async (...conditions: { type: string; status: string; reason?: string; message?: string }[]) =>
+      judgeGateway(config, (await readGateway(config, async (path) => (path === "/apis/gateway.networking.k8s.io/v1/namespaces/jenkins/gateways/jenkins" ? { spec: { listeners: [] }, status: { conditions } } : standard(path))))!);
+    expect(await said({ type: "Accepted", status: "True" }, { type: "Programmed", status: "True" })).toEqual([expect.objectContaining({ state: "ok", found: "is there" })]);
+    expect(await said({ type: "Accepted", status: "True" }, { type: "Programmed", status: "Unknown", reason: "Pending", message: "Waiting for controller" })).toEqual([
+      expect.objectContaining({ state: "warn", found: "is there, but not Programmed: Pending, Waiting for controller", fix: "kubectl -n jenkins describe gateway jenkins" }),
+    ]);
   });
 
   test("none of it, and an older one, stop the update and say what is missing", async () => {
