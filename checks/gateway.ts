@@ -35,7 +35,7 @@ export interface GatewayFacts {
   /** Kinds that a controller of the stack's own has to see and the API server does not have; undefined where it does not say, or the Gateway is another's. */
   missing?: string[];
   /** Null where there is none; undefined where it may not be read or does not come. */
-  gateway?: { spec: { listeners: Listener[] } } | null;
+  gateway?: { spec: { listeners: Listener[] }; status?: { conditions?: { type: string; status: string; reason?: string; message?: string }[] } } | null;
   /** Version of the API's definitions, such as v1.2.1; undefined where it is not known. */
   version?: string;
   /** Everybody's routes; undefined where they may not be read. */
@@ -54,7 +54,7 @@ type Wants = Pick<PlatformConfig, "ingress" | "domain" | "namespaces">;
 
 /** Asks for all of it; `get` answers null for what is not there, and undefined for what is not known. Undefined where no Gateway is wanted. */
 export async function readGateway({ ingress: { controller, install, gateway }, namespaces }: Pick<Wants, "ingress" | "namespaces">, get: (path: string) => Promise<unknown>): Promise<GatewayFacts | undefined> {
-  if (controller === "gateway" && install) return readKinds(get);
+  if (controller === "gateway" && install) return readOwn(namespaces.jenkins, get);
   if (!gateway) return undefined;
   const api = `/apis/${gatewayGroup}/v1`;
   const [list, found, definition, routes, namespace] = await Promise.all([get(api), get(`${api}/namespaces/${gateway.namespace}/gateways/${gateway.name}`), get(`/apis/apiextensions.k8s.io/v1/customresourcedefinitions/httproutes.${gatewayGroup}`), get(`${api}/httproutes`), get(`/api/v1/namespaces/${namespaces.jenkins}`)]);
@@ -71,12 +71,15 @@ export async function readGateway({ ingress: { controller, install, gateway }, n
 }
 
 /** For a Gateway of the stack's own. */
-async function readKinds(get: (path: string) => Promise<unknown>): Promise<GatewayFacts> {
-  const missing = await Promise.all(Object.entries(gatewayKinds).map(async ([version, kinds]) => {
-    const list = (await get(`/apis/${gatewayGroup}/${version}`)) as { resources?: { name: string }[] } | null | undefined;
-    return list === undefined ? undefined : kinds.filter((kind) => !list?.resources?.some(({ name }) => name === kind));
-  }));
-  return missing.includes(undefined) ? {} : { missing: missing.flatMap((kinds) => kinds ?? []) };
+async function readOwn(namespace: string, get: (path: string) => Promise<unknown>): Promise<GatewayFacts> {
+  const [found, ...missing] = await Promise.all([
+    get(`/apis/${gatewayGroup}/v1/namespaces/${namespace}/gateways/jenkins`),
+    ...Object.entries(gatewayKinds).map(async ([version, kinds]) => {
+      const list = (await get(`/apis/${gatewayGroup}/${version}`)) as { resources?: { name: string }[] } | null | undefined;
+      return list === undefined ? undefined : kinds.filter((kind) => !list?.resources?.some(({ name }) => name === kind));
+    }),
+  ]);
+  return { ...(missing.includes(undefined) ? {} : { missing: missing.flatMap((kinds) => kinds ?? []) }), ...(found ? { gateway: found as NonNullable<GatewayFacts["gateway"]> } : {}) };
 }
 
 function selects({ matchLabels = {}, matchExpressions = [] }: Selector, labels: Record<string, string>): boolean {

@@ -23,10 +23,18 @@ export type Certificates = Record<string, Certificate>;
 /** Secrets in which the certificates are that people get. */
 export const certificateSecrets = (config: Pick<Wants, "ingress" | "domain">): string[] => [...new Set(hostsOf({ domain: config.domain, ...config.ingress }).flatMap(({ secretName }) => secretName ?? []))];
 
-/** What keeps browsers from trusting any of them, by host. @param days before its end at which one is spoken of */
-export const certificateRemarks = (config: Wants, certificates: Certificates, now: Date, days = soon): Remark[] =>
+/** How a certificate is looked at. */
+export interface Look {
+  /** Days before its end at which it is spoken of. Default fourteen. */
+  days?: number;
+  /** Whether it may be for another name, as where people meet that of who stands before the nodes. Default false. */
+  anyName?: boolean;
+}
+
+/** What keeps browsers from trusting any of them, by host. */
+export const certificateRemarks = (config: Wants, certificates: Certificates, now: Date, look?: Look): Remark[] =>
   hostsOf({ domain: config.domain, ...config.ingress }).flatMap(({ name, secretName }, i) => {
-    const wrong = secretName === undefined ? undefined : certificateRemark(config, certificates[secretName], now, { name, secretName }, days);
+    const wrong = secretName === undefined ? undefined : certificateRemark(config, certificates[secretName], now, { name, secretName }, look);
     return wrong ? [i === 0 ? wrong : { ...wrong, key: `ingress.hosts[${i - 1}].${config.ingress.tls?.clusterIssuer === undefined ? "tlsSecret" : "name"}` }] : [];
   });
 
@@ -34,7 +42,7 @@ export const certificateRemarks = (config: Wants, certificates: Certificates, no
  * What keeps browsers from trusting the certificate; undefined where nothing does, or where there is none to look at.
  * @param of whose certificate it is; by default the domain's
  */
-export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenkins } }: Wants, pem: Certificate, now: Date, of?: { name: string; secretName: string }, days = soon): Remark | undefined {
+export function certificateRemark({ ingress: { tls, annotations }, domain, namespaces: { jenkins } }: Wants, pem: Certificate, now: Date, of?: { name: string; secretName: string }, { days = soon, anyName = false }: Look = {}): Remark | undefined {
   if (!tls || pem === undefined) return undefined;
   const { clusterIssuer } = tls;
   const { name, secretName } = of ?? { name: domain, secretName: tls.secretName };
@@ -54,10 +62,12 @@ export function certificateRemark({ ingress: { tls }, domain, namespaces: { jenk
   const on = (date: Date) => date.toISOString().slice(0, 10);
   const renew = clusterIssuer === undefined ? `kubectl -n ${jenkins} create secret tls ${secretName} --cert=<file> --key=<file> --dry-run=client -o yaml | kubectl apply -f -` : made;
   // As browsers do: by its alternative names alone.
-  if (certificate.checkHost(name, { subject: "never" }) === undefined) return remark(`the certificate in Secret ${secretName} is for ${certificate.subjectAltName ?? "no name at all"}: ${instead}`, renew);
+  if (!anyName && certificate.checkHost(name, { subject: "never" }) === undefined) return remark(`the certificate in Secret ${secretName} is for ${certificate.subjectAltName ?? "no name at all"}: ${instead}`, renew);
   if (to < now) return remark(`the certificate in Secret ${secretName} ended on ${on(to)}`, renew);
   if (from > now) return remark(`the certificate in Secret ${secretName} is not in force before ${on(from)}`, renew);
-  const late = Math.min(days * day, clusterIssuer === undefined ? Infinity : (to.getTime() - from.getTime()) / 6);
+  // With a time of its own for it (renew-before), when it is made anew is not known here.
+  const ownTime = Object.keys(annotations).some((key) => key.startsWith("cert-manager.io/renew-before"));
+  const late = clusterIssuer === undefined ? days * day : ownTime ? 0 : Math.min(days * day, (to.getTime() - from.getTime()) / 6);
   if (to.getTime() - now.getTime() < late) return remark(`the certificate in Secret ${secretName} ends on ${on(to)}${clusterIssuer === undefined ? "" : ", and ought to have been made anew"}`, renew);
   return undefined;
 }

@@ -30,3 +30,6 @@ export function issuerRemark({ ingress: { tls } }: Pick<PlatformConfig, "ingress
   if (ready && ready.status !== "True") return remark(`which is not ready: ${ready.message ?? ready.status}`, "a ClusterIssuer that is ready", `kubectl describe clusterissuer ${name}`);
   return undefined;
 }
+
+/** Whether an update would stop without it: an Ingress asks by an annotation that anybody takes, beside a Gateway there is an object of cert-manager's. */
+export const issuerStops = ({ ingress: { controller } }: Pick<PlatformConfig, "ingress">, { api }: IssuerFacts): boolean => controller === "gateway" && api === false;

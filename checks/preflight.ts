@@ -14,7 +14,7 @@ import { isQuantity, quantityMillis } from "../components/quantity";
 import { goesDirect, type Surroundings } from "../components/surroundings";
 import { heldPorts, type PlatformConfig, type Problem } from "../config";
 import { gatewayProblems, readGateway, type GatewayFacts } from "./gateway";
-import { issuerRemark, readIssuer, type IssuerFacts } from "./issuer";
+import { issuerRemark, issuerStops, readIssuer, type IssuerFacts } from "./issuer";
 import { certificateRemarks, certificateSecrets, type Certificate, type Certificates, ingressRemarks, remarkLine } from "./ingress";
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
@@ -368,8 +368,7 @@ export async function preflight(
   const certificates = certificateRemarks(config, seenCertificates, new Date());
   const waysIn = ingressRemarks(config, "key" in cluster ? undefined : cluster.neighbours.nodes?.length);
   const unmade = "key" in cluster || !cluster.issuer ? undefined : issuerRemark(config, cluster.issuer);
-  // An Ingress asks by an annotation that anybody takes; beside a Gateway there is an object of cert-manager's.
-  const noIssuer = unmade && config.ingress.controller === "gateway" && !("key" in cluster) && cluster.issuer?.api === false;
+  const noIssuer = unmade && !("key" in cluster) && cluster.issuer && issuerStops(config, cluster.issuer);
   const gateway = "key" in cluster || !cluster.gateway ? [] : gatewayProblems(config, cluster.gateway);
   // From here is not from the nodes: what stops this machine at the registry is a mistake, the rest a doubt.
   const proxyDoubts = proxies.filter(({ key }) => key !== registry?.key);

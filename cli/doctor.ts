@@ -2,12 +2,13 @@ import { spawn } from "node:child_process";
 import * as dns from "node:dns/promises";
 import * as net from "node:net";
 import { sshEnvironment, sshScript, sudoFix, type ControlPlaneAccess, type SshNode } from "../components/node-port-range";
+import { gatewayGroup } from "../components/ingress";
 import { quantityMillis } from "../components/quantity";
 import { heldPorts, type PlatformConfig, type Problem } from "../config";
 import { neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "../checks/neighbours";
 import { gatewayProblems, readGateway, type GatewayFacts } from "../checks/gateway";
 import { certificateRemarks, type Certificates, ingressRemarks } from "../checks/ingress";
-import { issuerRemark, readIssuer, type IssuerFacts } from "../checks/issuer";
+import { issuerRemark, issuerStops, readIssuer, type IssuerFacts } from "../checks/issuer";
 import { versionRemark } from "../checks/kubernetes";
 import { nodePortFindings, readNodePorts, throughKubectl, type Finding } from "../checks/node-ports";
 import { architectures } from "../config/builds";
@@ -108,16 +109,28 @@ export function judgeNodePorts(findings: Finding[]): Line[] {
 /** How people come in: what is to be said of the controller and the certificate, and whether the login page is to be had. @param doors undefined before the first up @param issuer undefined where nobody is asked for certificates */
 export function judgeIngress(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, nodes: number, certificates: Certificates, doors: FrontDoor[] | undefined, now: Date, issuer?: IssuerFacts): Line[] {
   const unmade = issuer && issuerRemark(config, issuer);
-  const lines = [...ingressRemarks(config, nodes), ...(unmade ? [unmade] : []), ...certificateRemarks(config, certificates, now)].map(({ key, found, expected, fix }) => line("warn", "ingress", key, `${found}; expected ${expected}`, fix));
+  const remarks = [...ingressRemarks(config, nodes), ...(unmade ? [unmade] : []), ...certificateRemarks(config, certificates, now)];
+  const lines = remarks.map((remark) => line(issuer && remark === unmade && issuerStops(config, issuer) ? "fail" : "warn", "ingress", remark.key, `${remark.found}; expected ${remark.expected}`, remark.fix));
   if (!doors) return lines;
   const { good, reached, text } = judgeDoors(doors, config);
   return [...lines, line(reached === false ? "warn" : good ? "ok" : "fail", "login page", config.domain, text, good ? "" : "npm run status says how Jenkins itself is")];
 }
 
+/** Of a Gateway with which nothing is wrong: that it can be made or takes the route, or that nobody knows. */
+function gatewayLine({ ingress: { gateway }, namespaces }: Pick<PlatformConfig, "namespaces" | "ingress">, { missing, routes, gateway: found }: GatewayFacts): Line {
+  const { name, namespace } = gateway ?? { name: "jenkins", namespace: namespaces.jenkins };
+  const look = `kubectl -n ${namespace} describe gateway ${name}`;
+  // As its controller says; one that nobody serves is never accepted.
+  const refusal = found?.status?.conditions?.find(({ type, status }) => ["Accepted", "Programmed"].includes(type) && status !== "True");
+  if (refusal) return line("warn", "Gateway", name, `is there, but not ${refusal.type}: ${[refusal.reason, refusal.message].filter(Boolean).join(", ")}`, look);
+  if (gateway) return found && routes !== undefined ? line("ok", "Gateway", name, "is there, and takes the route") : line("warn", "Gateway", name, "not known whether it is there and takes the route: it cannot be read", look);
+  return missing ? line("ok", "Gateway", name, found ? "is there" : "can be made") : line("warn", "Gateway", name, `not known whether it can be made: the kinds of ${gatewayGroup} cannot be read`, `kubectl api-resources --api-group ${gatewayGroup}`);
+}
+
 /** Whether the Gateway leads to Jenkins. */
 export function judgeGateway(config: Pick<PlatformConfig, "domain" | "namespaces" | "ingress">, facts: GatewayFacts): Line[] {
   const problems = gatewayProblems(config, facts);
-  if (problems.length === 0) return [line("ok", "Gateway", config.ingress.gateway?.name ?? "jenkins", config.ingress.gateway ? "is there, and takes the route" : "can be made")];
+  if (problems.length === 0) return [gatewayLine(config, facts)];
   return problems.map(({ key, found, expected, fix = "", maybe }) => line(maybe ? "warn" : "fail", "Gateway", key, `${found}; expected ${expected}`, fix));
 }
 

@@ -3,7 +3,7 @@ import * as net from "node:net";
 import * as tls from "node:tls";
 import { portOf, prefixOf, tlsEndsBefore } from "../components/jenkins-master";
 import { publicPort } from "../config";
-import { certificateRemarks, certificateSecrets, type Certificate, type Certificates } from "../checks/ingress";
+import { certificateRemarks, certificateSecrets, type Certificate, type Certificates, type Look } from "../checks/ingress";
 import type { Stack } from "./stack";
 
 /** Where people come in, as smoke, status and doctor ask for it. */
@@ -143,8 +143,23 @@ export async function certificatesOf({ config, kubectl }: Pick<Stack, "config" |
   return Object.fromEntries(await Promise.all(certificateSecrets(config).map(async (name) => [name, await one(name)] as const)));
 }
 
-/** What is wrong with them and what to do; "" where nothing is, undefined without HTTPS. @param days before its end at which one is spoken of */
-export async function certificateTrouble(stack: Pick<Stack, "config" | "kubectl">, now: Date, days?: number): Promise<string | undefined> {
+/** What is wrong with them and what to do; "" where nothing is, undefined without HTTPS. */
+export async function certificateTrouble(stack: Pick<Stack, "config" | "kubectl">, now: Date, look?: Look): Promise<string | undefined> {
   const certificates = await certificatesOf(stack);
-  return Object.keys(certificates).length === 0 ? undefined : certificateRemarks(stack.config, certificates, now, days).map(({ found, fix }) => `${found}: ${fix}`).join("; ");
+  return Object.keys(certificates).length === 0 ? undefined : certificateRemarks(stack.config, certificates, now, look).map(({ found, fix }) => `${found}: ${fix}`).join("; ");
+}
+
+/**
+ * Waits for certificates that are in force, as smoke asks for them: an issuer takes minutes to make one. One that nobody is asked to make is there
+ * or is not. Where the address people use is another's than the ingress', TLS ends there for them, and the name is theirs to know.
+ * @param more whether to look again; a second lies between two looks
+ * @returns what is wrong at the end and what to do, empty where nothing is
+ */
+export async function awaitCertificates(stack: Pick<Stack, "config" | "kubectl">, more: () => boolean, pause: () => Promise<unknown>): Promise<string> {
+  const { tls, externalUrl } = stack.config.ingress;
+  for (;;) {
+    const trouble = (await certificateTrouble(stack, new Date(), { days: 0, anyName: externalUrl !== undefined })) ?? "";
+    if (trouble === "" || tls?.clusterIssuer === undefined || !more()) return trouble;
+    await pause();
+  }
 }

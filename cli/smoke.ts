@@ -4,7 +4,7 @@ import { neighbourPaths, type Neighbourhood } from "../checks/neighbours";
 import { nodePortFindings, readNodePorts, throughKubectl } from "../checks/node-ports";
 import { prefixOf } from "../components/jenkins-master";
 import type { PlatformConfig } from "../config";
-import { certificateTrouble, doorsTrouble, frontDoors } from "./front-door";
+import { awaitCertificates, doorsTrouble, frontDoors } from "./front-door";
 import { adminAuth, Jenkins, JenkinsError, jobXml, pipelineXml, withJenkins } from "./jenkins";
 import { root } from "./repository";
 import { readStack, type Stack } from "./stack";
@@ -15,7 +15,8 @@ npm run smoke -- [STACK] --pipeline [FILE] [--parameter NAME=VALUE]... [--timeou
 
 Asks for the login page on the nodes' ingress ports (80, or 443 with TLS, by default), logs in as the administrator, makes a job, builds it on an
 agent of --label (the first agent template's), builds a container image inside where the agent has docker, reads the
-console, and takes the job away again. --timeout (300) is how long the agent and the build may take, each.
+console, and takes the job away again. --timeout (300) is how long a certificate that ingress.clusterIssuer makes, the agent
+and the build may take, each.
 
 With --pipeline the job is the Jenkinsfile FILE (docs/pipelines/own-pod.Jenkinsfile), as an inline script in Groovy's sandbox; --parameter gives a
 value to what it calls a parameter, and --timeout is for all of it. Jenkins must have the plugin workflow-job.
@@ -207,8 +208,8 @@ export async function smoke(stack: Stack, work: Work, timeout: number, stopped: 
 
   if (ingress.tls) {
     await step("the certificate is in force", async () => {
-      const trouble = await certificateTrouble(stack, new Date(), 0);
-      if (trouble) throw new Error(trouble);
+      const trouble = await awaitCertificates(stack, within(), pause);
+      if (trouble !== "") throw new Error(trouble);
     });
   }
 

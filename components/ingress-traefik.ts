@@ -9,7 +9,7 @@ import { transformed } from "./transform";
 
 /** What Traefik is told. */
 export interface IngressTraefikArgs extends IngressArgs {
-  /** Hosts with TLS, whose plain HTTP is sent on to httpsPort where that is not 443: by itself Traefik sends it to 443. Default none. */
+  /** Hosts whose plain HTTP is sent on to httpsPort where that is not 443, or Gateways are served: an Ingress with TLS sends it to 443 by itself. Default none. */
   redirectHosts?: string[];
   /** Whether it serves Gateways beside Ingresses, of a GatewayClass of its own. Needs the Gateway API in the cluster. Default false. */
   gateways?: boolean;
@@ -30,7 +30,7 @@ const uploadSeconds = 3600;
 /** What Traefik is told in a file, which it reads again when it changes: what neither an Ingress' annotations nor its command line say. */
 export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, redirectHosts = [], gateways = false, ...args }: Pick<IngressTraefikArgs, "hstsSeconds" | "httpsNodePort" | "httpsPort" | "redirectHosts" | "gateways">): string {
   const port = publicHttpsPort(args);
-  // A Gateway sends nothing on by itself.
+  // A Gateway sends nothing on by itself, whatever the port.
   const hosts = port === httpsNodePort.usual && !gateways ? [] : redirectHosts;
   return stringify({
     http: {
@@ -40,8 +40,9 @@ export function traefikSettings({ hstsSeconds: age = hstsSeconds.usual, redirect
       },
       ...(hosts.length > 0 && {
         routers: {
-          // A certificate's issuer asks on plain HTTP. Above every router of an Ingress, whose priority is its rule's length.
-          "to-https": { entryPoints: ["http"], rule: `(${hosts.map((host) => `Host(\`${host}\`)`).join(" || ")}) && !PathPrefix(\`/.well-known/acme-challenge/\`)`, priority: 100_000, middlewares: ["to-https"], service: "noop@internal" },
+          // A certificate's issuer asks on plain HTTP; what came to a trusted proxy by TLS would not be sent on, and end at noop: Traefik takes the header from
+          // no other. Above every router of an Ingress, whose priority is its rule's length.
+          "to-https": { entryPoints: ["http"], rule: `(${hosts.map((host) => `Host(\`${host}\`)`).join(" || ")}) && !HeaderRegexp(\`X-Forwarded-Proto\`, \`(?i)^(https|wss)$\`) && !PathPrefix(\`/.well-known/acme-challenge/\`)`, priority: 100_000, middlewares: ["to-https"], service: "noop@internal" },
         },
       }),
     },

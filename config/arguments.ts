@@ -6,7 +6,7 @@ import type { GatewayClass } from "../components/ingress";
 import type { IngressTraefikArgs } from "../components/ingress-traefik";
 import { homeFence, type JenkinsBackupArgs, startFrom } from "../components/jenkins-backup";
 import { keepsGradleBuilds } from "../components/jenkins-master/build-cache";
-import { hostsOf, type JenkinsMasterArgs, portOf } from "../components/jenkins-master";
+import { type AddressArgs, hostsOf, type JenkinsMasterArgs, portOf, sentOn } from "../components/jenkins-master";
 import type { OpenEbsStorageArgs } from "../components/openebs-storage";
 import { upstreamOf } from "../components/mirrors";
 import { nodePortsLabel } from "../components/ownership";
@@ -71,13 +71,19 @@ export function backupArgs(config: PlatformConfig, surroundings: Surroundings, s
   return { ...backup, ...(standby && { standby: { ...standby, storageClassName } }), image: config.images.restic, pullSecrets: pullSecretNames(imagePulls(config).pulls), surroundings };
 }
 
+/** Whether somebody before the ingress is believed to have ended TLS. */
+const believed = ({ ingress: { trustedProxies, proxyProtocol } }: PlatformConfig): Pick<AddressArgs, "forwardedProto"> => (trustedProxies.length > 0 && !proxyProtocol ? { forwardedProto: true } : {});
+
 /** What either controller is told; ingress-nginx asks for no hosts to redirect. */
 export function ingressArgs(config: PlatformConfig): IngressTraefikArgs {
   const { controller, className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, tls, externalUrl, trustedProxies, proxyProtocol } = config.ingress;
   const image = controller === "nginx" ? config.images.ingressNginx : config.images.traefik;
   // Also where TLS ends before: who comes by plain HTTP is sent on to it.
   const outer = externalUrl?.startsWith("https:") ? { httpsPort: portOf(new URL(externalUrl)) } : {};
-  return { image, ...outer, ...(trustedProxies.length > 0 && { trustedProxies, proxyProtocol }), ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, ...(controller === "gateway" && { gateways: true }), redirectHosts: tls ? hostsOf(addressOf(config)).map(({ name }) => name) : [], ...imagePulls(config) };
+  const address = addressOf(config);
+  // Where TLS ends before, an Ingress has an annotation for it.
+  const redirects = tls !== undefined || (controller === "gateway" && sentOn({ ...address, ...believed(config) }));
+  return { image, ...outer, ...(trustedProxies.length > 0 && { trustedProxies, proxyProtocol }), ingressClassName: className, namespace, httpNodePort, httpsNodePort, externalTrafficPolicy, replicas, hstsSeconds, ...(controller === "gateway" && { gateways: true }), redirectHosts: redirects ? hostsOf(address).map(({ name }) => name) : [], ...imagePulls(config) };
 }
 
 /** Undefined where the StorageClass is somebody else's. */
@@ -124,7 +130,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
   /** A build's digest reference, or the reference that config gives. */
   const image = (name: string): pulumi.Input<string> => references[name] ?? name;
   return {
-    address: { ...addressOf(config), ingressClassName, ingressNamespace, ...(ingress.trustedProxies.length > 0 && !ingress.proxyProtocol && { forwardedProto: true }), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, ...(ingress.gateway && { gateway: ingress.gateway }), ...(gatewayClass && { gatewayClass }), awaited: ingress.controller === "nginx" },
+    address: { ...addressOf(config), ingressClassName, ingressNamespace, ...believed(config), annotations: ingress.annotations, maxBodySize: ingress.maxBodySize, ...(ingress.gateway && { gateway: ingress.gateway }), ...(gatewayClass && { gatewayClass }), awaited: ingress.controller === "nginx" },
     home: { storageClassName, size: storage.size, protect: storage.protectHome },
     controller: { ...controller, image: held ?? image(controller.image), ...(controller.image in references && builtFor && { architectures: builtFor }), ...(backup?.startFrom && { beforeStart: startFrom({ ...backup, image: images.restic, surroundings }, backup.startFrom) }), ...(backup?.standby && { fence: homeFence(held ?? image(controller.image)) }) },
     agents: {

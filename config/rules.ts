@@ -106,7 +106,8 @@ const outsideFits: Rule = ({ ingress }, say, given) => {
     if (/\/0+$/.test(each)) say(`ingress.trustedProxies[${i}]`, each, "the addresses of the proxies alone: everybody would be believed about who they are", "name each proxy, or its network");
   });
   if (proxyProtocol && before) say("ingress.proxyProtocol", true, `a proxy that sends X-Forwarded-Proto, as TLS for ${externalUrl} ends there: PROXY protocol does not tell of https`, "set it to false and have the proxy send X-Forwarded-*; or let it pass TLS on, and set ingress.tlsSecret or ingress.clusterIssuer");
-  if (traefik && !proxyProtocol && tls !== undefined && (externalUrl ? portOf(new URL(externalUrl)) : ingress.httpsNodePort) !== 443)
+  // A Gateway's route takes it.
+  if (ingressController(ingress) === "traefik" && !proxyProtocol && tls !== undefined && (externalUrl ? portOf(new URL(externalUrl)) : ingress.httpsNodePort) !== 443)
     say("ingress.trustedProxies", trustedProxies.join(", "), "nothing beside a certificate and another HTTPS port than 443 with Traefik: what a proxy marks as https on port 80 would lead nowhere", "pulumi config rm --path 'ingress.trustedProxies'; or let TLS end at the proxy alone, or people come by 443");
   // It looks at who a packet is from, where nginx believes the header of everybody.
   if (traefik && externalTrafficPolicy === "Cluster")

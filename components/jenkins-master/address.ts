@@ -31,7 +31,7 @@ export const portOf = ({ protocol, port }: URL): number => Number(port || (proto
 export const tlsEndsBefore = ({ tls, externalUrl }: { tls?: object; externalUrl?: string }): boolean => tls === undefined && (externalUrl?.startsWith("https:") ?? false);
 
 /** Whether plain HTTP can be told from what came to such a proxy over TLS, and be sent on to the address that people use: by nginx' annotation only to the same host, on 443. */
-function sentOn({ domain, ...args }: Pick<AddressArgs, "domain" | "tls" | "externalUrl" | "forwardedProto">): boolean {
+export function sentOn({ domain, ...args }: Pick<AddressArgs, "domain" | "tls" | "externalUrl" | "forwardedProto">): boolean {
   return tlsEndsBefore(args) && args.forwardedProto === true && new URL(args.externalUrl!).host === domain;
 }
 
@@ -70,7 +70,11 @@ export function makeServices({ name, parent, here }: Place, { agentNodePort }: P
   return { http: service("http", "jenkins", httpPort), agent: service("agent", agentServiceName, 50000, agentNodePort) };
 }
 
-/** A Gateway of the class for Jenkins alone, beside its certificates; cert-manager is asked for these by name, for not everybody's looks at Gateways. */
+/**
+ * A Gateway of the class for Jenkins alone, beside its certificates; cert-manager is asked for these by name, for not everybody's looks at Gateways.
+ * They are not called after their Secrets: so cert-manager calls those that it makes for an Ingress, which are there until the Ingress is gone and have
+ * to be free for the way back. Meanwhile two name one Secret: it leaves that to the first, and looks at the other again after three minutes.
+ */
 function makeGateway({ name, parent, here }: Place, address: AddressArgs, { name: gatewayClassName, http, https }: GatewayClass): GatewayRef {
   const hosts = hostsOf(address);
   const issuer = address.tls?.clusterIssuer;
@@ -78,7 +82,7 @@ function makeGateway({ name, parent, here }: Place, address: AddressArgs, { name
     for (const { name: host, secretName } of hosts)
       new k8s.apiextensions.CustomResource(
         `${name}-certificate${host === address.domain ? "" : `-${host}`}`,
-        { apiVersion: "cert-manager.io/v1", kind: "Certificate", metadata: { name: secretName, namespace: here, labels }, spec: { secretName, dnsNames: [host], issuerRef: { group: "cert-manager.io", kind: "ClusterIssuer", name: issuer } } },
+        { apiVersion: "cert-manager.io/v1", kind: "Certificate", metadata: { name: `jenkins-gateway-${host}`, namespace: here, labels }, spec: { secretName, dnsNames: [host], issuerRef: { group: "cert-manager.io", kind: "ClusterIssuer", name: issuer } } },
         parent,
       );
   const allowedRoutes = { namespaces: { from: "Same" } };

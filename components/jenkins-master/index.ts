@@ -23,7 +23,7 @@ import { secretContents, secretObjects } from "./secrets";
 import { warmAgentsObjects } from "./warm-agents";
 
 export { controllerRules } from "./accounts";
-export { agentServiceName, hostsOf, ingressAnnotations, jenkinsUrl, portOf, prefixOf, resourceUrl, tlsEndsBefore } from "./address";
+export { agentServiceName, hostsOf, ingressAnnotations, jenkinsUrl, portOf, prefixOf, resourceUrl, sentOn, tlsEndsBefore } from "./address";
 export { AgentTemplate, AgentVolume, CachedTool, DockerMode, ownMounts, Toleration } from "./agents";
 export * from "./args";
 export { ownSecretNames, SecretFile, secretFileName, secretNames } from "./configuration";

@@ -1,23 +1,20 @@
-import * as fs from "node:fs";
 import * as http from "node:http";
 import * as https from "node:https";
-import * as os from "node:os";
 import * as path from "node:path";
-import { parse, stringify } from "yaml";
 import { certificateTrouble, frontDoors, judgeDoors } from "../../cli/front-door";
 import { readStack } from "../../cli/stack";
 import { moduleFolder } from "../../sandbox/cluster/binaries";
-import { REPO } from "../../sandbox/paths";
 import { createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, NODE, pulumi, request, STACK, startBuild, up, waitFor } from "../e2e/sandbox";
 import { Acme, ISSUER } from "./acme";
 import { ensureTraefikImage } from "./traefik-image";
+import { otherWays } from "./way-in";
 
 /** The Gateway API with its real definitions and the real Traefik: a Gateway of the stack's own, with HTTPS, and one that is there already. */
 jest.setTimeout(900_000);
 
 const JOB = "e2e-gateway";
 const THEIRS = "gateway-infra";
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "gateway-"));
+const { configWith, previewed, remove } = otherWays();
 const acme = new Acme();
 
 const own = { controller: "gateway" };
@@ -25,18 +22,6 @@ const secured = { ...own, clusterIssuer: ISSUER, hstsSeconds: 600 };
 const theirs = { controller: "gateway", gateway: { name: "edge", namespace: THEIRS } };
 const ports = { http: 31080 };
 
-/** Options of pulumi for other keys of `ingress`; the stack's own file stays as it is. */
-function configWith(ingress: object): string[] {
-  const file = path.join(folder, `Pulumi.${STACK}.yaml`);
-  const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
-  document.config["build-platform:ingress"] = ingress;
-  fs.writeFileSync(file, stringify(document));
-  return ["--config-file", file];
-}
-const previewed = async (ingress: object): Promise<string> => {
-  const { stdout, stderr } = await pulumi(["preview", "--stack", STACK, ...configWith(ingress)], { allowFailure: true });
-  return `${stdout}${stderr}`.replace(/\s+/g, " ");
-};
 const expectUnchanged = async (ingress: object) => expect((await pulumi(["preview", "--stack", STACK, "--expect-no-changes", ...configWith(ingress)])).stdout).toContain("unchanged");
 const definitions = async () => path.join(await moduleFolder("traefik", "sigs.k8s.io/gateway-api"), "config/crd/standard");
 const apply = (objects: object[]) => kubectl(["apply", "--server-side", "-f", "-"], { input: JSON.stringify({ apiVersion: "v1", kind: "List", items: objects }) });
@@ -99,7 +84,7 @@ afterAll(async () => {
   await kubectl(["delete", "clusterrolebinding", THEIRS, "--ignore-not-found"]);
   await kubectl(["delete", "--ignore-not-found", "-f", await definitions(), "--timeout=120s"]);
   acme.stop();
-  fs.rmSync(folder, { recursive: true });
+  remove();
 });
 
 test("without the API's definitions preview refuses, and says what is missing", async () => {

@@ -1,16 +1,12 @@
-import * as fs from "node:fs";
 import * as https from "node:https";
-import * as os from "node:os";
-import * as path from "node:path";
 import type { TLSSocket } from "node:tls";
-import { parse, stringify } from "yaml";
 import { certificateTrouble, frontDoors, judgeDoors } from "../../cli/front-door";
 import { smoke } from "../../cli/smoke";
 import { readStack } from "../../cli/stack";
-import { REPO } from "../../sandbox/paths";
 import { DOMAIN, ensurePlatform, kubectl, kubectlJson, NODE, pulumi, request, STACK, up, waitFor } from "../e2e/sandbox";
 import { Acme, ISSUER } from "./acme";
 import { ensureTraefikImage } from "./traefik-image";
+import { otherWays } from "./way-in";
 
 /**
  * HTTPS by a certificate that cert-manager asks an ACME server for, by HTTP-01 through the platform's own way in: made, served, made anew
@@ -26,23 +22,10 @@ const HSTS = ways.includes("none") ? 31_536_000 : 600;
 const LIFETIME = 240;
 
 let namespace = "";
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "https-"));
+const { configWith, previewed, remove } = otherWays();
 const acme = new Acme();
 
 const ingressOf = (controller: string, further: object = {}) => ({ controller, clusterIssuer: ISSUER, hosts: [{ name: OLD }], ...(controller !== "none" && { hstsSeconds: HSTS }), ...further });
-/** Options of pulumi for other keys of `ingress`; the stack's own file stays as it is. */
-function configWith(ingress: object): string[] {
-  const file = path.join(folder, `Pulumi.${STACK}.yaml`);
-  const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
-  document.config["build-platform:ingress"] = ingress;
-  fs.writeFileSync(file, stringify(document));
-  return ["--config-file", file];
-}
-/** What `up` would say beforehand, in one line. */
-const previewed = async (ingress: object): Promise<string> => {
-  const { stdout, stderr } = await pulumi(["preview", "--stack", STACK, ...configWith(ingress)], { allowFailure: true });
-  return `${stdout}${stderr}`.replace(/\s+/g, " ");
-};
 
 interface Page { status: number; hsts?: string; serial: string; until: Date }
 
@@ -61,9 +44,10 @@ interface Pods { items: { metadata: { uid: string }; status: { containerStatuses
 const lives = async () => (await Promise.all([["ingress-nginx", "app.kubernetes.io/component=controller"], [namespace, "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller"]].map(([place, label]) => kubectlJson<Pods>(["-n", place, "get", "pods", "-l", label])))).flatMap(({ items }) => items.map(({ metadata: { uid }, status: { containerStatuses = [] } }) => [uid, containerStatuses.map(({ name, restartCount }) => [name, restartCount])]));
 
 const asStatus = async (ingress: object) => certificateTrouble(await readStack(STACK, { ingress }), new Date());
-const asSmoke = async (ingress: object) => {
+/** @param timeout seconds that a certificate is waited for as well */
+const asSmoke = async (ingress: object, timeout = 300) => {
   const stack = await readStack(STACK, { ingress });
-  return smoke(stack, { label: stack.config.agents[0].label.split(" ")[0] }, 300, new AbortController().signal);
+  return smoke(stack, { label: stack.config.agents[0].label.split(" ")[0] }, timeout, new AbortController().signal);
 };
 const secrets = [`${OLD}-tls`, "jenkins-tls"];
 const withoutSecrets = () => kubectl(["-n", namespace, "delete", "secret", "--ignore-not-found", ...secrets]);
@@ -81,7 +65,7 @@ afterAll(async () => {
   await acme.remove();
   await withoutSecrets();
   acme.stop();
-  fs.rmSync(folder, { recursive: true });
+  remove();
 });
 
 test("preview says that nobody would make the certificate", async () => {
@@ -146,11 +130,11 @@ describe.each(ways)("%s", (way) => {
       await waitFor("its end", LIFETIME + 10, async () => ((await asStatus(ingress)) ?? "").includes("ended on"));
       await expect(secure()).rejects.toThrow(/expired/);
       expect(await asStatus(ingress)).toMatch(/the certificate in Secret jenkins-tls ended on .*describe certificate/);
-      await expect(asSmoke(ingress)).rejects.toThrow("ended on");
+      await expect(asSmoke(ingress, 5)).rejects.toThrow("ended on");
       expect(await previewed(ingress)).toContain("the certificate in Secret jenkins-tls ended on");
       await withoutSecrets();
       expect(await asStatus(ingress)).toContain(`no Secret jenkins-tls in namespace ${namespace}: people get one that the ingress controller made up`);
-      await expect(asSmoke(ingress)).rejects.toThrow("no Secret jenkins-tls");
+      await expect(asSmoke(ingress, 5)).rejects.toThrow("no Secret jenkins-tls");
       await waitFor("a certificate of the controller's own", 30, async () => !(await secure().then(() => true, (error: Error) => !/self.signed|unable to|altname/i.test(error.message))));
       await acme.scale(1);
       await waitFor("a certificate again", 120, () => secure());

@@ -1,28 +1,14 @@
-import * as fs from "node:fs";
-import * as os from "node:os";
-import * as path from "node:path";
-import { parse, stringify } from "yaml";
-import { REPO } from "../../sandbox/paths";
 import { createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, NODE, pulumi, request, STACK, startBuild, up, waitFor } from "../e2e/sandbox";
 import { ensureTraefikImage } from "./traefik-image";
-import { visit, watch } from "./way-in";
+import { otherWays, visit, watch } from "./way-in";
 
 /** From ingress-nginx to Traefik and back on a platform that people use, and rollouts of both: who asks for the login page gets it. */
 jest.setTimeout(1_800_000);
 
 const NAMESPACE = "ingress-nginx";
 const JOB = "e2e-way-in";
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "ingress-"));
+const { configWith, remove } = otherWays();
 
-/** Options of pulumi for other keys of `ingress`; the stack's own file stays as it is. */
-function configWith(ingress: object): string[] {
-  const file = path.join(folder, `Pulumi.${STACK}.yaml`);
-  const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
-  document.config["build-platform:ingress"] = ingress;
-  // Paths in it are below the project's folder or absolute.
-  fs.writeFileSync(file, stringify(document));
-  return ["--config-file", file];
-}
 const upWith = (ingress: object) => up(...configWith(ingress));
 
 const login = (target = "/login", host = DOMAIN) => visit({ address: NODE, port: 80, host, path: target });
@@ -54,7 +40,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await deleteJob(JOB);
   if ((await deployments()) !== "ingress-nginx-controller") await up();
-  fs.rmSync(folder, { recursive: true });
+  remove();
 });
 
 test("rollouts of ingress-nginx lose no request", async () => {

@@ -1,8 +1,13 @@
+import * as fs from "node:fs";
 import * as http from "node:http";
 import * as https from "node:https";
-import type { Answer } from "../e2e/sandbox";
+import * as os from "node:os";
+import * as path from "node:path";
+import { parse, stringify } from "yaml";
+import { REPO } from "../../sandbox/paths";
+import { pulumi, STACK, type Answer } from "../e2e/sandbox";
 
-/** People who come in, for the campaigns of the way in. */
+/** People who come in, and the stack with other ways in, for the campaigns of the way in. */
 
 /** A request: to whom, as whom, from where. */
 export interface Visit {
@@ -48,5 +53,28 @@ export function watch(ms: number, ask: () => Promise<Answer>) {
       const times = [started, ...good.sort((a, b) => a - b), Date.now()];
       return { asked: all.length, lost, gap: Math.max(...times.slice(1).map((time, i) => time - times[i])) / 1000 };
     },
+  };
+}
+
+/** The stack with other keys of `ingress`, in files of a folder of its own; the stack's own file stays as it is. */
+export function otherWays() {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "way-in-"));
+  /** Options of pulumi for them. */
+  const configWith = (ingress: object): string[] => {
+    const file = path.join(folder, `Pulumi.${STACK}.yaml`);
+    const document = parse(fs.readFileSync(path.join(REPO, `Pulumi.${STACK}.yaml`), "utf8")) as { config: Record<string, unknown> };
+    document.config["build-platform:ingress"] = ingress;
+    // Paths in it are below the project's folder or absolute.
+    fs.writeFileSync(file, stringify(document));
+    return ["--config-file", file];
+  };
+  return {
+    configWith,
+    /** What `up` would say beforehand, in one line. */
+    previewed: async (ingress: object): Promise<string> => {
+      const { stdout, stderr } = await pulumi(["preview", "--stack", STACK, ...configWith(ingress)], { allowFailure: true });
+      return `${stdout}${stderr}`.replace(/\s+/g, " ");
+    },
+    remove: () => fs.rmSync(folder, { recursive: true }),
   };
 }

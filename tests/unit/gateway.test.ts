@@ -1,9 +1,11 @@
 import * as fc from "fast-check";
+import { parse as parseYaml } from "yaml";
 import { gatewayProblems, readGateway, type GatewayFacts, type Listener, type Route, type Selector } from "../../checks/gateway";
 import { judgeGateway } from "../../cli/doctor";
 import { parseConfig } from "../../config";
 import { JenkinsMaster } from "../../components/jenkins-master";
-import { jenkinsArgs } from "../../config/arguments";
+import { traefikSettings } from "../../components/ingress-traefik";
+import { ingressArgs, jenkinsArgs } from "../../config/arguments";
 import { all, environment, settled, stackConfig, the, useMocks } from "./mocks";
 
 const gateway = { name: "edge", namespace: "infra" };
@@ -36,6 +38,19 @@ describe("config", () => {
     expect(parse(own).config.ingress).toMatchObject({ controller: "gateway", install: true, namespace: "ingress-nginx", tls: { secretName: "tls" } });
     expect(keysOf({ gateway: undefined, annotations: { a: "b" }, maxBodySize: "1g" })).toEqual(["ingress.annotations", "ingress.maxBodySize"]);
     expect(keysOf({ gateway: undefined, trustedProxies: ["192.0.2.1"] })).toEqual(["ingress.externalTrafficPolicy"]);
+  });
+
+  test("lets a proxy before it say that people came by https, beside a certificate or in place of one, and sends on who did not", () => {
+    const proxied = { gateway: undefined, trustedProxies: ["192.0.2.1"], externalTrafficPolicy: "Local", hosts: [{ name: "old.example.com" }] };
+    const settings = (further: Record<string, unknown>) => {
+      const { config, problems } = parse({ ...proxied, ...further });
+      expect(problems).toEqual([]);
+      return parseYaml(traefikSettings(ingressArgs(config))).http;
+    };
+    for (const further of [{ tlsSecret: "tls" }, { tlsSecret: "tls", httpsNodePort: 8443 }, { externalUrl: "https://ci.example.com" }])
+      expect(settings(further).routers["to-https"].rule).toMatch(/^\(Host\(`ci.example.com`\) \|\| Host\(`old.example.com`\)\) && !HeaderRegexp\(`X-Forwarded-Proto`, `\(\?i\)\^\(https\|wss\)\$`\)/);
+    // As with an Ingress: on another port nobody is sent anywhere.
+    for (const further of [{}, { externalUrl: "https://ci.example.com:8443" }]) expect(settings(further)).not.toHaveProperty("routers");
   });
 
   test("takes requests to come from the Gateway's namespace, or from that of its pods", () => {
@@ -73,7 +88,8 @@ test("a Gateway of the stack's own has a listener for each host's certificate, a
     metadata: { name: "jenkins", namespace: "jenkins" },
     spec: { gatewayClassName: "class", listeners: [{ name: "http", protocol: "HTTP", port: 8080, allowedRoutes: { namespaces: { from: "Same" } } }, listener("https", "ci.example.com", "jenkins-tls"), listener("https-1", "old.example.com", "old.example.com-tls")] },
   });
-  expect(all("Certificate").map(({ inputs }) => [inputs.metadata.name, inputs.spec])).toEqual([["ci.example.com", "jenkins-tls"], ["old.example.com", "old.example.com-tls"]].map(([host, secretName]) => [secretName, { secretName, dnsNames: [host], issuerRef: { group: "cert-manager.io", kind: "ClusterIssuer", name: "letsencrypt" } }]));
+  // Those of an Ingress are called after their Secret, and there until it is gone.
+  expect(all("Certificate").map(({ inputs }) => [inputs.metadata.name, inputs.spec])).toEqual([["ci.example.com", "jenkins-tls"], ["old.example.com", "old.example.com-tls"]].map(([host, secretName]) => [`jenkins-gateway-${host}`, { secretName, dnsNames: [host], issuerRef: { group: "cert-manager.io", kind: "ClusterIssuer", name: "letsencrypt" } }]));
   expect(the("HTTPRoute").inputs.spec.parentRefs).toEqual([{ group: "gateway.networking.k8s.io", kind: "Gateway", name: "jenkins" }]);
   expect(the("HTTPRoute").inputs.metadata.annotations).toEqual({ "build-platform/external-url": "https://ci.example.com/" });
 }, 60_000);
@@ -81,13 +97,24 @@ test("a Gateway of the stack's own has a listener for each host's certificate, a
 describe("preview and doctor, of a Gateway of the stack's own", () => {
   const { config } = parse({ gateway: undefined });
   const kinds = (...names: string[]) => ({ resources: names.map((name) => ({ name })) });
-  const standard = async (path: string) => (path.endsWith("/v1beta1") ? kinds("referencegrants") : kinds("gatewayclasses", "gateways", "gateways/status", "httproutes", "grpcroutes", "tlsroutes", "backendtlspolicies"));
+  const standard = async (path: string) => (path.endsWith("/gateways/jenkins") ? null : path.endsWith("/v1beta1") ? kinds("referencegrants") : kinds("gatewayclasses", "gateways", "gateways/status", "httproutes", "grpcroutes", "tlsroutes", "backendtlspolicies"));
 
   test("the standard channel is enough", async () => {
     const facts = await readGateway(config, standard);
     expect(facts).toEqual({ missing: [] });
     expect(judgeGateway(config, facts!)).toEqual([expect.objectContaining({ state: "ok", found: "can be made" })]);
     expect(await readGateway(config, async () => undefined)).toEqual({});
+  });
+
+  test("what cannot be read is not called well, and a Gateway that is there is asked what its controller says", async () => {
+    expect(judgeGateway(config, {})).toEqual([expect.objectContaining({ state: "warn", found: expect.stringContaining("not known whether it can be made") })]);
+    expect(judgeGateway(parse().config, { routes: true })).toEqual([expect.objectContaining({ state: "warn", where: "edge", found: expect.stringContaining("not known") })]);
+    const said = async (...conditions: { type: string; status: string; reason?: string; message?: string }[]) =>
+      judgeGateway(config, (await readGateway(config, async (path) => (path === "/apis/gateway.networking.k8s.io/v1/namespaces/jenkins/gateways/jenkins" ? { spec: { listeners: [] }, status: { conditions } } : standard(path))))!);
+    expect(await said({ type: "Accepted", status: "True" }, { type: "Programmed", status: "True" })).toEqual([expect.objectContaining({ state: "ok", found: "is there" })]);
+    expect(await said({ type: "Accepted", status: "True" }, { type: "Programmed", status: "Unknown", reason: "Pending", message: "Waiting for controller" })).toEqual([
+      expect.objectContaining({ state: "warn", found: "is there, but not Programmed: Pending, Waiting for controller", fix: "kubectl -n jenkins describe gateway jenkins" }),
+    ]);
   });
 
   test("none of it, and an older one, stop the update and say what is missing", async () => {

@@ -1,7 +1,7 @@
 import * as http from "node:http";
 import * as net from "node:net";
 import { certificateRemark, certificateRemarks, certificateSecrets, ingressRemarks, remarkLine } from "../../checks/ingress";
-import { doorsTrouble, frontDoorTrouble, judgeDoors, knock, type FrontDoor } from "../../cli/front-door";
+import { awaitCertificates, doorsTrouble, frontDoorTrouble, judgeDoors, knock, type FrontDoor } from "../../cli/front-door";
 import { judgeIngress } from "../../cli/doctor";
 import { usual } from "../../config/pieces";
 import { selfSigned } from "./certificates";
@@ -38,8 +38,8 @@ describe("the certificate", () => {
 
   test("is well for smoke until its end", () => {
     const wanted = https();
-    expect(certificateRemarks(wanted, { "jenkins-tls": good }, after(89), 0)).toEqual([]);
-    expect(certificateRemarks(wanted, { "jenkins-tls": good }, after(91), 0)).toHaveLength(1);
+    expect(certificateRemarks(wanted, { "jenkins-tls": good }, after(89), { days: 0 })).toEqual([]);
+    expect(certificateRemarks(wanted, { "jenkins-tls": good }, after(91), { days: 0 })).toHaveLength(1);
   });
 
   test("of an issuer is the issuer's to renew, and the issuer is asked", () => {
@@ -50,6 +50,39 @@ describe("the certificate", () => {
     expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), short, after(4))).toBeUndefined();
     expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), short, after(5.5))).toMatchObject({ found: expect.stringContaining("ought to have been made anew") });
     expect(certificateRemark(https({ clusterIssuer: "letsencrypt" }), null, after(1))).toMatchObject({ key: "ingress.clusterIssuer", fix: expect.stringContaining("describe certificate") });
+    // Somebody's own time for it is not known here.
+    const late = config({ tls: { secretName: "jenkins-tls", clusterIssuer: "letsencrypt" }, annotations: { "cert-manager.io/renew-before": "24h" } });
+    expect(certificateRemark(late, good, after(89.5))).toBeUndefined();
+    expect(certificateRemark(late, good, after(91))).toMatchObject({ found: expect.stringContaining("ended on") });
+  });
+
+  describe("as smoke waits for it", () => {
+    /** What the Secret holds at each look, the last for ever. */
+    const smoked = async (ingress: Partial<Config["ingress"]>, looks: (string | null)[], patience = 5) => {
+      let [look, left] = [0, patience];
+      const kubectl = async () => {
+        const pem = looks[Math.min(look++, looks.length - 1)];
+        return pem === null ? "" : `jenkins-tls ${Buffer.from(pem).toString("base64")}`;
+      };
+      const stack = { config: config({ tls: { secretName: "jenkins-tls" }, ...ingress }), kubectl } as unknown as Parameters<typeof awaitCertificates>[0];
+      return { trouble: await awaitCertificates(stack, () => left-- > 0, async () => undefined), look };
+    };
+    const issued = { tls: { secretName: "jenkins-tls", clusterIssuer: "letsencrypt" } };
+
+    test("an issuer's may still come", async () => {
+      expect(await smoked(issued, [null, null, good])).toEqual({ trouble: "", look: 3 });
+      expect(await smoked(issued, [null])).toEqual({ trouble: expect.stringContaining("no Secret jenkins-tls"), look: 6 });
+    });
+
+    test("one that nobody makes is there, or is not", async () => {
+      expect(await smoked({}, [null, good])).toEqual({ trouble: expect.stringContaining("no Secret jenkins-tls"), look: 1 });
+    });
+
+    test("its name is not judged where people meet another's, its end is", async () => {
+      expect((await smoked({}, [shops])).trouble).toContain("is for DNS:shop.example.com");
+      expect((await smoked({ externalUrl: "https://people.example.com" }, [shops])).trouble).toBe("");
+      expect((await smoked({ externalUrl: "https://people.example.com" }, [""])).trouble).toContain("without a certificate");
+    });
   });
 });
 

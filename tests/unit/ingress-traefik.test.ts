@@ -139,7 +139,7 @@ test("HSTS follows config, on HTTPS alone", () => {
 test("HTTPS on another port is where redirects lead; on 443 the Ingress' own do", () => {
   const { http } = parse(traefikSettings({ httpsNodePort: 30443, redirectHosts: ["ci.example.com"] }));
   expect(http.middlewares["to-https"]).toEqual({ redirectScheme: { scheme: "https", port: "30443", permanent: true } });
-  expect(http.routers["to-https"]).toMatchObject({ entryPoints: ["http"], middlewares: ["to-https"], rule: "(Host(`ci.example.com`)) && !PathPrefix(`/.well-known/acme-challenge/`)" });
+  expect(http.routers["to-https"]).toMatchObject({ entryPoints: ["http"], middlewares: ["to-https"], rule: "(Host(`ci.example.com`)) && !HeaderRegexp(`X-Forwarded-Proto`, `(?i)^(https|wss)$`) && !PathPrefix(`/.well-known/acme-challenge/`)" });
   expect(parse(traefikSettings({ redirectHosts: ["ci.example.com"] })).http).not.toHaveProperty("routers");
   expect(parse(traefikSettings({ httpsNodePort: 30443 })).http).not.toHaveProperty("routers");
 });

@@ -16,6 +16,13 @@ test.each<[string, IssuerFacts, RegExp]>([
   expect(judgeIngress(config, 1, {}, undefined, new Date(), facts)).toContainEqual(expect.objectContaining({ state: "warn", where: "ingress.clusterIssuer" }));
 });
 
+test("doctor fails where preview stops: beside a Gateway of the stack's own a Certificate is an object of cert-manager's", () => {
+  const state = (ingress: object, facts: IssuerFacts) => judgeIngress(parse({ clusterIssuer: "letsencrypt", ...ingress }), 1, {}, undefined, new Date(), facts).find(({ where }) => where === "ingress.clusterIssuer")?.state;
+  expect(state({ controller: "gateway" }, { api: false, issuer: null })).toBe("fail");
+  expect(state({ controller: "traefik" }, { api: false, issuer: null })).toBe("warn");
+  expect(state({ controller: "gateway" }, { api: true, issuer: null })).toBe("warn");
+});
+
 test("nothing is said of one that is ready, that was made just now, or that may not be looked at", () => {
   for (const facts of [ready("True"), { api: true, issuer: {} }, {}]) expect(issuerRemark(config, facts)).toBeUndefined();
   expect(issuerRemark(parse({ tlsSecret: "tls" }), { api: false })).toBeUndefined();

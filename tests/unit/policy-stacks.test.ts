@@ -37,6 +37,6 @@ describe.each(stacks)("stack %s", (stack) => {
     const unlimited = rules.find((rule) => rule.name === "memory-limit")!;
     const stripped = rendered.map((resource) => ({ ...resource, props: JSON.parse(JSON.stringify(resource.props).replaceAll("limits", "none")) }));
     const found = stripped.flatMap((resource) => unlimited.check(resource, stack)).join("\n");
-    for (const what of ["container jenkins", stack === "sandbox" ? "container controller" : "container traefik", "container localpv-provisioner", "agent template maven, container jnlp", "agent template gradle, container dind"]) expect(found).toContain(what);
+    for (const what of ["container jenkins", "container controller", "container localpv-provisioner", "agent template maven, container jnlp", "agent template gradle, container dind"]) expect(found).toContain(what);
   });
 });
