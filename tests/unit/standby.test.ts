@@ -49,6 +49,19 @@ describe("the stack", () => {
     expect(scripts([])["standby.sh"]).toContain("standby_take");
   });
 
+  test("takes a result for told once it was published, and tells it again else", () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "told-"));
+    const report = (standbyPod(args, { image: "i" }).containers as { command: string[] }[])[1].command[2];
+    const once = /while :; do\n([\s\S]*)\nsleep 5/.exec(report)![1].replace(/\/(scratch|tmp|scripts)\//g, `${folder}/`);
+    fs.writeFileSync(path.join(folder, "result.json"), "{}");
+    const told = (code: number) => {
+      fs.writeFileSync(path.join(folder, "report.sh"), `echo told\nexit ${code}\n`);
+      return spawnSync("sh", ["-c", once], { encoding: "utf8" }).stdout;
+    };
+    expect([told(1), told(0), told(0)]).toEqual(["told\n", "told\n", ""]);
+    fs.rmSync(folder, { recursive: true });
+  });
+
   test("holds the standby's pod to Pod Security level restricted", () => {
     for (const container of [...(standbyPod(args, { image: "i" }).containers as object[]), homeFence("i")]) expect(container).toMatchObject({ securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } } });
   });
