@@ -19,6 +19,7 @@ import { certificateRemarks, certificateSecrets, type Certificate, type Certific
 import { versionRemark } from "./kubernetes";
 import { controlPlaneAddresses, neighbourPaths, neighbourProblems, nodeArchitectures, type Neighbourhood } from "./neighbours";
 import { nodePortFindings, readNodePorts, type NodePortFacts } from "./node-ports";
+import { failoverProblem, readStandby, type StandbyFacts, standbyNodeProblems } from "./standby";
 import { completed, forbidden, type NetworkFacts, ProxyError, proxyProblem, proxyProblems, readable, readNetwork, reason, through } from "./surroundings";
 
 /** How often and for how long one answer is awaited. */
@@ -169,13 +170,15 @@ export interface ClusterFacts {
   gateway?: GatewayFacts;
   /** Who makes the certificate; absent where nobody is asked to. */
   issuer?: IssuerFacts;
+  /** What there is of a standby and of a failover; absent without backups. */
+  standby?: StandbyFacts;
   /** What decides about the ports of the nodes, and the API server's address in the kubeconfig; absent where nobody asked. */
   nodePorts?: NodePortFacts & { server: string };
 }
 
 /** Checks that the named context exists and that its API server is ready and accepts its credentials. */
 export async function inspectCluster(
-  { cluster, namespaces, domain, ingress, surroundings, surroundingsIn }: Pick<PlatformConfig, "cluster" | "namespaces"> & Partial<Pick<PlatformConfig, "domain" | "ingress" | "surroundings" | "surroundingsIn">>,
+  { cluster, namespaces, domain, ingress, backup, surroundings, surroundingsIn }: Pick<PlatformConfig, "cluster" | "namespaces"> & Partial<Pick<PlatformConfig, "domain" | "ingress" | "backup" | "surroundings" | "surroundingsIn">>,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
   wantedSecrets: string[] = [],
@@ -273,13 +276,14 @@ export async function inspectCluster(
     return !("body" in answer) ? undefined : answer.status === 404 ? null : answer.status === 200 ? (JSON.parse(answer.body) as unknown) : undefined;
   };
   const [gateway, issuer] = ingress ? await Promise.all([readGateway({ ingress, namespaces }, orNull), readIssuer({ ingress }, orNull)]) : [];
+  const standby = backup && (await readStandby({ namespaces }, found));
   const nodePorts = aboutNodePorts && { ...(await readNodePorts(found)), server };
   const lastGoodBackup = backups?.data?.["last-good-backup"];
   const homeSize = claim?.spec.resources.requests.storage;
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(holding?.data?.image && { holding: holding.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }), ...(issuer && { issuer }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(holding?.data?.image && { holding: holding.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }), ...(issuer && { issuer }), ...(standby && { standby }) };
 }
 
 /** The certificate of a Secret as the API server answers: null where there is no Secret; undefined where it may not be read. */
@@ -348,7 +352,7 @@ export async function preflight(
   stack: string,
   environment: NodeJS.ProcessEnv = process.env,
   wait: Patience = patience,
-): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway" | "issuer" | "holding"> & { held?: string; problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
+): Promise<Omit<ClusterFacts, "neighbours" | "nodePorts" | "network" | "certificates" | "gateway" | "issuer" | "standby" | "holding"> & { held?: string; problems: Problem[]; warnings: string[]; surroundings: Surroundings }> {
   const inspected = inspectCluster(config, environment, wait, usedSecrets(config), heldPorts(config).length > 0);
   const { surroundings, surroundingsIn } = config;
   const known = inspected.then((facts) => completed(surroundings, "key" in facts ? {} : facts));
@@ -370,12 +374,16 @@ export async function preflight(
   const unmade = "key" in cluster || !cluster.issuer ? undefined : issuerRemark(config, cluster.issuer);
   const noIssuer = unmade && !("key" in cluster) && cluster.issuer && issuerStops(config, cluster.issuer);
   const gateway = "key" in cluster || !cluster.gateway ? [] : gatewayProblems(config, cluster.gateway);
+  const standbyNode = "key" in cluster || !cluster.standby ? [] : standbyNodeProblems(config, cluster.standby, cluster.neighbours);
+  const underway = "key" in cluster || !cluster.standby ? [] : failoverProblem(cluster.standby, stack);
+  // One that is made already waits for its node, which may be gone: the rest of the platform does not.
+  const standbyDoubts = "key" in cluster || !cluster.standby?.made ? [] : standbyNode;
   // From here is not from the nodes: what stops this machine at the registry is a mistake, the rest a doubt.
   const proxyDoubts = proxies.filter(({ key }) => key !== registry?.key);
-  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...(unmade && !noIssuer ? [unmade] : []), ...certificates, ...proxyDoubts].map(remarkLine)];
+  const warnings = [...(remark === "" ? [] : [`kubeContext: ${remark}`]), ...[...ports.filter(({ level }) => level === "warn"), ...gateway.filter(({ maybe }) => maybe), ...waysIn, ...(unmade && !noIssuer ? [unmade] : []), ...certificates, ...standbyDoubts, ...proxyDoubts].map(remarkLine)];
   const holding = "key" in cluster ? undefined : cluster.holding;
   if (holding) warnings.push(`controller: held at ${holding.image} since the rollback of ${holding.since}, whatever images/controller makes; npm run rollback -- ${stack} --release lets the next update go forward`);
   const stops = ports.filter(({ level }) => level === "stop").map(({ key, found, expected, fix }): Problem => ({ key, found, expected, fix }));
-  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe), ...(noIssuer ? [unmade] : [])]), ...neighbours, ...stops];
+  const problems = [...("key" in cluster ? [cluster] : []), ...(registry ? [registry] : []), ...home.filter((problem) => problem !== undefined), ...("key" in cluster ? [] : [...secretProblems(config, cluster.secrets), ...(cluster.network?.problems ?? []), ...gateway.filter(({ maybe }) => !maybe), ...(noIssuer ? [unmade] : [])]), ...neighbours, ...stops, ...underway, ...(standbyDoubts.length > 0 ? [] : standbyNode)];
   return { ...("key" in cluster ? { apiServerAddresses: [] } : cluster), ...(holding && { held: holding.image }), problems, warnings, surroundings: network };
 }

@@ -107,7 +107,7 @@ export async function runJob(job: KubernetesObject, container: string): Promise<
     }
     // A node is trusted for some 50 s after its end: a pod may have been given to one that is gone, and waits there for ever.
     if (waited % 5 === 4 && pod?.spec.nodeName && (await lostNodes())(pod.spec.nodeName)) {
-      if (mounts(pod, HOME_CLAIM)) throw new Error(`node ${pod.spec.nodeName}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`);
+      if (mounts(pod, HOME_CLAIM)) throw new Error(`node ${pod.spec.nodeName}, which has the home, does not answer; onto a standby: npm run failover; without one, from the last backup: npm run restore -- --snapshot latest`);
       say(`   node ${pod.spec.nodeName} does not answer; ${name} begins again on another one`);
       await remove("pod", pod.metadata.name, "--force", "--grace-period=0", "--wait=false");
       await remove("job", name, "--wait=true", "--cascade=foreground");

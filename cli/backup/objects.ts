@@ -12,7 +12,9 @@ export const { backup: BACKUP_CRON, verify: VERIFY_CRON, status: STATUS } = name
 export const JOURNAL = "jenkins-restore";
 export const SAVER_SELECTOR = Object.entries(saverLabels).map(([key, value]) => `${key}=${value}`).join(",");
 /** The same of a failover, from its plan to its end. */
-export const FAILOVER_JOURNAL = "jenkins-failover";
+export const FAILOVER_JOURNAL = names.failover;
+/** The same of a standby's claim that is made anew. */
+export const RENEW_JOURNAL = "jenkins-failover-renew";
 /** Left in a restored home for the check after its start. */
 export const INVENTORY_FILE = ".restore-inventory";
 /** Field manager of what a restore writes for good. */

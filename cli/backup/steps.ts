@@ -111,7 +111,7 @@ export async function release(claim: string): Promise<void> {
     const { name } = pod.metadata;
     if (pod.spec.nodeName && lost(pod.spec.nodeName)) await remove("pod", name, "--force", "--grace-period=0", "--wait=false");
     else if (/^(Succeeded|Failed)$/.test(pod.status.phase) || pod.metadata.deletionTimestamp) await remove("pod", name, "--wait=true", "--timeout=60s");
-    else throw new Error(`pod ${name} uses claim ${claim}; stop it, then run npm run restore again`);
+    else throw new Error(`pod ${name} uses claim ${claim}; stop it, then run the same command again`);
   }
 }
 

@@ -5,7 +5,8 @@ import { Book } from "../backup/journal";
 import { BACKUP_CRON, DEPLOYMENT, FAILOVER_JOURNAL, HOME_CLAIM, JOURNAL, VERIFY_CRON } from "../backup/objects";
 import { readStack } from "../stack";
 import { readWords, runCommand, UsageError } from "../terminal";
-import { ahead, continued, type Journal, obstacle, type Phase, review, standing } from "./plan";
+import { ahead as aheadOfRestore, type Journal as Restore } from "../backup/plan";
+import { ahead, continued, type Journal, leavesHome, misfit, obstacle, type Phase, review, standing } from "./plan";
 import { asWritten, fence, finish, placeOf, renew, save, standbyResults, startBoth, swap, take, watchNodes } from "./steps";
 
 /**
@@ -26,18 +27,22 @@ const book = new Book<Journal>(FAILOVER_JOURNAL, "failover");
 async function plan(to: string | undefined, yes: boolean, lost: (node: string) => boolean): Promise<Journal | undefined> {
   const [home, standby, deployment] = [await get("pvc", HOME_CLAIM), await get("pvc", names.standbyClaim), await get("deployment", DEPLOYMENT)];
   if (!home || !deployment) throw new Error(`namespace ${where.namespace} has no ${home ? `Deployment ${DEPLOYMENT}` : `claim ${HOME_CLAIM}`}: run pulumi up first`);
-  if (await get("configmap", JOURNAL)) throw new UsageError("a restore has not come to its end: npm run restore -- --status tells it");
+  const restore = await new Book<Restore>(JOURNAL, "restore").load();
+  if (restore) throw new UsageError(aheadOfRestore(restore, "checked") ? "a restore has not come to its end: npm run restore -- --status tells it" : "a restore is done and nobody has accepted it: look at Jenkins, then npm run restore -- --confirm, or --rollback; then this again");
   await theCron(BACKUP_CRON);
   const [from, goal, { last, good, backup }] = [await placeOf(home), await placeOf(standby), await standbyResults()];
   if (to !== undefined && to === from?.node) return void say(`Jenkins' home is on ${to} already; nothing to do.`);
-  const found = obstacle({ home: { request: home.spec.resources.requests.storage, ...(from && { place: from }) }, ...(standby && { standby: { ...(goal && { place: goal, capacity: goal.capacity }) } }), last, good, lost, ...(to && { to }) });
+  const node = goal?.node ? await get("node", goal.node) : undefined;
+  const unfit = node && misfit(deployment.spec.template.spec, node);
+  const found = obstacle({ home: { request: home.spec.resources.requests.storage, ...(from && { place: from }) }, ...(standby && { standby: { ...(goal && { place: goal, capacity: goal.capacity }) } }), last, good, lost, ...(unfit && { misfit: unfit }), ...(to && { to }) });
   if (found) throw new UsageError(found);
   const suspended: Record<string, boolean> = {};
   for (const name of [BACKUP_CRON, VERIFY_CRON]) suspended[name] = (await get("cronjob", name))?.spec.suspend ?? false;
   const at = ({ volume, node }: { volume: string; node: string }) => ({ volume, node });
+  const [taken, since] = [backup?.time ?? good!.taken ?? "", home.metadata.creationTimestamp as string];
   const journal: Journal = {
     id: random(), phase: "planned", from: at(from!), to: at(goal!), lost: lost(from!.node), turns: 0, home: asWritten(home), standby: asWritten(standby!),
-    snapshot: backup?.snapshot ?? good!.snapshot!, taken: backup?.time ?? good!.taken ?? "", replicas: Math.max(1, deployment.spec.replicas ?? 1), suspended, startedAt: new Date().toISOString(),
+    snapshot: backup?.snapshot ?? good!.snapshot!, taken, ...(Date.parse(since) > Date.parse(taken) && { since }), replicas: Math.max(1, deployment.spec.replicas ?? 1), suspended, startedAt: new Date().toISOString(),
   };
   say(review(journal, new Date()));
   await approve(yes);
@@ -87,7 +92,7 @@ async function proceed(journal: Journal, lost: ReturnType<typeof watchNodes>): P
     if (journal.phase !== "checked") await book.letGo();
   }
   say(`Jenkins is on ${journal.to.node} (${((Date.now() - began) / 1000).toFixed(0)} s).`);
-  if (journal.lost || journal.turns > 0) say(`The home that was left on ${journal.from.node} is kept, and there is no standby until that is given up, which makes it the standby again:\n  npm run failover -- STACK --renew`);
+  if (leavesHome(journal)) say(`The home that was left on ${journal.from.node} is kept, and there is no standby until that is given up, which makes it the standby again:\n  npm run failover -- STACK --renew`);
   else say(`The volume on ${journal.from.node} is the standby now. Back again: the same command.`);
 }
 

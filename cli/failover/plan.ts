@@ -1,4 +1,4 @@
-import { type KubernetesObject } from "../backup/objects";
+import { hostsOf, type KubernetesObject } from "../backup/objects";
 import { age } from "../backup/plan";
 import { UsageError } from "../terminal";
 import { quantityMillis } from "../../components/quantity";
@@ -32,6 +32,10 @@ export interface Journal {
   lost: boolean;
   /** How often it was turned around, because the node that it went to was lost, or by a person. */
   turns: number;
+  /** The former home has what backups leave out, so it was not made a standby. */
+  kept?: boolean;
+  /** When the home's claim got its volume, where that came after the snapshot: by a restore, mostly. */
+  since?: string;
   home: Claim;
   standby: Claim;
   /** What the standby is to hold, and when that was taken. */
@@ -53,6 +57,38 @@ export interface StandbyResult {
   message?: string;
 }
 
+/** Whether the volume that is left stays a former home until a person gives it up. */
+export const leavesHome = ({ lost, turns, kept = false }: Pick<Journal, "lost" | "turns" | "kept">): boolean => lost || turns > 0 || kept;
+
+/**
+ * The node that a volume lies on, by the labels that the volume asks for, which need not be the node's name; a node that the cluster has
+ * no more goes by its label. "" where several can mount it.
+ */
+export function nodeOf(volume: KubernetesObject, nodes: KubernetesObject[]): string {
+  const terms = (volume.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []) as Term[];
+  const found = nodes.filter((node) => terms.some((term) => meets(node, term)));
+  const hosts = found.length > 0 ? found.map(({ metadata }) => metadata.name as string) : hostsOf(volume);
+  return hosts.length === 1 ? hosts[0] : "";
+}
+
+interface Term {
+  matchExpressions?: { key: string; operator: string; values?: string[] }[];
+}
+
+const meets = (node: KubernetesObject, { matchExpressions = [] }: Term): boolean => matchExpressions.every(({ key, operator, values = [] }) => operator !== "In" || values.includes(node.metadata.labels?.[key]));
+
+/** Why the controller's pod would not be put on a node, by its labels; undefined where it would, as far as labels say. */
+export function misfit({ nodeSelector = {}, affinity }: KubernetesObject, node: KubernetesObject): string | undefined {
+  const missing = Object.entries(nodeSelector as Record<string, string>).filter(([key, value]) => node.metadata.labels?.[key] !== value);
+  if (missing.length > 0) return `it lacks label ${missing.map(([key, value]) => `${key}=${value}`).join(", ")} of controller.nodeSelector`;
+  const terms = (affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms ?? []) as Term[];
+  if (terms.length > 0 && !terms.some((term) => meets(node, term))) return `it has none of the labels that the controller's pod requires: ${terms.flatMap(({ matchExpressions = [] }) => matchExpressions.map(({ key, values = [] }) => `${key} ${values.join(" or ")}`)).join(", ")}`;
+  return undefined;
+}
+
+/** Said of a volume that lies on no node in particular. */
+export const anyNode = (volume: string): string => `volume ${volume} can be mounted on several nodes, or says nothing of nodes: a standby is for volumes that lie on one node's disk; a home that does not follows Jenkins by itself`;
+
 export const ahead = (journal: Journal, phase: Phase): boolean => PHASES.indexOf(journal.phase) < PHASES.indexOf(phase);
 
 /** What the cluster says before a failover. */
@@ -63,20 +99,24 @@ export interface Facts {
   last?: StandbyResult;
   good?: StandbyResult;
   lost: (node: string) => boolean;
+  /** Why Jenkins would not be put on the standby's node. */
+  misfit?: string;
   /** Node that was asked for. */
   to?: string;
 }
 
 /** What keeps a failover from being begun, for people; undefined where nothing does. */
-export function obstacle({ home, standby, last, good, lost, to }: Facts): string | undefined {
+export function obstacle({ home, standby, last, good, lost, misfit: unfit, to }: Facts): string | undefined {
   const renew = "npm run failover -- STACK --renew";
   if (!standby) return "the stack has no standby: set backup.standby (node, everyMinutes) and run pulumi up; from the last backup: npm run restore -- --snapshot latest";
   if (!home.place) return "the home's claim has no volume yet: run pulumi up first";
   if (!standby.place) return "the standby's volume was never made: is its node there? kubectl describe pvc jenkins-home-standby";
+  for (const { node, volume } of [home.place, standby.place]) if (node === "") return anyNode(volume);
   const [here, there] = [home.place.node, standby.place.node];
   if (to !== undefined && to !== there) return `the standby is on node ${there}, not on ${to}`;
   if (here === there) return `home and standby are on the same node ${here}: set backup.standby.node to another one, run pulumi up, then ${renew}`;
   if (lost(there)) return `node ${there}, which has the standby, does not answer${lost(here) ? `, and neither does ${here}, which has the home; with a third node: npm run restore -- --snapshot latest` : `; Jenkins is on ${here}`}`;
+  if (unfit) return `Jenkins would not be started on node ${there}, which has the standby: ${unfit}; change the node's labels, or the config and run pulumi up`;
   if (last?.status === "former") return `the standby's volume on ${there} holds the former home, which is kept as it was; once nothing of it is needed any more: ${renew}`;
   if (!good) return `the standby was never brought up to date${last?.message ? `: ${last.message}` : ""}`;
   if (standby.capacity && quantityMillis(standby.capacity) < quantityMillis(home.request)) return `the standby's volume has ${standby.capacity}, the home asks for ${home.request}: ${renew} --fresh makes another one`;
@@ -101,18 +141,21 @@ export function continued(journal: Journal, lost: (node: string) => boolean, to?
 }
 
 /** What a person approves. */
-export function review({ from, to, lost, snapshot, taken }: Pick<Journal, "from" | "to" | "lost" | "snapshot" | "taken">, now: Date): string {
+export function review({ from, to, lost, snapshot, taken, since }: Pick<Journal, "from" | "to" | "lost" | "snapshot" | "taken" | "since">, now: Date): string {
   const when = taken ? ` of ${taken} (${age(new Date(taken), now)})` : "";
   return lost
     ? [
         `Node ${from.node} does not answer. Starts Jenkins on the standby on node ${to.node}, as snapshot ${snapshot}${when}:`,
         "what was built since is not in it.",
+        ...(since ? [`The home got its volume at ${since}, after that snapshot: where that was a restore of an older one, Jenkins is again as that snapshot has it,`, "and not as the restore left it. For that one in place of the standby: npm run restore -- --snapshot ID."] : []),
         `The home on ${from.node} stays as it is, for as long as nobody gives it up. Should that node be alive and only cut off, its Jenkins goes on`,
         "with its own builds on its own volume until the node is heard of again, then ends: switch it off where you can.",
       ].join("\n")
     : [
-        `Node ${from.node} answers: Jenkins is stopped there, saved, and started on the standby on node ${to.node} with all that it has.`,
-        `The volume on ${from.node} is the standby from then on.`,
+        `Node ${from.node} answers: Jenkins is stopped there, saved, and started on the standby on node ${to.node} with all that backups save.`,
+        "Not with it: workspaces, caches and whatever else backups leave out (scripts/backup/excludes.txt, backup.excludes).",
+        `The volume on ${from.node} is the standby from then on, and loses these; where it has anything that backup.excludes leaves out, or that a`,
+        "restore put aside in .replaced, it stays as it is until npm run failover -- STACK --renew gives it up.",
       ].join("\n");
 }
 

@@ -1,10 +1,11 @@
 import { names, selectedNode } from "../../components/jenkins-backup";
-import { get, kubectl, list, lostNodes, patch, remove, runJob, say, sleep, theCron } from "../backup/cluster";
-import { BACKUP_CRON, boundTo, claimAsWritten, HOME_CLAIM, hostsOf, type KubernetesObject, pulumiManager, resticJob, STATUS } from "../backup/objects";
+import { get, kubectl, list, lostNodes, patch, random, remove, runJob, say, sleep, theCron } from "../backup/cluster";
+import { Book } from "../backup/journal";
+import { BACKUP_CRON, boundTo, claimAsWritten, HOME_CLAIM, type KubernetesObject, pulumiManager, RENEW_JOURNAL, resticJob, STATUS } from "../backup/objects";
 import { runBackup } from "../backup/snapshots";
 import { bind, check, keepVolumes, start, stop, unbind } from "../backup/steps";
 import { UsageError } from "../terminal";
-import { type Claim, freshStandby, type Journal, type Place, type StandbyResult } from "./plan";
+import { anyNode, type Claim, freshStandby, type Journal, leavesHome, nodeOf, type Place, type StandbyResult } from "./plan";
 
 /** What a failover does to the cluster, step by step. Each may be run again at any time. */
 
@@ -32,10 +33,11 @@ export function watchNodes(look = readNodes): () => Promise<(node: string) => bo
   };
 }
 
-/** The volume of a claim and its node. */
+/** The volume of a claim and its node, "" where several can mount it. */
 export async function placeOf(claim: KubernetesObject | undefined): Promise<(Place & { capacity: string }) | undefined> {
   const volume = claim?.spec.volumeName && (await get("pv", claim.spec.volumeName));
-  return volume && { volume: volume.metadata.name, node: hostsOf(volume)[0] ?? "", capacity: volume.spec.capacity.storage };
+  const nodes = async () => JSON.parse(await kubectl(["get", "nodes", "-o", "json"])).items as KubernetesObject[];
+  return volume && { volume: volume.metadata.name, node: nodeOf(volume, await nodes()), capacity: volume.spec.capacity.storage };
 }
 
 /** A claim as the stack wrote it, also its choice of a node. */
@@ -54,17 +56,21 @@ export async function standbyResults(): Promise<{ last?: StandbyResult; good?: S
   return { last: read("last-standby"), good: read("last-good-standby"), backup: read("last-good-backup") };
 }
 
-/** Runs home.sh on a claim's volume. */
-async function onVolume(name: string, claim: string, words: string[]): Promise<void> {
+/** Runs home.sh on a claim's volume; returns what it said. */
+async function onVolume(name: string, claim: string, words: string[]): Promise<string> {
   const { ok, log } = await runJob(resticJob(await theCron(BACKUP_CRON), name, `sh /scripts/home.sh ${words.join(" ")}`, claim), "restic");
   const lines = log.trim().split("\n");
   if (!ok) throw new Error(lines.filter((line) => !/^\d\d:/.test(line)).slice(-3).join("\n"));
   for (const line of lines.filter((text, i) => text.includes("warning: ") || i === lines.length - 1)) say(`   ${line}`);
+  return log;
 }
 
 export const fence = (lost: () => Promise<(node: string) => boolean>) => stop([names.standby], lost);
 
-/** Saves the home, which Jenkins has left, and makes a standby of it. Where its node is lost meanwhile, that is noted instead. */
+/**
+ * Saves the home, once nobody writes to it any more, and makes a standby of it, unless it has what backups leave out. Where its node is
+ * lost meanwhile, that is noted instead.
+ */
 export async function save(journal: Journal, noted: (journal: Journal) => Promise<void>, lost: () => Promise<(node: string) => boolean>): Promise<void> {
   // One that is silent is not given up before the cluster has noticed: it may be slow, and what it has is saved.
   const gone = async (): Promise<boolean> => {
@@ -76,10 +82,14 @@ export async function save(journal: Journal, noted: (journal: Journal) => Promis
   };
   if (!journal.lost && !(await gone())) {
     try {
+      // A pod that was given up while its node was silent is gone for the cluster, and its Jenkins may still write.
+      await onVolume(jobName(journal, `wait-${random()}`), HOME_CLAIM, ["standby-wait", "/target"]);
       const { snapshot, time } = await runBackup({ acceptShrink: false, upkeep: false });
       Object.assign(journal, { snapshot, taken: time });
       await noted(journal);
-      return await onVolume(jobName(journal, "give"), HOME_CLAIM, ["standby-give", "/target", journal.snapshot, journal.taken]);
+      const said = await onVolume(jobName(journal, "give"), HOME_CLAIM, ["standby-give", "/target", journal.snapshot, journal.taken]);
+      journal.kept = said.includes("this home is kept as it is");
+      return await noted(journal);
     } catch (error) {
       if (!(await gone())) throw error;
     }
@@ -104,7 +114,7 @@ export async function swap({ home, standby, from, to }: Journal): Promise<void> 
 
 /** Makes a home of the standby, which has the home's claim now. */
 export async function take(journal: Journal): Promise<void> {
-  await onVolume(jobName(journal, "take"), HOME_CLAIM, ["standby-take", "/target", journal.snapshot, journal.id, ...(journal.turns > 0 ? ["home"] : [])]);
+  await onVolume(jobName(journal, "take"), HOME_CLAIM, ["standby-take", "/target", journal.snapshot, journal.id, ...(journal.turns > 0 ? ["home"] : journal.lost ? [] : ["exact"])]);
 }
 
 export async function startBoth(journal: Journal): Promise<void> {
@@ -115,38 +125,48 @@ export async function startBoth(journal: Journal): Promise<void> {
 /** Asks Jenkins for its jobs and builds, lets backups go on, and says what the volume that was left is now. */
 export async function finish(journal: Journal): Promise<void> {
   await check({ suspended: journal.suspended });
-  const { from, lost, snapshot, taken, turns } = journal;
+  const { from, snapshot, taken } = journal;
   const time = new Date().toISOString();
-  const left: StandbyResult = lost || turns > 0 ? { status: "former", time, message: `the volume on ${from.node} holds the former home, which is kept as it was; npm run failover -- STACK --renew makes it the standby again` } : { status: "ok", time, snapshot, taken };
+  const left: StandbyResult = leavesHome(journal) ? { status: "former", time, message: `the volume on ${from.node} holds the former home, which is kept as it was; npm run failover -- STACK --renew makes it the standby again` } : { status: "ok", time, snapshot, taken };
   const text = JSON.stringify(left);
   await patch("configmap", STATUS, { data: { "last-standby": text, ...(left.status === "ok" && { "last-good-standby": text }) } });
 }
+
+/** The standby's claim, while it is taken away from its volume and not made anew yet. */
+const claims = new Book<Claim>(RENEW_JOURNAL, "renewal");
 
 /**
  * Makes a standby of the volume that a failover left, or, where its node is gone, or on `fresh`, of a new one on the node that the stack names.
  * Whatever it has that no snapshot has is given up; a volume that is left for a new one stays.
  */
 export async function renew(fresh: boolean): Promise<void> {
-  const [home, live] = [await get("pvc", HOME_CLAIM), await get("pvc", names.standbyClaim)];
-  if (!home || !live) throw new UsageError("the stack has no standby: set backup.standby and run pulumi up");
-  const [here, there] = [await placeOf(home), await placeOf(live)];
+  const [home, live, begun] = [await get("pvc", HOME_CLAIM), await get("pvc", names.standbyClaim), await claims.load()];
+  if (!home || !(live ?? begun)) throw new UsageError("the stack has no standby: set backup.standby and run pulumi up");
+  const [here, there, { last }] = [await placeOf(home), await placeOf(live), await standbyResults()];
   const lost = await lostNodes();
-  const { written, manager } = asWritten(live);
+  // Without a live one an earlier run was cut off before it had made the new one.
+  const { written, manager } = live ? asWritten(live) : begun!;
   const wanted = written.metadata.annotations?.[selectedNode] as string;
+  // Before anything follows a snapshot again, whose own result is not to be written over.
+  const filling = () => patch("configmap", STATUS, { data: { "last-standby": JSON.stringify({ status: "failed", time: new Date().toISOString(), message: "is being filled" }), "last-good-standby": null } });
+  if (there && there.node === "" && !fresh) throw new UsageError(anyNode(there.volume));
   if (there && !fresh && !lost(there.node) && there.node !== here?.node) {
-    const id = Date.now().toString(36);
-    await onVolume(`jenkins-failover-renew-${id}`, names.standbyClaim, ["standby-renew", "/target"]);
-  } else {
-    if (wanted === here?.node) throw new UsageError(`Jenkins is on node ${wanted}, which backup.standby.node names: set that to another node, run pulumi up, then this again`);
-    if (lost(wanted)) throw new UsageError(`node ${wanted}, which backup.standby.node names, does not answer: set that to another node, run pulumi up, then this again`);
-    await kubectl(["scale", "deployment", names.standby, "--replicas=0"]);
-    for (const pod of await list("pods", "app.kubernetes.io/name=jenkins-backup,app.kubernetes.io/component=standby")) await remove("pod", pod.metadata.name, ...(pod.spec.nodeName && !lost(pod.spec.nodeName) ? ["--wait=true"] : ["--force", "--grace-period=0", "--wait=false"]));
-    await keepVolumes(there?.volume);
-    await unbind(names.standbyClaim);
-    const claim = freshStandby(written, wanted, home.spec.resources.requests.storage, selectedNode);
-    await kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", manager ?? "jenkins-restore", "-f", "-"], JSON.stringify(claim));
-    await kubectl(["scale", "deployment", names.standby, "--replicas=1"]);
-    say(`   the standby begins in a fresh volume on ${wanted}${there ? `; volume ${there.volume} on ${there.node} is kept, kubectl delete pv ${there.volume} forgets it` : ""}`);
+    // One that followed until now is a standby already, and stays one.
+    if (last?.status !== "ok") await filling();
+    await onVolume(`jenkins-failover-renew-${Date.now().toString(36)}`, names.standbyClaim, ["standby-renew", "/target"]);
+    return;
   }
-  await patch("configmap", STATUS, { data: { "last-standby": JSON.stringify({ status: "failed", time: new Date().toISOString(), message: "is being filled" }), "last-good-standby": null } });
+  if (wanted === here?.node) throw new UsageError(`Jenkins is on node ${wanted}, which backup.standby.node names: set that to another node, run pulumi up, then this again`);
+  if (lost(wanted)) throw new UsageError(`node ${wanted}, which backup.standby.node names, does not answer: set that to another node, run pulumi up, then this again`);
+  await kubectl(["scale", "deployment", names.standby, "--replicas=0"]);
+  for (const pod of await list("pods", "app.kubernetes.io/name=jenkins-backup,app.kubernetes.io/component=standby")) await remove("pod", pod.metadata.name, ...(pod.spec.nodeName && !lost(pod.spec.nodeName) ? ["--wait=true"] : ["--force", "--grace-period=0", "--wait=false"]));
+  await keepVolumes(there?.volume);
+  await claims.save({ written, ...(manager && { manager }) });
+  await unbind(names.standbyClaim);
+  await filling();
+  const claim = freshStandby(written, wanted, home.spec.resources.requests.storage, selectedNode);
+  await kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", manager ?? "jenkins-restore", "-f", "-"], JSON.stringify(claim));
+  await kubectl(["scale", "deployment", names.standby, "--replicas=1"]);
+  await remove("configmap", RENEW_JOURNAL);
+  say(`   the standby begins in a fresh volume on ${wanted}${there ? `; volume ${there.volume} on ${there.node} is kept, kubectl delete pv ${there.volume} forgets it` : ""}`);
 }

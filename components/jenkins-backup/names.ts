@@ -1,6 +1,6 @@
 import { partOf } from "../ownership";
 
-/** Names that `npm run backup`, `backups` and `restore` rely on. */
+/** Names that `npm run backup`, `backups`, `restore` and `failover` rely on. */
 export const names = {
   backup: "jenkins-backup",
   verify: "jenkins-backup-verify",
@@ -8,6 +8,7 @@ export const names = {
   scripts: "jenkins-backup-scripts",
   standby: "jenkins-standby",
   standbyClaim: "jenkins-home-standby",
+  failover: "jenkins-failover",
 } as const;
 
 /** Of every object of the backup. */

@@ -50,7 +50,7 @@ export function standbyPod(args: Omit<JenkinsBackupArgs, "controllerPod">, contr
   // A failed update is told, and begun again a minute later. The end comes at once: a restore that is cut off is begun again as well.
   const loop = (work: string) => `trap 'kill $! 2>/dev/null; exit 0' TERM\nwhile :; do\n${work}\nsleep 5 & wait $!\ndone`;
   const restic = resticContainer(args, ["/bin/sh", "-c", loop("sh /scripts/home.sh standby /standby & wait $! || { sleep 55 & wait $!; }")]);
-  const report = reportContainer(controller.image, loop("if ! cmp -s /scratch/result.json /tmp/told.json && [ -s /scratch/result.json ]; then cp /scratch/result.json /tmp/told.json; RESULT_FILE=/tmp/told.json sh /scripts/report.sh standby || true; fi"));
+  const report = reportContainer(controller.image, loop("if ! cmp -s /scratch/result.json /tmp/told.json && [ -s /scratch/result.json ]; then cp /scratch/result.json /tmp/telling.json; RESULT_FILE=/tmp/telling.json sh /scripts/report.sh standby && mv /tmp/telling.json /tmp/told.json; fi"));
   return {
     ...pod,
     restartPolicy: "Always",

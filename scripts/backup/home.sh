@@ -30,7 +30,8 @@ home.sh COMMAND [ARGUMENT...]
   examine DIR                    job and build counts, and whether build numbers hold
   inventory DIR                  every job, and the numbers of its complete builds, one a line
   standby DIR                    brings the standby to the last good backup, where it is not there yet; result in RESULT_FILE
-  standby-take DIR SNAPSHOT ID [home]   makes a home of the standby, as that snapshot; ID names the failover
+  standby-take DIR SNAPSHOT ID [home | exact]   makes a home of the standby, as that snapshot; ID names the failover
+  standby-wait DIR               waits until nobody writes to the home
   standby-give DIR SNAPSHOT TIME makes a standby of the home, all of which that snapshot holds
   standby-renew DIR              makes a standby of a former home, whatever it has that no snapshot has
 Environment
@@ -553,7 +554,8 @@ put_keys() {
 # the last check, so that an interrupted one is told from a home in use, and begun again.
 start_from() {
   [ -d "$2" ] || fail "the folder $2 is missing"
-  if [ ! -e "$2/$UNFINISHED" ] && [ -n "$(find "$2" -mindepth 1 -maxdepth 1 ! -name lost+found | head -n 1)" ]; then
+  # The lock of the container home-fence (standby.sh) comes before Jenkins and says nothing of a home.
+  if [ ! -e "$2/$UNFINISHED" ] && [ -n "$(find "$2" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name .home-fence | head -n 1)" ]; then
     say "the home holds data and is left as it is"
     return 0
   fi
@@ -568,7 +570,7 @@ start_from() {
   say "the home was empty and is now as in the snapshot"
 }
 
-empty_begun() { find "$begun" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name "$UNFINISHED" -exec rm -rf {} +; }
+empty_begun() { find "$begun" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name .home-fence ! -name "$UNFINISHED" -exec rm -rf {} +; }
 
 examine() {
   walk "$1"
@@ -637,7 +639,7 @@ has-job:2) has_job "$@" ;;
 restore-job:3) restore_job "$@" ;;
 examine:1) examine "$1" ;;
 inventory:1) inventory "$1" ;;
-standby:1 | standby-take:[34] | standby-give:3 | standby-renew:1)
+standby:1 | standby-wait:1 | standby-take:[34] | standby-give:3 | standby-renew:1)
   # shellcheck source=scripts/backup/standby.sh
   . "${0%/*}/standby.sh"
   "$(echo "$command" | tr - _)" "$@"

@@ -55,25 +55,43 @@ of_backup() {
   [ ! -s "${STATUS_DIR:-/nonexistent}/last-good-backup" ] || field "$1" <"$STATUS_DIR/last-good-backup"
 }
 
+# Whether snapshot $2, and the keys where standby $1 gets them, can be read; restic's words, where not, are in open.err. Leaves in
+# $how whether all files are to be compared, as after each $upkeep, and something in $keyless where the keys are to come.
+reachable() {
+  upkeep=$(of_backup upkeep)
+  how=if-changed
+  [ -n "$compared" ] && [ "$compared" = "${upkeep:-never}" ] || how=always
+  keys_sum=$(cd "$1" && sum_of_keys) keyless=''
+  [ "$how" != always ] && [ -n "$keys_sum" ] && [ "$keys_sum" = "$(of_backup keys)" ] || keyless=yes
+  home_restic snapshots --no-lock --json "$2" >"$WORK_DIR/open.out" 2>"$WORK_DIR/open.err" || return 1
+  grep -q '"short_id"' "$WORK_DIR/open.out" || {
+    echo "snapshot $2 is not in the repository" >"$WORK_DIR/open.err"
+    return 1
+  }
+  [ -z "$keyless" ] || key_restic snapshots --no-lock --json --host "$HOST" --tag keys >/dev/null 2>"$WORK_DIR/open.err"
+}
+
 # Makes standby $1 as snapshot $2 is. Files whose size and time are the snapshot's are left alone; once after each upkeep the content
 # of all of them is compared. What was written is read back.
 bring() {
   began=$(date +%s)
-  upkeep=$(of_backup upkeep)
-  how=if-changed
-  [ -n "$compared" ] && [ "$compared" = "${upkeep:-never}" ] || how=always
+  # One that is whole stays so for as long as nothing is changed.
+  reachable "$1" "$2" || fail "the standby could not be brought to snapshot $2: $(said "$WORK_DIR/open.err")" "it stays as it is; its update is begun again by itself"
+  former="$state $held $taken $compared" ended=0
   mark "$1" "updating $2 $3 ${compared:-never}"
   home_restic restore "$2" --json --host "$HOST" --tag home --target "$1" --overwrite "$how" --delete --verify \
     --exclude "/$MARK*" --exclude "/$LOCK" --exclude /secrets/master.key --exclude /secret.key --exclude /lost+found --exclude "/$STAGED_KEYS" \
-    >"$WORK_DIR/standby.out" 2>"$WORK_DIR/standby.err" ||
+    >"$WORK_DIR/standby.out" 2>"$WORK_DIR/standby.err" || ended=$?
+  # No repository, its lock, a wrong password: restic had not begun yet.
+  case "$state:$ended" in ?*:1[012]) mark "$1" "$former" ;; esac
+  [ "$ended" = 0 ] ||
     fail "the standby could not be brought to snapshot $2: $(said "$WORK_DIR/standby.err")" "its update is begun again by itself; until it has come to its end a failover has to finish it"
   summary=$(grep '"message_type":"summary"' "$WORK_DIR/standby.out" | tail -n 1)
   # Those that were left alone are counted apart.
   expected=$(($(number total_files) + $(number files_skipped)))
   found=$(find "$1" -mindepth 1 \( -path "$1/$MARK*" -o -path "$1/$LOCK" -o -path "$1/lost+found" -o -path "$1/$STAGED_KEYS" -o -path "$1/secrets/master.key" -o -path "$1/secret.key" \) -prune -o -print | wc -l)
   [ "$found" = "$expected" ] || fail "snapshot $2 holds $expected files and folders, the standby $found" "see the log of the pod"
-  keys_sum=$(cd "$1" && sum_of_keys)
-  if [ "$how" = always ] || [ -z "$keys_sum" ] || [ "$keys_sum" != "$(of_backup keys)" ]; then
+  if [ -n "$keyless" ]; then
     rm -rf "${1:?}/$STAGED_KEYS"
     restore_keys "$1/$STAGED_KEYS" "$2"
     put_keys "$1"
@@ -104,12 +122,22 @@ tell() {
   fi
 }
 
+# Whether the published status lacks what the standby is, such as after somebody wrote over it. The pod sees a minute later what was published.
+untold() {
+  [ "$(field snapshot <"${STATUS_DIR:-/nonexistent}/last-good-standby" 2>/dev/null)" != "$held" ] && [ -z "$(find "$RESULT_FILE" -mmin -3 2>/dev/null)" ]
+}
+
 # The standby $1 follows the last good backup, once.
 standby() {
   role='' held='' taken='' summary=''
   wanted=$(of_backup snapshot)
   look "$1"
-  [ "$role" != standby ] || [ "$state $held" != "whole $wanted" ] || return 0
+  if [ "$role" = standby ] && [ "$state $held" = "whole $wanted" ]; then
+    untold || return 0
+    trap tell EXIT
+    examine "$1" >"$WORK_DIR/standby.counts"
+    return 0
+  fi
   [ "$role" = home ] || [ -n "$wanted" ] || return 0
   trap tell EXIT
   [ "$role" != home ] || fail "the volume of the standby holds the former home, which is kept as it was" "once nothing of it is needed any more: npm run failover -- STACK --renew"
@@ -118,7 +146,8 @@ standby() {
   bring "$1" "$wanted" "$(of_backup time)"
 }
 
-# Makes a home of standby $1, as snapshot $2, for failover $3; $4 = home: one that is a home already is meant. Run again it finds it done.
+# Makes a home of standby $1, as snapshot $2, for failover $3; $4 = home: one that is a home already is meant; $4 = exact: an older
+# snapshot will not do. Run again it finds it done.
 standby_take() {
   look "$1"
   if [ "$role" = home ]; then
@@ -130,8 +159,10 @@ standby_take() {
   [ "$role" = standby ] || fail "the standby is empty: it was never brought up to date"
   hold "$1"
   if [ "$state $held" != "whole $2" ]; then
-    if home_restic snapshots --no-lock --json "$2" >/dev/null 2>"$WORK_DIR/open.err"; then
+    if reachable "$1" "$2"; then
       bring "$1" "$2" "$(of_backup time)"
+    elif [ "${4:-}" = exact ]; then
+      fail "snapshot $2, with which Jenkins was stopped, cannot be read: $(said "$WORK_DIR/open.err")" "mend the way to the repository and run npm run failover again, or go back to the node that has it by --to"
     elif [ "$state" = whole ]; then
       say "warning: the repository cannot be reached ($(said "$WORK_DIR/open.err")), so the standby is taken as it is, as snapshot $held of $taken; the last one was $2"
     else
@@ -139,18 +170,39 @@ standby_take() {
     fi
   fi
   printf '%s\n' "$3" >"$1/$MADE_BY"
-  mv -f "$1/$LISTED" "$1/.restore-inventory"
+  # Run again after a cut it has been moved.
+  [ ! -e "$1/$LISTED" ] || mv -f "$1/$LISTED" "$1/.restore-inventory"
   flush "$1"
   rm -f "$1/$MARK"
   flush "$1"
   say "the standby, as snapshot $held of $taken, is the home now"
 }
 
-# Makes a standby of home $1, all of which snapshot $2 holds.
+# Waits until nobody writes to home $1 any more: a Jenkins whose pod was given up while its node was silent goes on until it hears of that.
+standby_wait() {
+  look "$1"
+  [ "$role" != home ] || hold "$1"
+  say "nobody writes to this home any more"
+}
+
+# Prints what of home $1 no snapshot has and nobody makes again: what a restore of a job put aside, and what backup.excludes leaves out.
+beyond_backups() {
+  [ -z "$(ls -A "$1/.replaced" 2>/dev/null)" ] || echo .replaced
+  sed '1,/^# backup\.excludes$/d' "${EXCLUDES_FILE:-/dev/null}" | while IFS= read -r pattern; do
+    find "$1" -path "$1/$(printf '%s' "${pattern%/}" | sed 's|/\*\*/|/*|g')" -print | sed -n "1s|^$1/||p"
+  done
+}
+
+# Makes a standby of home $1, which snapshot $2 holds; one that has what no snapshot has stays as it is.
 standby_give() {
   look "$1"
   [ "$role" = home ] || return 0
   hold "$1"
+  beyond=$(beyond_backups "$1" | tr '\n' ' ')
+  if [ -n "$beyond" ]; then
+    say "warning: this home is kept as it is, for it has what backups leave out: $beyond"
+    return 0
+  fi
   (inventory "$1") >"$1/$LISTED"
   rm -f "$1/$MADE_BY"
   mark "$1" "whole $2 $3 never"

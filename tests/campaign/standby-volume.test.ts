@@ -29,9 +29,11 @@ const told = () => JSON.parse(fs.readFileSync(RESULT(), "utf8")) as Record<strin
 const marked = () => fs.readFileSync(path.join(volume, ".standby"), "utf8").trim();
 /** What is there for a Jenkins: without what the standby keeps of itself. */
 const content = (folder: string) => new Map([...hashes(folder)].filter(([name]) => !/^\.(standby|home-fence|restore-inventory)/.test(name)));
+/** And what it told is published, as report.sh does it. */
 const followed = async () => {
   const { code, output } = await standby();
   if (code !== 0) throw new Error(output);
+  fs.copyFileSync(RESULT(), path.join(home.status, "last-good-standby"));
 };
 
 test("it follows each snapshot, writes what changed alone, and keeps the keys", async () => {
@@ -162,7 +164,9 @@ test("where the repository is gone a whole standby is taken as it is, and one in
   fs.renameSync(home.repository, `${home.repository}.away`);
   expect((await standby()).code).toBe(1);
   expect(told()).toMatchObject({ status: "failed", message: expect.stringMatching(/could not be brought to snapshot/) });
-  expect(marked()).toMatch(`updating ${later}`);
+  expect(marked()).toMatch(`whole ${snapshot}`);
+  const whole = fs.readFileSync(path.join(volume, ".standby"), "utf8");
+  fs.writeFileSync(path.join(volume, ".standby"), whole.replace("whole", "updating"));
   expect(await standby(["standby-take", later, "a1b2c3"])).toMatchObject({ code: 1, output: expect.stringMatching(/in the middle of an update, and the repository cannot be reached/) });
   fs.renameSync(`${home.repository}.away`, home.repository);
   await followed();

@@ -7,6 +7,7 @@ import * as path from "node:path";
 import { parseConfig, type PlatformConfig } from "../../config";
 import { neighbourPaths } from "../../checks/neighbours";
 import { inspectCluster, kubeconfigFiles, preflight, registryProblem, storageClassProblem, storageSizeProblem } from "../../checks/preflight";
+import { standbyNodeProblems } from "../../checks/standby";
 import { environment, stackConfig } from "./mocks";
 
 // Jest cannot load ES modules: the real library is bundled into a CommonJS one for it.
@@ -191,6 +192,45 @@ test("a home keeps the StorageClass it has", () => {
   expect(storageClassProblem("a", undefined)).toBeUndefined();
   expect(storageClassProblem("a", "a")).toBeUndefined();
   expect(storageClassProblem("b", "a")).toMatchObject({ key: "storageClass", found: "b, but claim jenkins-home has a", fix: expect.stringContaining("pulumi config set storageClass a") });
+});
+
+describe("a standby's node", () => {
+  const node = (name: string, labels: object = {}, architecture = "amd64") => ({ metadata: { name, labels: { "kubernetes.io/hostname": `${name}-host`, ...labels } }, status: { nodeInfo: { architecture } } });
+  const nodes = [node("n1"), node("n2", { disk: "ssd" }), node("n3", {}, "arm64")];
+  const config = { ...sandbox, imageBuild: { ...sandbox.imageBuild, platforms: ["linux/amd64"] }, controller: { ...sandbox.controller, image: "controller", nodeSelector: {} }, builds: { controller: sandbox.builds.controller } };
+  const found = (name: string, over: object = {}, made = false) => standbyNodeProblems({ ...config, ...over, backup: { standby: { node: name } } as unknown as PlatformConfig["backup"] }, { made, homeHost: "n1-host" }, { nodes }).map((problem) => problem.found);
+  const ssd = { controller: { ...config.controller, nodeSelector: { disk: "ssd" } } };
+
+  test("is there, is another than the home's, and takes Jenkins", () => {
+    expect(found("n2", ssd)).toEqual([]);
+    expect(found("n9")).toEqual([expect.stringMatching(/n9, which is no node/)]);
+    expect(found("n1")).toEqual([expect.stringMatching(/n1, on which the home lies/)]);
+    expect(found("n3")).toEqual([expect.stringMatching(/n3, which is arm64, .* built for amd64/)]);
+    expect(found("n3", ssd)).toEqual([expect.stringMatching(/lacks label disk=ssd/)]);
+  });
+  test("may have Jenkins once the standby was made, and is not judged where nodes may not be read", () => {
+    expect(found("n1", {}, true)).toEqual([]);
+    expect(standbyNodeProblems({ ...config, backup: { standby: { node: "n9" } } as unknown as PlatformConfig["backup"] }, { made: false }, {})).toEqual([]);
+  });
+  test("stops the first update, and is doubted by later ones; a failover under way stops them all", async () => {
+    let there: Record<string, object> = { "/persistentvolumeclaims/jenkins-home": { spec: { volumeName: "pvc-1", resources: { requests: { storage: sandbox.storage.size } }, storageClassName: sandbox.storage.className } } };
+    const host = await serve((url) => {
+      if (url === neighbourPaths.nodes) return [200, { items: nodes }];
+      if (url === "/api/v1/persistentvolumes/pvc-1") return [200, { spec: { nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions: [{ key: "kubernetes.io/hostname", values: ["n1-host"] }] }] } } } }];
+      const name = Object.keys(there).find((end) => url.endsWith(end));
+      return name === undefined ? healthy(url) : [200, there[name]];
+    });
+    const look = async (name: string) => {
+      const backup = { standby: { node: name } } as unknown as PlatformConfig["backup"];
+      const { problems, warnings } = await preflight({ ...sandbox, backup, cluster: { kubeconfig: kubeconfig(host), context: "admin@test" }, registry: { host, prefix: "p", insecure: true }, ingress: { ...sandbox.ingress, controller: "traefik" } }, "unit", {}, impatient);
+      return [problems.filter(({ key }) => key.startsWith("backup.standby")).map((problem) => problem.found), warnings.filter((line) => line.startsWith("backup.standby")).length];
+    };
+    expect(await look("n1")).toEqual([["n1, on which the home lies"], 0]);
+    there = { ...there, "/persistentvolumeclaims/jenkins-home-standby": {} };
+    expect(await look("n9")).toEqual([[], 1]);
+    there = { ...there, "/configmaps/jenkins-failover": { data: { state: '{"phase":"swapped"}' } } };
+    expect(await look("n2")).toEqual([[expect.stringMatching(/failover that has not come to its end \(last step done: swapped\)/)], 0]);
+  });
 });
 
 describe("together", () => {

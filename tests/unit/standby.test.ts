@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as fc from "fast-check";
-import { continued, type Facts, freshStandby, type Journal, obstacle, PHASES, review, standing, turned } from "../../cli/failover/plan";
+import { continued, type Facts, freshStandby, type Journal, leavesHome, misfit, nodeOf, obstacle, PHASES, review, standing, turned } from "../../cli/failover/plan";
 import { asWritten, watchNodes } from "../../cli/failover/steps";
 import { homeFence, JenkinsBackup, type JenkinsBackupArgs, scripts, selectedNode, standbyPod } from "../../components/jenkins-backup";
 import { all, settled, the, useMocks } from "./mocks";
@@ -47,6 +47,19 @@ describe("the stack", () => {
     // Neither is found by what finds the controller.
     expect(deployment.spec.template.metadata.labels).toMatchObject({ "app.kubernetes.io/component": "standby", "app.kubernetes.io/name": "jenkins-backup" });
     expect(scripts([])["standby.sh"]).toContain("standby_take");
+  });
+
+  test("takes a result for told once it was published, and tells it again else", () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "told-"));
+    const report = (standbyPod(args, { image: "i" }).containers as { command: string[] }[])[1].command[2];
+    const once = /while :; do\n([\s\S]*)\nsleep 5/.exec(report)![1].replace(/\/(scratch|tmp|scripts)\//g, `${folder}/`);
+    fs.writeFileSync(path.join(folder, "result.json"), "{}");
+    const told = (code: number) => {
+      fs.writeFileSync(path.join(folder, "report.sh"), `echo told\nexit ${code}\n`);
+      return spawnSync("sh", ["-c", once], { encoding: "utf8" }).stdout;
+    };
+    expect([told(1), told(0), told(0)]).toEqual(["told\n", "told\n", ""]);
+    fs.rmSync(folder, { recursive: true });
   });
 
   test("holds the standby's pod to Pod Security level restricted", () => {
@@ -133,6 +146,8 @@ describe("a failover", () => {
     ["where neither answers", { lost: lostAre("n1", "n2") }, /neither does n1.*npm run restore -- --snapshot latest/],
     ["onto the former home", { last: { status: "former", time: "" } }, /former home, which is kept.*--renew/],
     ["onto one that was never filled", { good: undefined, last: { status: "failed", time: "", message: "wrong password" } }, /never brought up to date: wrong password/],
+    ["from a volume that several nodes can mount", { home: { place: { volume: "pvc-1", node: "" }, request: "20Gi" } }, /pvc-1 can be mounted on several nodes/],
+    ["onto a node that Jenkins is not put on", { misfit: "it lacks label disk=ssd" }, /not be started on node n2.*lacks label disk=ssd/],
     ["onto a smaller volume", { standby: { place: { volume: "pvc-2", node: "n2" }, capacity: "10Gi" } }, /has 10Gi, the home asks for 20Gi/],
   ])("%s is not begun", (_, over, why) => expect(obstacle({ ...facts, ...over })).toMatch(why));
 
@@ -166,7 +181,9 @@ describe("a failover", () => {
 
   test("is told to people before and in the middle", () => {
     expect(review({ ...journal, lost: true }, new Date("2026-01-01T00:05:00Z"))).toMatch(/n1 does not answer[\s\S]*n2, as snapshot 0a1b2c3d of 2026-01-01T00:00:00Z \(5 min ago\)[\s\S]*stays as it is/);
-    expect(review(journal, new Date())).toMatch(/n1 answers: Jenkins is stopped there, saved, and started on the standby on node n2/);
+    expect(review(journal, new Date())).toMatch(/n1 answers: Jenkins is stopped there, saved, and started on the standby on node n2 with all that backups save.\nNot with it: workspaces[\s\S]*\.replaced/);
+    expect(review({ ...journal, lost: true }, new Date())).not.toMatch(/restore/);
+    expect(review({ ...journal, lost: true, since: "2026-01-01T00:03:00Z" }, new Date())).toMatch(/got its volume at 2026-01-01T00:03:00Z, after that snapshot/);
     expect(standing({ ...journal, phase: "swapped" })).toMatch(/last step done: swapped[\s\S]*--to n1/);
   });
 });
@@ -200,4 +217,25 @@ test("a node whose kubelet is silent while another one speaks three times is los
   expect(await lost()).toEqual(["n3"]);
   leases.n2++;
   expect(await lost()).toEqual(["n3"]);
+});
+
+test("the volume that is left is a former home where its node was lost, on the way back, and where it has what no backup has", () => {
+  expect([journal, { ...journal, lost: true }, turned(journal), { ...journal, kept: true }].map(leavesHome)).toEqual([false, true, true, true]);
+});
+
+test("a volume's node is told by the node's label, which need not be its name", () => {
+  const nodes = ["a", "b"].map((host) => ({ metadata: { name: `${host}.test`, labels: { "kubernetes.io/hostname": host, zone: "z" } } }));
+  const volume = (key?: string, ...values: string[]) => ({ spec: key ? { nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions: [{ key, operator: "In", values }] }] } } } : {} });
+  expect(nodeOf(volume("kubernetes.io/hostname", "b"), nodes)).toBe("b.test");
+  expect(nodeOf(volume("kubernetes.io/hostname", "gone"), nodes)).toBe("gone");
+  expect(nodeOf(volume("zone", "z"), nodes)).toBe("");
+  expect(nodeOf(volume(), nodes)).toBe("");
+});
+
+test("a node that the controller's pod does not fit is told by its labels", () => {
+  const node = { metadata: { labels: { disk: "ssd", "kubernetes.io/arch": "arm64" } } };
+  const on = (...values: string[]) => ({ affinity: { nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions: [{ key: "kubernetes.io/arch", operator: "In", values }] }] } } } });
+  expect([misfit({}, node), misfit({ nodeSelector: { disk: "ssd" }, ...on("amd64", "arm64") }, node)]).toEqual([undefined, undefined]);
+  expect(misfit({ nodeSelector: { disk: "hdd" } }, node)).toMatch(/lacks label disk=hdd/);
+  expect(misfit(on("amd64"), node)).toMatch(/kubernetes.io\/arch amd64/);
 });
