@@ -3,11 +3,12 @@
 export const escaped = (text: string): string => text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
 
 /**
- * @param title what the page is of
+ * @param title what the page is of, for a browser's narrow tab
  * @param verdict how that is
  * @param body HTML, in which text goes through the function it is given
+ * @param heading the title in full
  */
-export function htmlFrame(title: string, verdict: { text: string; good: boolean }, body: (escape: typeof escaped) => string): string {
+export function htmlFrame(title: string, verdict: { text: string; good: boolean }, body: (escape: typeof escaped) => string, heading = title): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -28,7 +29,7 @@ td:last-child, li { overflow-wrap: anywhere; }
 </style>
 </head>
 <body>
-<h1>${escaped(title)}: <span class="${verdict.good ? "good" : "bad"}">${escaped(verdict.text)}</span></h1>
+<h1>${escaped(heading)}: <span class="${verdict.good ? "good" : "bad"}">${escaped(verdict.text)}</span></h1>
 ${body(escaped)}
 </body>
 </html>

@@ -190,12 +190,12 @@ export function htmlPage(facts: Facts): string {
 <div class="wide"><table><thead><tr>${head.map((cell) => `<th scope="col">${cell}</th>`).join("")}</tr></thead>
 <tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("\n")}</tbody></table></div>`,
   );
-  return htmlFrame(`Build platform ${facts.stack}`, { text: well ? "all is well" : "something needs you", good: well }, () => `<p><a href="${escaped(facts.url)}">${escaped(facts.url)}</a>, as of <time datetime="${facts.time.toISOString()}">${facts.time.toISOString()}</time></p>
+  return htmlFrame(facts.stack, { text: well ? "all is well" : "something needs you", good: well }, () => `<p><a href="${escaped(facts.url)}">${escaped(facts.url)}</a>, as of <time datetime="${facts.time.toISOString()}">${facts.time.toISOString()}</time></p>
 <table><tbody>
 ${summary(facts).map(({ what, text, good }) => `<tr><th scope="row">${what}</th><td class="${good ? "good" : "bad"}">${good ? "ok" : "look"}</td><td>${escaped(text)}</td></tr>`).join("\n")}
 </tbody></table>
 ${tables.join("\n")}
-${facts.trouble.length > 0 ? `<h2>Trouble</h2>\n<ul>${facts.trouble.map((text) => `<li class="bad">${escaped(text)}</li>`).join("")}</ul>` : ""}`);
+${facts.trouble.length > 0 ? `<h2>Trouble</h2>\n<ul>${facts.trouble.map((text) => `<li class="bad">${escaped(text)}</li>`).join("")}</ul>` : ""}`, `Build platform ${facts.stack}`);
 }
 
 interface PodItem {
