@@ -117,6 +117,15 @@ test("the keeper goes to tainted nodes with agents that need it there", () => {
   expect(of({ caches: ["maven", "gradle"], tolerations: [taint] })).not.toHaveProperty("tolerations");
 });
 
+test("where the agents' namespace would refuse its pods there is no keeper", () => {
+  const of = (further: Partial<AgentTemplate>, pods?: AgentSettings["pods"]) => cacheKeeperObject({ name: "jenkins", parent: {}, there: "agents" } as unknown as Place, { templates: [{ ...template, ...further }], settings: { ...settings, pods }, cap: 1, cloud: {}, cache: { keeperImage: "k", maxGi: 3 } });
+  for (const caches of [[], ["gradle-build"], ["docker"]] satisfies AgentTemplate["caches"][]) expect(of({ caches })).toBeUndefined();
+  expect(of({ caches: ["gradle-build", "npm"] })).toBeDefined();
+  // One that has worked stays.
+  expect(of({ docker: "dind" })).toBeDefined();
+  expect(of({}, { action: "deny", privilegedImages: ["registry.test/x:1"], hostPaths: [], serviceAccounts: [] })).toBeDefined();
+});
+
 /** One round of the keeper over a full cache of npm, with `find` as given, and `sleep` before it ends. */
 function round(files: Record<string, number>, find = 'exec find "$@"', sleep = ""): { left: string[]; out: string; err: string } {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "caches-"));
