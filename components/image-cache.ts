@@ -77,11 +77,12 @@ export const loginHelper = ({ username, password }: { username: string; password
  * Keeps a volume below MAX_KIB: what was read longest ago goes first, and is fetched or made anew where somebody asks for it after all.
  * POSIX shell as in BusyBox; environment FOLDER, MAX_KIB, INTERVAL (seconds).
  * @param files what may go, as find is told
+ * @param before a command that each round begins with
  */
-export const keeperScript = (files: string): string => `set -u
+export const keeperScript = (files: string, before?: string): string => `set -u
 trap 'exit 0' TERM INT
 while :; do
-  used=$(du -sk "$FOLDER" | cut -f1)
+${before === undefined ? "" : `  ${before}\n`}  used=$(du -sk "$FOLDER" | cut -f1)
   if [ "$used" -gt "$MAX_KIB" ]; then
     echo "$used KiB of $MAX_KIB: deleting what was not read for longest"
     find ${files} -exec stat -c '%X %b %n' {} + | sort -n | while read -r _ blocks file && [ "$used" -gt "$MAX_KIB" ]; do

@@ -290,11 +290,11 @@ const dockerIsKeptForDockerd: Rule = ({ agents }, say, given) => {
   });
 };
 
-/** Agents that wait have one build each, and their place within the caps. */
+/** Agents that wait have one build each, and their place within the caps: a kind without a cap of its own may have as many as agentCap. */
 const idleAgentsFit: Rule = ({ agents, agentCap }, say) => {
-  agents.forEach(({ minIdle, minIdleTimes, idleMinutes, cap = agentCap }, i) => {
+  agents.forEach(({ minIdle, minIdleTimes, idleMinutes, cap }, i) => {
     if (minIdle > 0 && idleMinutes > 0) say(`agents[${i}].minIdle`, `${minIdle} beside idleMinutes: ${idleMinutes}`, "agents that wait for their one build, so idleMinutes: 0", "remove one of both");
-    if (minIdle > cap) say(`agents[${i}].minIdle`, minIdle, `at most ${cap}, the cap of this kind`, "raise cap, or lower it");
+    if (cap !== undefined && minIdle > cap) say(`agents[${i}].minIdle`, minIdle, `at most ${cap}, the cap of this kind`, "raise cap, or lower it");
     if (minIdle === 0 && minIdleTimes) say(`agents[${i}].minIdleTimes`, minIdleTimes, "nothing where minIdle is 0", "set minIdle, or remove it");
   });
   const all = agents.reduce((sum, { minIdle }) => sum + minIdle, 0);

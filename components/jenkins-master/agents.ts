@@ -4,7 +4,7 @@ import { pullingWith } from "../pull-secrets";
 import type { Mirrors } from "../mirrors";
 import { canonicalResources, quantityMillis, Resources, scratch } from "../quantity";
 import { goEnvironment, goMounts, javaEnvironment, mavenFlags, networkMounts, networkVolumes, type Surroundings, toolEnvironment, toolMounts, trustContainers } from "../surroundings";
-import { buildCache } from "./build-cache";
+import { buildCache, keepsGradleBuilds } from "./build-cache";
 import { gradleAgentScript } from "./cache";
 import { dockerSlotScript } from "./docker-cache";
 import { onArchitectures } from "../boot";
@@ -456,11 +456,13 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   const waiting = cachesContainer(template.image, together.flatMap(({ volumeMounts }) => volumeMounts), together.flatMap(({ volumes }) => volumes));
   const slots = hasSlots(template, settings);
   const gradle = caches.includes("gradle");
-  const built = buildCache(template, settings.gradleBuildCache, gradle ? gradleHome : undefined);
+  const built = buildCache(template, settings.gradleBuildCache, gradleHome);
+  // A home of the pod's own: a file that is mounted into the image's would leave its folders to root.
+  const home = gradle || (settings.gradleBuildCache !== undefined && keepsGradleBuilds(template));
   const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env), built.env) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
-  const files = mirrorMounts(settings.mirrors, gradle ? gradleHome : undefined, template.volumes.map(({ mountPath }) => mountPath));
+  const files = mirrorMounts(settings.mirrors, home ? gradleHome : undefined, template.volumes.map(({ mountPath }) => mountPath));
   const needsFiles = files.length > 0 || (template.docker === "rootless" && buildkitMounts(settings.mirrors).length > 0);
   const [architecture, ...others] = (template.built && settings.architectures) || [];
   // A pod that has a nodeSelector is not kept to Linux by the plugin any more.
@@ -492,7 +494,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
               mountPath: `${cacheMount}/${tool}`,
               readOnly: sharedCaches[tool].readOnly,
             })),
-            ...(gradle ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
+            ...(home ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
             ...[...together, built].flatMap(({ volumeMounts }) => volumeMounts),
             ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
             ...files,
@@ -513,12 +515,8 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
         })),
         ...[...together, built].flatMap(({ volumes }) => volumes),
         ...(slots ? [{ name: "cache-docker", hostPath: { path: `${settings.cachePath}/docker/${slotGroup(template)}`, type: "DirectoryOrCreate" } }] : []),
-        ...(gradle
-          ? [
-              { name: "gradle-home", ...scratch(template.workspaceSize) },
-              { name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } },
-            ]
-          : []),
+        ...(home ? [{ name: "gradle-home", ...scratch(template.workspaceSize) }] : []),
+        ...(gradle ? [{ name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } }] : []),
         ...(needsFiles ? [{ name: mirrorVolume, configMap: { name: agentMirrorsName } }] : []),
         ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), ...volumeSource(volume) })),
         ...networkVolumes(network),

@@ -27,7 +27,7 @@ export const buildCacheName = "gradle-build-cache";
 const port = 8080;
 const folder = "/var/cache/gradle-build";
 const configFolder = "/etc/gradle-build-cache";
-/** Gradle looks for it in its home and in its own folder. */
+/** Gradle looks for it in its home, a wrapper's as well. */
 const initScript = "build-platform-build-cache.gradle";
 
 export const buildCacheLabels = { "app.kubernetes.io/name": buildCacheName, ...partOf };
@@ -60,9 +60,25 @@ ${["proxy", "fastcgi", "uwsgi", "scgi"].map((each) => `  ${each}_temp_path ${tem
 }
 `;
 
-/** The address is the environment's: empty, it shuts the cache off for a build. A cache that the project has of its own stays. */
+/**
+ * The address is the environment's: empty, it shuts the cache off for a build. So does org.gradle.caching=false, where Gradle itself would
+ * read it (the command, Gradle's home, the root project, the first that says anything); that of --no-build-cache Gradle notes nothing
+ * which differs from no word at all. A cache that the project has of its own stays.
+ */
 export const buildCacheInit = `def address = System.getenv('GRADLE_BUILD_CACHE')
-if (address && gradle.startParameter.hasProperty('buildCacheEnabled')) {
+def first = gradle
+while (first.parent != null) first = first.parent
+def start = first.startParameter
+def from = start.projectDir ?: start.currentDir
+def root = from
+while (root != null && !['settings.gradle', 'settings.gradle.kts'].any { new File(root, it).file }) root = root.parentFile
+def said = start.systemPropertiesArgs['org.gradle.caching'] ?: [start.gradleUserHomeDir, root ?: from].findResult { folder ->
+  def file = new File(folder, 'gradle.properties')
+  def properties = new Properties()
+  if (file.file) file.withInputStream { properties.load(it) }
+  properties.getProperty('org.gradle.caching')
+}
+if (address && (said == null || said.trim().equalsIgnoreCase('true')) && gradle.startParameter.hasProperty('buildCacheEnabled')) {
   gradle.startParameter.buildCacheEnabled = true
   gradle.settingsEvaluated { settings ->
     if (settings.buildCache.remote == null) settings.buildCache.remote(org.gradle.caching.http.HttpBuildCache) { cache ->
@@ -77,18 +93,21 @@ if (address && gradle.startParameter.hasProperty('buildCacheEnabled')) {
 /** Whether the agents of a template ask for it. */
 export const keepsGradleBuilds = ({ caches }: { caches: string[] }): boolean => caches.includes("gradle-build");
 
-/** What an agent's pod has of it; nothing without gradle-build in its caches. @param gradleHome Gradle's home, where the pod has one of its own; else the script goes to the image's Gradle */
-export function buildCache(template: { caches: string[]; cacheGroup?: string }, address: string | undefined, gradleHome = "/opt/gradle"): { env: Record<string, string>; volumes: CacheVolume[]; volumeMounts: CacheMount[] } {
+/** What an agent's pod has of it, in a home of Gradle's that is the pod's own; nothing without gradle-build in its caches. */
+export function buildCache(template: { caches: string[]; cacheGroup?: string }, address: string | undefined, gradleHome: string): { env: Record<string, string>; volumes: CacheVolume[]; volumeMounts: CacheMount[] } {
   if (address === undefined || !keepsGradleBuilds(template)) return { env: {}, volumes: [], volumeMounts: [] };
   return {
-    env: { GRADLE_BUILD_CACHE: `${address}/${template.cacheGroup ?? usual.cacheGroup}/` },
+    env: { GRADLE_USER_HOME: gradleHome, GRADLE_BUILD_CACHE: `${address}/${template.cacheGroup ?? usual.cacheGroup}/` },
     volumes: [{ name: buildCacheName, configMap: { name: buildCacheName } }],
     volumeMounts: [{ name: buildCacheName, mountPath: `${gradleHome}/init.d/${initScript}`, subPath: initScript, readOnly: true }],
   };
 }
 
 /** What its keeper may delete, as find is told. */
-export const buildCacheKeeps = '"$FOLDER" -type f ! -path "$FOLDER/.parts/*"';
+const buildCacheKeeps = '"$FOLDER" -type f ! -path "$FOLDER/.parts/*"';
+/** Parts of entries whose nginx was killed as it wrote them: nobody else deletes them. */
+const lostParts = `find "$FOLDER" -path "$FOLDER/.parts/*" -type f -mmin +60 -exec rm -f {} +`;
+export const buildCacheKeeper = keeperScript(buildCacheKeeps, lostParts);
 
 const unprivileged = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
 const content = { name: "content", mountPath: folder };
@@ -108,7 +127,7 @@ const server = (image: pulumi.Input<string>): Container => ({
 const keeper = ({ image, size }: BuildCacheArgs): Container => ({
   name: "keeper",
   image,
-  command: ["/bin/sh", "-c", keeperScript(buildCacheKeeps)],
+  command: ["/bin/sh", "-c", buildCacheKeeper],
   env: [{ name: "FOLDER", value: folder }, { name: "MAX_KIB", value: String(keptKib(size)) }, { name: "INTERVAL", value: "60" }],
   resources: { requests: { cpu: "5m", memory: "16Mi" }, limits: { memory: "128Mi" } },
   securityContext: unprivileged,

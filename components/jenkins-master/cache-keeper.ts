@@ -3,7 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { cacheGi, dockerGi } from "../../config/pieces";
 import { partOf } from "../ownership";
 import type { Registration } from "../transform";
-import { agentUser, keepsDocker } from "./agents";
+import { agentsPodSecurity, type AgentTemplate, agentUser, keepsDocker } from "./agents";
 import type { AgentsArgs } from "./args";
 import { cacheKeeperScript, gradleKeeperScript } from "./cache";
 import { dockerKeeperScript } from "./docker-cache";
@@ -13,9 +13,9 @@ import { toolFolders } from "./tool-cache";
 
 const keeperLabels = { "app.kubernetes.io/name": "agent-cache", ...partOf };
 
-/** What keeps the shared caches on every node, where there are any. */
+/** What keeps the shared caches on every node, where there are any. A namespace is restricted where no template has one, and would refuse its pods. */
 export function cacheKeeperObject({ name, parent, there }: Place, { cache, settings, templates }: AgentsArgs): Registration<k8s.apps.v1.DaemonSetArgs> | undefined {
-  if (settings.cachePath === undefined || cache === undefined) return undefined;
+  if (settings.cachePath === undefined || cache === undefined || agentsPodSecurity(templates as AgentTemplate[], settings.cachePath, settings.pods) === "restricted") return undefined;
   const gradle = templates.some(({ caches }) => caches.includes("gradle"));
   // The keeper goes where agents may that need it; those with Maven's and Gradle's alone get along as ever.
   const tolerations = [...new Map(templates.filter((template) => toolFolders([template]).length + gitFolders([template]).length > 0 || keepsDocker(template)).flatMap((template) => template.tolerations.map((each) => [JSON.stringify(each), each]))).values()];

@@ -10,6 +10,12 @@ export function cacheKeeperScript(tools: string[] = [], others: string[] = []): 
   const owned = ["maven", "maven/repository", "gradle", "gradle/generations", "gradle-offers", ...tools, ...others].map((folder) => `"$CACHE/${folder}"`).join(" ");
   // Tools delete files of their own at any time, which is no reason to end.
   const vanishing = tools.length > 0 ? " || :" : "";
+  const made = tools.map((folder) => `"$CACHE/${folder}"`).join(" ");
+  // A folder that was deleted is there again in a minute: agents that all write wait for theirs, and one with remoting does not start without.
+  const wait = tools.length === 0 ? "  sleep 600 & wait $!" : `  for minute in 1 2 3 4 5 6 7 8 9 10; do
+    mkdir -p ${made} && chown -h "$OWNER:$OWNER" ${made}
+    sleep 60 & wait $!
+  done`;
   return `set -eu
 mkdir -p ${["maven/repository", "gradle/generations", "gradle-offers", ...tools, ...others].map((folder) => `"$CACHE/${folder}"`).join(" ")}
 # -h: what agents may write to may have become a link meanwhile.
@@ -24,7 +30,7 @@ while :; do
     find ${kept} -type f ! -path '*/.locks/*' ! -name .in-use${tools.length > 0 ? " \\( ! -name '*.lock' -o -size +0 \\) \\( ! -name 'index.db*' -o -size +131072 \\)" : ""} -atime "+$days" -delete${vanishing}
     find "$CACHE/maven/repository" -mindepth 1 -type d -empty -delete${vanishing}
   done
-  sleep 600 & wait $!
+${wait}
 done
 `;
 }

@@ -23,9 +23,12 @@ const tools = {
   sbt: { own: [], shared: ["coursier"], env: { COURSIER_CACHE: "coursier" } },
   // The controller's jars that Jenkins' own program in the agent (remoting) loads classes from: files by SHA-256, written under another
   // name first, compared as they arrive and not again when they are taken. An agent's start is what it is for, so nothing waits for the
-  // folder but the kubelet, until the keeper has made it.
+  // folder but the kubelet, until the keeper has made it: in one that is root's, remoting would not start at all.
   remoting: { own: [], shared: ["remoting"], env: { REMOTING_OPTS: "remoting" } },
 } satisfies Record<string, { own: string[]; shared: string[]; env: Record<string, string> }>;
+
+/** What stands before the folder in a variable. The plugin's own word on reconnecting is repeated, as a container's variable replaces it: agents whose controller is gone would try for ever. */
+const before: Record<string, string> = { REMOTING_OPTS: "-noReconnectAfter 1d -jar-cache " };
 
 /** Tools whose caches are shared as they lie. */
 export type DownloadTool = keyof typeof tools;
@@ -82,7 +85,7 @@ export function toolCaches({ caches, cacheGroup = usual.cacheGroup }: Cached, mo
   const owned = used.flatMap((tool) => tool.own as string[]);
   const all = used.flatMap(({ shared }) => shared);
   return {
-    env: Object.fromEntries(used.flatMap(({ env }) => Object.entries(env).map(([name, place]) => [name, `${name === "REMOTING_OPTS" ? "-jar-cache " : ""}${mount}/${place}`]))),
+    env: Object.fromEntries(used.flatMap(({ env }) => Object.entries(env).map(([name, place]) => [name, `${before[name] ?? ""}${mount}/${place}`]))),
     volumes: [
       ...(owned.length > 0 ? [{ name: "caches-own", ...own }] : []),
       ...all.map((shared) => ({ name: volume(shared), hostPath: { path: `${path}/${folder(cacheGroup, shared)}`, type: shared === "remoting" ? "Directory" : "DirectoryOrCreate" } })),

@@ -8,6 +8,7 @@ import hudson.model.TaskListener
 import hudson.scheduler.CronTab
 import hudson.Util
 import hudson.init.InitMilestone
+import java.util.concurrent.ConcurrentHashMap
 import java.util.concurrent.TimeUnit
 import java.util.logging.Level
 import java.util.logging.Logger
@@ -23,10 +24,14 @@ class WarmAgents implements Runnable {
   static final String MARK = "Ready for its one build, "
   /** Milliseconds for which an agent has to be out of place before it goes: while configuration is read again, templates are not there. */
   static final long PATIENCE = 5000
+  /** Milliseconds until an agent whose end failed is ended again. */
+  static final long AGAIN = 30000
 
   private final Map<String, Long> outOfPlace = [:]
   private final Map<String, Long> offline = [:]
   private final Set<String> leaving = new HashSet<>()
+  /** Of these the ones whose end failed, and when: they hold their place and are of no use. Written by other threads as well. */
+  private final Map<String, Long> unended = new ConcurrentHashMap<>()
   private final Set<String> warmed = new HashSet<>()
   /** Agents made here that have not connected yet, with their template. */
   private final Map<String, String> made = [:]
@@ -59,6 +64,7 @@ class WarmAgents implements Runnable {
     List<KubernetesSlave> ready = agents.findAll { it.nodeDescription.startsWith(MARK) && !(it.nodeName in leaving) }
     for (KubernetesSlave agent : new ArrayList<>(ready)) if (agent.toComputer()?.countBusy()) { taken(agent); ready.remove(agent) }
     lookAtLaunches(agents, ready, now)
+    for (KubernetesSlave agent : agents.findAll { now - (unended[it.nodeName] ?: now) > AGAIN }) end(agent)
     Set<KubernetesSlave> placed = new HashSet<>()
     for (KubernetesCloud cloud : jenkins.clouds.getAll(KubernetesCloud)) placed.addAll(review(cloud, agents, ready, now))
     outOfPlace.keySet().retainAll(ready.findAll { !(it in placed) }*.nodeName)
@@ -72,7 +78,8 @@ class WarmAgents implements Runnable {
   private List<KubernetesSlave> review(KubernetesCloud cloud, List<KubernetesSlave> agents, List<KubernetesSlave> ready, long now) {
     List<KubernetesSlave> placed = []
     List<KubernetesSlave> own = agents.findAll { it.cloudName == cloud.name }
-    int room = cloud.containerCap - own.size() - demand(cloud, own, ready)
+    int wanted = demand(cloud, own, ready)
+    int room = cloud.containerCap - own.size() - wanted
     for (template in cloud.templates) {
       int asked = asked(template, now)
       if (asked <= 0) continue
@@ -82,6 +89,8 @@ class WarmAgents implements Runnable {
       List<KubernetesSlave> kept = current.sort { it.toComputer()?.online ? 0 : 1 }.take(asked)
       placed.addAll(kept)
       int missing = now < (notBefore[template.id] ?: 0L) ? 0 : asked - kept.size()
+      // Of a kind whose last one did not connect a single one is tried, and only while no build waits: it may hold its place for as long as it may take.
+      if (missing > 0 && failures[template.id]) missing = wanted > 0 || kept.any { !it.toComputer()?.online } ? 0 : 1
       while (missing-- > 0 && room > 0 && make(cloud, template, description)) room--
     }
     // Builds of others find no room: of those that only wait, as many go.
@@ -92,12 +101,19 @@ class WarmAgents implements Runnable {
     return placed
   }
 
-  /** How many agents the builds that wait still need. */
-  private static int demand(KubernetesCloud cloud, List<KubernetesSlave> own, List<KubernetesSlave> ready) {
+  /** How many agents the builds that wait still need. One that has not connected yet is for builds of its kind alone; one that goes, or is connected and not for its one build any more, makes room for any. */
+  private int demand(KubernetesCloud cloud, List<KubernetesSlave> own, List<KubernetesSlave> ready) {
     Map<String, Integer> of = own.countBy { it.templateId }
-    int waiting = Queue.instance.buildableItems.count { item -> cloud.getTemplatesFor(item.assignedLabel).any { template -> (of[template.id] ?: 0) < template.instanceCap } }
-    int coming = own.count { agent -> Computer computer = agent.toComputer(); !(agent in ready && computer?.online) && !computer?.countBusy() }
-    return Math.max(0, waiting - coming)
+    List<KubernetesSlave> free = own.findAll { agent -> Computer computer = agent.toComputer(); !(agent in ready && computer?.online) && !computer?.countBusy() && !unended.containsKey(agent.nodeName) }
+    List<String> coming = free.findAll { !(it.nodeName in leaving) && !it.toComputer()?.online }*.templateId
+    int wanted = coming.size() - free.size()
+    for (item in Queue.instance.buildableItems) {
+      def templates = cloud.getTemplatesFor(item.assignedLabel)
+      def served = templates.find { it.id in coming }
+      if (served != null) coming.remove((Object) served.id)
+      else if (templates.any { template -> (of[template.id] ?: 0) < template.instanceCap }) wanted++
+    }
+    return Math.max(0, wanted)
   }
 
   /** The number in the template's annotation, as far as its times (cron fields of the minutes in which it holds, UTC) say so. */
@@ -134,7 +150,7 @@ class WarmAgents implements Runnable {
   /** Agents that ended before they connected, and those that are away for longer than they may take to connect. */
   private void lookAtLaunches(List<KubernetesSlave> agents, List<KubernetesSlave> ready, long now) {
     Set<String> names = agents*.nodeName as Set<String>
-    for (collection in [offline.keySet(), leaving, warmed]) collection.retainAll(names)
+    for (collection in [offline.keySet(), leaving, warmed, unended.keySet()]) collection.retainAll(names)
     for (String name : new ArrayList<>(made.keySet())) {
       KubernetesSlave agent = agents.find { it.nodeName == name }
       String template = made[name]
@@ -182,6 +198,13 @@ class WarmAgents implements Runnable {
     leaving.add(agent.nodeName)
     made.remove(agent.nodeName)
     say(Level.INFO, "Agent " + agent.nodeName + " goes without a build: " + why)
+    end(agent)
+    return true
+  }
+
+  /** Ends an agent that leaves. Where that fails it is tried again. */
+  private void end(KubernetesSlave agent) {
+    unended.remove(agent.nodeName)
     Computer.threadPoolForRemoting.submit({
       try {
         // Without its template, which is gone since a restart, the plugin would count the agent for ever.
@@ -190,10 +213,9 @@ class WarmAgents implements Runnable {
         if (template == null) KubernetesProvisioningLimits.get().unregister(agent.kubernetesCloud, new org.csanchez.jenkins.plugins.kubernetes.PodTemplate(agent.templateId), 1)
       } catch (Throwable problem) {
         say(Level.WARNING, "Agent " + agent.nodeName + " was not ended", problem)
-        leaving.remove(agent.nodeName)
+        unended[agent.nodeName] = System.currentTimeMillis()
       }
     } as Runnable)
-    return true
   }
 
   /** What a build begins with is run once without one, so that the agent has the classes for it. */

@@ -3,8 +3,7 @@ import * as fs from "node:fs";
 import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
-import { keeperScript } from "../../components/image-cache";
-import { buildCache, buildCacheConfig, buildCacheInit, buildCacheKeeps } from "../../components/jenkins-master/build-cache";
+import { buildCache, buildCacheConfig, buildCacheInit, buildCacheKeeper } from "../../components/jenkins-master/build-cache";
 import { installPackages } from "../../sandbox/cluster/packages";
 import { run, waitFor } from "../../sandbox/shell";
 import { freePort } from "../e2e/agent-images-bed";
@@ -39,7 +38,7 @@ afterAll(async () => {
 });
 
 /** A build in a workspace and a home of its own, as each agent has; what Gradle says of its tasks. */
-async function build(name: string, further: { source?: string; env?: Record<string, string> } = {}): Promise<string> {
+async function build(name: string, further: { source?: string; env?: Record<string, string>; files?: Record<string, string>; args?: string[]; from?: string } = {}): Promise<string> {
   const workspace = at(name, "workspace");
   fs.mkdirSync(path.join(workspace, "src/main/java"), { recursive: true });
   fs.mkdirSync(at(name, "home/init.d"), { recursive: true });
@@ -47,8 +46,12 @@ async function build(name: string, further: { source?: string; env?: Record<stri
   fs.writeFileSync(path.join(workspace, "settings.gradle"), "rootProject.name = 'app'\n");
   fs.writeFileSync(path.join(workspace, "build.gradle"), "apply plugin: 'java'\n");
   fs.writeFileSync(path.join(workspace, "src/main/java/App.java"), further.source ?? "public class App { public static int answer() { return 42; } }\n");
-  const { env } = buildCache({ caches: ["gradle-build"], cacheGroup: "release" }, `http://127.0.0.1:${port}`);
-  const { stdout } = await run("gradle", ["--no-daemon", "--console=plain", "classes"], { cwd: workspace, env: { ...process.env, ...env, GRADLE_USER_HOME: at(name, "home"), ...further.env } });
+  for (const [file, text] of Object.entries(further.files ?? {})) {
+    fs.mkdirSync(path.dirname(at(name, file)), { recursive: true });
+    fs.writeFileSync(at(name, file), text);
+  }
+  const { env } = buildCache({ caches: ["gradle-build"], cacheGroup: "release" }, `http://127.0.0.1:${port}`, at(name, "home"));
+  const { stdout } = await run("gradle", ["--no-daemon", "--console=plain", ...(further.args ?? []), "classes"], { cwd: path.join(workspace, further.from ?? ""), env: { ...process.env, ...env, ...further.env } });
   expect(fs.existsSync(path.join(workspace, "build/classes/java/main/App.class"))).toBe(true);
   return stdout;
 }
@@ -67,6 +70,29 @@ test("an empty GRADLE_BUILD_CACHE shuts it off, and a cache that is away stops n
   expect(await build("off", { env: { GRADLE_BUILD_CACHE: "" } })).not.toMatch(/FROM-CACHE/);
   expect(entries()).toHaveLength(before);
   expect(await build("away", { env: { GRADLE_BUILD_CACHE: `http://127.0.0.1:${await freePort()}/release/` } })).not.toMatch(/FROM-CACHE/);
+});
+
+test.each<[string, Parameters<typeof build>[1]]>([
+  ["the project says", { files: { "workspace/gradle.properties": "org.gradle.caching=false\n" } }],
+  ["the root project says, to a build that begins below it,", { files: { "workspace/gradle.properties": "org.gradle.caching = False\n", "workspace/settings.gradle": "rootProject.name = 'app'\ninclude 'sub'\n", "workspace/build.gradle": "allprojects { apply plugin: 'java' }\n", "workspace/sub/build.gradle": "" }, from: "sub", args: [":classes"] }],
+  ["the project that the command names says", { files: { "workspace/gradle.properties": "org.gradle.caching=false\n" }, from: "..", args: ["-p", "workspace"] }],
+  ["Gradle's home says, whatever the project does", { files: { "workspace/gradle.properties": "org.gradle.caching=true\n", "home/gradle.properties": "org.gradle.caching=false\n" } }],
+  ["the command says, whatever the project does", { files: { "workspace/gradle.properties": "org.gradle.caching=true\n" }, args: ["-Dorg.gradle.caching=false"] }],
+])("%s org.gradle.caching=false: nothing is taken and nothing is kept", async (said, further) => {
+  const before = entries().length;
+  expect(await build(said.replace(/\W+/g, "-"), further)).not.toMatch(/FROM-CACHE/);
+  expect(entries()).toHaveLength(before);
+});
+
+test("with org.gradle.caching=true it is on as well", async () => {
+  expect(await build("on", { files: { "workspace/gradle.properties": "org.gradle.caching=true\n" } })).toMatch(/compileJava FROM-CACHE/);
+});
+
+test("a project's own remote cache stays, and has what the build made", async () => {
+  const before = entries();
+  const settings = `rootProject.name = 'app'\nbuildCache { remote(HttpBuildCache) { url = 'http://127.0.0.1:${port}/own/'; push = true } }\n`;
+  expect(await build("own", { files: { "workspace/settings.gradle": settings } })).not.toMatch(/FROM-CACHE/);
+  expect(entries().filter((file) => !before.includes(file)).map((file) => path.relative(at("cache"), file))).toEqual([expect.stringMatching(/^own\/[0-9a-f]{32}$/)]);
 });
 
 test("half an entry is nobody's, and nothing but entries can be written or read", async () => {
@@ -92,7 +118,7 @@ test("above its size the entries go that were read longest ago", async () => {
     const past = new Date(Date.now() - (i === 1 ? 1000 : 100) * 1000);
     fs.utimesSync(at("cache/agents", name.repeat(32)), past, past);
   }
-  const keeper = spawn("sh", ["-c", keeperScript(buildCacheKeeps)], { env: { ...process.env, FOLDER: at("cache"), MAX_KIB: "2500", INTERVAL: "1" }, stdio: "ignore" });
+  const keeper = spawn("sh", ["-c", buildCacheKeeper], { env: { ...process.env, FOLDER: at("cache"), MAX_KIB: "2500", INTERVAL: "1" }, stdio: "ignore" });
   try {
     await waitFor("the one read longest ago to go", 30, async () => !fs.existsSync(at("cache/agents", "b".repeat(32))));
     await new Promise((resolve) => setTimeout(resolve, 2500));

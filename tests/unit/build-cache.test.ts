@@ -1,7 +1,9 @@
 import { spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
 import { agentPod, type AgentSettings, type AgentTemplate, type CachedTool } from "../../components/jenkins-master/agents";
-import { keeperScript } from "../../components/image-cache";
-import { buildCacheAddress, buildCacheConfig, buildCacheInit, buildCacheKeeps } from "../../components/jenkins-master/build-cache";
+import { buildCacheAddress, buildCacheConfig, buildCacheInit, buildCacheKeeper } from "../../components/jenkins-master/build-cache";
 import { parseConfig } from "../../config";
 import { jenkinsArgs } from "../../config/arguments";
 import { JenkinsMaster } from "../../components/jenkins-master";
@@ -23,8 +25,14 @@ const pod = (...args: Parameters<typeof template>) => (agentPod(template(...args
 test("an agent that asks for it has its address, by group, and the script where its Gradle looks", () => {
   const mounted = (caches: CachedTool[]) => pod(caches).containers[0].volumeMounts.filter(({ name }) => name === "gradle-build-cache").map(({ mountPath }) => mountPath);
   expect(pod(["gradle-build"], { cacheGroup: "release" }).containers[0].env).toContainEqual({ name: "GRADLE_BUILD_CACHE", value: "http://gradle-build-cache.agents.svc:8080/release/" });
-  expect(mounted(["gradle-build"])).toEqual(["/opt/gradle/init.d/build-platform-build-cache.gradle"]);
-  expect(mounted(["gradle", "gradle-build"])).toEqual(["/home/jenkins/.gradle/init.d/build-platform-build-cache.gradle"]);
+  for (const caches of [["gradle-build"], ["gradle", "gradle-build"]] satisfies CachedTool[][]) {
+    expect(mounted(caches)).toEqual(["/home/jenkins/.gradle/init.d/build-platform-build-cache.gradle"]);
+    // A wrapper's Gradle reads no other place, and writes beside it: the home is a volume that is the agent's, and only one.
+    expect(pod(caches).containers[0].env).toContainEqual({ name: "GRADLE_USER_HOME", value: "/home/jenkins/.gradle" });
+    expect(pod(caches).containers[0].volumeMounts.filter(({ mountPath }) => mountPath === "/home/jenkins/.gradle")).toEqual([{ name: "gradle-home", mountPath: "/home/jenkins/.gradle" }]);
+    expect(pod(caches).volumes.filter(({ name }) => name === "gradle-home")).toEqual([{ name: "gradle-home", emptyDir: {} }]);
+  }
+  expect(JSON.stringify(pod(["gradle-build"]))).not.toMatch(/hostPath|gradle-offers|gradle-cache/);
   expect(pod(["gradle-build"]).volumes).toContainEqual({ name: "gradle-build-cache", configMap: { name: "gradle-build-cache" } });
 });
 
@@ -64,8 +72,34 @@ test("its group is a setting of something, and its size has a unit", () => {
   expect(problems.map(({ key }) => key)).toEqual(["agentCache.gradleBuildSize"]);
 });
 
-test("the keeper's script is shell, and the server keeps entries alone", () => {
-  expect(spawnSync("sh", ["-n", "-c", keeperScript(buildCacheKeeps)]).status).toBe(0);
+test("the keeper deletes parts that nobody writes any more, and above its size entries alone", () => {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "build-cache-"));
+  try {
+    const write = (file: string, minutes: number) => {
+      fs.mkdirSync(path.dirname(path.join(root, "cache", file)), { recursive: true });
+      fs.writeFileSync(path.join(root, "cache", file), "x".repeat(10_000));
+      const past = Date.now() / 1000 - minutes * 60;
+      fs.utimesSync(path.join(root, "cache", file), past, past);
+    };
+    write(".parts/0000000001", 120);
+    write(".parts/0000000002", 1);
+    write("agents/entry", 120);
+    // The round ends in its pause.
+    fs.mkdirSync(path.join(root, "bin"));
+    fs.writeFileSync(path.join(root, "bin/sleep"), `#!/bin/sh\nPATH=${process.env.PATH}\nkill "$PPID"; exec sleep 1\n`, { mode: 0o755 });
+    const round = (kib: number) => {
+      expect(spawnSync("sh", ["-c", buildCacheKeeper], { encoding: "utf8", env: { PATH: `${root}/bin:${process.env.PATH}`, FOLDER: path.join(root, "cache"), MAX_KIB: String(kib), INTERVAL: "60" } })).toMatchObject({ status: 0, stderr: "" });
+      return fs.readdirSync(path.join(root, "cache"), { recursive: true, encoding: "utf8" }).sort();
+    };
+    expect(round(1000)).toEqual([".parts", ".parts/0000000002", "agents", "agents/entry"]);
+    expect(round(0)).toEqual([".parts", ".parts/0000000002", "agents"]);
+  } finally {
+    fs.rmSync(root, { recursive: true });
+  }
+});
+
+test("the server keeps entries alone", () => {
   expect(buildCacheConfig()).toMatch(/location ~ "\^\/\[a-z0-9\]\[a-z0-9-\]\*\/\[0-9a-f\]\{32,64\}\$"/);
-  expect(buildCacheInit).toContain("GRADLE_BUILD_CACHE");
+  // The variable that pods have is the one that the script reads.
+  expect(pod(["gradle-build"]).containers[0].env.map(({ name }) => name).filter((name) => buildCacheInit.includes(`System.getenv('${name}')`))).toEqual(["GRADLE_BUILD_CACHE"]);
 });

@@ -7,6 +7,8 @@ import { allowed, podPolicyName, podValidations, type PodSpec, type PodValidatio
 import { JenkinsMaster } from "../../components/jenkins-master";
 import { all, settled, the, useMocks } from "./mocks";
 
+jest.setTimeout(60_000);
+
 /** The rules for pods of the agents' namespace, evaluated as the API server does it. */
 
 // What the tests look at is plain JSON of many shapes.

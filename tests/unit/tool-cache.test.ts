@@ -26,7 +26,7 @@ const spec = (further: Partial<AgentTemplate>): Spec => (agentPod({ ...template,
 test.each(downloadTools)("%s: each variable leads to a folder that is mounted, and the keeper makes each that is shared", (tool) => {
   const { containers: [{ env, volumeMounts }], volumes } = spec({ caches: [tool] });
   const places = volumeMounts.map(({ mountPath }) => mountPath);
-  const led = env.map(({ value }) => ({ value: value.replace("-jar-cache ", "") })).filter(({ value }) => value.startsWith(cacheMount));
+  const led = env.map(({ value }) => ({ value: value.replace(/^.*-jar-cache /, "") })).filter(({ value }) => value.startsWith(cacheMount));
   expect(led.length).toBeGreaterThan(0);
   for (const { value } of led) expect(places).toContain(value);
   const shared = volumes.flatMap(({ hostPath }) => hostPath?.path ?? []);
@@ -81,7 +81,7 @@ test("an agent waits for the folders that all write, and for nothing else", () =
 
 test("the jars of Jenkins' own program are given to it, in a folder that the keeper has made", () => {
   const { containers: [{ env }], volumes } = spec({ caches: ["remoting"] });
-  expect(env).toContainEqual({ name: "REMOTING_OPTS", value: `-jar-cache ${cacheMount}/remoting` });
+  expect(env).toContainEqual({ name: "REMOTING_OPTS", value: `-noReconnectAfter 1d -jar-cache ${cacheMount}/remoting` });
   expect(volumes).toContainEqual({ name: "cache-remoting", hostPath: { path: "/cache/tools/agents/remoting", type: "Directory" } });
   const flags = (further: object) => spec({ caches: ["remoting"], ...further }).containers[0].env.find(({ name }) => name === "JENKINS_JAVA_OPTS")?.value;
   expect(flags({})).toMatch(new RegExp(`^-XX:TieredStopAtLevel=1 .*-XX:[+]VerifySharedSpaces -XX:SharedArchiveFile=${cacheMount}/remoting/a[.]jsa `));
@@ -117,8 +117,17 @@ test("the keeper goes to tainted nodes with agents that need it there", () => {
   expect(of({ caches: ["maven", "gradle"], tolerations: [taint] })).not.toHaveProperty("tolerations");
 });
 
-/** One round of the keeper over a full cache of npm, with `find` as given. */
-function round(files: Record<string, number>, find = 'exec find "$@"'): { left: string[]; out: string; err: string } {
+test("where the agents' namespace would refuse its pods there is no keeper", () => {
+  const of = (further: Partial<AgentTemplate>, pods?: AgentSettings["pods"]) => cacheKeeperObject({ name: "jenkins", parent: {}, there: "agents" } as unknown as Place, { templates: [{ ...template, ...further }], settings: { ...settings, pods }, cap: 1, cloud: {}, cache: { keeperImage: "k", maxGi: 3 } });
+  for (const caches of [[], ["gradle-build"], ["docker"]] satisfies AgentTemplate["caches"][]) expect(of({ caches })).toBeUndefined();
+  expect(of({ caches: ["gradle-build", "npm"] })).toBeDefined();
+  // One that has worked stays.
+  expect(of({ docker: "dind" })).toBeDefined();
+  expect(of({}, { action: "deny", privilegedImages: ["registry.test/x:1"], hostPaths: [], serviceAccounts: [] })).toBeDefined();
+});
+
+/** One round of the keeper over a full cache of npm, with `find` as given, and `sleep` before it ends. */
+function round(files: Record<string, number>, find = 'exec find "$@"', sleep = ""): { left: string[]; out: string; err: string } {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "caches-"));
   try {
     const folder = path.join(root, "cache/tools/agents/npm/_cacache");
@@ -132,7 +141,7 @@ function round(files: Record<string, number>, find = 'exec find "$@"'): { left: 
     const program = (name: string, text: string) => fs.writeFileSync(path.join(root, "bin", name), `#!/bin/sh\nPATH=${process.env.PATH}\n${text}\n`, { mode: 0o755 });
     program("chown", "");
     program("find", find);
-    program("sleep", 'kill "$PPID"; exec sleep 1');
+    program("sleep", `${sleep}\nkill "$PPID"; exec sleep 1`);
     const { stdout, stderr } = spawnSync("sh", ["-c", cacheKeeperScript(["tools/agents/npm/_cacache"])], { encoding: "utf8", env: { PATH: `${root}/bin:${process.env.PATH}`, CACHE: path.join(root, "cache"), MAX_KIB: "0", OWNER: "0" } });
     return { left: fs.readdirSync(folder).sort(), out: stdout, err: stderr };
   } finally {
@@ -142,6 +151,13 @@ function round(files: Record<string, number>, find = 'exec find "$@"'): { left: 
 
 test("locks and pnpm's index stay as long as they are of the size of such", () => {
   expect(round({ "a.lock": 0, "b.lock": 1, "index.db": 1 << 20, "index.db-2": 1 << 27, file: 0 }).left).toEqual(["a.lock", "index.db"]);
+});
+
+test("a folder that was deleted is there again in the same round, and is the agents' own", () => {
+  // Between the keeper's looks: the first deletes it, the second finds it made.
+  const deleted = 'folder="$CACHE/tools/agents/npm/_cacache"\nif [ -e "$CACHE/seen" ]; then ls -d "$folder" >&2; else : >"$CACHE/seen"; rm -r "$CACHE/tools"; exit; fi';
+  const { left, err } = round({ file: 1 }, undefined, deleted);
+  expect([left, err]).toEqual([[], expect.stringMatching(/tools\/agents\/npm\/_cacache\n/)]);
 });
 
 test("files that vanish meanwhile do not end the keeper", () => {
