@@ -82,7 +82,7 @@ afterAll(async () => {
   await pulumi(["stack", "rm", NAME, "--yes", "--force"], { allowFailure: true });
   fs.rmSync(stackFile, { force: true });
   fs.rmSync(folder, { recursive: true });
-  await repositories.remove();
+  repositories.remove();
 });
 
 test("without a backup, each command says what is missing and changes nothing", async () => {
