@@ -18,7 +18,7 @@ import { backupArgs, cacheArgs, imageArgs, ingressArgs, jenkinsArgs, patchProble
 /** The program: stack config in, components in order, stack outputs out. */
 export = async () => {
   const config = loadConfig();
-  const { problems, warnings, apiServerAddresses, lastGoodBackup, nodeArchitectures, documents, held, surroundings = config.surroundings } = await preflight(config, pulumi.getStack());
+  const { problems, warnings, apiServerAddresses, lastGoodBackup, nodeArchitectures, documents, held, running, surroundings = config.surroundings } = await preflight(config, pulumi.getStack());
   warnings.forEach((line) => void pulumi.log.warn(line));
   const toBuild = imageArgs(config, surroundings);
   for (const { propertyPath, reason } of argProblems(toBuild)) problems.push({ key: propertyPath.replace(/^images\./, "agentImages."), found: reason });
@@ -57,7 +57,7 @@ export = async () => {
 
   const jenkins = new JenkinsMaster(
     "jenkins",
-    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, gatewayClass: ingress?.gatewayClass, references, apiServerAddresses, surroundings, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }), ...(held && { held }) }),
+    jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, gatewayClass: ingress?.gatewayClass, references, apiServerAddresses, surroundings, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }), ...(held && { held }), ...(running && { running }) }),
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
     { ...opts, dependsOn: [nodePorts, storage, registry].filter((each) => each !== undefined) },
   );

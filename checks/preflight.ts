@@ -9,7 +9,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import * as tls from "node:tls";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { heldName } from "../components/jenkins-master/save-first";
+import { changeAnnotation, heldName, type RunningController } from "../components/jenkins-master/save-first";
 import { isQuantity, quantityMillis } from "../components/quantity";
 import { goesDirect, type Surroundings } from "../components/surroundings";
 import { heldPorts, type PlatformConfig, type Problem } from "../config";
@@ -155,6 +155,8 @@ export interface ClusterFacts {
   documents?: Record<string, string>;
   /** Image that a rollback holds the controller at, since when, and the one that it took it from. */
   holding?: { image: string; since: string; from: string };
+  /** The controller's image, and the mark of its last change; absent where there is no controller. */
+  running?: RunningController;
   /** Size and StorageClass that the home's claim asks for, where there is one. */
   homeSize?: string;
   homeClass?: string;
@@ -260,7 +262,9 @@ export async function inspectCluster(
     found<{ spec: { resources: { requests: { storage: string } }; storageClassName?: string } }>(`${here}/persistentvolumeclaims/jenkins-home`),
     ...Object.entries(neighbourPaths).map(async ([what, target]) => [what, (await found<{ items?: unknown[] }>(target))?.items] as const),
   ]);
-  const running = wantedSecrets.length > 0 && (await found(`/apis/apps/v1/namespaces/${namespaces.jenkins}/deployments/jenkins`)) !== undefined;
+  const controller = await found<{ metadata?: { annotations?: Record<string, string> }; spec?: { template: { spec: { containers: { name: string; image: string }[] } } } }>(`/apis/apps/v1/namespaces/${namespaces.jenkins}/deployments/jenkins`);
+  const running = wantedSecrets.length > 0 && controller !== undefined;
+  const [image, change] = [controller?.spec?.template.spec.containers.find(({ name }) => name === "jenkins")?.image, controller?.metadata?.annotations?.[changeAnnotation]];
   const secrets = await Promise.all(
     (running ? wantedSecrets : []).map(async (name): Promise<[string, string[] | null][]> => {
       const answer = await get(`${here}/secrets/${name}`);
@@ -283,7 +287,7 @@ export async function inspectCluster(
   const homeClass = claim?.spec.storageClassName;
   const neighbours: Neighbourhood = Object.fromEntries(lists);
   const architectures = nodeArchitectures(neighbours);
-  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(holding?.data?.image && { holding: holding.data }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }), ...(issuer && { issuer }), ...(standby && { standby }) };
+  return { apiServerAddresses: [...new Set([...addresses, ...controlPlaneAddresses(neighbours)])].sort(), ...(version !== undefined && { version }), ...(architectures.length > 0 && { nodeArchitectures: architectures }), ...(lastGoodBackup && { lastGoodBackup }), ...(casc?.data && { documents: casc.data }), ...(holding?.data?.image && { holding: holding.data }), ...(image && { running: { image, ...(change && { change }) } }), ...(homeSize && { homeSize }), ...(homeClass && { homeClass }), ...(Object.keys(certificates).length > 0 && { certificates }), ...(running && { secrets: Object.fromEntries(secrets.flat()) }), neighbours, ...(network && { network }), ...(nodePorts && { nodePorts }), ...(gateway && { gateway }), ...(issuer && { issuer }), ...(standby && { standby }) };
 }
 
 /** The certificate of a Secret as the API server answers: null where there is no Secret; undefined where it may not be read. */

@@ -18,14 +18,22 @@ out. What it loads is compared with the snapshot and with the running Jenkins, w
 Exit code 0: it comes up with all that the running one has. 1: it does not, or could not be tried. 2: bad arguments.
 `;
 
-/** Tries the working tree's controller of a stack on a copy. */
-export async function rehearseWorkingTree(stack: Stack, wanted?: string): Promise<Trial> {
+/**
+ * Tries the working tree's controller of a stack on a copy.
+ * @param signal ends it early; what it made is gone by then
+ * @throws the signal's reason
+ */
+export async function rehearseWorkingTree(stack: Stack, wanted?: string, signal?: AbortSignal): Promise<Trial> {
   const snapshot = await chosenSnapshot(stack, wanted);
+  signal?.throwIfAborted();
   const running = await runningPod(stack);
   say(" • make the controller of this working tree ...");
   const input = await workingTree(stack, (text) => say(text.replace(/^/gm, "   ")));
+  signal?.throwIfAborted();
   say(` • try it on a copy of snapshot ${snapshot.id} ...`);
-  return tryOnCopy(stack, input, snapshot, running);
+  const trial = await tryOnCopy(stack, input, snapshot, running);
+  signal?.throwIfAborted();
+  return trial;
 }
 
 /** Writes a report where it was asked for, whole or not at all. */

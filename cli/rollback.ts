@@ -1,5 +1,5 @@
 import { heldName } from "../components/jenkins-master/save-first";
-import { get, remove, say } from "./backup/cluster";
+import { get, homeIsAway, lostHome, remove, say } from "./backup/cluster";
 import type { Snapshot } from "./backup/plan";
 import { loadJournal, restore } from "./backup/restore";
 import { controllerImage, snapshots } from "./backup/snapshots";
@@ -48,12 +48,14 @@ async function main(args: string[]): Promise<void> {
     const held = await get("configmap", heldName);
     if (!held) return void say("the controller is not held at any image");
     await remove("configmap", heldName);
-    return void say(`the controller was held at ${held.data.image}; npm run up -- ${stack.name} takes the working tree's again`);
+    return void say(`the controller was held at ${held.data.image}; npm run up -- ${stack.name} takes the working tree's again, and saves the home first where backup.beforeUpgrade is true`);
   }
   const under = await loadJournal();
   if (under) throw new UsageError(`a restore begun at ${under.startedAt} is there; npm run restore -- --stack ${stack.name} --status says what of it`);
   const image = await controllerImage();
   const { pod } = await runningPod(stack);
+  const away = await lostHome();
+  if (away) throw new UsageError(`${homeIsAway(away)}; a rollback saves the home as it is now first`);
   const snapshot = goal(await snapshots(), image!.exact, values.snapshot);
   if (!values.untried) {
     say(` • try ${snapshot.leaving} with the present configuration on a copy of snapshot ${snapshot.id} ...`);
@@ -63,7 +65,7 @@ async function main(args: string[]): Promise<void> {
     if (!passes(alone)) throw new Error(`the former image does not come up with that home and the present configuration, and nothing was changed:\n${terminalReport(alone)}Where the configuration is too new for it, go back to the former commit first: npm run up -- ${stack.name}`);
     say(`   it comes up: ${trial.copy!.items.size} jobs and folders, ${trial.copy!.builds.size} builds`);
   }
-  await restore({ command: "restore", ofStack: true, namespace: stack.config.namespaces.jenkins, snapshot: snapshot.id, acceptShrink: false, upkeep: false, yes: values.yes ?? false, images: { from: image!.given, to: snapshot.leaving } });
+  await restore({ command: "restore", ofStack: true, namespace: stack.config.namespaces.jenkins, snapshot: snapshot.id, acceptShrink: false, upkeep: false, yes: values.yes ?? false, images: { from: image!.given, exact: image!.exact, to: snapshot.leaving } });
   say(`\nThe controller is held at ${snapshot.leaving}: npm run up keeps it until npm run rollback -- ${stack.name} --release.`);
 }
 

@@ -118,14 +118,14 @@ async function main(args: string[]): Promise<void> {
     const pinned = withPins(work.read(file), plugins);
     return [file, digest === "" ? pinned : withReference(pinned, image, tag, to, digest)];
   })));
-  const back = () => {
-    work.undo();
-    process.exit(130);
-  };
-  process.once("SIGINT", back).once("SIGTERM", back);
+  // The rehearsal takes away what it made first, and only then the files go back.
+  const interrupted = new AbortController();
+  const stop = () => interrupted.abort(new Error("interrupted; the files are as they were"));
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const name of signals) process.on(name, stop);
   try {
     say(`pinned in ${changed.map((file) => path.relative(root, file)).join(", ")}`);
-    const trial = await rehearseWorkingTree(await readStack(stack.name));
+    const trial = await rehearseWorkingTree(await readStack(stack.name), undefined, interrupted.signal);
     process.stdout.write(`\n${terminalReport(trial)}`);
     writeReport(values.html, htmlReport(trial));
     writeReport(values.markdown, markdownReport(trial));
@@ -134,7 +134,7 @@ async function main(args: string[]): Promise<void> {
     work.undo();
     throw error;
   } finally {
-    process.off("SIGINT", back).off("SIGTERM", back);
+    for (const name of signals) process.off(name, stop);
   }
   process.stdout.write(`\nRehearsed. git diff shows the pins; commit them, then npm run up -- ${stack.name}. With a new Jenkins: npm run contracts (CONTRIBUTING.md).\n`);
 }

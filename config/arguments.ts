@@ -120,11 +120,13 @@ export interface Made {
   surroundings: Surroundings;
   /** Image that the controller is held at, see cli/rollback.ts. */
   held?: string;
+  /** The controller that the cluster has; undefined where there is none. */
+  running?: JenkinsMasterArgs["running"];
 }
 
 export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterArgs {
   const { ingress, storage, controller, agents, agentCap, agentCache, cloud, images, admin, login, rights, networkPolicies, backup, rehearsal } = config;
-  const { storageClassName, ingressClassName, ingressNamespace, gatewayClass, references, apiServerAddresses, nodeArchitectures, documents, surroundings, held } = made;
+  const { storageClassName, ingressClassName, ingressNamespace, gatewayClass, references, apiServerAddresses, nodeArchitectures, documents, surroundings, held, running } = made;
   const builtFor = architectures(config.imageBuild, nodeArchitectures);
   const { prometheusNamespace, serviceMonitor, serviceMonitorLabels, dashboard, cascFragments, secretFiles } = config;
   /** A build's digest reference, or the reference that config gives. */
@@ -156,6 +158,7 @@ export function jenkinsArgs(config: PlatformConfig, made: Made): JenkinsMasterAr
     monitoring: { ...(prometheusNamespace && { prometheusNamespace }), serviceMonitor, serviceMonitorLabels, dashboard },
     ...(rehearsal.enabled && { rehearsal: { ...clusterAnywhere(config), ...rehearsal } }),
     ...(backup?.beforeUpgrade && { saveFirst: clusterAnywhere(config) }),
+    ...(running && { running }),
     patches: config.patches,
     surroundings,
     namespace: config.namespaces.jenkins,

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { BACKUP_CRON, HOME_CLAIM, type KubernetesObject, mounts, resticJob } from "./objects";
+import { BACKUP_CRON, HOME_CLAIM, hostsOf, type KubernetesObject, mounts, resticJob } from "./objects";
 
 /** The cluster through kubectl, whose context and login are the operator's own; jobs in it, and why they do not get on. */
 
@@ -89,6 +89,15 @@ export async function lostNodes(): Promise<(node: string) => boolean> {
   return (node) => !ready.has(node);
 }
 
+/** The node that has the home and does not answer; undefined where the home can be reached. */
+export async function lostHome(): Promise<string | undefined> {
+  const volume = (await get("pvc", HOME_CLAIM))?.spec.volumeName as string | undefined;
+  const home = volume && (await get("pv", volume));
+  return home ? hostsOf(home).find(await lostNodes()) : undefined;
+}
+
+export const homeIsAway = (host: string) => `node ${host}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`;
+
 /** Creates a job, or takes the one of that name that an earlier run left, and waits for its end. Returns the container's log. */
 export async function runJob(job: KubernetesObject, container: string): Promise<{ ok: boolean; log: string; pod?: KubernetesObject }> {
   const name = job.metadata.name;
@@ -105,9 +114,14 @@ export async function runJob(job: KubernetesObject, container: string): Promise<
       const log = pod ? (await run("kubectl", [...target(), "logs", pod.metadata.name, "-c", container])).out : "";
       return { ok: ended.type === "Complete", log: log || (ended.message ?? ""), pod };
     }
-    // A node is trusted for some 50 s after its end: a pod may have been given to one that is gone, and waits there for ever.
+    // A node is trusted for some 50 s after its end: a pod may have been given to one that is gone, and waits there for ever; one that wants the home, for any node.
+    const away = waited % 5 === 4 && pod && mounts(pod, HOME_CLAIM) ? await lostHome() : undefined;
+    if (away) {
+      await remove("job", name, "--wait=false");
+      throw new Error(homeIsAway(away));
+    }
     if (waited % 5 === 4 && pod?.spec.nodeName && (await lostNodes())(pod.spec.nodeName)) {
-      if (mounts(pod, HOME_CLAIM)) throw new Error(`node ${pod.spec.nodeName}, which has the home, does not answer; onto a standby: npm run failover; without one, from the last backup: npm run restore -- --snapshot latest`);
+      if (mounts(pod, HOME_CLAIM)) throw new Error(homeIsAway(pod.spec.nodeName));
       say(`   node ${pod.spec.nodeName} does not answer; ${name} begins again on another one`);
       await remove("pod", pod.metadata.name, "--force", "--grace-period=0", "--wait=false");
       await remove("job", name, "--wait=true", "--cascade=foreground");

@@ -53,6 +53,14 @@ export function age(then: Date, now: Date): string {
 export const PHASES = ["planned", "stopped", "saved", "filled", "swapped", "started", "checked"] as const;
 export type Phase = (typeof PHASES)[number];
 
+/** What holds the controller at an image, as in ConfigMap jenkins-held. */
+export interface Hold extends Record<string, string> {
+  image: string;
+  /** The image that it took it from. */
+  from: string;
+  since: string;
+}
+
 /** What a restore knows about itself. Kept as JSON in the ConfigMap JOURNAL. */
 export interface Journal {
   id: string;
@@ -60,8 +68,10 @@ export interface Journal {
   phase: Phase;
   /** A restore of the whole home, of one job, or the way back from the former. */
   kind: "home" | "job" | "rollback";
-  /** Images of the controller, where the home goes back together with its image: the one that goes, and the one that comes. */
-  images?: { from: string; to: string };
+  /** Images of the controller, where the home goes back together with its image: the one that goes, by digest too where the cluster knows it, and the one that comes. */
+  images?: { from: string; exact?: string; to: string };
+  /** What held the controller before, which the way back puts there again. */
+  formerHold?: Hold;
   /** Snapshot of the home as it was when Jenkins had stopped. */
   aside?: string;
   snapshot?: string;

@@ -1,11 +1,12 @@
 import * as path from "node:path";
 import { createInterface } from "node:readline/promises";
+import { heldName } from "../../components/jenkins-master/save-first";
 import { UsageError } from "../terminal";
 import type { Options } from "./arguments";
-import { askRestic, get, lostNodes, patch, random, remove, say, theCron, where } from "./cluster";
+import { askRestic, get, homeIsAway, lostHome, lostNodes, patch, random, remove, say, theCron, where } from "./cluster";
 import { Book } from "./journal";
 import { BACKUP_CRON, claimAsWritten, DEPLOYMENT, FAILOVER_JOURNAL, freshClaim, HOME_CLAIM, hostsOf, JOURNAL, pulumiManager, quote, STATUS, VERIFY_CRON } from "./objects";
-import { ahead, type Journal, type Phase, pickSnapshot, review, standing } from "./plan";
+import { ahead, type Hold, type Journal, type Phase, pickSnapshot, review, standing } from "./plan";
 import { runBackup, snapshots } from "./snapshots";
 import { bindHome, check, fill, release, start, stop } from "./steps";
 
@@ -55,7 +56,7 @@ export async function proceed(journal: Journal): Promise<void> {
     if (journal.kind !== "rollback")
       await step("saved", journal.snapshot === "now" || journal.images ? "save the home as it is now" : "take the snapshot that was chosen", async () => {
         if (journal.images) {
-          journal.aside = String((await runBackup({ acceptShrink: true, upkeep: false, leaving: journal.images.from })).snapshot);
+          journal.aside = String((await runBackup({ acceptShrink: true, upkeep: false, leaving: journal.images.exact ?? journal.images.from })).snapshot);
           say(`   the home as it is now is snapshot ${journal.aside}`);
         }
         if (journal.snapshot === "now") journal.snapshot = String((await runBackup({ acceptShrink: false, upkeep: false })).snapshot);
@@ -139,10 +140,8 @@ async function plan(options: Options & Pick<Journal, "images">): Promise<Journal
   if (await get("configmap", FAILOVER_JOURNAL)) throw new UsageError("a failover has not come to its end: npm run failover goes on with it");
   if (options.node && !(await get("node", options.node))) throw new UsageError(`there is no node ${options.node}`);
   // What is on a node that is gone can be neither saved nor changed; only an earlier snapshot of the whole home helps.
-  const lost = await lostNodes();
-  const home = claim.spec.volumeName && (await get("pv", claim.spec.volumeName));
-  const host = home ? hostsOf(home).find(lost) : undefined;
-  if (host && (options.snapshot === "now" || options.job !== undefined || options.images)) throw new UsageError(`node ${host}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`);
+  const host = await lostHome();
+  if (host && (options.snapshot === "now" || options.job !== undefined || options.images)) throw new UsageError(homeIsAway(host));
   const suspended: Record<string, boolean> = {};
   for (const name of [BACKUP_CRON, VERIFY_CRON]) {
     const cron = await get("cronjob", name);
@@ -151,6 +150,7 @@ async function plan(options: Options & Pick<Journal, "images">): Promise<Journal
   const chosen = options.folder === undefined && options.snapshot !== "now" ? pickSnapshot(await snapshots(), options.snapshot ?? "latest") : undefined;
   if (chosen && options.job !== undefined) await askRestic(`exec sh /scripts/home.sh has-job ${chosen.id} ${quote(options.job)}`);
   const manager = pulumiManager(claim);
+  const formerHold = options.images && ((await get("configmap", heldName))?.data as Hold | undefined);
   const journal: Journal = {
     id: random(),
     phase: "planned",
@@ -159,6 +159,7 @@ async function plan(options: Options & Pick<Journal, "images">): Promise<Journal
     ...(options.job !== undefined && { job: options.job }),
     ...(options.folder !== undefined && { folder: path.resolve(options.folder) }),
     ...(options.images && { images: options.images }),
+    ...(formerHold && { formerHold }),
     ...(options.node && { node: options.node }),
     ...(options.size && { size: options.size }),
     replicas: Math.max(1, deployment.spec.replicas ?? 1),

@@ -1,5 +1,5 @@
 import { columns } from "../terminal";
-import { askRestic, get, list, random, runJob, say, theCron } from "./cluster";
+import { askRestic, get, homeIsAway, list, lostHome, random, runJob, say, sleep, theCron } from "./cluster";
 import type { Options } from "./arguments";
 import { BACKUP_CRON, DEPLOYMENT, HOME_CLAIM, jobFromCron, type KubernetesObject, SAVER_SELECTOR, STATUS, VERIFY_CRON } from "./objects";
 import { age, parseSnapshots, type Snapshot } from "./plan";
@@ -24,12 +24,20 @@ export async function controllerImage(): Promise<{ given: string; exact: string 
   return { given, exact: pulled?.replace(/^.*:\/\//, "") ?? given };
 }
 
-/** Saves the home where the controller is about to get another image than it has. Called by `pulumi up`, before anything of Jenkins changes. */
-export async function backupBefore(image: string): Promise<void> {
-  const [running, cron, claim] = [await controllerImage(), await get("cronjob", BACKUP_CRON), await get("pvc", HOME_CLAIM)];
-  if (!running || !cron || !claim?.spec.volumeName) return void say("no home with a backup is there yet: nothing to save");
+/**
+ * Saves the home where the controller is about to get another image than it has. Called by `pulumi up`, before anything of Jenkins changes.
+ * @param patience seconds for the backup's CronJob, which the same update makes where the backup is new
+ */
+export async function backupBefore(image: string, patience = 300): Promise<void> {
+  const [running, claim] = [await controllerImage(), await get("pvc", HOME_CLAIM)];
+  if (!running || !claim?.spec.volumeName) return void say("no home is there yet: nothing to save");
   if (running.given === image) return void say(`the controller has ${image} already: nothing to save`);
   try {
+    for (let waited = 0; !(await get("cronjob", BACKUP_CRON)); waited++) {
+      if (waited === 0) say(`   waiting for CronJob ${BACKUP_CRON}, which this update makes`);
+      if (waited >= patience) throw new Error(`CronJob ${BACKUP_CRON} is not there; where backup is a new key, give the controller its new image with a later update`);
+      await sleep(1);
+    }
     const { snapshot, seconds } = await runBackup({ acceptShrink: true, upkeep: false, leaving: running.exact });
     say(`snapshot ${snapshot} holds the home as ${running.exact} leaves it (${seconds} s); npm run rollback brings both back`);
   } catch (error) {
@@ -43,6 +51,8 @@ export async function backupBefore(image: string): Promise<void> {
 /** Saves the home now; with `leaving`, as the controller leaves that image. */
 export async function runBackup(options: Pick<Options, "acceptShrink" | "upkeep"> & { leaving?: string }): Promise<Record<string, string | number>> {
   const cron = await theCron(BACKUP_CRON);
+  const host = await lostHome();
+  if (host) throw new Error(homeIsAway(host));
   const active = (await list("jobs", SAVER_SELECTOR)).filter((job) => job.status?.active);
   if (active.length > 0) say(`   ${active[0].metadata.name} is running; this one follows it`);
   const { ok, log, pod } = await runJob(jobFromCron(cron, `jenkins-backup-by-hand-${random()}`, { ...(options.acceptShrink && { ACCEPT_SHRINK: "1" }), ...(options.upkeep && { UPKEEP: "1" }), ...(options.leaving && { LEAVING_IMAGE: options.leaving }) }), "report");

@@ -10,7 +10,7 @@ import {
   BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HOME_CLAIM, INVENTORY_FILE, type KubernetesObject, MANAGER, mounts, type Placement, quote, resticJob, SAVER_SELECTOR,
   VERIFY_CRON,
 } from "./objects";
-import type { Journal } from "./plan";
+import type { Hold, Journal } from "./plan";
 
 /** What a restore does to the cluster, step by step. Each may be run again at any time. */
 
@@ -160,23 +160,34 @@ export async function bindHome(journal: Journal, volume: string): Promise<void> 
   await bind(boundClaim(journal, volume), volume, journal.manager);
 }
 
+/** Who owns an object's fields, without what a restore that was cut off took: what nobody owns Pulumi takes back. */
+export const ownersBut = (fields: KubernetesObject[] = []): KubernetesObject[] => fields.filter(({ manager }) => manager !== MANAGER);
+
 /**
  * Gives the controller's pod the image that goes with the home, and says so to the program, which keeps it (components/jenkins-master/save-first.ts).
  * Who owns the Deployment's fields stays as it was: Pulumi would else find its own field to be another's.
+ * @param hold what the program is to hold the controller at from then on; undefined for nothing
  */
-async function setImage({ from, to }: { from: string; to: string }, held: boolean): Promise<void> {
+async function setImage(to: string, hold?: Hold): Promise<void> {
+  // First, so that no update between the two goes to the image that is left.
+  if (!hold) await remove("configmap", heldName);
+  else await apply(MANAGER, { apiVersion: "v1", kind: "ConfigMap", metadata: { name: heldName, labels: { "app.kubernetes.io/part-of": "build-platform" } }, data: hold });
   const deployment = (await get("deployment", DEPLOYMENT))!;
   const spec = withImage(deployment.spec.template.spec as V1PodSpec, to);
   await kubectl(["patch", "deployment", DEPLOYMENT, "--type", "json", "--field-manager", MANAGER, "-p", JSON.stringify([{ op: "replace", path: "/spec/template/spec", value: spec }])]);
-  await kubectl(["patch", "deployment", DEPLOYMENT, "--type", "json", "-p", JSON.stringify([{ op: "replace", path: "/metadata/managedFields", value: deployment.metadata.managedFields }])]);
-  if (!held) return void (await remove("configmap", heldName));
-  const hold = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: heldName, labels: { "app.kubernetes.io/part-of": "build-platform" } }, data: { image: to, from, since: new Date().toISOString() } };
-  await kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER, "-f", "-"], JSON.stringify(hold));
+  await kubectl(["patch", "deployment", DEPLOYMENT, "--type", "json", "-p", JSON.stringify([{ op: "replace", path: "/metadata/managedFields", value: ownersBut(deployment.metadata.managedFields) }])]);
 }
 
-export async function start(journal: Pick<Journal, "replicas"> & Partial<Pick<Journal, "images" | "kind">>): Promise<void> {
-  const { images, kind } = journal;
-  if (images) await setImage(kind === "rollback" ? { from: images.to, to: images.from } : images, kind !== "rollback");
+/** The image that the controller gets with the home, and what holds it there afterwards. */
+export function imageAfter({ images, kind, formerHold }: Partial<Pick<Journal, "images" | "kind" | "formerHold">>, now = new Date()): { to: string; hold?: Hold } | undefined {
+  if (!images) return undefined;
+  if (kind !== "rollback") return { to: images.to, hold: { image: images.to, from: images.from, since: now.toISOString() } };
+  return { to: images.from, ...(formerHold && { hold: formerHold }) };
+}
+
+export async function start(journal: Pick<Journal, "replicas"> & Partial<Pick<Journal, "images" | "kind" | "formerHold">>): Promise<void> {
+  const image = imageAfter(journal);
+  if (image) await setImage(image.to, image.hold);
   await kubectl(["scale", "deployment", DEPLOYMENT, `--replicas=${journal.replicas}`]);
   const ended = await run("kubectl", [...target(), "rollout", "status", `deployment/${DEPLOYMENT}`, "--timeout=20m"]);
   if (ended.code !== 0) throw new Error(`Jenkins does not come up: ${ended.err.trim()}\nSee kubectl -n ${where.namespace} logs deployment/${DEPLOYMENT}`);

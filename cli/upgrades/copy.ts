@@ -106,7 +106,7 @@ export async function tryOnCopy(stack: Stack, input: RehearsalInput, snapshot: S
   const stage = new Stage(kubeconfig, whole);
   const interrupted = new AbortController();
   const stop = () => interrupted.abort();
-  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, stop);
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, stop);
   try {
     const hide = discreet([...objects.secrets, ...(await stage.contents(namedSecrets(whole)))]);
     const asking = runningFacts(stack).then((facts) => ({ running: facts }), (error: Error) => ({ notAsked: hide(error.message.trim().split("\n")[0]) }));

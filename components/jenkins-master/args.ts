@@ -15,7 +15,7 @@ import { ownVariables } from "./controller";
 import { fragmentProblems } from "./fragments";
 import { Login, Rights } from "./login";
 import type { RehearsalArgs } from "./rehearsal";
-import type { SaveFirstArgs } from "./save-first";
+import type { RunningController, SaveFirstArgs } from "./save-first";
 
 /** How people reach Jenkins. */
 export interface AddressArgs {
@@ -208,6 +208,8 @@ export interface JenkinsMasterArgs {
   rehearsal?: RehearsalArgs;
   /** Where the home is saved right before the controller gets another image, by the CronJob of JenkinsBackup. Default: it is not. */
   saveFirst?: SaveFirstArgs;
+  /** The controller that the cluster has. Default: none, or it is not known. */
+  running?: RunningController;
   /** What the program changes of all objects with applyPatches, so that what is tried and what a backup boots have it, too. Default none. */
   patches?: Patch[];
   /** The network around: its proxy, and whose certificates are trusted. Default none. */

@@ -18,7 +18,7 @@ import { after, makeNamespaces } from "./place";
 import { makePodPolicy } from "./pod-policy";
 import { prepullObjects } from "./prepull";
 import { makeRehearsal } from "./rehearsal";
-import { makeSaveFirst } from "./save-first";
+import { imageChange, imageOf, makeSaveFirst, marked } from "./save-first";
 import { secretContents, secretObjects } from "./secrets";
 import { warmAgentsObjects } from "./warm-agents";
 
@@ -80,13 +80,16 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     const ownConfigMaps = [documents, ...network.controller.configMaps, ...warmAgentsObjects(place, args.agents.templates)];
     const tried = <T extends object>(kind: string, objects: Registration<T>[]) => objects.map(([, object]) => patched(kind, object));
     const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { pod: this.controllerPod, configMaps: tried("ConfigMap", ownConfigMaps), secrets: tried("Secret", ownSecrets) })] : [];
-    const before = args.saveFirst ? [...rehearsed, makeSaveFirst(place, args.saveFirst, this.controllerPod, rehearsed)] : rehearsed;
+    const image = imageOf(this.controllerPod);
+    const { running, saveFirst } = args;
+    const change = running ? image.apply((to) => imageChange(to, running)) : pulumi.output(undefined);
+    const before = saveFirst ? [...rehearsed, makeSaveFirst(place, saveFirst, image, change, rehearsed)] : rehearsed;
     const content = [
       ...[...ownSecrets, ...network.agents.secrets].map((secret) => new k8s.core.v1.Secret(...after(secret, before))),
       ...[...ownConfigMaps, ...network.agents.configMaps].map((configMap) => new k8s.core.v1.ConfigMap(...after(configMap, before))),
     ];
     // Agents need the role; a controller that starts without it logs errors until it has it. A pod of a class that is not there is refused.
-    new k8s.apps.v1.Deployment(...after(controller, [binding, ...priorities, ...content, ...before]));
+    new k8s.apps.v1.Deployment(...after(running ? marked(controller, change) : controller, [binding, ...priorities, ...content, ...before]));
     makeDisruptionBudgets(place);
     makeIngress(place, args, services.http);
     makeMonitoring(place, args);

@@ -153,13 +153,21 @@ export function rehearsalObjects({ namespace, pod, configMaps, secrets }: Candid
   });
 }
 
+/** The same objects under names and labels of their own, so that a rehearsal of an update beside it neither meets nor removes them. */
+function renamed(objects: RehearsalObjects): RehearsalObjects {
+  const own = new Map([rehearsalName, ...[...objects.configMaps, ...objects.secrets].map(({ metadata }) => metadata!.name!)].map((name) => [name, `${name}-copy`]));
+  return JSON.parse(JSON.stringify(objects), (_, value: unknown) => (typeof value === "string" ? (own.get(value) ?? value) : value)) as RehearsalObjects;
+}
+
 /** The objects of a rehearsal with a snapshot's copy in place of the empty home. */
-export function onCopy({ job, ...objects }: RehearsalObjects, { restic, volumes, snapshot }: Copy): RehearsalObjects {
+export function onCopy(rehearsal: RehearsalObjects, { restic, volumes, snapshot }: Copy): RehearsalObjects {
+  const { job, ...objects } = renamed(rehearsal);
+  const hooks = `${stands("hooks")}-copy`;
   const pod = job.spec!.template.spec!;
   const [jenkins] = pod.containers;
   const own = pod.volumes ?? [];
   const work = { name: "work", mountPath: "/scratch" };
-  const noNames = { name: stands("hooks"), mountPath: "/etc/resolv.conf", subPath: "resolv.conf", readOnly: true };
+  const noNames = { name: hooks, mountPath: "/etc/resolv.conf", subPath: "resolv.conf", readOnly: true };
   const copied: V1Container = { ...restic, command: ["/bin/sh", "-c", restoreCopy], env: [...(restic.env ?? []), ...(snapshot === undefined ? [] : [{ name: "SNAPSHOT", value: snapshot }])] };
   const fence: V1Container = {
     name: fenceContainer,
@@ -179,7 +187,7 @@ export function onCopy({ job, ...objects }: RehearsalObjects, { restic, volumes,
   return plain({
     ...objects,
     job: { ...job, spec: { ...job.spec!, activeDeadlineSeconds: job.spec!.activeDeadlineSeconds! + restoreSeconds, template: { ...job.spec!.template, spec } } },
-    configMaps: objects.configMaps.map((each) => (each.metadata?.name === stands("hooks") ? { ...each, data: { ...each.data, "resolv.conf": "# none\n" } } : each)),
+    configMaps: objects.configMaps.map((each) => (each.metadata?.name === hooks ? { ...each, data: { ...each.data, "resolv.conf": "# none\n" } } : each)),
   });
 }
 

@@ -343,11 +343,12 @@ retain() {
   }
 }
 
-# Of the snapshots in $known that were made as an image was left, the newest of each image: restic's option that keeps it, by the
+# Of the good snapshots in $known that were made as an image was left, the newest of each image: restic's option that keeps it, by the
 # tag that it alone has.
 kept_for_images() {
   printf '%s\n' "$known" | sed 's/{"time"/\n&/g' | awk '
     function tag(name) { return match($0, "\"" name "=[^\"]*\"") ? substr($0, RSTART + 1, RLENGTH - 2) : "" }
+    /"suspect"/ { next }
     match($0, /"time":"[^"]*"/) {
       time = substr($0, RSTART + 8, RLENGTH - 9); image = tag("image"); upgrade = tag("upgrade")
       if (image != "" && upgrade != "" && time > newest[image]) { newest[image] = time; kept[image] = upgrade }

@@ -129,7 +129,7 @@ untold() {
 
 # The standby $1 follows the last good backup, once.
 standby() {
-  role='' held='' taken='' summary=''
+  role='' held='' taken=''
   wanted=$(of_backup snapshot)
   look "$1"
   if [ "$role" = standby ] && [ "$state $held" = "whole $wanted" ]; then

@@ -16,7 +16,7 @@ const seconds = (count: number) => new Promise((resolve) => setTimeout(resolve, 
 const fencingSeconds = 5;
 
 /** The end of a rehearsal that proved nothing, such as one that was interrupted. */
-class Untried extends Error {}
+export class Untried extends Error {}
 
 /** Everything one rehearsal needs of the cluster. */
 export class Stage {
@@ -24,6 +24,8 @@ export class Stage {
   private readonly batch: BatchV1Api;
   private readonly networking: NetworkingV1Api;
   private job?: string;
+  /** Another rehearsal of this kind has removed this one's Job, and with it all that belongs to it. */
+  private superseded = false;
   /** Its job's uid, by which what is made late belongs to it, too. */
   private owned = <T extends { metadata?: object }>(object: T): T => ({
     ...object,
@@ -86,6 +88,10 @@ export class Stage {
     const pods = await this.core.listNamespacedPod({ namespace, labelSelector: labelsOf(objects.job.metadata!.labels!) });
     const pod = pods.items.find(({ metadata }) => metadata?.ownerReferences?.some(({ uid }) => uid === this.job));
     const of = async (uid: string) => (await this.core.listNamespacedEvent({ namespace, fieldSelector: `involvedObject.uid=${uid}` })).items;
+    if (!pod && !(await this.batch.listNamespacedJob({ namespace, labelSelector: labelsOf(objects.job.metadata!.labels!) })).items.some(({ metadata }) => metadata?.uid === this.job)) {
+      this.superseded = true;
+      throw new Untried("its Job was removed, by another rehearsal of this environment or by hand");
+    }
     const events = await of(pod?.metadata?.uid ?? this.job!);
     const name = pod?.metadata?.name;
     // A container that has not started has no log, which is an error.
@@ -102,6 +108,7 @@ export class Stage {
 
   /** Removes what this or a killed rehearsal left. */
   async clear(): Promise<void> {
+    if (this.superseded) return;
     const { namespace, objects } = this.input;
     const labelSelector = labelsOf(objects.job.metadata!.labels!);
     const all = { namespace, labelSelector };
@@ -171,6 +178,7 @@ export async function rehearse(stage: Stage, input: RehearsalInput, say: (line: 
         [restoring, started] = [false, Date.now()];
       }
     } catch (error) {
+      if (error instanceof Untried) throw error;
       // An API server that restarts is asked again.
       trouble = error as Error;
     }

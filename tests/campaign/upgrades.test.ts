@@ -112,7 +112,7 @@ test("with a backup the working tree's own image is found good on a copy, of whi
   expect(code).toBe(0);
   expect(fs.readFileSync(html, "utf8")).toContain("Rehearsal of upgrades");
   expect(await deployment()).toBe(before);
-  expect(await kubectl(["-n", NAME, "get", "jobs,configmaps,secrets,networkpolicies", "-l", "app.kubernetes.io/name=jenkins-rehearsal", "-o", "name"])).toBe("");
+  expect(await kubectl(["-n", NAME, "get", "jobs,configmaps,secrets,networkpolicies", "-l", "app.kubernetes.io/component=rehearsal", "-o", "name"])).toBe("");
 });
 
 test.each([

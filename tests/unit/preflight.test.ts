@@ -90,6 +90,13 @@ describe("the cluster", () => {
     });
   });
 
+  test("tells the controller's image, and the change that brought it", async () => {
+    const deployment = (annotations?: object) => ({ metadata: { annotations }, spec: { template: { spec: { containers: [{ name: "other", image: "x" }, { name: "jenkins", image: "controller:1" }] } } } });
+    const of = async (annotations?: object) => inspect(await serve((url) => (url.endsWith("/namespaces/jenkins/deployments/jenkins") ? [200, deployment(annotations)] : healthy(url))));
+    expect(await of()).toMatchObject({ running: { image: "controller:1" } });
+    expect(await of({ "build-platform/image-change": "t" })).toMatchObject({ running: { image: "controller:1", change: "t" } });
+  });
+
   test("of both address families is reached on either of its control plane's", async () => {
     const node = (labels: object, ...addresses: string[]) => ({ metadata: { name: "n", labels }, status: { addresses: [{ type: "Hostname", address: "n" }, ...addresses.map((address) => ({ type: "InternalIP", address }))] } });
     const nodes = [node({ "node-role.kubernetes.io/control-plane": "" }, "192.0.2.10", "fd00::10"), node({}, "192.0.2.20", "fd00::20")];

@@ -85,6 +85,11 @@ export async function fakeApi(play: Play) {
     objects: () => objects,
     /** Puts something there that was left behind. */
     leave: (object: Omit<Kept, "metadata"> & { metadata: Omit<Kept["metadata"], "uid"> }) => objects.push({ ...object, metadata: { ...object.metadata, uid: `uid-${++made}` } } as Kept),
+    /** Removes an object and what belongs to it, as somebody else would. */
+    drop: (kind: string) => {
+      const going = objects.filter((object) => object.kind === kind).map(({ metadata }) => metadata.uid);
+      objects = objects.filter(({ metadata }) => !going.includes(metadata.uid) && !metadata.ownerReferences?.some(({ uid }) => going.includes(uid)));
+    },
     before: () => before,
     close: () => {
       fs.rmSync(folder, { recursive: true });

@@ -90,6 +90,19 @@ test.each<[string, (shell: ReturnType<typeof start>["shell"]) => void]>([
   expect(api.objects()).toEqual([]);
 });
 
+test("whose Job another rehearsal has replaced: it ends at once, and leaves the other's alone", async () => {
+  const api = await fakeApi({ status: () => starting, log: "" });
+  const { ended, said } = start(api.kubeconfig);
+  for (let tries = 0; tries < 300 && !said().includes("Jenkins starts"); tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+  api.drop("Job");
+  api.leave({ kind: "Job", metadata: { name: "jenkins-rehearsal", labels: rehearsalLabels } });
+  const { code } = await ended;
+  await api.close();
+  expect(code).toBe(2);
+  expect(said()).toContain("could not be tried, and the running one was not touched: its Job was removed, by another rehearsal of this environment or by hand");
+  expect(api.objects().map(({ kind }) => kind)).toEqual(["Job"]);
+});
+
 /** The program that a shell started. */
 function childOf(pid: number): number {
   const { readFileSync } = jest.requireActual<typeof import("node:fs")>("node:fs");

@@ -120,3 +120,35 @@ test("patches of the stack are tried as the controller gets them, and a backup b
   expect(booted.containers[0].env).toContainEqual({ name: "FURTHER", value: "1" });
   expect(JSON.stringify(booted)).not.toMatch(/restic:1|"repository"/);
 });
+
+describe("the home is saved first", () => {
+  const saveFirst = { context: "here" };
+  const image = "registry.test/controller:1";
+  const seen = async (running?: JenkinsMasterArgs["running"]) => {
+    await make({ saveFirst, ...(running && { running }) });
+    const { metadata, spec } = the("Deployment", "jenkins").inputs;
+    return { change: the("Command", "jenkins-save-first").inputs.environment.CHANGE, annotations: metadata.annotations, names: metadata.name, template: spec.template };
+  };
+
+  test("where the cluster has another image, whatever the state says: command and Deployment both change, and the pod with neither", async () => {
+    const { template } = await seen();
+    const { change, annotations, ...other } = await seen({ image: "registry.test/controller:0", change: "2026-01-01T00:00:00.000Z" });
+    expect(Date.now() - Date.parse(change)).toBeLessThan(60_000);
+    expect(annotations).toEqual({ "build-platform/image-change": change });
+    expect(other.template).toEqual(template);
+  });
+
+  test("where it has the image already, both stay as they are", async () => {
+    expect(await seen({ image, change: "2026-01-01T00:00:00.000Z" })).toMatchObject({ change: "2026-01-01T00:00:00.000Z", annotations: { "build-platform/image-change": "2026-01-01T00:00:00.000Z" } });
+    // As before there were marks, and where there is no controller yet.
+    for (const running of [{ image }, undefined]) {
+      const { change, annotations } = await seen(running);
+      expect([change, annotations ?? undefined]).toEqual([undefined, undefined]);
+    }
+  });
+
+  test("a last change to the Deployment's annotations stays beside the mark", async () => {
+    await make({ saveFirst, running: { image, change: "x" }, transform: { deployment: (deployment) => void Object.assign(deployment.metadata as object, { annotations: { own: "1" } }) } });
+    expect(the("Deployment", "jenkins").inputs.metadata.annotations).toEqual({ own: "1", "build-platform/image-change": "x" });
+  });
+});

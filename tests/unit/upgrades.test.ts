@@ -93,7 +93,7 @@ describe("the copy's pod", () => {
   test("is restored, fenced in, and only then configured and started; each volume is there once, and the running home is not", () => {
     expect(spec.initContainers!.map(({ name }) => name)).toEqual(["restic", fenceContainer, "configuration"]);
     expect(spec.containers.map(({ name }) => name)).toEqual(["jenkins"]);
-    expect(spec.volumes!.map(({ name }) => name).sort()).toEqual(["casc", "home", "rehearsal-hooks", "tmp", "work"]);
+    expect(spec.volumes!.map(({ name }) => name).sort()).toEqual(["casc", "home", "rehearsal-hooks-copy", "tmp", "work"]);
     expect(spec.volumes!.find(({ name }) => name === "home")).toEqual({ name: "home", ephemeral: {} });
     expect(JSON.stringify(job)).not.toContain("jenkins-home");
     expect(spec.automountServiceAccountToken).toBe(false);
@@ -106,13 +106,25 @@ describe("the copy's pod", () => {
     expect(copied.command![2]).toMatch(/queue\.xml/);
     expect(copied.command![2]).toMatch(/doQuietDown/);
     expect(copied.command![2]).toMatch(/clouds\.clear/);
-    expect(spec.containers[0].volumeMounts).toContainEqual({ name: "rehearsal-hooks", mountPath: "/etc/resolv.conf", subPath: "resolv.conf", readOnly: true });
-    expect(configMaps.find(({ metadata }) => metadata?.name === "rehearsal-hooks")!.data).toHaveProperty(["resolv.conf"]);
+    expect(spec.containers[0].volumeMounts).toContainEqual({ name: "rehearsal-hooks-copy", mountPath: "/etc/resolv.conf", subPath: "resolv.conf", readOnly: true });
+    expect(configMaps.find(({ metadata }) => metadata?.name === "rehearsal-hooks-copy")!.data).toHaveProperty(["resolv.conf"]);
     expect(networkPolicy.spec).toMatchObject({ policyTypes: ["Ingress", "Egress"] });
     expect(networkPolicy.spec!.egress).toBeUndefined();
   });
 
-  test("the rollout's own rehearsal stays as it was", () => expect(plain.job.spec!.template.spec!.initContainers!.map(({ name }) => name)).toEqual(["configuration"]));
+  test("the rollout's own rehearsal stays as it was, and shares neither a name nor all labels with a copy's", () => {
+    expect(plain.job.spec!.template.spec!.initContainers!.map(({ name }) => name)).toEqual(["configuration"]);
+    const both = [plain, onCopy(rehearsalObjects({ namespace: "jenkins", pod, configMaps: { "jenkins-casc": {} }, secrets: { "jenkins-admin": {} } }, { timeoutSeconds: 600, resources: {} }), { restic, volumes: [] })];
+    const places = both.map((each) => [each.job, each.networkPolicy, ...each.configMaps, ...each.secrets].map(({ kind, metadata }) => `${kind} ${metadata!.name}`));
+    expect(places[0].filter((place) => places[1].includes(place))).toEqual([]);
+    for (const { job: { metadata, spec: made }, networkPolicy: policy, configMaps: maps } of both) {
+      expect(made!.template.metadata!.labels).toEqual(metadata!.labels);
+      expect(policy.spec!.podSelector!.matchLabels).toEqual(metadata!.labels);
+      for (const map of maps) expect(map.metadata!.labels).toEqual(metadata!.labels);
+    }
+    expect(both.map(({ job: { metadata } }) => metadata!.labels!["app.kubernetes.io/name"])).toEqual(["jenkins-rehearsal", "jenkins-rehearsal-copy"]);
+    expect(both[1].job.spec!.template.spec!.volumes).toContainEqual({ name: "casc", configMap: { name: "rehearsal-jenkins-casc-copy" } });
+  });
 
   test("another image takes the place of the controller's own wherever that stands", () => {
     const other = withImage({ ...pod, initContainers: [...pod.initContainers!, { name: "x", image: "other" }] }, image("c"));
