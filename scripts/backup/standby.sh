@@ -86,6 +86,7 @@ bring() {
   case "$state:$ended" in ?*:1[012]) mark "$1" "$former" ;; esac
   [ "$ended" = 0 ] ||
     fail "the standby could not be brought to snapshot $2: $(said "$WORK_DIR/standby.err")" "its update is begun again by itself; until it has come to its end a failover has to finish it"
+  # shellcheck disable=SC2034  # `number` reads it.
   summary=$(grep '"message_type":"summary"' "$WORK_DIR/standby.out" | tail -n 1)
   # Those that were left alone are counted apart.
   expected=$(($(number total_files) + $(number files_skipped)))
