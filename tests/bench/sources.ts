@@ -50,12 +50,13 @@ async function main(): Promise<void> {
     const url = `git://127.0.0.1:${PORT}/repo.git`;
     const mirrored = { GIT_MIRRORS: mirrors, GIT_MIRROR_OFFERS: offers, PATH: `${at("sbin")}:${process.env.PATH}` };
     const workspace = at("workspace");
-    const commands = async (env: NodeJS.ProcessEnv, lines: string[][]) => {
-      for (const line of lines) await run("git", line, { env: { ...process.env, ...env } });
+    const git = (env: NodeJS.ProcessEnv, cwd: string, ...words: string[]) => run("git", words, { cwd, env: { ...process.env, ...env } });
+    const clone = (env: NodeJS.ProcessEnv, from: string, ...further: string[]) => git(env, root, "clone", "-q", ...further, from, workspace);
+    const plugin = async (env: NodeJS.ProcessEnv, from: string) => {
+      await git(env, root, "init", "-q", workspace);
+      // As the plugin does, in the workspace: with -C the script hands all on.
+      for (const words of [["fetch", "--tags", "--force", "--progress", "--", from, "+refs/heads/*:refs/remotes/origin/*"], ["config", "remote.origin.url", from], ["checkout", "-q", "-f", tip]]) await git(env, workspace, ...words);
     };
-    const clone = (env: NodeJS.ProcessEnv, from: string, ...further: string[]) => commands(env, [["clone", "-q", ...further, from, workspace]]);
-    const plugin = (env: NodeJS.ProcessEnv, from: string) =>
-      commands(env, [["init", "-q", workspace], ["-C", workspace, "fetch", "-q", "--tags", "--force", "--progress", "--", from, "+refs/heads/*:refs/remotes/origin/*"], ["-C", workspace, "config", "remote.origin.url", from], ["-C", workspace, "checkout", "-q", "-f", tip]]);
     /** One fresh workspace; what is written counts when it is on the disk. */
     const measured = async (work: () => Promise<unknown>): Promise<number> => {
       await run("sync", []);
