@@ -6,7 +6,7 @@ import { Check, CLOUD, cloudProblems, type Keys } from "./casc-schema";
 import { isForeign, readable, said, withoutEqual } from "./documents";
 import { scratch } from "../quantity";
 import { jenkinsProxy } from "../surroundings";
-import { keepsWarm, warmAnnotations } from "./warm-agents";
+import { warmAnnotations } from "./init-hook";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
@@ -75,7 +75,7 @@ function podTemplate(template: AgentTemplate, { settings, templates }: CascInput
     slaveConnectTimeout: template.connectTimeoutSeconds,
     ...(template.activeDeadlineSeconds > 0 && { activeDeadlineSeconds: template.activeDeadlineSeconds }),
     podRetention: template.podRetention,
-    ...(keepsWarm([template]) && { annotations: warmAnnotations(template) }),
+    ...(template.minIdle && { annotations: warmAnnotations(template) }),
     showRawYaml: false,
     // The plugin puts it in the place of the pod's volume of this name.
     workspaceVolume: { emptyDirWorkspaceVolume: { memory: false, ...scratch(template.workspaceSize).emptyDir } },

@@ -11,6 +11,7 @@ import { configurationObject } from "./configuration";
 import { controllerObject, controllerPod, makeHome, withoutFirst } from "./controller";
 import { makeDisruptionBudgets, makeNetworkPolicies, makePriorities } from "./fences";
 import { makeAgentGit } from "./git-cache";
+import { initHookObject } from "./init-hook";
 import { makeAgentMirrors } from "./mirrors";
 import { makeMonitoring } from "./monitoring";
 import { networkObjects } from "./network";
@@ -20,7 +21,6 @@ import { prepullObjects } from "./prepull";
 import { makeRehearsal } from "./rehearsal";
 import { imageChange, imageOf, makeSaveFirst, marked } from "./save-first";
 import { secretContents, secretObjects } from "./secrets";
-import { warmAgentsObjects } from "./warm-agents";
 
 export { controllerRules } from "./accounts";
 export { agentServiceName, hostsOf, ingressAnnotations, jenkinsUrl, portOf, prefixOf, resourceUrl, sentOn, tlsEndsBefore } from "./address";
@@ -77,7 +77,7 @@ export class JenkinsMaster extends pulumi.ComponentResource {
     this.controllerPod = withoutFirst(patched("Deployment", controller[1]), pod, args.controller.beforeStart);
     const network = networkObjects(place, args.surroundings, args.agents.settings.mirrors?.maven);
     const ownSecrets = [...secretObjects(place, secrets), ...network.controller.secrets];
-    const ownConfigMaps = [documents, ...network.controller.configMaps, ...warmAgentsObjects(place, args.agents.templates)];
+    const ownConfigMaps = [documents, ...network.controller.configMaps, initHookObject(place)];
     const tried = <T extends object>(kind: string, objects: Registration<T>[]) => objects.map(([, object]) => patched(kind, object));
     const rehearsed = args.rehearsal ? [makeRehearsal(place, args.rehearsal, { pod: this.controllerPod, configMaps: tried("ConfigMap", ownConfigMaps), secrets: tried("Secret", ownSecrets) })] : [];
     const image = imageOf(this.controllerPod);

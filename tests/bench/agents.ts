@@ -12,7 +12,7 @@ import { saveBench } from "./table";
  * From the trigger of a job to the first line of its build, beside `kubectl run` of the same pod: one at a time, twenty at once, from
  * an agent that waits, and first after a start of the controller, in one run. Both say that they began with the same request to this
  * process. The real Jenkins (E2E_JENKINS=real, CONTRIBUTING.md) has a table of its own; the stand-in's is a regression check. Agents
- * that wait need a stack in which some kind has minIdle, agents with jars on the node one in which some kind has remoting in caches. BENCH_ONE and BENCH_ROUNDS make a short trial of it.
+ * with jars on the node need a stack in which some kind has remoting in caches. BENCH_ONE and BENCH_ROUNDS make a short trial of it.
  */
 const ONE = Number(process.env.BENCH_ONE ?? 60);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 7);
@@ -181,10 +181,9 @@ async function main(): Promise<void> {
       await noPods();
     }
 
-    // From agents that wait, where the script that keeps them is there. The moment is that in which it runs what builds begin with.
+    // From agents that wait. The moment is that in which it runs what builds begin with.
     const warm: Sample[] = [];
-    const keeps = real !== undefined && (await kubectl(["-n", NAMESPACE, "get", "configmap", "jenkins-warm-agents", "--ignore-not-found", "-o", "name"])) !== "";
-    if (keeps) {
+    if (real) {
       load("an agent waits");
       await setCloud(WARM, { ...template, name: WARM, label: WARM, minIdle: 1 }, settings);
       await createJob(WARM, jobXml(WARM, `name=$JOB_NAME-$BUILD_NUMBER; ${listener.shell("$name")}`));
@@ -224,7 +223,7 @@ async function main(): Promise<void> {
       if (result !== "SUCCESS" || began.length === 0) lost++;
       if (began.length > 1) duplicated++;
     }
-    for (const job of [...jobs, ...(keeps ? [WARM] : []), ...(keepsJars ? [KEPT] : [])]) {
+    for (const job of [...jobs, ...(real ? [WARM] : []), ...(keepsJars ? [KEPT] : [])]) {
       const made = (JSON.parse(await jenkins("GET", `/job/${job}/api/json`)) as { builds: unknown[] }).builds.length;
       duplicated += Math.max(0, made - builds.filter((each) => each.job === job).length);
     }

@@ -1,11 +1,22 @@
-// Keeps agents connected before builds come, for pod templates with the annotation build-platform/min-idle. Jenkins runs it at its
-// start; all it does happens in a task of Jenkins' own timer. A mistake in it is a line in the log, never a Jenkins that does not start.
+// What the kubernetes plugin leaves open about agents: builds begin as soon as theirs has connected, and pod templates with the annotation
+// build-platform/min-idle have agents connected before builds come. Jenkins runs this at its start; what goes wrong in it is a line in the
+// log, never a Jenkins that does not start, and leaves what the plugin does by itself.
 // No text with a brace behind a dollar: images may put variables into files that they copy (JENKINS_ENABLE_ENV_SUBST).
+import hudson.ExtensionList
 import hudson.Launcher
 import hudson.model.Computer
+import hudson.model.Executor
+import hudson.model.ExecutorListener
+import hudson.model.OneOffExecutor
 import hudson.model.Queue
 import hudson.model.TaskListener
+import hudson.model.queue.CauseOfBlockage
+import hudson.model.queue.QueueListener
+import hudson.model.queue.QueueTaskDispatcher
 import hudson.scheduler.CronTab
+import hudson.slaves.Cloud
+import hudson.slaves.ComputerListener
+import hudson.slaves.NodeProvisioner
 import hudson.Util
 import hudson.init.InitMilestone
 import java.util.concurrent.ConcurrentHashMap
@@ -15,11 +26,103 @@ import java.util.logging.Logger
 import jenkins.model.Jenkins
 import jenkins.util.Timer
 import org.csanchez.jenkins.plugins.kubernetes.KubernetesCloud
+import org.csanchez.jenkins.plugins.kubernetes.KubernetesComputer
 import org.csanchez.jenkins.plugins.kubernetes.KubernetesProvisioningLimits
 import org.csanchez.jenkins.plugins.kubernetes.KubernetesSlave
+import org.jenkinsci.plugins.durabletask.executors.ContinuableExecutable
+import org.jenkinsci.plugins.durabletask.executors.OnceRetentionStrategy
+
+/**
+ * The way from a build that waits to its agent's first line, without what only waits. Left to themselves Jenkins plans an agent at one of
+ * its looks and makes it at the next; the plugin's launcher asks once a second whether a pod that is ready has connected as well; and a
+ * build goes to an agent that the launcher lets in at the next look at the queue, every five seconds.
+ */
+class PromptStart implements ExecutorListener {
+  /** Agents that may have their build while the launcher still waits for them, by name; true when that build is over. */
+  private final Map<String, Boolean> early = new ConcurrentHashMap<>()
+  private final Set<NodeProvisioner> asked = ConcurrentHashMap.newKeySet()
+
+  void install() {
+    PromptStart self = this
+    ExtensionList.lookup(ComputerListener).add(new ComputerListener() {
+      void onOnline(Computer computer, TaskListener listener) { if (computer instanceof KubernetesComputer) self.connected(computer) }
+    })
+    ExtensionList.lookup(QueueListener).add(new QueueListener() {
+      void onEnterBuildable(Queue.BuildableItem item) { self.waits(item) }
+    })
+    ExtensionList.lookup(QueueTaskDispatcher).add(new QueueTaskDispatcher() {
+      CauseOfBlockage canTake(hudson.model.Node node, Queue.BuildableItem item) {
+        if (!self.early[node.nodeName]) return null
+        return new CauseOfBlockage() { String getShortDescription() { "its agent had its one build" } }
+      }
+    })
+    ExtensionList.lookup(ExecutorListener).add(this)
+  }
+
+  /** An agent is planned and made at once. */
+  void waits(Queue.BuildableItem item) {
+    def label = item.assignedLabel
+    NodeProvisioner provisioner = label == null ? Jenkins.get().unlabeledNodeProvisioner : label.nodeProvisioner
+    if (!asked.add(provisioner)) return
+    Computer.threadPoolForRemoting.submit({
+      try {
+        // The look at the queue that found the build ends before others see it.
+        Queue.withLock({} as Runnable)
+        asked.remove(provisioner)
+        if (!Jenkins.get().clouds.any { it instanceof KubernetesCloud && it.canProvision(new Cloud.CloudState(label, 0)) }) return
+        2.times { provisioner.update() }
+      } finally {
+        asked.remove(provisioner)
+      }
+    } as Runnable)
+  }
+
+  /** An agent of a single container is ready when it connects; what else a pod has may have to be waited for. */
+  void connected(KubernetesComputer computer) {
+    KubernetesSlave agent = computer.node
+    if (agent == null) return
+    if (computer.launching && agent.retentionStrategy instanceof OnceRetentionStrategy && agent.pod.map { it.spec.containers.size() == 1 }.orElse(false)) {
+      // It does not end while the launcher waits for it, which would take that for a failure.
+      ends(agent, false)
+      early[agent.nodeName] = false
+      computer.acceptingTasks = true
+    }
+    follow(computer, agent)
+  }
+
+  private static void ends(KubernetesSlave agent, boolean may) {
+    OnceRetentionStrategy strategy = agent.retentionStrategy
+    synchronized (strategy) { strategy.@terminating = !may }
+  }
+
+  /** Looks until the launcher has let the agent in, or the agent is gone. */
+  private void follow(KubernetesComputer computer, KubernetesSlave agent) {
+    if (computer.node != agent) early.remove(agent.nodeName)
+    else if (computer.launchSupported) Timer.get().schedule({ follow(computer, agent) } as Runnable, 100, TimeUnit.MILLISECONDS)
+    else if (early.containsKey(agent.nodeName)) {
+      ends(agent, true)
+      if (early[agent.nodeName]) agent.retentionStrategy.done(computer)
+      if (early.remove(agent.nodeName)) agent.retentionStrategy.done(computer)
+    } else Queue.instance.scheduleMaintenance()
+  }
+
+  void taskCompleted(Executor executor, Queue.Task task, long durationMS) { completed(executor) }
+
+  void taskCompletedWithProblems(Executor executor, Queue.Task task, long durationMS, Throwable problems) { completed(executor) }
+
+  /** Ends the agent as its own strategy does, if not now then when the launcher is done with it. */
+  private void completed(Executor executor) {
+    Computer computer = executor.owner
+    if (!(computer instanceof KubernetesComputer) || executor instanceof OneOffExecutor) return
+    def executable = executor.currentExecutable
+    if (executable instanceof ContinuableExecutable && executable.willContinue()) return
+    def strategy = computer.node?.retentionStrategy
+    if (strategy instanceof OnceRetentionStrategy && early.replace(computer.name, true) == null) strategy.done(computer)
+  }
+}
 
 class WarmAgents implements Runnable {
-  private static final Logger LOG = Logger.getLogger("build-platform.warm-agents")
+  private static final Logger LOG = Logger.getLogger("build-platform.agents")
   /** How the description of an agent begins that no build had yet; a digest of its template follows. Kept over a restart. */
   static final String MARK = "Ready for its one build, "
   /** Milliseconds for which an agent has to be out of place before it goes: while configuration is read again, templates are not there. */
@@ -41,7 +144,7 @@ class WarmAgents implements Runnable {
 
   /** A line in Jenkins' log, under the name of this task. */
   private static void say(Level level, String words, Throwable problem = null) {
-    LOG.logp(level, "build-platform.warm-agents", "review", words, problem)
+    LOG.logp(level, "build-platform.agents", "review", words, problem)
   }
 
   void run() {
@@ -192,7 +295,7 @@ class WarmAgents implements Runnable {
    */
   private boolean leave(KubernetesSlave agent, String why) {
     Computer computer = agent.toComputer()
-    if (computer?.launching) return false
+    if (computer?.launchSupported) return false
     boolean free = Queue.withLock({ if (computer?.countBusy()) return false; computer?.acceptingTasks = false; return true } as java.util.concurrent.Callable<Boolean>)
     if (!free) return false
     leaving.add(agent.nodeName)
@@ -245,8 +348,9 @@ class WarmAgents implements Runnable {
 
 try {
   // The copy that the image's start made: the next start has one only if the platform still asks for it.
-  new File(Jenkins.get().rootDir, "init.groovy.d/build-platform-warm-agents.groovy").delete()
+  new File(Jenkins.get().rootDir, "init.groovy.d/build-platform-agents.groovy").delete()
+  new PromptStart().install()
   Timer.get().scheduleWithFixedDelay(new WarmAgents(), 1, 1, TimeUnit.SECONDS)
 } catch (Throwable problem) {
-  Logger.getLogger("build-platform.warm-agents").log(Level.WARNING, "Agents are not kept ready", problem)
+  Logger.getLogger("build-platform.agents").log(Level.WARNING, "Agents are left to the plugin alone", problem)
 }
