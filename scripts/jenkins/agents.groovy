@@ -65,15 +65,10 @@ class PromptStart implements ExecutorListener {
     NodeProvisioner provisioner = label == null ? Jenkins.get().unlabeledNodeProvisioner : label.nodeProvisioner
     if (!asked.add(provisioner)) return
     Computer.threadPoolForRemoting.submit({
-      try {
-        // The look at the queue that found the build ends before others see it.
-        Queue.withLock({} as Runnable)
-        asked.remove(provisioner)
-        if (!Jenkins.get().clouds.any { it instanceof KubernetesCloud && it.canProvision(new Cloud.CloudState(label, 0)) }) return
-        2.times { provisioner.update() }
-      } finally {
-        asked.remove(provisioner)
-      }
+      // The look at the queue that found the build ends before others see it.
+      Queue.withLock({} as Runnable)
+      asked.remove(provisioner)
+      if (Jenkins.get().clouds.any { it instanceof KubernetesCloud && it.canProvision(new Cloud.CloudState(label, 0)) }) 2.times { provisioner.update() }
     } as Runnable)
   }
 
