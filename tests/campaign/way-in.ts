@@ -32,7 +32,7 @@ export function visit({ address, port, host, path, headers, from, ca }: Visit): 
       answer.on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body })).on("error", reject);
     };
     const sent = ca === undefined ? http.get(options, read) : https.get({ ...options, ca, servername: host.replace(/:\d+$/, "") }, read);
-    sent.on("timeout", () => sent.destroy(new Error("no answer within 5 s"))).on("error", reject);
+    sent.on("timeout", () => sent.destroy(new Error(`no ${sent.socket?.connecting ? "connection" : "answer"} within 5 s`))).on("error", reject);
   });
 }
 
