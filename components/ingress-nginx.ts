@@ -1,7 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { hstsSeconds, httpsNodePort } from "../config/pieces";
-import { graceSeconds, IngressController, ingressServiceName, publicHttpsPort, spread, type IngressArgs } from "./ingress";
+import { graceSeconds, IngressController, ingressServiceName, liveness, publicHttpsPort, spread, type IngressArgs } from "./ingress";
 import { ownLabels } from "./ownership";
 import { canonicalResources } from "./quantity";
 import { transformed } from "./transform";
@@ -159,7 +159,7 @@ export class IngressNginx extends IngressController {
                     { name: "LD_PRELOAD", value: "/usr/local/lib/libmimalloc.so" },
                   ],
                   lifecycle: { preStop: { exec: { command: ["/wait-shutdown"] } } },
-                  livenessProbe: { ...probe, periodSeconds: 10, failureThreshold: 5, initialDelaySeconds: 10 },
+                  livenessProbe: { ...probe, ...liveness },
                   // It says that it is ready before it knows an Ingress.
                   readinessProbe: { ...probe, periodSeconds: 2, failureThreshold: 3, initialDelaySeconds: graceSeconds },
                   ports: [

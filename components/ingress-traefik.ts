@@ -2,7 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { hstsSeconds, httpsNodePort } from "../config/pieces";
-import { gatewayGroup, graceSeconds, IngressController, publicHttpsPort, spread, type IngressArgs } from "./ingress";
+import { gatewayGroup, graceSeconds, IngressController, liveness, publicHttpsPort, spread, type IngressArgs } from "./ingress";
 import { ownLabels } from "./ownership";
 import { canonicalResources } from "./quantity";
 import { transformed } from "./transform";
@@ -156,7 +156,7 @@ export class IngressTraefik extends IngressController {
                   image: args.image,
                   // Else it serves Ingresses that name the class nginx in the older way, by annotation, whatever its own is called.
                   args: [...traefikArguments(controllerClass, args), pulumi.interpolate`--providers.kubernetesingressnginx.ingressclass=${this.ingressClassName}`],
-                  livenessProbe: { ...probe, periodSeconds: 10, failureThreshold: 5, initialDelaySeconds: 10 },
+                  livenessProbe: { ...probe, ...liveness },
                   // It answers before it has read the Ingresses.
                   readinessProbe: { ...probe, periodSeconds: 2, failureThreshold: 3, initialDelaySeconds: graceSeconds },
                   ports: (["http", "https", "internal"] as const).map((port) => ({ name: port, containerPort: listen[port], protocol: "TCP" })),

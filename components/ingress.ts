@@ -69,6 +69,8 @@ const ports = { httpNodePort, httpsNodePort };
  * would have to wait until this one is gone and its ports are free, and nobody would answer meanwhile.
  */
 export const ingressServiceName = "ingress-nginx-controller";
+/** When a pod that does not answer is started again: at once, for the requests under way that a replaced one waits for are lost with it. */
+export const liveness = { periodSeconds: 10, failureThreshold: 5, initialDelaySeconds: 10, terminationGracePeriodSeconds: 30 };
 /** Seconds for the news that a pod comes or goes to reach every node; a pod answers so much longer than it is listed. */
 export const graceSeconds = 5;
 
@@ -177,7 +179,10 @@ export abstract class IngressController extends pulumi.ComponentResource {
   }
 }
 
-/** Pods of the controller on different nodes where there are several. */
+/**
+ * Pods of the controller on different nodes where there are several. Those of a former state of the Deployment, which are about to go, do not count: with
+ * them a rollout would end with two new ones on one node and none on the other, which with externalTrafficPolicy Local then answers nobody.
+ */
 export const spread = (controllerLabels: Record<string, string>) => ({
-  topologySpreadConstraints: [{ maxSkew: 1, topologyKey: "kubernetes.io/hostname", whenUnsatisfiable: "ScheduleAnyway", labelSelector: { matchLabels: controllerLabels } }],
+  topologySpreadConstraints: [{ maxSkew: 1, topologyKey: "kubernetes.io/hostname", whenUnsatisfiable: "ScheduleAnyway", labelSelector: { matchLabels: controllerLabels }, matchLabelKeys: ["pod-template-hash"] }],
 });

@@ -128,6 +128,13 @@ test("a rollout loses no request, and the pod lives long enough for it", async (
   expect(container().readinessProbe.initialDelaySeconds).toBe(5);
 });
 
+test.each([["ingress-nginx", IngressNginx], ["Traefik", IngressTraefik]])("%s: after a rollout each node has a pod again, and a pod that hangs is not waited for as one that is replaced", async (_, Controller) => {
+  new Controller("ingress", { image: "i", replicas: 2 });
+  await settled();
+  expect(pod().topologySpreadConstraints[0]).toMatchObject({ topologyKey: "kubernetes.io/hostname", matchLabelKeys: ["pod-template-hash"] });
+  expect(container().livenessProbe.terminationGracePeriodSeconds).toBeLessThan(pod().terminationGracePeriodSeconds / 5);
+});
+
 test("HSTS follows config, on HTTPS alone", () => {
   const hsts = (args: Parameters<typeof traefikSettings>[0]) => parse(traefikSettings(args)).http.middlewares.hsts;
   expect(hsts({})).toEqual({ headers: { stsSeconds: 31536000 } });
