@@ -34,9 +34,10 @@ export class Acme {
   private readonly ca = authority(this.folder, "acme");
   private readonly children: ChildProcess[] = [];
 
-  /** Starts the server. @param seconds how long its certificates are in force */
+  /** Starts the server; what an interrupted run left in the cluster knows another one's accounts, and goes. @param seconds how long its certificates are in force */
   async start(seconds: number): Promise<void> {
     const programs = await buildTestTool("pebble");
+    await this.remove();
     const own = this.ca.sign("pebble", host);
     const config = path.join(this.folder, "pebble.json");
     fs.writeFileSync(config, JSON.stringify({ pebble: {
@@ -120,6 +121,6 @@ export class Acme {
 
   stop(): void {
     this.children.forEach((child) => child.kill());
-    fs.rmSync(this.folder, { recursive: true });
+    fs.rmSync(this.folder, { recursive: true, force: true });
   }
 }

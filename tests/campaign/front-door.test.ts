@@ -16,6 +16,8 @@ import { watch } from "./way-in";
 jest.setTimeout(1_200_000);
 
 const bed = new FrontDoor();
+/** On this machine; one whose test failed runs on until the end. */
+const agents: ChildProcess[] = [];
 const forged = { "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example.com" };
 const seen = async (visited: Promise<{ status: number; body: string }>) => FrontDoor.headers((await visited).body);
 const script = async (text: string) => (await bed.jenkins()).post("/scriptText", `script=${encodeURIComponent(text)}`, "application/x-www-form-urlencoded");
@@ -45,6 +47,7 @@ async function agent(mode: keyof typeof modes, way: "tcp" | "webSocket"): Promis
   const [program, words, options] = started;
   const log = fs.openSync(bed.at(`${name}.log`), "a");
   const child = spawn(program, words, { ...options, stdio: ["ignore", log, log] });
+  agents.push(child);
   await connected(name);
   return child;
 }
@@ -85,8 +88,11 @@ function silence(seconds: number): Promise<string> {
 }
 const whole = "data: first\n\ndata: last\n\n";
 
-beforeAll(() => bed.setUp());
-afterAll(() => bed.tearDown());
+beforeAll(() => bed.setUp(), 2_400_000);
+afterAll(() => {
+  agents.forEach((child) => child.kill());
+  return bed.tearDown();
+});
 
 const ofMode = {
   port: (controller: (typeof CONTROLLERS)[number]) => {

@@ -35,12 +35,15 @@ beforeAll(async () => {
   await ensureTraefikImage();
   await ensurePlatform();
   before = await identities();
-});
+}, 2_400_000);
 
 afterAll(async () => {
-  await deleteJob(JOB);
-  if ((await deployments()) !== "ingress-nginx-controller") await up();
-  remove();
+  try {
+    if ((await deployments()) !== "ingress-nginx-controller") await up();
+    await deleteJob(JOB);
+  } finally {
+    remove();
+  }
 });
 
 test("rollouts of ingress-nginx lose no request", async () => {

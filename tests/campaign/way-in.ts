@@ -46,6 +46,8 @@ export function watch(ms: number, ask: () => Promise<Answer>) {
     const at = Date.now();
     all.push(ask().then(({ status }) => void (status === 200 ? good.push(at) : lose(String(status))), (error: Error) => lose(error.message)));
   }, ms);
+  // Whoever fails before it is stopped does not keep jest.
+  timer.unref();
   return {
     stop: async () => {
       clearInterval(timer);
