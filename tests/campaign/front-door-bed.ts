@@ -65,6 +65,8 @@ export class FrontDoor {
     // What people's machines know from DNS.
     fs.writeFileSync(this.at("hosts"), `127.0.0.1 localhost\n${NETWORK.gateway} ${HOST} ${OLD}\n`);
     await this.startProxy();
+    // What an interrupted run left: its objects are in the stack's state alone.
+    await pulumi(["destroy", "--stack", SITE, "--yes", "--skip-preview"], { allowFailure: true });
     await pulumi(["stack", "rm", SITE, "--yes", "--force", "--preserve-config"], { allowFailure: true });
     await this.write("nginx", "port");
     await pulumi(["stack", "init", SITE, "--no-select"]);
