@@ -24,6 +24,8 @@ const classLabel = "build-platform/ingress";
 export const gatewayKinds = { v1: ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "backendtlspolicies"], v1beta1: ["referencegrants"] };
 /** Seconds that a request under way, such as a download or a console, is waited for. As ingress-nginx' worker-shutdown-timeout. */
 const drainSeconds = 240;
+/** Seconds that it may take to read the cluster's Ingresses and certificates, before it is started again. */
+const startSeconds = 90;
 /** Seconds that an upload may take; without a bound a client that sends nothing would be waited for, and Traefik's own is a minute. */
 const uploadSeconds = 3600;
 
@@ -132,6 +134,24 @@ export class IngressTraefik extends IngressController {
       parent,
     ));
 
+    // The way from a pod's port for people, by an Ingress, to itself: it answers before it has read any, and where a list of them is refused at its
+    // start, as by an API server that has not read its roles again, it goes on without for good.
+    const proof = { host: `ready.${namespaceName}.internal`, path: "/ping", name: "traefik-ready" };
+    // Neither gets what Pulumi would wait for: an address, a pod that is ready already.
+    const untended = { "pulumi.com/skipAwait": "true" };
+    const proofService = new k8s.core.v1.Service(
+      `${name}-traefik-ready`,
+      { metadata: { name: proof.name, namespace: here, labels, annotations: untended }, spec: { selector: controllerLabels, publishNotReadyAddresses: true, ports: [{ name: "internal", port: listen.internal, targetPort: "internal", protocol: "TCP" }] } },
+      parent,
+    );
+    new k8s.networking.v1.Ingress(
+      `${name}-traefik-ready`,
+      {
+        metadata: { name: proof.name, namespace: here, labels, annotations: { ...untended, "build-platform/asked-by": "kubelet" } },
+        spec: { ingressClassName: this.ingressClassName, rules: [{ host: proof.host, http: { paths: [{ path: proof.path, pathType: "Exact", backend: { service: { name: proofService.metadata.name, port: { number: listen.internal } } } }] } }] },
+      },
+      parent,
+    );
     const probe = { httpGet: { path: "/ping", port: "internal" }, timeoutSeconds: 5 };
     const deployment = new k8s.apps.v1.Deployment(...transformed<k8s.apps.v1.DeploymentArgs>(
       args.transform?.deployment,
@@ -157,8 +177,8 @@ export class IngressTraefik extends IngressController {
                   // Else it serves Ingresses that name the class nginx in the older way, by annotation, whatever its own is called.
                   args: [...traefikArguments(controllerClass, args), pulumi.interpolate`--providers.kubernetesingressnginx.ingressclass=${this.ingressClassName}`],
                   livenessProbe: { ...probe, ...liveness },
-                  // It answers before it has read the Ingresses.
-                  readinessProbe: { ...probe, periodSeconds: 2, failureThreshold: 3, initialDelaySeconds: graceSeconds },
+                  startupProbe: { httpGet: { path: proof.path, port: "http", httpHeaders: [{ name: "Host", value: proof.host }] }, timeoutSeconds: 5, periodSeconds: 1, failureThreshold: startSeconds },
+                  readinessProbe: { ...probe, periodSeconds: 2, failureThreshold: 3 },
                   ports: (["http", "https", "internal"] as const).map((port) => ({ name: port, containerPort: listen[port], protocol: "TCP" })),
                   resources: canonicalResources(args.resources ?? { requests: { cpu: "100m", memory: "90Mi" }, limits: { memory: "1Gi" } }),
                   securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] }, readOnlyRootFilesystem: true },

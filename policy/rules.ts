@@ -212,6 +212,8 @@ export const rules: Rule[] = [
     level: "mandatory",
     check: ({ type, props }, stack) => {
       if (!/:(Ingress|HTTPRoute)$/.test(type) || stack === sandboxStack) return [];
+      // Its host is a word of a probe's.
+      if (props.metadata?.annotations?.["build-platform/asked-by"] === "kubelet") return [];
       // TLS ends before the ingress: ingress.externalUrl.
       if (String(props.metadata?.annotations?.["build-platform/external-url"]).startsWith("https:")) return [];
       // Of a Gateway's certificates its routes do not tell.

@@ -60,8 +60,8 @@ const container = () => pod().containers[0];
 const value = (option: string): string | undefined => traefikArguments("k8s.io/x").find((each) => each.startsWith(`--${option}=`))?.split("=")[1];
 
 test("it is reached where ingress-nginx is: the same ports, Service, class and namespace, under the same names", async () => {
-  const shared = () => [the("Service").inputs.metadata.name, the("Service").inputs.spec.ports, the("Namespace").inputs.metadata.name, the("IngressClass").inputs.metadata.name, the("IngressClass").inputs.spec];
-  const urnNames = () => objects().filter(({ type }) => /Service$|Namespace|IngressClass/.test(type)).map(({ name }) => name).sort();
+  const shared = () => [the("Service", "ingress-nginx-controller").inputs.metadata.name, the("Service", "ingress-nginx-controller").inputs.spec.ports, the("Namespace").inputs.metadata.name, the("IngressClass").inputs.metadata.name, the("IngressClass").inputs.spec];
+  const urnNames = () => objects().filter(({ type }) => /Service$|Namespace|IngressClass/.test(type)).map(({ name }) => name).filter((own) => !own.endsWith("-traefik-ready")).sort();
   new IngressNginx("ingress-nginx", { image: "i", httpNodePort: 8080, httpsNodePort: 8443, namespace: "edge", ingressClassName: "edge" });
   await settled();
   const [before, names] = [shared(), urnNames()];
@@ -84,9 +84,9 @@ test("what is its own meets nothing of ingress-nginx', so that both are there wh
 
 test("the Service selects its pods, and the ports that it names are there", async () => {
   await make();
-  expect(the("Deployment").inputs.spec.template.metadata.labels).toMatchObject(the("Service").inputs.spec.selector);
+  expect(the("Deployment").inputs.spec.template.metadata.labels).toMatchObject(the("Service", "ingress-nginx-controller").inputs.spec.selector);
   const ports = container().ports.map(({ name }: { name: string }) => name);
-  for (const { targetPort } of the("Service").inputs.spec.ports) expect(ports).toContain(targetPort);
+  for (const { targetPort } of the("Service", "ingress-nginx-controller").inputs.spec.ports) expect(ports).toContain(targetPort);
 });
 
 test("the namespace asks for restricted pods, and the pod is one", async () => {
@@ -107,14 +107,14 @@ test("its role holds no wildcard and lets nothing be changed", async () => {
   }
 });
 
-test("no dashboard, no call home; metrics and probes on a port that no Service has", async () => {
+test("no dashboard, no call home; metrics and probes on a port that people's Service has not", async () => {
   expect(traefikArguments("k8s.io/x").join(" ")).not.toContain("--api");
   expect([value("global.checknewversion"), value("global.sendanonymoususage")]).toEqual(["false", "false"]);
   expect([value("metrics.prometheus.entrypoint"), value("ping.entrypoint")]).toEqual(["internal", "internal"]);
   // Else an Ingress would be served there, too.
   expect([value("providers.kubernetesingressnginx.httpentrypoint"), value("providers.kubernetesingressnginx.httpsentrypoint")]).toEqual(["http", "https"]);
   await make();
-  expect(the("Service").inputs.spec.ports.map(({ targetPort }: { targetPort: string }) => targetPort)).toEqual(["http", "https"]);
+  expect(the("Service", "ingress-nginx-controller").inputs.spec.ports.map(({ targetPort }: { targetPort: string }) => targetPort)).toEqual(["http", "https"]);
 });
 
 test("a rollout loses no request, and the pod lives long enough for it", async () => {
@@ -125,7 +125,18 @@ test("a rollout loses no request, and the pod lives long enough for it", async (
     expect(accept).toBe(5);
     expect(accept + drain).toBeLessThan(pod().terminationGracePeriodSeconds);
   }
-  expect(container().readinessProbe.initialDelaySeconds).toBe(5);
+});
+
+test("it gets no request before it has read the Ingresses, which its own way to itself shows; if it never does it starts again", async () => {
+  await make({ namespace: "edge", ingressClassName: "edge" });
+  const [service, ingress] = [the("Service", "traefik-ready").inputs, the("Ingress", "traefik-ready").inputs];
+  const [{ host, http: { paths: [{ path, backend }] } }] = ingress.spec.rules;
+  const { startupProbe, livenessProbe } = container();
+  expect([startupProbe.httpGet, ingress.spec.ingressClassName]).toEqual([{ path, port: "http", httpHeaders: [{ name: "Host", value: host }] }, "edge"]);
+  expect(host).toContain("edge");
+  expect(backend.service).toEqual({ name: "traefik-ready", port: { number: service.spec.ports[0].port } });
+  // No pod is ready before the way is open, and the way leads to one.
+  expect(service.spec).toMatchObject({ selector: the("Deployment").inputs.spec.selector.matchLabels, publishNotReadyAddresses: true, ports: [{ targetPort: livenessProbe.httpGet.port }] });
 });
 
 test.each([["ingress-nginx", IngressNginx], ["Traefik", IngressTraefik]])("%s: after a rollout each node has a pod again, and a pod that hangs is not waited for as one that is replaced", async (_, Controller) => {

@@ -112,6 +112,7 @@ const cases: Record<string, { good: [string, PolicyResource, string?][]; bad: [s
     good: [
       ["every host covered", ingress([{ hosts: ["ci.example.com"] }])],
       ["the sandbox's", ingress(), "sandbox"],
+      ["a probe's own", { ...ingress(), props: { ...ingress().props, metadata: { annotations: { "build-platform/asked-by": "kubelet" } } } }],
       ["TLS that ends before it", endsBefore("https://ci.example.com")],
       ["a Gateway with HTTPS", resource("gateway.networking.k8s.io/v1:HTTPRoute", { metadata: { annotations: { "build-platform/external-url": "https://ci.example.com" } }, spec: { hostnames: ["ci.example.com"] } })],
     ],
