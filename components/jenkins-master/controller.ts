@@ -57,7 +57,7 @@ export function makeHome({ name, parent, here }: Place, home: HomeArgs): pulumi.
 }
 
 /** What the Deployment of the one controller is made from. */
-export function controllerObject({ name, parent, here }: Place, { address, agents, controller, monitoring, surroundings, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
+export function controllerObject({ name, parent, here }: Place, { address, controller, monitoring, surroundings, transform }: JenkinsMasterArgs, pod: PodSpec): Registration<k8s.apps.v1.DeploymentArgs> {
   // A home of hundreds of gigabytes takes its time to come from a repository.
   const patience = controller.beforeStart ? "6h" : "20m";
   const content = {

@@ -1,4 +1,4 @@
-import { existingNodes, inNode, removeNode, stopNode } from "../../sandbox/cluster/nodes";
+import { existingNodes, initOf, inNode, removeNode, stopNode } from "../../sandbox/cluster/nodes";
 import { REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
@@ -86,7 +86,7 @@ beforeAll(async () => {
 /** Each part finds both nodes there and a standby that follows, also after one that failed. */
 beforeEach(async () => {
   await link("up");
-  if (!(await isReady())) await sandbox("start-node", WORKER);
+  if (initOf({ name: WORKER }) === undefined) await sandbox("start-node", WORKER);
   await waitFor("the node to be ready", 180, isReady);
   if ((await bed.kubectl(["get", "configmap", "jenkins-failover"], true)).code === 0) await bed.failover(["--yes"]);
   if ((await told()).last?.status !== "former") return;
