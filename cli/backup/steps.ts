@@ -7,7 +7,7 @@ import { UsageError } from "../terminal";
 import { withImage } from "../upgrades/image";
 import { get, hindrance, kubectl, list, lostNodes, patch, remove, run, runJob, say, sleep, target, theCron, where } from "./cluster";
 import {
-  BACKUP_CRON, boundClaim, claimAsWritten, DEPLOYMENT, emptyClaim, freshClaim, HOME_CLAIM, INVENTORY_FILE, type KubernetesObject, MANAGER, mounts, type Placement, quote, resticJob, SAVER_SELECTOR,
+  BACKUP_CRON, boundClaim, DEPLOYMENT, emptyClaim, freshClaim, HOME_CLAIM, INVENTORY_FILE, type KubernetesObject, MANAGER, mounts, type Placement, quote, resticJob, SAVER_SELECTOR,
   VERIFY_CRON,
 } from "./objects";
 import type { Hold, Journal } from "./plan";
@@ -133,8 +133,8 @@ export async function bind(claim: KubernetesObject, volume: string, manager?: st
     await patch("pv", volume, { spec: { claimRef: { namespace: where.namespace, name, uid: null, resourceVersion: null } } });
     await apply(MANAGER, claim);
     if (manager) {
-      // Pulumi owns what it wrote, as before; the choice of the volume stays with the restore.
-      await apply(manager, claimAsWritten(claim));
+      // Pulumi owns all that it wrote, as before: what the restore alone applied goes with its next apply, which keeps the choice of the volume.
+      await apply(manager, { ...claim, spec: { ...claim.spec, volumeName: undefined } });
       await apply(MANAGER, { apiVersion: "v1", kind: "PersistentVolumeClaim", metadata: { name }, spec: { volumeName: volume } });
     }
   }

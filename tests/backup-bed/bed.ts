@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor, type Result } from "../../sandbox/shell";
-import { ENV, ensurePlatform, kubectl } from "../e2e/sandbox";
+import { deleteVolumes, ENV, ensurePlatform, kubectl } from "../e2e/sandbox";
 import upstream from "../../images/upstream.json";
 import type { Repositories } from "./servers";
 
@@ -65,8 +65,7 @@ export class Bed {
     await this.pulumi(["destroy", "--yes", "--skip-preview"], true);
     await this.pulumi(["stack", "rm", "--yes", "--force"], true);
     fs.rmSync(path.join(BED, `Pulumi.${this.namespace}.yaml`), { force: true });
-    for (const volume of (await this.json(["get", "pv"])).items)
-      if (volume.spec.claimRef?.namespace === this.namespace) await this.kubectl(["patch", "pv", volume.metadata.name, "-p", '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'], true);
+    await deleteVolumes(this.namespace);
     if (this.owner) await this.repositories.remove();
   }
 

@@ -4,9 +4,10 @@ import * as fs from "node:fs";
 import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
-import { inNode } from "../../sandbox/cluster/nodes";
+import { existingNodes, inNode } from "../../sandbox/cluster/nodes";
 import { CACHE, NETWORK } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
+import { kubectl } from "../e2e/sandbox";
 
 /** Servers beside the sandbox's cluster, on its bridge, that keep what they are sent in a folder of their own: what is lost with a node is not lost with it. */
 
@@ -139,13 +140,18 @@ export class SftpServer extends Server {
   }
 }
 
-/** A folder of the sandbox's first node, which stands for a share that every node mounts. */
+/** A folder of the sandbox's first node, which stands for a share that every node mounts: the other nodes, which have none, take no pods meanwhile. */
 export class NodeFolder implements Repositories {
   readonly config = {};
 
   constructor(private readonly folder: string) {}
 
+  private async others(verb: "cordon" | "uncordon"): Promise<void> {
+    for (const { name } of existingNodes()) if (name !== FIRST.name) await kubectl([verb, name], { allowFailure: true });
+  }
+
   async start(): Promise<void> {
+    await this.others("cordon");
     await inNode(FIRST, ["install", "-d", "-o", "1000", "-g", "1000", "-m", "700", this.address("jenkins"), this.address("jenkins-keys")]);
   }
 
@@ -153,8 +159,9 @@ export class NodeFolder implements Repositories {
     // A folder does not stop.
   }
 
-  remove(): Promise<unknown> {
-    return inNode(FIRST, ["rm", "-rf", this.folder]);
+  async remove(): Promise<void> {
+    await this.others("uncordon");
+    await inNode(FIRST, ["rm", "-rf", this.folder]);
   }
 
   address(name: string): string {

@@ -6,7 +6,7 @@ import { parse, stringify } from "yaml";
 import { NETWORK, REGISTRY, REPO } from "../../sandbox/paths";
 import { run, waitFor } from "../../sandbox/shell";
 import { RestServer } from "../backup-bed/servers";
-import { ENV, ensurePlatform, kubectl, kubectlJson, onNode, pulumi, STACK } from "../e2e/sandbox";
+import { deleteVolumes, ENV, ensurePlatform, kubectl, kubectlJson, onNode, pulumi, STACK } from "../e2e/sandbox";
 
 /**
  * Two versions of the stand-in beside its own: one whose Jenkins lacks the class of a kind of job, and one without a plugin. Each is
@@ -23,12 +23,21 @@ type Config = Record<string, unknown>;
 let base: Config;
 let own: string;
 
-const script = (name: string, ...args: string[]) => run(process.execPath, ["--import", "tsx", `cli/${name}.ts`, ...args], { cwd: REPO, env: ENV, allowFailure: true });
+/** One of the operator's commands, and all that it said. */
+async function script(name: string, ...args: string[]): Promise<{ code: number; said: string }> {
+  const { code, stdout, stderr } = await run(process.execPath, ["--import", "tsx", `cli/${name}.ts`, ...args], { cwd: REPO, env: ENV, allowFailure: true });
+  return { code, said: stdout + stderr };
+}
+const backup = (command: string, ...args: string[]) => script("backup/index", command, "--stack", NAME, ...args);
 function config(change: Config = {}): void {
   const plain = { ...base, ...change };
   fs.writeFileSync(stackFile, stringify({ encryptionsalt: (parse(firstFile) as { encryptionsalt: string }).encryptionsalt, config: Object.fromEntries(Object.entries(plain).filter(([, value]) => value !== undefined).map(([key, value]) => [`build-platform:${key}`, value])) }));
 }
-const up = (...extra: string[]) => pulumi(["up", "--stack", NAME, "--yes", "--skip-preview", ...extra], { allowFailure: true });
+/** Brings it up, and returns what was said. */
+async function up(...extra: string[]): Promise<string> {
+  const { stdout, stderr } = await pulumi(["up", "--stack", NAME, "--yes", "--skip-preview", ...extra]);
+  return stdout + stderr;
+}
 const deployment = () => kubectl(["-n", NAME, "get", "deployment", "jenkins", "-o", "jsonpath={.metadata.generation} {.spec.template.spec.containers[0].image}"]);
 const controller = async () => (await deployment()).split(" ")[1];
 /** Runs a script beside Jenkins, in which `ask` is curl as the administrator. */
@@ -44,12 +53,8 @@ async function jobFiles(): Promise<string> {
 async function variant(name: string, command: string): Promise<string> {
   const context = path.join(folder, name);
   fs.mkdirSync(context);
-  fs.writeFileSync(path.join(context, "Containerfile"), `FROM ${own}\nUSER root\nRUN ${command}\nUSER 1000:1000\n`);
-  const reference = `${REGISTRY}/upgrades/${name}:1`;
-  await run("buildah", ["build", "--isolation", "chroot", "--tls-verify=false", "--tag", reference, context], { env: ENV });
-  const digestFile = path.join(folder, `${name}.digest`);
-  await run("buildah", ["push", "--tls-verify=false", "--digestfile", digestFile, reference], { env: ENV });
-  return `${reference.replace(/:1$/, "")}@${fs.readFileSync(digestFile, "utf8").trim()}`;
+  fs.writeFileSync(path.join(context, "Dockerfile"), `FROM ${own}\nUSER root\nRUN ${command}\nUSER 1000:1000\n`);
+  return (await run(path.join(REPO, "scripts/images/build-image.sh"), ["--repository", `${REGISTRY}/upgrades/${name}`, "--context", context, "--insecure"], { env: ENV })).stdout.trim();
 }
 const core = "/usr/share/jenkins/hudson/WEB-INF";
 let withoutKind: string;
@@ -65,9 +70,10 @@ beforeAll(async () => {
     controller: { ...(base.controller as object), nodeSelector: { "kubernetes.io/hostname": "control-plane-1" } },
   });
   config();
-  await pulumi(["stack", "rm", NAME, "--yes", "--force", "--preserve-config"], { allowFailure: true });
+  // What a run that was cut off left.
+  await remove("--preserve-config");
   await pulumi(["stack", "init", NAME, "--no-select"]);
-  expect((await up()).code).toBe(0);
+  await up();
   await answers();
   await job("plain", "<project><builders><hudson.tasks.Shell><command>echo of the copy</command></hudson.tasks.Shell></builders><publishers/><buildWrappers/></project>");
   await job("outside", "<hudson.model.ExternalJob/>");
@@ -77,9 +83,15 @@ beforeAll(async () => {
   withoutPlugin = await variant("without-plugin", `rm -f ${core}/plugins/ssh-slaves.hpi && sed -i '2a rm -rf /var/jenkins_home/plugins/ssh-slaves*' /usr/local/bin/jenkins.sh`);
 });
 
-afterAll(async () => {
+async function remove(...further: string[]): Promise<void> {
   await pulumi(["destroy", "--stack", NAME, "--yes", "--skip-preview"], { allowFailure: true });
-  await pulumi(["stack", "rm", NAME, "--yes", "--force"], { allowFailure: true });
+  await pulumi(["stack", "rm", NAME, "--yes", "--force", ...further], { allowFailure: true });
+  // A rollback keeps both volumes, whatever becomes of their claims.
+  await deleteVolumes(NAME);
+}
+
+afterAll(async () => {
+  await remove();
   fs.rmSync(stackFile, { force: true });
   fs.rmSync(folder, { recursive: true });
   repositories.remove();
@@ -88,9 +100,8 @@ afterAll(async () => {
 test("without a backup, each command says what is missing and changes nothing", async () => {
   const before = await deployment();
   for (const [command, ...args] of [["rehearse", NAME], ["rollback", NAME, "--yes"], ["upgrade", NAME]]) {
-    const { code, stderr } = await script(command, ...args);
-    expect([command, code]).toEqual([command, 2]);
-    expect(stderr).toMatch(/stack upgrades has no backup.*set config key backup/);
+    const { code, said } = await script(command, ...args);
+    expect([command, code, said]).toEqual([command, 2, expect.stringMatching(/stack upgrades has no backup.*set config key backup/)]);
   }
   expect(await deployment()).toBe(before);
 });
@@ -100,15 +111,16 @@ test("with a backup the working tree's own image is found good on a copy, of whi
   config();
   for (const key of ["password", "keysPassword"]) await pulumi(["config", "set", "--stack", NAME, "--secret", "--path", `backup.${key}`, `${key} of the campaign`]);
   base = Object.fromEntries(Object.entries((parse(fs.readFileSync(stackFile, "utf8")) as { config: Config }).config).map(([key, value]) => [key.replace(/^build-platform:/, ""), value]));
-  expect((await up()).code).toBe(0);
+  await up();
   await answers();
-  expect((await script("rehearse", NAME)).stderr).toMatch(/no snapshot to make a copy of yet: npm run backup/);
-  expect((await run(process.execPath, ["--import", "tsx", "cli/backup/index.ts", "backup", "--stack", NAME], { cwd: REPO, env: ENV })).code).toBe(0);
+  // The first backup makes the repository.
+  expect((await script("rehearse", NAME)).said).toMatch(/where no backup was made yet, npm run backup makes it/);
+  expect(await backup("backup")).toMatchObject({ code: 0, said: expect.stringMatching(/2 jobs and folders/) });
   const before = await deployment();
   const html = path.join(folder, "r.html");
-  const { code, stdout } = await script("rehearse", NAME, "--html", html);
-  expect(stdout).toMatch(/upgrades: Jenkins comes up with all that it has/);
-  expect(stdout).toMatch(/^jobs and folders +2 +2 +2$/m);
+  const { code, said } = await script("rehearse", NAME, "--html", html);
+  expect(said).toMatch(/upgrades: Jenkins comes up with all that it has/);
+  expect(said).toMatch(/^jobs and folders +2 +2 +2$/m);
   expect(code).toBe(0);
   expect(fs.readFileSync(html, "utf8")).toContain("Rehearsal of upgrades");
   expect(await deployment()).toBe(before);
@@ -121,8 +133,8 @@ test.each([
 ])("%s: the rehearsal says so and fails, and the running Jenkins is as it was", async (_, image, words) => {
   const before = [await deployment(), await jobFiles()];
   config({ controller: { ...(base.controller as object), image: image() } });
-  const { code, stdout } = await script("rehearse", NAME);
-  expect(stdout).toMatch(words);
+  const { code, said } = await script("rehearse", NAME);
+  expect(said).toMatch(words);
   expect(code).toBe(1);
   expect([await deployment(), await jobFiles()]).toEqual(before);
 });
@@ -130,29 +142,24 @@ test.each([
 test("brought up nevertheless, the home is saved first; a rollback brings image and home back byte for byte, and up keeps both", async () => {
   const home = await jobFiles();
   config({ controller: { ...(base.controller as object), image: withoutKind } });
-  const forward = await up();
-  expect(forward.code).toBe(0);
-  expect(forward.stdout + forward.stderr).toMatch(/snapshot [0-9a-f]{8} holds the home as .* leaves it/);
+  expect(await up()).toMatch(/snapshot [0-9a-f]{8} holds the home as .* leaves it/);
   expect(await controller()).toBe(withoutKind);
   await answers();
-  await job("later", "<project/>");
-  const back = await script("rollback", NAME, "--yes");
-  expect({ code: back.code, said: back.stderr }).toEqual({ code: 0, said: expect.stringMatching(/held at/) });
+  await job("later", "<project><builders/><publishers/><buildWrappers/></project>");
+  expect(await script("rollback", NAME, "--yes")).toEqual({ code: 0, said: expect.stringMatching(/held at/) });
   expect(await controller()).toBe(own);
   expect(await jobFiles()).toBe(home);
   // The home as it was after the upgrade is a snapshot of its own.
-  const listed = await run(process.execPath, ["--import", "tsx", "cli/backup/index.ts", "list", "--stack", NAME], { cwd: REPO, env: ENV });
-  expect(listed.stdout).toMatch(/3 jobs and folders .*as without-kind@sha256:[0-9a-f]{12} was left/);
-  expect(listed.stdout).toMatch(/2 jobs and folders .*as controller@sha256:[0-9a-f]{12} was left/);
+  const listed = (await backup("list")).said;
+  expect(listed).toMatch(/3 jobs and folders .*as without-kind@sha256:[0-9a-f]{12} was left/);
+  expect(listed).toMatch(/2 jobs and folders .*as controller@sha256:[0-9a-f]{12} was left/);
   // Whatever the working tree says, the next update keeps it, and says so.
-  const held = await up();
-  expect(held.code).toBe(0);
-  expect(held.stdout + held.stderr).toMatch(/held at .* npm run rollback -- upgrades --release/);
+  expect(await up()).toMatch(/held at .* npm run rollback -- upgrades --release/);
   expect(await controller()).toBe(own);
-  expect((await up("--expect-no-changes")).code).toBe(0);
-  expect((await run(process.execPath, ["--import", "tsx", "cli/backup/index.ts", "restore", "--stack", NAME, "--confirm"], { cwd: REPO, env: ENV })).code).toBe(0);
-  expect((await script("rollback", NAME, "--release")).code).toBe(0);
-  expect((await up()).code).toBe(0);
+  await up("--expect-no-changes");
+  expect(await backup("restore", "--confirm")).toMatchObject({ code: 0 });
+  expect(await script("rollback", NAME, "--release")).toMatchObject({ code: 0 });
+  await up();
   expect(await controller()).toBe(withoutKind);
 });
 
@@ -172,18 +179,17 @@ test("an upgrade asks a served update centre, and leaves the files as they were 
     const texts = () => files.map((file) => fs.readFileSync(file, "utf8"));
     const before = texts();
     const dry = await script("upgrade", NAME, "--dry-run");
-    expect(dry.stdout).toMatch(/^jenkins +2\.568\.2 +-> 2\.600\.1 +https:\/\/www\.jenkins\.io\/changelog-stable\/#v2\.600\.1/m);
-    expect(dry.stdout).toMatch(/^git +5\.10\.1 +-> 99999 +https:\/\/plugins\.jenkins\.io\/git\/releases\/$/m);
+    expect(dry.said).toMatch(/^jenkins +2\.568\.2 +-> 2\.600\.1 +https:\/\/www\.jenkins\.io\/changelog-stable\/#v2\.600\.1/m);
+    expect(dry.said).toMatch(/^git +5\.10\.1 +-> 99999 +https:\/\/plugins\.jenkins\.io\/git\/releases\/$/m);
     expect(dry.code).toBe(0);
     expect(asked).toEqual(["/stable/update-center.actual.json", "/there/update-center.actual.json", "/update-center.actual.json?version=2.600.1"]);
     // No such image is in the registry.
-    const { code, stderr } = await script("upgrade", NAME);
+    const { code, said } = await script("upgrade", NAME);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/2\.600\.1-jdk21 could not be looked up, so nothing was changed/);
+    expect(said).toMatch(/2\.600\.1-jdk21 could not be looked up, so nothing was changed/);
     expect(texts()).toEqual(before);
     // The plugins' site has no such plugin: the image cannot be built.
-    const plugins = await script("upgrade", NAME, "--lts", "2.568.2");
-    expect(plugins.code).toBe(1);
+    expect(await script("upgrade", NAME, "--lts", "2.568.2")).toMatchObject({ code: 1, said: expect.stringMatching(/the working tree's controller cannot be made/) });
     expect(texts()).toEqual(before);
   } finally {
     await new Promise((resolve) => server.close(resolve));

@@ -74,6 +74,16 @@ export async function ensurePlatform(): Promise<void> {
   await jenkinsAnswers();
 }
 
+/** Has the volumes that a namespace has left deleted with their files; those whose node is gone are forgotten after a minute. */
+export async function deleteVolumes(namespace: string): Promise<void> {
+  interface Volume { metadata: { name: string }; spec: { claimRef?: { namespace: string } } }
+  const left = async () => (await kubectlJson<{ items: Volume[] }>(["get", "pv"])).items.filter(({ spec }) => spec.claimRef?.namespace === namespace).map(({ metadata }) => metadata.name);
+  for (const name of await left()) await kubectl(["patch", "pv", name, "-p", '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'], { allowFailure: true });
+  await waitFor(`the volumes of ${namespace} to go`, 60, async () => (await left()).length === 0).catch(async () => {
+    for (const name of await left()) await kubectl(["delete", "pv", name, "--wait=false"], { allowFailure: true });
+  });
+}
+
 export interface Answer {
   status: number;
   headers: http.IncomingHttpHeaders;

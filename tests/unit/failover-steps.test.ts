@@ -2,7 +2,7 @@ import * as cluster from "../../cli/backup/cluster";
 import * as snapshots from "../../cli/backup/snapshots";
 import type { KubernetesObject } from "../../cli/backup/objects";
 import type { Journal } from "../../cli/failover/plan";
-import { renew, save, take } from "../../cli/failover/steps";
+import { asWritten, renew, save, swap, take } from "../../cli/failover/steps";
 
 /** In which order the steps of a failover ask for what; the cluster is a list of objects. */
 
@@ -44,7 +44,7 @@ beforeEach(() => {
     did(args.slice(0, 3).join(" "));
     if (args[0] === "apply") {
       const object = JSON.parse(input!) as KubernetesObject;
-      objects.set(`${object.kind === "ConfigMap" ? "configmap" : "pvc"}/${object.metadata.name}`, object);
+      objects.set(`${object.kind === "ConfigMap" ? "configmap" : "pvc"}/${object.metadata.name}`, { ...object, status: { phase: "Bound" } });
     }
     return Promise.resolve("");
   });
@@ -64,6 +64,17 @@ test("one that has what backups leave out is noted as kept", async () => {
   const now = journal();
   await save(now, () => Promise.resolve(), none);
   expect(now.kept).toBe(true);
+});
+
+test("the two claims change volumes, and all that Pulumi wrote of them is Pulumi's again, the standby's node included", async () => {
+  const [home, standby] = ["jenkins-home", "jenkins-home-standby"].map((name) => asWritten({ ...objects.get(`pvc/${name}`), metadata: { ...objects.get(`pvc/${name}`)!.metadata, managedFields: [{ manager: "pulumi-1" }] } }));
+  await swap({ ...journal(), home, standby });
+  const applied = jest.mocked(cluster.kubectl).mock.calls.filter(([[verb]]) => verb === "apply").map(([args, input]) => [args[args.indexOf("--field-manager") + 1], JSON.parse(input!) as KubernetesObject] as const);
+  expect(applied.map(([manager, { metadata, spec }]) => [manager, metadata.name, spec.volumeName])).toEqual(["jenkins-home", "jenkins-home-standby"].flatMap((name) => ["jenkins-restore", "pulumi-1", "jenkins-restore"].map((manager) => [manager, name, manager === "pulumi-1" ? undefined : name === "jenkins-home" ? "pvc-2" : "pvc-1"])));
+  const of = (name: string) => applied.filter(([manager, { metadata }]) => manager === "pulumi-1" && metadata.name === name).map(([, object]) => object);
+  expect(of("jenkins-home-standby")).toEqual([standby.written]);
+  expect(of("jenkins-home")).toEqual([home.written]);
+  expect(standby.written.metadata.annotations).toEqual({ "volume.kubernetes.io/selected-node": "n2" });
 });
 
 test("a renewal writes the status before the volume is a standby again, and not where it is one", async () => {
