@@ -13,8 +13,9 @@ import { makeDisruptionBudgets, makeNetworkPolicies, makePriorities } from "./fe
 import { makeAgentGit } from "./git-cache";
 import { makeAgentMirrors } from "./mirrors";
 import { makeMonitoring } from "./monitoring";
+import { makeNamespaces } from "./namespaces";
 import { networkObjects } from "./network";
-import { after, makeNamespaces } from "./place";
+import { after } from "./place";
 import { makePodPolicy } from "./pod-policy";
 import { prepullObjects } from "./prepull";
 import { makeRehearsal } from "./rehearsal";
@@ -24,10 +25,11 @@ import { warmAgentsObjects } from "./warm-agents";
 
 export { controllerRules } from "./accounts";
 export { agentServiceName, hostsOf, ingressAnnotations, jenkinsUrl, portOf, prefixOf, resourceUrl, sentOn, tlsEndsBefore } from "./address";
-export { AgentTemplate, AgentVolume, CachedTool, DockerMode, ownMounts, Toleration } from "./agents";
+export { AgentTemplate, AgentVolume, CachedTool, ownMounts, Toleration } from "./agents";
 export * from "./args";
 export { ownSecretNames, SecretFile, secretFileName, secretNames } from "./configuration";
 export { afterFirst, javaOptions, ownVariables } from "./controller";
+export { DockerMode } from "./docker";
 export { LdapLogin, Login, loginPlugins, Members, OidcLogin, Rights, Role, roles } from "./login";
 export { ownPriorities } from "./place";
 export { cascKey } from "./reload";
