@@ -27,17 +27,13 @@ export = async () => {
   const prepared = await prepareImages(toBuild, { ...config.registry, others: config.pullSecrets.logins });
 
   const judgePatches = applyPatches(config.patches, (missed) => refusal(explain(patchProblems(config, missed), pulumi.getStack())));
-  const provider = new k8s.Provider("cluster", {
-    ...config.cluster,
-    // Changed settings reach the live object instead of replacing it under its users.
-    enableConfigMapMutable: true,
-    enableSecretMutable: true,
-  });
-  const opts = { providers: [provider] };
+  // Changed settings reach the live object instead of replacing it under its users.
+  const opts = { providers: [new k8s.Provider("cluster", { ...config.cluster, enableConfigMapMutable: true, enableSecretMutable: true })] };
+  const after = (...made: (pulumi.Resource | undefined)[]) => ({ ...opts, dependsOn: made.filter((each) => each !== undefined) });
 
   const nodePorts = config.nodePorts && new NodePortRange("node-port-range", config.nodePorts, opts);
   // The API server restarts when its range changes: whatever talks to it comes afterwards.
-  const afterNodePorts = { ...opts, dependsOn: nodePorts ? [nodePorts] : [] };
+  const afterNodePorts = after(nodePorts);
 
   const Controller = { nginx: IngressNginx, traefik: IngressTraefik, gateway: config.ingress.install ? IngressTraefik : undefined, none: undefined }[config.ingress.controller];
   // One name for both: what they share goes from one to the other.
@@ -49,17 +45,17 @@ export = async () => {
   const storageClassName = storage?.storageClassName ?? config.storage.className;
 
   const toServe = registryArgs(config, storageClassName);
-  const registry = toServe && new ImageRegistry("image-registry", toServe, { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) });
+  const registry = toServe && new ImageRegistry("image-registry", toServe, after(nodePorts, storage));
   const toKeep = cacheArgs(config, storageClassName, surroundings);
-  if (toKeep) new ImageCache("image-cache", toKeep, { ...opts, dependsOn: [nodePorts, storage].filter((each) => each !== undefined) });
+  if (toKeep) new ImageCache("image-cache", toKeep, after(nodePorts, storage));
   const toBuildNow = registry ? { ...prepared, registry: { ...prepared.registry, volume: registry.volume } } : prepared;
-  const { references } = new AgentImages("agent-images", toBuildNow, registry ? { ...opts, dependsOn: [registry] } : config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
+  const { references } = new AgentImages("agent-images", toBuildNow, registry ? after(registry) : config.imageBuild.builder === "in-cluster" ? afterNodePorts : opts);
 
   const jenkins = new JenkinsMaster(
     "jenkins",
     jenkinsArgs(config, { storageClassName, ingressClassName, ingressNamespace: ingress?.namespace ?? config.ingress.namespace, gatewayClass: ingress?.gatewayClass, references, apiServerAddresses, surroundings, ...(nodeArchitectures && { nodeArchitectures }), ...(documents && { documents }), ...(held && { held }), ...(running && { running }) }),
     // Destroyed in reverse: the provisioner is still there to remove the home volume and its data.
-    { ...opts, dependsOn: [nodePorts, storage, registry].filter((each) => each !== undefined) },
+    after(nodePorts, storage, registry),
   );
 
   const toSave = backupArgs(config, surroundings, storageClassName);

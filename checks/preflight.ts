@@ -255,14 +255,14 @@ export async function inspectCluster(
   /** What is there and may be read; undefined otherwise. */
   const found = async <T>(target: string): Promise<T | undefined> => readable(await look<T>(target));
   const here = `/api/v1/namespaces/${namespaces.jenkins}`;
-  const [backups, casc, holding, claim, ...lists] = await Promise.all([
+  const [controller, backups, casc, holding, claim, ...lists] = await Promise.all([
+    found<{ metadata?: { annotations?: Record<string, string> }; spec?: { template: { spec: { containers: { name: string; image: string }[] } } } }>(`/apis/apps/v1/namespaces/${namespaces.jenkins}/deployments/jenkins`),
     found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-backup-status`),
     found<{ data?: Record<string, string> }>(`${here}/configmaps/jenkins-casc`),
     found<{ data?: { image: string; since: string; from: string } }>(`${here}/configmaps/${heldName}`),
     found<{ spec: { resources: { requests: { storage: string } }; storageClassName?: string } }>(`${here}/persistentvolumeclaims/jenkins-home`),
     ...Object.entries(neighbourPaths).map(async ([what, target]) => [what, (await found<{ items?: unknown[] }>(target))?.items] as const),
   ]);
-  const controller = await found<{ metadata?: { annotations?: Record<string, string> }; spec?: { template: { spec: { containers: { name: string; image: string }[] } } } }>(`/apis/apps/v1/namespaces/${namespaces.jenkins}/deployments/jenkins`);
   const running = wantedSecrets.length > 0 && controller !== undefined;
   const [image, change] = [controller?.spec?.template.spec.containers.find(({ name }) => name === "jenkins")?.image, controller?.metadata?.annotations?.[changeAnnotation]];
   const secrets = await Promise.all(

@@ -1,3 +1,4 @@
+import { createInterface } from "node:readline/promises";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 /** What every command does alike: read its words, give help, say what went wrong, ask, and draw tables. */
@@ -38,6 +39,16 @@ export async function runCommand(name: string, help: string, work: (args: string
     process.stderr.write(`${name}: ${(error as Error).message}\n`);
     process.exitCode = error instanceof UsageError ? 2 : 1;
   }
+}
+
+/** Goes on once a person has typed a word; `yes` says that nobody need be asked. */
+export async function approve(word: string, yes: boolean): Promise<void> {
+  if (yes) return;
+  if (!process.stdin.isTTY) throw new UsageError("nobody is there to say yes; add --yes where that is meant");
+  const asking = createInterface({ input: process.stdin, output: process.stderr });
+  const answer = await asking.question(`Type "${word}" to go on: `);
+  asking.close();
+  if (answer.trim() !== word) throw new UsageError("nothing was changed");
 }
 
 /** Lines of cells as columns of equal width, two blanks between them. */

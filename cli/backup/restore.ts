@@ -1,12 +1,11 @@
 import * as path from "node:path";
-import { createInterface } from "node:readline/promises";
 import { heldName } from "../../components/jenkins-master/save-first";
-import { UsageError } from "../terminal";
+import { approve, UsageError } from "../terminal";
 import type { Options } from "./arguments";
 import { askRestic, get, homeIsAway, lostHome, lostNodes, patch, random, remove, say, theCron, where } from "./cluster";
 import { Book } from "./journal";
 import { BACKUP_CRON, claimAsWritten, DEPLOYMENT, FAILOVER_JOURNAL, freshClaim, HOME_CLAIM, hostsOf, JOURNAL, pulumiManager, quote, STATUS, VERIFY_CRON } from "./objects";
-import { ahead, type Hold, type Journal, type Phase, pickSnapshot, review, standing } from "./plan";
+import { ahead, type Hold, type Journal, PHASES, pickSnapshot, review, standing } from "./plan";
 import { runBackup, snapshots } from "./snapshots";
 import { bindHome, check, fill, release, start, stop } from "./steps";
 
@@ -18,40 +17,18 @@ import { bindHome, check, fill, release, start, stop } from "./steps";
 const book = new Book<Journal>(JOURNAL, "restore");
 export const loadJournal = () => book.load();
 const saveJournal = (journal: Journal) => book.save(journal);
-const hold = () => book.hold();
-const letGo = () => book.letGo();
 
 /** Does what must not happen beside a restore that is at work, with the journal as it is then. */
-export async function alone(work: (journal: Journal) => Promise<void>): Promise<void> {
-  const beat = await hold();
-  try {
+export const alone = (work: (journal: Journal) => Promise<void>): Promise<void> =>
+  book.alone(async () => {
     const journal = await loadJournal();
     if (!journal) throw new UsageError("no restore is under way any more");
     await work(journal);
-  } finally {
-    clearInterval(beat);
-    await letGo();
-  }
-}
+  });
 
 /** Takes the steps that are still ahead. */
 export async function proceed(journal: Journal): Promise<void> {
-  const step = async (phase: Phase, title: string, work: () => Promise<void>) => {
-    if (!ahead(journal, phase)) return;
-    say(` • ${title} ...`);
-    const began = Date.now();
-    await work();
-    journal.phase = phase;
-    await saveJournal(journal);
-    say(` ✓ ${title} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
-  };
-  const beat = await hold();
-  const interrupted = () => {
-    say(`\ninterrupted. ${standing(journal)}`);
-    void letGo().finally(() => process.exit(130));
-  };
-  process.once("SIGINT", interrupted);
-  try {
+  await book.proceed(journal, PHASES, standing, async (step) => {
     await step("stopped", "stop Jenkins and pause its backups", stop);
     if (journal.kind !== "rollback")
       await step("saved", journal.snapshot === "now" || journal.images ? "save the home as it is now" : "take the snapshot that was chosen", async () => {
@@ -72,13 +49,7 @@ export async function proceed(journal: Journal): Promise<void> {
     }
     await step("started", `start Jenkins${journal.images ? ` of image ${journal.kind === "rollback" ? journal.images.from : journal.images.to}` : ""}`, () => start(journal));
     await step("checked", "ask Jenkins for its jobs and builds", () => check(journal));
-  } catch (error) {
-    throw new Error(`${(error as Error).message}\n${standing(journal)}`);
-  } finally {
-    clearInterval(beat);
-    process.off("SIGINT", interrupted);
-    await letGo();
-  }
+  });
   await settle(journal);
 }
 
@@ -171,13 +142,7 @@ async function plan(options: Options & Pick<Journal, "images">): Promise<Journal
   };
   const status = (await get("configmap", STATUS))?.data?.["last-good-backup"];
   say(review(journal, chosen, { pods: deployment.status?.readyReplicas ?? 0, lastBackup: status && JSON.parse(status).time }, new Date()));
-  if (!options.yes) {
-    if (!process.stdin.isTTY) throw new UsageError("nobody is there to say yes; add --yes where that is meant");
-    const asking = createInterface({ input: process.stdin, output: process.stderr });
-    const answer = await asking.question('Type "restore" to go on: ');
-    asking.close();
-    if (answer.trim() !== "restore") throw new UsageError("nothing was changed");
-  }
+  await approve("restore", options.yes);
   await saveJournal(journal);
   return journal;
 }

@@ -1,12 +1,11 @@
-import { createInterface } from "node:readline/promises";
 import { names } from "../../components/jenkins-backup";
 import { get, random, remove, say, theCron, where } from "../backup/cluster";
 import { Book } from "../backup/journal";
 import { BACKUP_CRON, DEPLOYMENT, FAILOVER_JOURNAL, HOME_CLAIM, JOURNAL, VERIFY_CRON } from "../backup/objects";
 import { readStack } from "../stack";
-import { readWords, runCommand, UsageError } from "../terminal";
-import { ahead as aheadOfRestore, type Journal as Restore } from "../backup/plan";
-import { ahead, continued, type Journal, leavesHome, misfit, obstacle, type Phase, review, standing } from "./plan";
+import { approve, readWords, runCommand, UsageError } from "../terminal";
+import { ahead, type Journal as Restore } from "../backup/plan";
+import { continued, type Journal, leavesHome, misfit, obstacle, PHASES, review, standing } from "./plan";
 import { asWritten, fence, finish, placeOf, renew, save, standbyResults, startBoth, swap, take, watchNodes } from "./steps";
 
 /**
@@ -28,7 +27,7 @@ async function plan(to: string | undefined, yes: boolean, lost: (node: string) =
   const [home, standby, deployment] = [await get("pvc", HOME_CLAIM), await get("pvc", names.standbyClaim), await get("deployment", DEPLOYMENT)];
   if (!home || !deployment) throw new Error(`namespace ${where.namespace} has no ${home ? `Deployment ${DEPLOYMENT}` : `claim ${HOME_CLAIM}`}: run pulumi up first`);
   const restore = await new Book<Restore>(JOURNAL, "restore").load();
-  if (restore) throw new UsageError(aheadOfRestore(restore, "checked") ? "a restore has not come to its end: npm run restore -- --status tells it" : "a restore is done and nobody has accepted it: look at Jenkins, then npm run restore -- --confirm, or --rollback; then this again");
+  if (restore) throw new UsageError(ahead(restore, "checked") ? "a restore has not come to its end: npm run restore -- --status tells it" : "a restore is done and nobody has accepted it: look at Jenkins, then npm run restore -- --confirm, or --rollback; then this again");
   await theCron(BACKUP_CRON);
   const [from, goal, { last, good, backup }] = [await placeOf(home), await placeOf(standby), await standbyResults()];
   if (to !== undefined && to === from?.node) return void say(`Jenkins' home is on ${to} already; nothing to do.`);
@@ -45,52 +44,22 @@ async function plan(to: string | undefined, yes: boolean, lost: (node: string) =
     snapshot: backup?.snapshot ?? good!.snapshot!, taken, ...(Date.parse(since) > Date.parse(taken) && { since }), replicas: Math.max(1, deployment.spec.replicas ?? 1), suspended, startedAt: new Date().toISOString(),
   };
   say(review(journal, new Date()));
-  await approve(yes);
+  await approve("failover", yes);
   await book.save(journal);
   return journal;
 }
 
-async function approve(yes: boolean): Promise<void> {
-  if (yes) return;
-  if (!process.stdin.isTTY) throw new UsageError("nobody is there to say yes; add --yes where that is meant");
-  const asking = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await asking.question('Type "failover" to go on: ');
-  asking.close();
-  if (answer.trim() !== "failover") throw new UsageError("nothing was changed");
-}
-
 async function proceed(journal: Journal, lost: ReturnType<typeof watchNodes>): Promise<void> {
-  const step = async (phase: Phase, title: string, work: () => Promise<void>) => {
-    if (!ahead(journal, phase)) return;
-    say(` • ${title} ...`);
-    const began = Date.now();
-    await work();
-    journal.phase = phase;
-    await book.save(journal);
-    say(` ✓ ${title} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
-  };
-  const beat = await book.hold();
   const began = Date.now();
-  const interrupted = () => {
-    say(`\ninterrupted. ${standing(journal)}`);
-    void book.letGo().finally(() => process.exit(130));
-  };
-  process.once("SIGINT", interrupted);
-  try {
+  await book.proceed(journal, PHASES, standing, async (step) => {
     await step("fenced", `end Jenkins on ${journal.from.node} and pause its backups`, () => fence(lost));
     await step("saved", journal.lost ? `leave the home on ${journal.from.node} as it is` : "save the home as it is now", () => save(journal, (now) => book.save(now), lost));
     await step("swapped", `give volume ${journal.to.volume} on ${journal.to.node} to claim ${HOME_CLAIM}`, () => swap(journal));
     await step("taken", "make the standby the home", () => take(journal));
     await step("started", `start Jenkins on ${journal.to.node}`, () => startBoth(journal));
     await step("checked", "ask Jenkins for its jobs and builds", () => finish(journal));
-    await remove("configmap", FAILOVER_JOURNAL);
-  } catch (error) {
-    throw new Error(`${(error as Error).message}\n${standing(journal)}`);
-  } finally {
-    clearInterval(beat);
-    process.off("SIGINT", interrupted);
-    if (journal.phase !== "checked") await book.letGo();
-  }
+  });
+  await remove("configmap", FAILOVER_JOURNAL);
   say(`Jenkins is on ${journal.to.node} (${((Date.now() - began) / 1000).toFixed(0)} s).`);
   if (leavesHome(journal)) say(`The home that was left on ${journal.from.node} is kept, and there is no standby until that is given up, which makes it the standby again:\n  npm run failover -- STACK --renew`);
   else say(`The volume on ${journal.from.node} is the standby now. Back again: the same command.`);
@@ -113,7 +82,7 @@ async function main(args: string[]): Promise<void> {
     if (under) throw new UsageError(standing(under));
     const { last } = await standbyResults();
     say(`Whatever the standby's volume holds that no snapshot has is given up.${last ? ` It is: ${last.message || last.status}.` : ""}`);
-    await approve(yes);
+    await approve("failover", yes);
     await renew(values.fresh ?? false);
     return void say("The standby is brought up to date by itself; npm run status says how far it is.");
   }

@@ -7,7 +7,7 @@ import { quantityMillis } from "../../components/quantity";
 
 /** Steps in their order; the journal holds the last one that was done. */
 export const PHASES = ["planned", "fenced", "saved", "swapped", "taken", "started", "checked"] as const;
-export type Phase = (typeof PHASES)[number];
+type Phase = (typeof PHASES)[number];
 
 /** A volume and the node that it lies on. */
 export interface Place {
@@ -88,8 +88,6 @@ export function misfit({ nodeSelector = {}, affinity }: KubernetesObject, node: 
 
 /** Said of a volume that lies on no node in particular. */
 export const anyNode = (volume: string): string => `volume ${volume} can be mounted on several nodes, or says nothing of nodes: a standby is for volumes that lie on one node's disk; a home that does not follows Jenkins by itself`;
-
-export const ahead = (journal: Journal, phase: Phase): boolean => PHASES.indexOf(journal.phase) < PHASES.indexOf(phase);
 
 /** What the cluster says before a failover. */
 export interface Facts {

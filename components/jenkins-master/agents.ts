@@ -1,19 +1,15 @@
-import { usual } from "../../config/pieces";
 import { patched, same } from "../patches";
 import { pullingWith } from "../pull-secrets";
 import type { Mirrors } from "../mirrors";
-import { canonicalResources, quantityMillis, Resources, scratch } from "../quantity";
-import { goEnvironment, goMounts, javaEnvironment, mavenFlags, networkMounts, networkVolumes, type Surroundings, toolEnvironment, toolMounts, trustContainers } from "../surroundings";
+import { canonicalResources, Resources, scratch } from "../quantity";
+import { javaEnvironment, mavenFlags, networkMounts, networkVolumes, type Surroundings, toolEnvironment, toolMounts, trustContainers } from "../surroundings";
 import { buildCache, keepsGradleBuilds } from "./build-cache";
 import { gradleAgentScript } from "./cache";
-import { dockerSlotScript } from "./docker-cache";
+import { buildkitTools, type DockerMode, dockerParts } from "./docker";
 import { onArchitectures } from "../boot";
 import { gitCache, gitMountPaths } from "./git-cache";
 import { archiveFlags, type CacheMount, type CacheVolume, toolCaches, toolMountPaths, type DownloadTool } from "./tool-cache";
 import { agentMirrorsName, buildkitMounts, mirrorEnv, mirrorMounts, mirrorVolume } from "./mirrors";
-
-/** How builds of a template reach a container builder. */
-export type DockerMode = "dind" | "rootless" | "none";
 
 /** Build tools whose dependency caches a template's agents share on their node. */
 type SharedTool = "maven" | "gradle";
@@ -145,8 +141,6 @@ type Pod = Record<string, unknown>;
 export const cacheMount = "/var/cache/build-platform";
 
 const workspace = "/home/jenkins/agent";
-/** Where builds of a rootless template find `buildctl`. */
-const buildkitTools = "/opt/buildkit";
 /** The id of the user `jenkins` in the inbound-agent image. */
 export const agentUser = 1000;
 
@@ -185,99 +179,6 @@ const furtherVolume = (i: number) => `further-${i}`;
 function volumeSource({ kind, name }: AgentVolume): object {
   if (kind === "configMap") return { configMap: { name } };
   return kind === "secret" ? { secret: { secretName: name } } : { persistentVolumeClaim: { claimName: name } };
-}
-
-/**
- * The daemon gets the MTU of the pod's network for those of builds: packets as large as a network card's do not pass an overlay (1450
- * on Flannel), and a download inside `docker build` would wait for its first one for ever. Docker before 24 does not know the option
- * for networks that builds make themselves.
- */
-const dockerdOptions = `set -u
-if read -r mtu </sys/class/net/eth0/mtu; then
-  set -- "$@" "--mtu=$mtu"
-  if dockerd --help 2>&1 | grep -q -e --default-network-opt; then set -- "$@" "--default-network-opt=bridge=com.docker.network.driver.mtu=$mtu"; fi
-fi
-`;
-
-/** Starts the daemon through the image's own entry point. */
-export const dockerdScript = `${dockerdOptions}exec dockerd-entrypoint.sh "$@"
-`;
-
-/** Whether the agents of a template keep Docker's data on their node. */
-export const keepsDocker = ({ docker, caches }: Pick<AgentTemplate, "docker" | "caches">): boolean => docker === "dind" && caches.includes("docker");
-
-/** Where the data of a template's agents lie on a node. In a user namespace overlayfs marks what a layer deletes in another way, which daemons outside of one do not see. */
-export const slotGroup = ({ cacheGroup: group = usual.cacheGroup, userNamespace }: Pick<AgentTemplate, "cacheGroup" | "userNamespace">): string => (userNamespace ? `${group}.userns` : group);
-
-const hasSlots = (template: AgentTemplate, { cachePath }: AgentSettings): boolean => cachePath !== undefined && keepsDocker(template);
-
-const slotsMount = `${cacheMount}/docker`;
-
-/** What the sidecar is told of the bounds; of dockerSize the kubelet knows nothing on a folder of the node. */
-const slotEnvironment = ({ dockerSize }: AgentTemplate, { dockerGroupKib }: AgentSettings) =>
-  Object.entries({ SLOTS: slotsMount, KEPT_KIB: dockerGroupKib, MAX_KIB: dockerSize && Number(quantityMillis(dockerSize) / 1_024_000n) }).flatMap(([name, value]) => (value === undefined ? [] : [{ name, value: String(value) }]));
-
-function dockerSidecar(template: AgentTemplate, settings: AgentSettings): object[] {
-  const slots = hasSlots(template, settings);
-  const resources = canonicalResources(template.dockerResources);
-  const workspaceMount = { name: "workspace-volume", mountPath: workspace };
-  if (template.docker === "dind") {
-    return [
-      {
-        name: "dind",
-        image: settings.dindImage,
-        command: ["/bin/sh", "-c", slots ? dockerdOptions + dockerSlotScript : dockerdScript, "dockerd-entrypoint.sh"],
-        // Bound to the pod's own loopback; --tls=false spares the pause dockerd makes before it serves without TLS.
-        args: [
-          "dockerd",
-          "--host=unix:///var/run/docker.sock",
-          "--host=tcp://127.0.0.1:2375",
-          "--tls=false",
-          ...settings.insecureRegistries.map((host) => `--insecure-registry=${host}`),
-          ...(settings.mirrors?.dockerd ? [`--registry-mirror=${settings.mirrors.dockerd}`] : []),
-        ],
-        env: [{ name: "DOCKER_TLS_CERTDIR", value: "" }, ...(slots ? slotEnvironment(template, settings) : []), ...goEnvironment(settings.surroundings)],
-        securityContext: { privileged: true, runAsUser: 0, runAsGroup: 0, runAsNonRoot: false },
-        // The kubernetes plugin gives an agent work only when its whole pod is ready: no build meets a missing daemon.
-        readinessProbe: {
-          exec: { command: ["docker", "--host=unix:///var/run/docker.sock", "version"] },
-          periodSeconds: 1,
-          timeoutSeconds: 5,
-        },
-        volumeMounts: [{ name: "docker-data", mountPath: "/var/lib/docker" }, workspaceMount, ...(slots ? [{ name: "cache-docker", mountPath: slotsMount }] : []), ...goMounts(settings.surroundings)],
-        resources,
-      },
-    ];
-  }
-  if (template.docker === "rootless") {
-    return [
-      {
-        name: "buildkitd",
-        image: settings.buildkitImage,
-        // Builds share the pod's network and its MTU: without a CNI configuration, which the image has none of, BuildKit makes none for them.
-        args: ["--addr=tcp://127.0.0.1:1234", "--oci-worker-no-process-sandbox"],
-        ...(goEnvironment(settings.surroundings).length > 0 && { env: goEnvironment(settings.surroundings) }),
-        // What BuildKit's own Kubernetes example for the rootless mode asks for: user namespaces are made inside.
-        // https://github.com/moby/buildkit/blob/master/examples/kubernetes/deployment%2Bservice.rootless.yaml
-        securityContext: {
-          seccompProfile: { type: "Unconfined" },
-          appArmorProfile: { type: "Unconfined" },
-          runAsUser: agentUser,
-          runAsGroup: agentUser,
-        },
-        readinessProbe: {
-          exec: { command: ["buildctl", "--addr=tcp://127.0.0.1:1234", "debug", "workers"] },
-          periodSeconds: 1,
-          timeoutSeconds: 5,
-        },
-        // The client for the build: agent images hold none.
-        lifecycle: { postStart: { exec: { command: ["/bin/sh", "-c", `cp "$(command -v buildctl)" ${buildkitTools}/`] } } },
-        volumeMounts: [{ name: "docker-data", mountPath: "/home/user/.local/share/buildkit" }, { name: "buildkit", mountPath: buildkitTools }, workspaceMount, ...buildkitMounts(settings.mirrors), ...goMounts(settings.surroundings)],
-        resources,
-      },
-    ];
-  }
-  return [];
 }
 
 /**
@@ -351,12 +252,6 @@ function withQuickJvm(pod: Pod, further: string[] = []): Pod {
   });
   return { ...pod, spec: { ...spec, ...(containers && { containers }) } };
 }
-
-const dockerEnv: Record<DockerMode, Record<string, string>> = {
-  dind: { DOCKER_HOST: "tcp://localhost:2375" },
-  rootless: { BUILDKIT_HOST: "tcp://localhost:1234" },
-  none: {},
-};
 
 /** Environment of a build container: of what the network asks for, a template's own word counts, but flags of a JVM come behind the platform's. Of two settings of one option Java takes the last. */
 function buildEnvironment(given: Record<string, string>, network?: Surroundings, own: Record<string, string> = {}): { name: string; value?: unknown; valueFrom?: unknown }[] {
@@ -454,12 +349,13 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
   const { cachePath } = settings;
   const together = cachePath === undefined ? [] : [toolCaches(template, cacheMount, cachePath, scratch(template.workspaceSize)), gitCache(template, cacheMount, cachePath)];
   const waiting = cachesContainer(template.image, together.flatMap(({ volumeMounts }) => volumeMounts), together.flatMap(({ volumes }) => volumes));
-  const slots = hasSlots(template, settings);
+  const workspaceMount = { name: "workspace-volume", mountPath: workspace };
+  const docker = dockerParts(template, settings, workspaceMount, cacheMount, agentUser);
   const gradle = caches.includes("gradle");
   const built = buildCache(template, settings.gradleBuildCache, gradleHome);
   // A home of the pod's own: a file that is mounted into the image's would leave its folders to root.
   const home = gradle || (settings.gradleBuildCache !== undefined && keepsGradleBuilds(template));
-  const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...dockerEnv[template.docker], ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env), built.env) };
+  const own: Record<string, string> = { ...mirrorEnv(settings.mirrors), ...docker.env, ...Object.assign({}, ...caches.map((tool) => sharedCaches[tool].env), ...together.map(({ env }) => env), built.env) };
   const network = settings.surroundings;
   const labels = { jenkins: "agent", "build-platform/template": template.name };
   const files = mirrorMounts(settings.mirrors, home ? gradleHome : undefined, template.volumes.map(({ mountPath }) => mountPath));
@@ -488,7 +384,7 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
           resources: canonicalResources(template.resources),
           securityContext: unprivileged,
           volumeMounts: [
-            { name: "workspace-volume", mountPath: workspace },
+            workspaceMount,
             ...caches.map((tool) => ({
               name: `cache-${tool}`,
               mountPath: `${cacheMount}/${tool}`,
@@ -496,25 +392,24 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
             })),
             ...(home ? [{ name: "gradle-home", mountPath: gradleHome }] : []),
             ...[...together, built].flatMap(({ volumeMounts }) => volumeMounts),
-            ...(template.docker === "rootless" ? [{ name: "buildkit", mountPath: buildkitTools }] : []),
+            ...docker.volumeMounts,
             ...files,
             ...template.volumes.map((volume, i) => ({ name: furtherVolume(i), mountPath: volume.mountPath, ...(volume.key && { subPath: volume.key }), readOnly: volume.readOnly })),
             ...toolMounts(network),
           ],
         },
-        ...dockerSidecar(template, settings),
+        ...docker.containers,
         ...(gradle ? [gradleSidecar(template.image)] : []),
       ],
       volumes: [
         { name: "workspace-volume", ...scratch(template.workspaceSize) },
-        ...(template.docker !== "none" ? [{ name: "docker-data", ...scratch(template.dockerSize) }] : []),
-        ...(template.docker === "rootless" ? [{ name: "buildkit", ...scratch("1Gi") }] : []),
+        ...docker.volumes,
         ...caches.map((tool) => ({
           name: `cache-${tool}`,
           hostPath: { path: `${settings.cachePath}/${tool}`, type: "DirectoryOrCreate" },
         })),
         ...[...together, built].flatMap(({ volumes }) => volumes),
-        ...(slots ? [{ name: "cache-docker", hostPath: { path: `${settings.cachePath}/docker/${slotGroup(template)}`, type: "DirectoryOrCreate" } }] : []),
+        ...docker.slots,
         ...(home ? [{ name: "gradle-home", ...scratch(template.workspaceSize) }] : []),
         ...(gradle ? [{ name: "gradle-offers", hostPath: { path: `${settings.cachePath}/gradle-offers`, type: "DirectoryOrCreate" } }] : []),
         ...(needsFiles ? [{ name: mirrorVolume, configMap: { name: agentMirrorsName } }] : []),
@@ -524,14 +419,4 @@ export function agentPod(template: AgentTemplate, settings: AgentSettings): Pod 
     },
   };
   return withQuickJvm(patchedPod(pod, template.patches), cachePath !== undefined && template.caches.includes("remoting") ? archiveFlags(cacheMount, template.name) : []);
-}
-
-/**
- * The Pod Security level the agents' namespace can be held to:
- * docker sidecars, hostPath caches and what config allows pipelines of both need the open one.
- */
-export function agentsPodSecurity(templates: AgentTemplate[], cachePath?: string, pods?: PodRules): "privileged" | "restricted" {
-  const further = pods !== undefined && pods.privilegedImages.length + pods.hostPaths.length > 0;
-  const open = further || templates.some((t) => t.docker !== "none" || (cachePath !== undefined && t.caches.some((tool) => tool !== "docker" && tool !== "gradle-build")));
-  return open ? "privileged" : "restricted";
 }

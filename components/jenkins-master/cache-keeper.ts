@@ -3,11 +3,13 @@ import * as pulumi from "@pulumi/pulumi";
 import { cacheGi, dockerGi } from "../../config/pieces";
 import { partOf } from "../ownership";
 import type { Registration } from "../transform";
-import { agentsPodSecurity, type AgentTemplate, agentUser, keepsDocker } from "./agents";
+import { type AgentTemplate, agentUser } from "./agents";
 import type { AgentsArgs } from "./args";
 import { cacheKeeperScript, gradleKeeperScript } from "./cache";
 import { dockerKeeperScript } from "./docker-cache";
+import { keepsDocker } from "./docker";
 import { gitFolders, gitKeeperScript } from "./git-cache";
+import { agentsPodSecurity } from "./namespaces";
 import type { Place } from "./place";
 import { toolFolders } from "./tool-cache";
 

@@ -1,13 +1,14 @@
 import { stringify } from "yaml";
 import { isObject } from "../../config/pieces";
 import { prefixOf } from "./address";
-import { AgentSettings, agentsPodSecurity, AgentTemplate, agentPod, outlivesMerge, podDefaults } from "./agents";
+import { AgentSettings, AgentTemplate, agentPod, outlivesMerge, podDefaults } from "./agents";
 import { Check, CLOUD, cloudProblems, type Keys } from "./casc-schema";
 import { isForeign, readable, said, withoutEqual } from "./documents";
 import { scratch } from "../quantity";
 import { jenkinsProxy } from "../surroundings";
 import { warmAnnotations } from "./init-hook";
 import { authorizationStrategy, escapeReferences, Login, Rights, securityRealm } from "./login";
+import { agentsPodSecurity } from "./namespaces";
 
 /** What the Jenkins Configuration as Code document is rendered from. */
 export interface CascInput {

@@ -1,9 +1,7 @@
-import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { usual } from "../../config/pieces";
-import { ownLabels, partOf } from "../ownership";
+import { partOf } from "../ownership";
 import type { Registration } from "../transform";
-import { AgentTemplate, agentsPodSecurity } from "./agents";
 import type { JenkinsMasterArgs } from "./args";
 
 /** Where the objects go: the component that they belong to, and its namespaces. */
@@ -40,17 +38,4 @@ export function ownPriorities(namespaces: { controller: string; agents: string }
   // The API server keeps names that begin with system- for classes of its own.
   const free = (name: string) => (name.startsWith("system-") ? `build-platform-${name}` : name);
   return { controller: free(`${namespaces.controller}-controller`), agents: free(namespaces.agents) };
-}
-
-/** Both namespaces, each as strict as what runs in it allows. */
-export function makeNamespaces(parent: pulumi.Resource, name: string, args: JenkinsMasterArgs): Place {
-  const namespaces = namespacesOf(args);
-  const namespace = (part: string, objectName: string, further: Record<string, string>) =>
-    new k8s.core.v1.Namespace(`${name}-${part}`, { metadata: { name: objectName, labels: { ...labels, ...ownLabels(), ...further } } }, { parent }).metadata.name;
-  return {
-    name,
-    parent: { parent },
-    here: namespace("namespace", namespaces.controller, { ...args.namespaceLabels, "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted" }),
-    there: namespace("agents-namespace", namespaces.agents, { "pod-security.kubernetes.io/enforce": agentsPodSecurity(args.agents.templates as AgentTemplate[], args.agents.settings.cachePath, args.agents.settings.pods) }),
-  };
 }

@@ -1,13 +1,13 @@
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { existingNodes, removeNode, stopNode } from "../../sandbox/cluster/nodes";
+import { stopNode } from "../../sandbox/cluster/nodes";
 import { REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
 import { RestServer } from "../backup-bed/servers";
+import { addWorker, removeWorker, WORKER } from "../backup-bed/worker";
 import { hashes, Home } from "../campaign/home";
-import { ENV } from "../e2e/sandbox";
 import { DOCUMENT, middle, saveBench, seconds } from "./table";
 
 /**
@@ -138,9 +138,7 @@ async function onDisk(builds: number) {
 
 /** Seconds without Jenkins after each loss, with a home of a few jobs. Every build is asked for again before the clock stops. */
 async function losses() {
-  const WORKER = "worker-1";
-  const sandbox = (...args: string[]) => run("npx", ["tsx", "sandbox/cli.ts", ...args], { cwd: REPO, env: ENV });
-  if (!existingNodes().some(({ name }) => name === WORKER)) await sandbox("add-node", WORKER);
+  await addWorker();
   const bed = new Bed("bench-backup", new RestServer(8007));
   const elsewhere = bed.twin("bench-backup-elsewhere", { startFrom: "latest" });
   try {
@@ -174,8 +172,7 @@ async function losses() {
     return { backup, pod, node, cluster };
   } finally {
     // The node first: nothing on it ends by itself any more.
-    await run("kubectl", ["delete", "node", WORKER, "--ignore-not-found"], { env: ENV });
-    await removeNode({ name: WORKER });
+    await removeWorker();
     await elsewhere.down();
     await bed.down();
   }

@@ -2,8 +2,6 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
-// First, since the rooms refer to each other.
-import "../../components/jenkins-master/agents";
 import * as path from "node:path";
 import { gitFolders, gitKeeperScript, gitScript } from "../../components/jenkins-master/git-cache";
 import { run, waitFor } from "../../sandbox/shell";

@@ -1,43 +1,23 @@
-import { existingNodes, inNode, removeNode, stopNode } from "../../sandbox/cluster/nodes";
-import { REPO } from "../../sandbox/paths";
-import { run, waitFor } from "../../sandbox/shell";
+import { inNode, stopNode } from "../../sandbox/cluster/nodes";
+import { waitFor } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
 import { RestServer } from "../backup-bed/servers";
-import { ENV } from "../e2e/sandbox";
+import { addWorker, clearUp, expectBack, isReady, link, record, sandbox, type Saved, WORKER } from "../backup-bed/worker";
 
 /** The home on a node that is retired, cut off and lost: jobs and builds come back on another one, byte for byte. */
 
 jest.setTimeout(900_000);
-const WORKER = "worker-1";
 const bed = new Bed("backup-nodes", new RestServer(8003));
-const sandbox = (...args: string[]) => run("npx", ["tsx", "sandbox/cli.ts", ...args], { cwd: REPO, env: ENV });
-/** The node's only link, as seen from the machine below it; worker-1 has address .11. */
-const link = (state: "up" | "down") => run("ip", ["link", "set", "bp-v11", state]);
 
 const nodeOf = async () => (await bed.json(["get", "pods", "-l", "app.kubernetes.io/component=controller"])).items[0].spec.nodeName as string;
-const isReady = async (): Promise<boolean> => (await bed.json(["get", "node", WORKER])).status.conditions.some((c: { type: string; status: string }) => c.type === "Ready" && c.status === "True");
-
-/** What was built and saved: the builds of every job, and the hash of each of their files. */
-interface Record {
-  builds: { [job: string]: number[] };
-  files: Map<string, string>;
-}
 
 /** Runs a few builds, saves them, and returns what must come back. */
-async function saved(job: string): Promise<Record> {
+async function saved(job: string): Promise<Saved> {
   await bed.job(job, 5000);
   await bed.build(job, 3);
-  const before = { builds: await bed.builds(), files: await bed.hashes(await bed.volume()) };
+  const before = await record(bed);
   await bed.cli(["backup"]);
   return before;
-}
-
-async function expectBack(before: Record): Promise<void> {
-  expect(await bed.builds()).toEqual(before.builds);
-  expect(Object.values(before.builds).flat().length).toBeGreaterThan(2);
-  const files = await bed.hashes(await bed.volume());
-  for (const [name, hash] of before.files) expect([name, files.get(name)]).toEqual([name, hash]);
-  expect(before.files.size).toBeGreaterThan(8);
 }
 
 const onWorker = (...command: string[]) => inNode({ name: WORKER }, command, { allowFailure: true });
@@ -46,15 +26,10 @@ const onWorker = (...command: string[]) => inNode({ name: WORKER }, command, { a
 const keeps = async (uid: string): Promise<boolean> => (await onWorker("test", "-e", `/var/lib/kubelet/pods/${uid}/volumes`)).code === 0;
 
 beforeAll(async () => {
-  if (!existingNodes().some(({ name }) => name === WORKER)) await sandbox("add-node", WORKER);
+  await addWorker();
   await bed.upOnPlatform();
 });
-afterAll(async () => {
-  await link("up").catch(() => undefined);
-  await bed.down();
-  await run("kubectl", ["delete", "node", WORKER, "--ignore-not-found"], { env: ENV });
-  await removeNode({ name: WORKER });
-});
+afterAll(() => clearUp(bed));
 
 test("the home moves to another node and back; the left volume's files go with its confirmation", async () => {
   const before = await saved("moved");
@@ -64,7 +39,7 @@ test("the home moves to another node and back; the left volume's files go with i
     const at = await nodeOf();
     await bed.cli(["restore", "--snapshot", "now", "--node", node, "--yes"]);
     expect(await nodeOf()).toBe(node);
-    await expectBack(before);
+    await expectBack(bed, before);
     await bed.unchanged();
     await bed.cli(["restore", "--confirm"]);
     await waitFor(`the files of ${left} to go`, 90, async () => (await inNode({ name: at }, ["test", "-e", folder], { allowFailure: true })).code !== 0);
@@ -86,7 +61,7 @@ test("a node that is cut off: Jenkins comes back elsewhere, and the old one ends
   await bed.cli(["restore", "--snapshot", "latest", "--yes"]);
   console.log(`node cut off: noticed after ${((noticed - cut) / 1000).toFixed(0)} s, Jenkins back ${((Date.now() - noticed) / 1000).toFixed(0)} s later`);
   expect(await nodeOf()).toBe("control-plane-1");
-  await expectBack(before);
+  await expectBack(bed, before);
   await bed.build("cut off");
   await link("up");
   await waitFor("the node to be ready again", 120, isReady);
@@ -109,7 +84,7 @@ test.each(["stopped for good", "stopped and deleted from the cluster"])("a node 
   await bed.cli(["restore", "--snapshot", "latest", "--yes"]);
   console.log(`node ${how}: Jenkins back after ${((Date.now() - lost) / 1000).toFixed(0)} s`);
   expect(await nodeOf()).toBe("control-plane-1");
-  await expectBack(before);
+  await expectBack(bed, before);
   await bed.unchanged();
   expect((await bed.cli(["restore", "--confirm"])).stderr).toMatch(/is forgotten; its node worker-1 does not answer/);
   await waitFor("the former volume to be forgotten", 60, async () => (await bed.kubectl(["get", "pv", left], true)).code !== 0);
@@ -118,5 +93,5 @@ test.each(["stopped for good", "stopped and deleted from the cluster"])("a node 
   await sandbox("start-node", WORKER);
   await waitFor("the node to be ready again", 180, isReady);
   expect(await nodeOf()).toBe("control-plane-1");
-  await expectBack(before);
+  await expectBack(bed, before);
 });

@@ -1,22 +1,16 @@
-import { existingNodes, initOf, inNode, removeNode, stopNode } from "../../sandbox/cluster/nodes";
-import { REPO } from "../../sandbox/paths";
-import { run, waitFor } from "../../sandbox/shell";
+import { initOf, inNode, stopNode } from "../../sandbox/cluster/nodes";
+import { waitFor } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
 import { RestServer } from "../backup-bed/servers";
-import { ENV } from "../e2e/sandbox";
+import { addWorker, clearUp, expectBack, isReady, link, record, sandbox, WORKER } from "../backup-bed/worker";
 
 /** The standby of the home: followed, failed over to when a node loses its power or its network, and failed back from, byte for byte; and the command killed at each of its steps. */
 
 jest.setTimeout(7_200_000);
 /** How often each step of the command is killed. */
 const TIMES = Number(process.env.STANDBY_TIMES ?? 10);
-const WORKER = "worker-1";
 const FIRST = "control-plane-1";
 const bed = new Bed("backup-standby", new RestServer(8005));
-const sandbox = (...args: string[]) => run("npx", ["tsx", "sandbox/cli.ts", ...args], { cwd: REPO, env: ENV });
-/** The worker's only link, as seen from the machine below it; worker-1 has address .11. */
-const link = (state: "up" | "down") => run("ip", ["link", "set", "bp-v11", state]);
-const isReady = async (): Promise<boolean> => (await bed.json(["get", "node", WORKER])).status.conditions.some((c: { type: string; status: string }) => c.type === "Ready" && c.status === "True");
 
 interface PodItem { metadata: { name: string }; spec: { nodeName: string } }
 const controllers = async (): Promise<PodItem[]> => (await bed.json(["get", "pods", "-l", "app.kubernetes.io/component=controller"])).items;
@@ -46,21 +40,6 @@ async function caughtUp(): Promise<void> {
   });
 }
 
-/** What was built and saved: the builds of every job, and the hash of each of their files. */
-interface Record {
-  builds: { [job: string]: number[] };
-  files: Map<string, string>;
-}
-const record = async (): Promise<Record> => ({ builds: await bed.builds(), files: await bed.hashes(await bed.volume()) });
-
-async function expectBack(before: Record): Promise<void> {
-  expect(await bed.builds()).toEqual(before.builds);
-  expect(Object.values(before.builds).flat().length).toBeGreaterThan(2);
-  const files = await bed.hashes(await bed.volume());
-  for (const [name, hash] of before.files) expect([name, files.get(name)]).toEqual([name, hash]);
-  expect(before.files.size).toBeGreaterThan(8);
-}
-
 async function timed(what: string, work: () => Promise<unknown>): Promise<void> {
   const began = Date.now();
   await work();
@@ -68,7 +47,7 @@ async function timed(what: string, work: () => Promise<unknown>): Promise<void> 
 }
 
 beforeAll(async () => {
-  if (!existingNodes().some(({ name }) => name === WORKER)) await sandbox("add-node", WORKER);
+  await addWorker();
   await bed.upOnPlatform();
   await bed.job("built", 5000);
   await bed.build("built", 3);
@@ -94,12 +73,7 @@ beforeEach(async () => {
   await bed.cli(["backup"]);
   await caughtUp();
 });
-afterAll(async () => {
-  await link("up").catch(() => undefined);
-  await bed.down();
-  await run("kubectl", ["delete", "node", WORKER, "--ignore-not-found"], { env: ENV });
-  await removeNode({ name: WORKER });
-});
+afterAll(() => clearUp(bed));
 
 test("the standby follows a backup onto the other node, to the byte, and Pulumi sees no change", async () => {
   await bed.cli(["backup"]);
@@ -117,7 +91,7 @@ test("a node that lost its power: Jenkins comes back with every build of the las
   await bed.build("built", 2);
   await bed.cli(["backup"]);
   await caughtUp();
-  const before = await record();
+  const before = await record(bed);
   const left = await bed.volume();
   // What was not saved is lost, and is on the former volume.
   await bed.build("built");
@@ -125,13 +99,13 @@ test("a node that lost its power: Jenkins comes back with every build of the las
   await stopNode({ name: WORKER });
   await timed("failover at the moment of a power cut", () => bed.failover(["--yes"]));
   expect(await nodeOf()).toBe(FIRST);
-  await expectBack(before);
+  await expectBack(bed, before);
   await bed.unchanged();
   expect((await bed.json(["get", "pv", left])).spec.persistentVolumeReclaimPolicy).toBe("Retain");
   // Nobody goes back to a node that does not answer.
   expect(await bed.failover(["--yes"], true)).toMatchObject({ code: 2, stderr: expect.stringMatching(/node worker-1, which has the standby, does not answer; Jenkins is on control-plane-1/) });
   await bed.build("built");
-  const newest = await record();
+  const newest = await record(bed);
 
   await sandbox("start-node", WORKER);
   await waitFor("the node to be ready again", 180, isReady);
@@ -148,7 +122,7 @@ test("a node that lost its power: Jenkins comes back with every build of the las
   expect(await bed.hashes(left)).toEqual(newest.files);
   await timed("failing back, both nodes there", () => bed.failover(["--yes"]));
   expect(await nodeOf()).toBe(WORKER);
-  await expectBack(newest);
+  await expectBack(bed, newest);
   await bed.unchanged();
   await caughtUp();
   // Where it is already, nothing happens.
@@ -160,16 +134,16 @@ test("a node that is cut off: its Jenkins goes on alone on its own volume, and e
   await bed.build("built");
   await bed.cli(["backup"]);
   await caughtUp();
-  const before = await record();
+  const before = await record(bed);
   const left = await bed.volume();
   await link("down");
   await timed("failover from a node that is cut off", () => bed.failover(["--yes"]));
   expect(await nodeOf()).toBe(FIRST);
-  await expectBack(before);
+  await expectBack(bed, before);
   // Both are alive, each on its own volume.
   expect(await onWorker()).not.toBe("");
   await bed.build("built");
-  const newest = await record();
+  const newest = await record(bed);
   await link("up");
   await waitFor("the node to be ready again", 120, isReady);
   // At once: it waits for the lock that the old controller holds until it has ended.
@@ -179,14 +153,14 @@ test("a node that is cut off: its Jenkins goes on alone on its own volume, and e
   await caughtUp();
   expect(await bed.hashes(left)).toEqual(newest.files);
   await bed.failover(["--yes"]);
-  await expectBack(newest);
+  await expectBack(bed, newest);
 });
 
 test("the node that a failover goes to loses its power on the way: it turns around, and nothing is lost", async () => {
   await bed.failover(["--to", FIRST, "--yes"]);
   await caughtUp();
   await bed.build("built");
-  const before = await record();
+  const before = await record(bed);
   await bed.startCli(["--yes"], (line, child) => {
     if (/✓ save the home/.test(line)) child.kill("SIGKILL");
   }, "failover");
@@ -196,7 +170,7 @@ test("the node that a failover goes to loses its power on the way: it turns arou
   const { stderr } = await bed.failover(["--yes"]);
   expect(stderr).toMatch(/it turns around, to control-plane-1/);
   expect(await nodeOf()).toBe(FIRST);
-  await expectBack(before);
+  await expectBack(bed, before);
   await bed.unchanged();
   await sandbox("start-node", WORKER);
   await waitFor("the node to be ready again", 180, isReady);
@@ -209,7 +183,7 @@ const kills = ["• end Jenkins", "✓ end Jenkins", "• save the home", "✓ s
 test.each(kills.flatMap((words) => Array.from({ length: TIMES }, (_, i) => [words, i] as const)))("killed at \"%s\" (%i), the command goes on, with every build and one controller", async (words, i) => {
   const goal = (await nodeOf()) === WORKER ? FIRST : WORKER;
   await bed.build("built");
-  const before = await record();
+  const before = await record(bed);
   let seen = false;
   await bed.startCli(["--to", goal, "--yes"], (line, child) => {
     if (!line.includes(words) || seen) return;
@@ -222,7 +196,7 @@ test.each(kills.flatMap((words) => Array.from({ length: TIMES }, (_, i) => [word
   await bed.kubectl(["annotate", "configmap", "jenkins-failover", "build-platform/holder-"], true);
   await bed.failover(["--to", goal, "--yes"]);
   expect((await controllers()).map(({ spec }) => spec.nodeName)).toEqual([goal]);
-  await expectBack(before);
+  await expectBack(bed, before);
   await bed.unchanged();
   await caughtUp();
 });

@@ -1,7 +1,9 @@
 import { spawnSync } from "node:child_process";
-import { agentPod, agentsPodSecurity, dockerdScript, type AgentSettings, type AgentTemplate } from "../../components/jenkins-master/agents";
+import { agentPod, type AgentSettings, type AgentTemplate } from "../../components/jenkins-master/agents";
 import { cacheKeeperObject } from "../../components/jenkins-master/cache-keeper";
+import { dockerdScript } from "../../components/jenkins-master/docker";
 import { dockerKeeperScript, dockerSlotScript } from "../../components/jenkins-master/docker-cache";
+import { agentsPodSecurity } from "../../components/jenkins-master/namespaces";
 import type { Place } from "../../components/jenkins-master/place";
 import { parseConfig } from "../../config";
 import { jenkinsArgs, type Made } from "../../config/arguments";

@@ -34,15 +34,14 @@ import (
 func main() {
 	namespace := flag.String("cluster-resource-namespace", "cert-manager", "where ClusterIssuers have their Secrets")
 	image := flag.String("acme-http01-solver-image", "", "image that answers challenges")
-	nameservers := flag.String("acme-http01-solver-nameservers", "", "host:port of DNS servers for the controller's own look at a challenge, with commas between")
 	gateways := flag.Bool("enable-gateway-api", false, "whether challenges may be answered through Gateways")
 	flag.Parse()
-	if err := run(*namespace, *image, *nameservers, *gateways); err != nil {
+	if err := run(*namespace, *image, *gateways); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(namespace, image, nameservers string, gateways bool) error {
+func run(namespace, image string, gateways bool) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
@@ -67,9 +66,6 @@ func run(namespace, image, nameservers string, gateways bool) error {
 			CertificateRequestMaximumBackoffDuration: 32 * time.Hour,
 		},
 		ConfigOptions: controller.ConfigOptions{EnableGatewayAPI: gateways},
-	}
-	if nameservers != "" {
-		options.HTTP01SolverNameservers = strings.Split(nameservers, ",")
 	}
 	factory, err := controller.NewContextFactory(ctx, options)
 	if err != nil {

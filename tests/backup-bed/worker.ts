@@ -1,0 +1,48 @@
+import { existingNodes, removeNode } from "../../sandbox/cluster/nodes";
+import { REPO } from "../../sandbox/paths";
+import { run } from "../../sandbox/shell";
+import { ENV, kubectl } from "../e2e/sandbox";
+import type { Bed } from "./bed";
+
+/** The second node, which a bed's home may lie on and lose, and what must come back then. */
+
+export const WORKER = "worker-1";
+
+export const sandbox = (...args: string[]) => run("npx", ["tsx", "sandbox/cli.ts", ...args], { cwd: REPO, env: ENV });
+
+/** The worker's only link, as seen from the machine below it; worker-1 has address .11. */
+export const link = (state: "up" | "down") => run("ip", ["link", "set", "bp-v11", state]);
+
+export async function addWorker(): Promise<void> {
+  if (!existingNodes().some(({ name }) => name === WORKER)) await sandbox("add-node", WORKER);
+}
+
+export async function removeWorker(): Promise<void> {
+  await run("kubectl", ["delete", "node", WORKER, "--ignore-not-found"], { env: ENV });
+  await removeNode({ name: WORKER });
+}
+
+export const isReady = async (): Promise<boolean> => (await kubectl(["get", "node", WORKER, "-o", 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'])) === "True";
+
+/** Takes down what a test of losses has left in any state. */
+export async function clearUp(bed: Bed): Promise<void> {
+  await link("up").catch(() => undefined);
+  await bed.down();
+  await removeWorker();
+}
+
+/** What was built and saved: the builds of every job, and the hash of each of their files. */
+export interface Saved {
+  builds: { [job: string]: number[] };
+  files: Map<string, string>;
+}
+
+export const record = async (bed: Bed): Promise<Saved> => ({ builds: await bed.builds(), files: await bed.hashes(await bed.volume()) });
+
+export async function expectBack(bed: Bed, before: Saved): Promise<void> {
+  expect(await bed.builds()).toEqual(before.builds);
+  expect(Object.values(before.builds).flat().length).toBeGreaterThan(2);
+  const files = await bed.hashes(await bed.volume());
+  for (const [name, hash] of before.files) expect([name, files.get(name)]).toEqual([name, hash]);
+  expect(before.files.size).toBeGreaterThan(8);
+}
