@@ -7,6 +7,7 @@ import { reloadState } from "../components/jenkins-master/reload";
 import { servedRange, type CommandPod } from "../checks/neighbours";
 import { adminAuth, Jenkins, withJenkins } from "./jenkins";
 import { certificateTrouble, frontDoors, judgeDoors } from "./front-door";
+import { awayWith, type KubernetesObject, nodesOf } from "./backup/objects";
 import type { StandbyResult } from "./failover/plan";
 import { escaped, htmlFrame } from "./html";
 import { readStack, type Stack } from "./stack";
@@ -204,14 +205,6 @@ interface PodItem {
   status: { phase: string; startTime?: string; containerStatuses?: { name: string; ready: boolean; restartCount: number; state: { running?: { startedAt: string }; waiting?: { reason: string; message?: string }; terminated?: { reason: string; message?: string } }; lastState?: { terminated?: { message?: string } } }[] };
 }
 
-interface Volume {
-  spec: { nodeAffinity?: { required?: { nodeSelectorTerms: { matchExpressions?: { key: string; values?: string[] }[] }[] } } };
-}
-
-/** The nodes that a volume can be used on; "" where any can. */
-export const nodeOf = ({ spec }: Volume): string =>
-  (spec.nodeAffinity?.required?.nodeSelectorTerms ?? []).flatMap(({ matchExpressions = [] }) => matchExpressions.flatMap(({ key, values = [] }) => (key === "kubernetes.io/hostname" ? values : []))).join(", ");
-
 /** The range that a kube-apiserver serves. */
 export const rangeOf = (pod: Pick<CommandPod, "spec">): string => servedRange(pod) ?? "30000-32767 (Kubernetes' default)";
 
@@ -222,6 +215,8 @@ export async function collect(stack: Stack): Promise<Facts> {
   const facts: Facts = { stack: stack.name, url: jenkinsUrl(addressOf(config)), time: new Date(), trouble: [] };
   const json = async <T>(...args: string[]): Promise<T> => JSON.parse(await kubectl(...args, "-o", "json")) as T;
   const list = async (...args: string[]) => (await json<{ items: PodItem[] }>("get", "pods", ...args)).items;
+  const nodes = async () => (await json<{ items: KubernetesObject[] }>("get", "nodes")).items;
+  const volumeOf = (name: string) => json<KubernetesObject>("get", "pv", name);
   const attempt = async (what: string, work: () => Promise<void>) =>
     work().catch((error: Error) => void facts.trouble.push(`${what}: ${error.message.trim().split("\n").pop()}`));
 
@@ -276,7 +271,7 @@ export async function collect(stack: Stack): Promise<Facts> {
         node: "",
       };
       // The claim's own annotation names the scheduler's choice, which a restored volume never was.
-      if (claim.spec.volumeName) facts.volume.node = nodeOf(await json<Volume>("get", "pv", claim.spec.volumeName));
+      if (claim.spec.volumeName) facts.volume.node = nodesOf(await volumeOf(claim.spec.volumeName), await nodes()).join(", ");
       const measured = await kubectl("-n", jenkins, "exec", "deployment/jenkins", "-c", "jenkins", "--", "du", "-sk", "/var/jenkins_home").catch(() => "");
       const used = /^(\d+)/.exec(measured)?.[1];
       if (used) facts.volume.usedKib = Number(used);
@@ -304,12 +299,13 @@ export async function collect(stack: Stack): Promise<Facts> {
     attempt("standby", async () => {
       if (!config.backup?.standby) return;
       const claim = await json<{ spec: { volumeName?: string } }>("-n", jenkins, "get", "pvc", "jenkins-home-standby");
-      const node = claim.spec.volumeName ? nodeOf(await json<Volume>("get", "pv", claim.spec.volumeName)) : "";
-      const ready = node ? await kubectl("get", "node", node, "-o", 'jsonpath={.status.conditions[?(@.type=="Ready")].status}').catch(() => "") : "";
+      const volume = claim.spec.volumeName ? await volumeOf(claim.spec.volumeName) : undefined;
+      const there = await nodes();
+      const node = volume ? nodesOf(volume, there).join(", ") : "";
       const { data = {} } = await json<{ data?: Record<string, string> }>("-n", jenkins, "get", "configmap", "jenkins-backup-status");
       const result = (key: string) => (data[key] ? (JSON.parse(data[key]) as StandbyResult) : undefined);
       const { everyMinutes } = config.backup.standby;
-      facts.standby = { node, answers: ready === "True", last: result("last-standby"), good: result("last-good-standby"), ...(everyMinutes && { everyMinutes }) };
+      facts.standby = { node, answers: volume !== undefined && node !== "" && !awayWith(volume, there), last: result("last-standby"), good: result("last-good-standby"), ...(everyMinutes && { everyMinutes }) };
       const under = await kubectl("-n", jenkins, "get", "configmap", "jenkins-failover", "--ignore-not-found", "-o", "name");
       if (under.trim() !== "") facts.trouble.push("a failover has not come to its end: npm run failover goes on with it");
     }),

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { BACKUP_CRON, HOME_CLAIM, hostsOf, type KubernetesObject, mounts, resticJob } from "./objects";
+import { awayWith, BACKUP_CRON, HOME_CLAIM, type KubernetesObject, lostAmong, mounts, resticJob } from "./objects";
 
 /** The cluster through kubectl, whose context and login are the operator's own; jobs in it, and why they do not get on. */
 
@@ -82,18 +82,14 @@ export async function hindrance(pod: KubernetesObject): Promise<string | undefin
   return last && `${last.reason} on node ${pod.spec.nodeName}: ${last.message}`;
 }
 
-/** Nodes that are gone or do not answer: what they run will not say goodbye. */
-export async function lostNodes(): Promise<(node: string) => boolean> {
-  const nodes = JSON.parse(await kubectl(["get", "nodes", "-o", "json"])).items as KubernetesObject[];
-  const ready = new Set(nodes.filter((n) => n.status.conditions.some((c: KubernetesObject) => c.type === "Ready" && c.status === "True")).map((n) => n.metadata.name as string));
-  return (node) => !ready.has(node);
-}
+export const listNodes = async (): Promise<KubernetesObject[]> => JSON.parse(await kubectl(["get", "nodes", "-o", "json"])).items;
+export const lostNodes = async (): Promise<(node: string) => boolean> => lostAmong(await listNodes());
 
 /** The node that has the home and does not answer; undefined where the home can be reached. */
 export async function lostHome(): Promise<string | undefined> {
   const volume = (await get("pvc", HOME_CLAIM))?.spec.volumeName as string | undefined;
   const home = volume && (await get("pv", volume));
-  return home ? hostsOf(home).find(await lostNodes()) : undefined;
+  return home ? awayWith(home, await listNodes()) : undefined;
 }
 
 export const homeIsAway = (host: string) => `node ${host}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`;

@@ -131,7 +131,36 @@ export function mounts(pod: KubernetesObject, claim: string): boolean {
   return ((pod.spec.volumes ?? []) as KubernetesObject[]).some((volume) => volume.persistentVolumeClaim?.claimName === claim);
 }
 
-/** Nodes that a volume can be mounted on; none where it can be on any. */
-export function hostsOf(volume: KubernetesObject): string[] {
-  return ((volume.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []) as KubernetesObject[]).flatMap((term) => term.matchExpressions ?? []).flatMap((expression: KubernetesObject) => expression.values ?? []) as string[];
+const HOST = "kubernetes.io/hostname";
+
+/** What a node must have, as in the affinity of a volume or a pod. */
+export interface Term {
+  matchExpressions?: { key: string; operator: string; values?: string[] }[];
+}
+
+export const meets = (node: KubernetesObject, { matchExpressions = [] }: Term): boolean => matchExpressions.every(({ key, operator, values = [] }) => operator !== "In" || values.includes(node.metadata.labels?.[key]));
+
+/**
+ * The nodes that a volume can be mounted on, by the labels that the volume asks for, which need not be the nodes' names; nodes that the
+ * cluster has no more go by their labels. None where the volume says nothing of nodes.
+ */
+export function nodesOf(volume: KubernetesObject, nodes: KubernetesObject[]): string[] {
+  const terms = (volume.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []) as Term[];
+  const found = nodes.filter((node) => terms.some((term) => meets(node, term)));
+  return found.length > 0 ? found.map(({ metadata }) => metadata.name as string) : terms.flatMap(({ matchExpressions = [] }) => matchExpressions).flatMap(({ values = [] }) => values);
+}
+
+/** What a pod asks for that is to run on a node. */
+export const hostSelector = (name: string, node: KubernetesObject | undefined): Record<string, string> => ({ [HOST]: node?.metadata.labels?.[HOST] ?? name });
+
+/** Tells nodes that are gone or do not answer: what they run will not say goodbye. */
+export function lostAmong(nodes: KubernetesObject[]): (node: string) => boolean {
+  const ready = new Set(nodes.filter((n) => n.status.conditions.some((c: KubernetesObject) => c.type === "Ready" && c.status === "True")).map((n) => n.metadata.name as string));
+  return (node) => !ready.has(node);
+}
+
+/** The nodes with which a volume is out of reach; undefined where one answers that has it. */
+export function awayWith(volume: KubernetesObject, nodes: KubernetesObject[]): string | undefined {
+  const found = nodesOf(volume, nodes);
+  return found.length > 0 && found.every(lostAmong(nodes)) ? found.join(", ") : undefined;
 }

@@ -2,9 +2,9 @@ import * as path from "node:path";
 import { heldName } from "../../components/jenkins-master/save-first";
 import { approve, UsageError } from "../terminal";
 import type { Options } from "./arguments";
-import { askRestic, get, homeIsAway, lostHome, lostNodes, patch, random, remove, say, theCron, where } from "./cluster";
+import { askRestic, get, homeIsAway, listNodes, lostHome, patch, random, remove, say, theCron, where } from "./cluster";
 import { Book } from "./journal";
-import { BACKUP_CRON, claimAsWritten, DEPLOYMENT, FAILOVER_JOURNAL, freshClaim, HOME_CLAIM, hostsOf, JOURNAL, pulumiManager, quote, STATUS, VERIFY_CRON } from "./objects";
+import { awayWith, BACKUP_CRON, claimAsWritten, DEPLOYMENT, FAILOVER_JOURNAL, freshClaim, HOME_CLAIM, JOURNAL, pulumiManager, quote, STATUS, VERIFY_CRON } from "./objects";
 import { ahead, type Hold, type Journal, PHASES, pickSnapshot, review, standing } from "./plan";
 import { runBackup, snapshots } from "./snapshots";
 import { bindHome, check, fill, release, start, stop } from "./steps";
@@ -73,11 +73,10 @@ export async function confirm(journal: Journal): Promise<void> {
   for (const [name, suspend] of Object.entries(journal.suspended)) if (await get("cronjob", name)) await patch("cronjob", name, { spec: { suspend } });
   const old = journal.kind === "home" && journal.oldVolume && (await get("pv", journal.oldVolume));
   if (old && old.status?.phase !== "Bound") {
-    const hosts = hostsOf(old);
-    const lost = await lostNodes();
-    if (hosts.length > 0 && hosts.every(lost)) {
+    const away = awayWith(old, await listNodes());
+    if (away !== undefined) {
       await remove("pv", old.metadata.name, "--wait=false");
-      say(`Volume ${old.metadata.name} is forgotten; its node ${hosts.join(", ")} does not answer, so what lies on that disk stays there.`);
+      say(`Volume ${old.metadata.name} is forgotten; its node ${away} does not answer, so what lies on that disk stays there.`);
     } else {
       await patch("pv", old.metadata.name, { spec: { persistentVolumeReclaimPolicy: "Delete" } });
       say(`Volume ${old.metadata.name} is being deleted.`);

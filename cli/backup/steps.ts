@@ -7,7 +7,7 @@ import { UsageError } from "../terminal";
 import { withImage } from "../upgrades/image";
 import { get, hindrance, kubectl, list, lostNodes, patch, remove, run, runJob, say, sleep, target, theCron, where } from "./cluster";
 import {
-  BACKUP_CRON, boundClaim, DEPLOYMENT, emptyClaim, freshClaim, HOME_CLAIM, INVENTORY_FILE, type KubernetesObject, MANAGER, mounts, type Placement, quote, resticJob, SAVER_SELECTOR,
+  BACKUP_CRON, boundClaim, DEPLOYMENT, emptyClaim, freshClaim, HOME_CLAIM, hostSelector, INVENTORY_FILE, type KubernetesObject, MANAGER, mounts, type Placement, quote, resticJob, SAVER_SELECTOR,
   VERIFY_CRON,
 } from "./objects";
 import type { Hold, Journal } from "./plan";
@@ -48,7 +48,7 @@ export async function stop(further: string[] = [], lost: () => Promise<(node: st
 
 async function placement(journal: Journal): Promise<Placement> {
   const spec = (await get("deployment", DEPLOYMENT))!.spec.template.spec;
-  const nodeSelector = { ...spec.nodeSelector, ...(journal.node && { "kubernetes.io/hostname": journal.node }) };
+  const nodeSelector = { ...spec.nodeSelector, ...(journal.node && hostSelector(journal.node, await get("node", journal.node))) };
   return { ...(Object.keys(nodeSelector).length > 0 && { nodeSelector }), ...(spec.tolerations && { tolerations: spec.tolerations }), ...(spec.affinity?.nodeAffinity && { affinity: { nodeAffinity: spec.affinity.nodeAffinity } }) };
 }
 

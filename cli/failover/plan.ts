@@ -1,4 +1,4 @@
-import { hostsOf, type KubernetesObject } from "../backup/objects";
+import { type KubernetesObject, meets, nodesOf, type Term } from "../backup/objects";
 import { age } from "../backup/plan";
 import { UsageError } from "../terminal";
 import { quantityMillis } from "../../components/quantity";
@@ -60,22 +60,11 @@ export interface StandbyResult {
 /** Whether the volume that is left stays a former home until a person gives it up. */
 export const leavesHome = ({ lost, turns, kept = false }: Pick<Journal, "lost" | "turns" | "kept">): boolean => lost || turns > 0 || kept;
 
-/**
- * The node that a volume lies on, by the labels that the volume asks for, which need not be the node's name; a node that the cluster has
- * no more goes by its label. "" where several can mount it.
- */
+/** The node that a volume lies on; "" where several can mount it. */
 export function nodeOf(volume: KubernetesObject, nodes: KubernetesObject[]): string {
-  const terms = (volume.spec.nodeAffinity?.required?.nodeSelectorTerms ?? []) as Term[];
-  const found = nodes.filter((node) => terms.some((term) => meets(node, term)));
-  const hosts = found.length > 0 ? found.map(({ metadata }) => metadata.name as string) : hostsOf(volume);
-  return hosts.length === 1 ? hosts[0] : "";
+  const found = nodesOf(volume, nodes);
+  return found.length === 1 ? found[0] : "";
 }
-
-interface Term {
-  matchExpressions?: { key: string; operator: string; values?: string[] }[];
-}
-
-const meets = (node: KubernetesObject, { matchExpressions = [] }: Term): boolean => matchExpressions.every(({ key, operator, values = [] }) => operator !== "In" || values.includes(node.metadata.labels?.[key]));
 
 /** Why the controller's pod would not be put on a node, by its labels; undefined where it would, as far as labels say. */
 export function misfit({ nodeSelector = {}, affinity }: KubernetesObject, node: KubernetesObject): string | undefined {

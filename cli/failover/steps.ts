@@ -1,5 +1,5 @@
 import { names, selectedNode } from "../../components/jenkins-backup";
-import { get, kubectl, list, lostNodes, patch, random, remove, runJob, say, sleep, theCron } from "../backup/cluster";
+import { get, kubectl, list, listNodes, lostNodes, patch, random, remove, runJob, say, sleep, theCron } from "../backup/cluster";
 import { Book } from "../backup/journal";
 import { BACKUP_CRON, boundTo, claimAsWritten, HOME_CLAIM, type KubernetesObject, pulumiManager, RENEW_JOURNAL, resticJob, STATUS } from "../backup/objects";
 import { runBackup } from "../backup/snapshots";
@@ -36,8 +36,7 @@ export function watchNodes(look = readNodes): () => Promise<(node: string) => bo
 /** The volume of a claim and its node, "" where several can mount it. */
 export async function placeOf(claim: KubernetesObject | undefined): Promise<(Place & { capacity: string }) | undefined> {
   const volume = claim?.spec.volumeName && (await get("pv", claim.spec.volumeName));
-  const nodes = async () => JSON.parse(await kubectl(["get", "nodes", "-o", "json"])).items as KubernetesObject[];
-  return volume && { volume: volume.metadata.name, node: nodeOf(volume, await nodes()), capacity: volume.spec.capacity.storage };
+  return volume && { volume: volume.metadata.name, node: nodeOf(volume, await listNodes()), capacity: volume.spec.capacity.storage };
 }
 
 /** A claim as the stack wrote it, also its choice of a node. */

@@ -32,6 +32,7 @@ beforeEach(() => {
   jest.mocked(cluster.random).mockReturnValue("ffffff");
   jest.mocked(cluster.get).mockImplementation((kind, name) => Promise.resolve(objects.get(`${kind}/${name}`)));
   jest.mocked(cluster.list).mockResolvedValue([]);
+  jest.mocked(cluster.listNodes).mockResolvedValue([]);
   jest.mocked(cluster.theCron).mockResolvedValue({ metadata: { name: "jenkins-backup", uid: "u" }, spec: { jobTemplate: { spec: { template: { spec: { initContainers: [{ name: "restic", volumeMounts: [] }], containers: [], volumes: [] } } } } } });
   jest.mocked(cluster.runJob).mockImplementation((job) => {
     did(job.spec.template.spec.containers[0].command[2].replace("sh /scripts/home.sh ", ""));
@@ -40,7 +41,7 @@ beforeEach(() => {
   jest.mocked(cluster.patch).mockImplementation((kind, name, change) => Promise.resolve(void did(`patch ${kind} ${name} ${JSON.stringify(change)}`)).then(() => ""));
   jest.mocked(cluster.remove).mockImplementation((kind, name) => Promise.resolve(objects.delete(`${kind}/${name}`)).then(() => (did(`remove ${kind} ${name}`), "")));
   jest.mocked(cluster.kubectl).mockImplementation((args, input) => {
-    if (args[1] === "pods" || args[1] === "nodes") return Promise.resolve('{"items":[]}');
+    if (args[1] === "pods") return Promise.resolve('{"items":[]}');
     did(args.slice(0, 3).join(" "));
     if (args[0] === "apply") {
       const object = JSON.parse(input!) as KubernetesObject;

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as fc from "fast-check";
-import { continued, type Facts, freshStandby, type Journal, leavesHome, misfit, nodeOf, obstacle, PHASES, review, standing, turned } from "../../cli/failover/plan";
+import { continued, type Facts, freshStandby, type Journal, leavesHome, misfit, obstacle, PHASES, review, standing, turned } from "../../cli/failover/plan";
 import { asWritten, watchNodes } from "../../cli/failover/steps";
 import { homeFence, JenkinsBackup, type JenkinsBackupArgs, scripts, selectedNode, standbyPod } from "../../components/jenkins-backup";
 import { all, settled, the, useMocks } from "./mocks";
@@ -221,15 +221,6 @@ test("a node whose kubelet is silent while another one speaks three times is los
 
 test("the volume that is left is a former home where its node was lost, on the way back, and where it has what no backup has", () => {
   expect([journal, { ...journal, lost: true }, turned(journal), { ...journal, kept: true }].map(leavesHome)).toEqual([false, true, true, true]);
-});
-
-test("a volume's node is told by the node's label, which need not be its name", () => {
-  const nodes = ["a", "b"].map((host) => ({ metadata: { name: `${host}.test`, labels: { "kubernetes.io/hostname": host, zone: "z" } } }));
-  const volume = (key?: string, ...values: string[]) => ({ spec: key ? { nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions: [{ key, operator: "In", values }] }] } } } : {} });
-  expect(nodeOf(volume("kubernetes.io/hostname", "b"), nodes)).toBe("b.test");
-  expect(nodeOf(volume("kubernetes.io/hostname", "gone"), nodes)).toBe("gone");
-  expect(nodeOf(volume("zone", "z"), nodes)).toBe("");
-  expect(nodeOf(volume(), nodes)).toBe("");
 });
 
 test("a node that the controller's pod does not fit is told by its labels", () => {

@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import * as path from "node:path";
 import fc from "fast-check";
 import { root } from "../../cli/repository";
-import { age, allWell, htmlPage, nodeOf, rangeOf, summary, terminalPage, type Facts } from "../../cli/status";
+import { age, allWell, htmlPage, rangeOf, summary, terminalPage, type Facts } from "../../cli/status";
 
 const time = new Date("2026-11-23T12:00:00Z");
 const before = (seconds: number) => new Date(time.getTime() - seconds * 1000);
@@ -145,11 +145,4 @@ describe("the range of an API server", () => {
 test("a second stack is asked about instead of being passed over", () => {
   const ended = spawnSync(process.execPath, ["--require", require.resolve("tsx/cjs"), path.join(root, "cli/status.ts"), "prod", "dev"], { cwd: root, encoding: "utf8" });
   expect(ended).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining('what is "dev"?') });
-});
-
-test("a volume's node is where the volume says it is, however its claim came to it", () => {
-  const on = (...terms: object[]) => nodeOf({ spec: { nodeAffinity: { required: { nodeSelectorTerms: terms } } } });
-  expect(on({ matchExpressions: [{ key: "kubernetes.io/hostname", operator: "In", values: ["node-2"] }] })).toBe("node-2");
-  expect(on({ matchExpressions: [{ key: "topology.kubernetes.io/zone", operator: "In", values: ["a"] }] }, {})).toBe("");
-  expect(nodeOf({ spec: {} })).toBe("");
 });
