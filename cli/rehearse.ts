@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import { say } from "./backup/cluster";
 import { workingTree } from "./upgrades/candidate";
-import { chosenSnapshot, runningPod, tryOnCopy, type Trial } from "./upgrades/copy";
+import { chosenSnapshot, inTurn, runningPod, tryOnCopy, type Trial } from "./upgrades/copy";
 import { htmlReport, markdownReport, passes, terminalReport } from "./upgrades/report";
 import { readStack, type Stack } from "./stack";
 import { readWords, runCommand } from "./terminal";
@@ -27,13 +27,15 @@ export async function rehearseWorkingTree(stack: Stack, wanted?: string, signal?
   const snapshot = await chosenSnapshot(stack, wanted);
   signal?.throwIfAborted();
   const running = await runningPod(stack);
-  say(" • make the controller of this working tree ...");
-  const input = await workingTree(stack, (text) => say(text.replace(/^/gm, "   ")));
-  signal?.throwIfAborted();
-  say(` • try it on a copy of snapshot ${snapshot.id} ...`);
-  const trial = await tryOnCopy(stack, input, snapshot, running);
-  signal?.throwIfAborted();
-  return trial;
+  return inTurn(async () => {
+    say(" • make the controller of this working tree ...");
+    const input = await workingTree(stack, (text) => say(text.replace(/^/gm, "   ")));
+    signal?.throwIfAborted();
+    say(` • try it on a copy of snapshot ${snapshot.id} ...`);
+    const trial = await tryOnCopy(stack, input, snapshot, running);
+    signal?.throwIfAborted();
+    return trial;
+  });
 }
 
 /** Writes a report where it was asked for, whole or not at all. */

@@ -6,7 +6,7 @@ import { controllerImage, snapshots } from "./backup/snapshots";
 import { readStack } from "./stack";
 import { readWords, runCommand, UsageError } from "./terminal";
 import { runningWith } from "./upgrades/candidate";
-import { ofStack, runningPod, tryOnCopy } from "./upgrades/copy";
+import { inTurn, ofStack, runningPod, tryOnCopy } from "./upgrades/copy";
 import { passes, terminalReport } from "./upgrades/report";
 
 const HELP = `npm run rollback -- [STACK] [options]    the controller's former image, with the home as that image left it
@@ -59,7 +59,8 @@ async function main(args: string[]): Promise<void> {
   const snapshot = goal(await snapshots(), image!.exact, values.snapshot);
   if (!values.untried) {
     say(` • try ${snapshot.leaving} with the present configuration on a copy of snapshot ${snapshot.id} ...`);
-    const trial = await tryOnCopy(stack, runningWith(stack, pod, snapshot.leaving), snapshot, { pod });
+    const { leaving } = snapshot;
+    const trial = await inTurn(() => tryOnCopy(stack, runningWith(stack, pod, leaving), snapshot, { pod }));
     // What only the newer Jenkins has is what a rollback gives up.
     const alone = { ...trial, running: undefined };
     if (!passes(alone)) throw new Error(`the former image does not come up with that home and the present configuration, and nothing was changed:\n${terminalReport(alone)}Where the configuration is too new for it, go back to the former commit first: npm run up -- ${stack.name}`);

@@ -1,6 +1,8 @@
-import { UsageError } from "../terminal";
+import * as os from "node:os";
 import { get, kubectl, patch, random, run, say, sleep, target } from "./cluster";
 import { MANAGER } from "./objects";
+
+const HOLDER = "build-platform/holder";
 
 /** Takes one step of a work, unless it is done already. */
 type Step<Phase> = (phase: Phase, title: string, take: () => Promise<void>) => Promise<void>;
@@ -10,11 +12,16 @@ export class Book<Journal> {
   /**
    * @param name of the ConfigMap
    * @param what the work, for people
+   * @param passing there is nothing to go on with: the ConfigMap only says who is at it, and goes when that one lets go
    */
   constructor(
     private readonly name: string,
     private readonly what: string,
+    private readonly passing = false,
   ) {}
+
+  /** Whoever runs it again need not wait to see whether this process is still at work. */
+  private letGo = () => Promise.resolve();
 
   async load(): Promise<Journal | undefined> {
     const map = await get("configmap", this.name);
@@ -26,38 +33,48 @@ export class Book<Journal> {
     await kubectl(["apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER, "-f", "-"], JSON.stringify(map));
   }
 
-  private async holder(): Promise<string[] | undefined> {
-    const held = (await get("configmap", this.name))?.metadata.annotations?.["build-platform/holder"]?.split(" ");
-    return held && Date.now() - Date.parse(held[1]) < 30_000 ? held : undefined;
+  /** Who has said within the last half minute that it is at the work, and since when; `version` is that of what was looked at. */
+  private async holder(): Promise<{ version?: string; by?: string; since?: string }> {
+    const { annotations, resourceVersion: version } = (await get("configmap", this.name))?.metadata ?? {};
+    const [by, beat, since] = (annotations?.[HOLDER] ?? "").split(" ");
+    return { version, ...(Date.now() - Date.parse(beat) < 30_000 && { by, since }) };
   }
 
-  /** Takes the work for this process; another one that is at work has beaten within the last half minute. */
-  private async hold(): Promise<NodeJS.Timeout> {
-    const me = `${process.pid}-${random()}`;
-    if (await this.holder()) {
+  /**
+   * Does what must not happen beside the work. Another process that is at it is refused; one that was killed falls silent.
+   * @throws where another one is at it
+   */
+  async alone<T>(act: () => Promise<T>): Promise<T> {
+    const busy = ({ by, since }: { by?: string; since?: string }) => new Error(`this ${this.what} is being run by somebody else right now: process ${by}${since ? `, since ${since}` : ""}; run this again when that has ended`);
+    const [me, since] = [`${os.hostname()}/${process.pid}-${random()}`, new Date().toISOString()];
+    const beat = (version?: string) => patch("configmap", this.name, { metadata: { ...(version && { resourceVersion: version }), annotations: { [HOLDER]: `${me} ${new Date().toISOString()} ${since}` } } });
+    let seen = await this.holder();
+    if (seen.by) {
       say(`   another process held this ${this.what} a moment ago; waiting 30 s to see whether it is still at work ...`);
       await sleep(31);
-      if (await this.holder()) throw new UsageError(`this ${this.what} is being run by somebody else right now`);
+      seen = await this.holder();
     }
-    const beat = () => patch("configmap", this.name, { metadata: { annotations: { "build-platform/holder": `${me} ${new Date().toISOString()}` } } });
-    await beat();
+    if (this.passing && !seen.version) {
+      await this.save({} as Journal);
+      seen = await this.holder();
+    }
+    if (seen.by) throw busy(seen);
+    // Of two that begin at once one finds another version than it has seen.
+    await beat(seen.version).catch(async (error: Error) => {
+      const other = await this.holder();
+      throw other.by ? busy(other) : error;
+    });
     const timer = setInterval(() => void beat().catch(() => undefined), 10_000);
     timer.unref();
-    return timer;
-  }
-
-  /** Whoever runs it again need not wait to see whether this process is still at work. */
-  private letGo() {
-    return run("kubectl", [...target(), "annotate", "configmap", this.name, "build-platform/holder-"]);
-  }
-
-  /** Does what must not happen beside the work. */
-  async alone(act: () => Promise<void>): Promise<void> {
-    const beat = await this.hold();
+    this.letGo = async () => {
+      clearInterval(timer);
+      // Another one may have taken over from a process that was silent for long.
+      if ((await this.holder().catch(() => undefined))?.by !== me) return;
+      await run("kubectl", [...target(), ...(this.passing ? ["delete", "configmap", this.name] : ["annotate", "configmap", this.name, `${HOLDER}-`])]);
+    };
     try {
-      await act();
+      return await act();
     } finally {
-      clearInterval(beat);
       await this.letGo();
     }
   }

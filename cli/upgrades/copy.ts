@@ -6,6 +6,7 @@ import { loginPath } from "../../components/boot";
 import { onCopy, type RehearsalInput } from "../../components/jenkins-master/rehearsal";
 import { discreet, jenkinsProblems, namedSecrets, type Problem } from "../../scripts/rehearsal/judge";
 import { get, say, sleep, theCron, where } from "../backup/cluster";
+import { Book } from "../backup/journal";
 import { VERIFY_CRON } from "../backup/objects";
 import { pickSnapshot, type Snapshot } from "../backup/plan";
 import { snapshots } from "../backup/snapshots";
@@ -44,6 +45,11 @@ export function ofStack({ name, config: { backup, cluster, namespaces } }: Stack
   if (!backup) throw new UsageError(`stack ${name} has no backup, and a copy comes from one: set config key backup (docs/backup.md), then npm run up -- ${name} and npm run backup -- --stack ${name}`);
   Object.assign(where, cluster, { namespace: namespaces.jenkins });
 }
+
+const turns = new Book<object>("jenkins-rehearsal-copy", "environment's rehearsal on a copy", true);
+
+/** Tries something on a copy while nobody else does: each begins with removing what a former one left. */
+export const inTurn = <T>(work: () => Promise<T>): Promise<T> => turns.alone(work);
 
 /** The snapshot to try on. @throws {UsageError} where there is none, with what to do */
 export async function chosenSnapshot(stack: Stack, wanted = "latest"): Promise<Snapshot> {
