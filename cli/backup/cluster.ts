@@ -94,8 +94,11 @@ export async function lostHome(): Promise<string | undefined> {
 
 export const homeIsAway = (host: string) => `node ${host}, which has the home, does not answer; from the last backup: npm run restore -- --snapshot latest`;
 
-/** Creates a job, or takes the one of that name that an earlier run left, and waits for its end. Returns the container's log. */
-export async function runJob(job: KubernetesObject, container: string): Promise<{ ok: boolean; log: string; pod?: KubernetesObject }> {
+/**
+ * Creates a job, or takes the one of that name that an earlier run left, and waits for its end. Returns the container's log.
+ * @param away what is said where the node with the home does not answer
+ */
+export async function runJob(job: KubernetesObject, container: string, away = homeIsAway): Promise<{ ok: boolean; log: string; pod?: KubernetesObject }> {
   const name = job.metadata.name;
   const former = await get("job", name);
   if (former?.status?.failed) await remove("job", name, "--wait=true", "--cascade=foreground");
@@ -111,13 +114,13 @@ export async function runJob(job: KubernetesObject, container: string): Promise<
       return { ok: ended.type === "Complete", log: log || (ended.message ?? ""), pod };
     }
     // A node is trusted for some 50 s after its end: a pod may have been given to one that is gone, and waits there for ever; one that wants the home, for any node.
-    const away = waited % 5 === 4 && pod && mounts(pod, HOME_CLAIM) ? await lostHome() : undefined;
-    if (away) {
+    const lost = waited % 5 === 4 && pod && mounts(pod, HOME_CLAIM) ? await lostHome() : undefined;
+    if (lost) {
       await remove("job", name, "--wait=false");
-      throw new Error(homeIsAway(away));
+      throw new Error(away(lost));
     }
     if (waited % 5 === 4 && pod?.spec.nodeName && (await lostNodes())(pod.spec.nodeName)) {
-      if (mounts(pod, HOME_CLAIM)) throw new Error(homeIsAway(pod.spec.nodeName));
+      if (mounts(pod, HOME_CLAIM)) throw new Error(away(pod.spec.nodeName));
       say(`   node ${pod.spec.nodeName} does not answer; ${name} begins again on another one`);
       await remove("pod", pod.metadata.name, "--force", "--grace-period=0", "--wait=false");
       await remove("job", name, "--wait=true", "--cascade=foreground");

@@ -57,7 +57,7 @@ export async function standbyResults(): Promise<{ last?: StandbyResult; good?: S
 
 /** Runs home.sh on a claim's volume; returns what it said. */
 async function onVolume(name: string, claim: string, words: string[]): Promise<string> {
-  const { ok, log } = await runJob(resticJob(await theCron(BACKUP_CRON), name, `sh /scripts/home.sh ${words.join(" ")}`, claim), "restic");
+  const { ok, log } = await runJob(resticJob(await theCron(BACKUP_CRON), name, `sh /scripts/home.sh ${words.join(" ")}`, claim), "restic", (node) => `node ${node} does not answer any more; the same command again goes on, to the other node where that one answers`);
   const lines = log.trim().split("\n");
   if (!ok) throw new Error(lines.filter((line) => !/^\d\d:/.test(line)).slice(-3).join("\n"));
   for (const line of lines.filter((text, i) => text.includes("warning: ") || i === lines.length - 1)) say(`   ${line}`);
