@@ -147,7 +147,13 @@ export class IngressTraefik extends IngressController {
     new k8s.networking.v1.Ingress(
       `${name}-traefik-ready`,
       {
-        metadata: { name: proof.name, namespace: here, labels, annotations: { ...untended, "build-platform/asked-by": "kubelet" } },
+        metadata: {
+          name: proof.name,
+          namespace: here,
+          labels,
+          // By the Service's address: of its pods Traefik leaves out those that are not ready yet.
+          annotations: { ...untended, "build-platform/asked-by": "kubelet", "nginx.ingress.kubernetes.io/service-upstream": "true" },
+        },
         spec: { ingressClassName: this.ingressClassName, rules: [{ host: proof.host, http: { paths: [{ path: proof.path, pathType: "Exact", backend: { service: { name: proofService.metadata.name, port: { number: listen.internal } } } }] } }] },
       },
       parent,

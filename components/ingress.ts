@@ -142,7 +142,8 @@ export abstract class IngressController extends pulumi.ComponentResource {
     );
     const here = namespace.metadata.name;
     const pulling = makePullSecret(`${name}-registry`, { namespace: here, labels }, args.pulls, parent);
-    const account = new k8s.core.v1.ServiceAccount(`${name}-account`, { metadata: { name: app, namespace: here, labels }, ...pulling }, parent);
+    // One that followed the other's would replace it, and after an update that failed halfway neither could be made again.
+    const account = new k8s.core.v1.ServiceAccount(`${name}-${app === "ingress-nginx" ? "" : `${app}-`}account`, { metadata: { name: app, namespace: here, labels }, ...pulling }, parent);
     const ingressClass = new k8s.networking.v1.IngressClass(
       `${name}-class`,
       { metadata: { name: args.ingressClassName ?? usual.ingressClass, labels: { ...controllerLabels, ...ownLabels() } }, spec: { controller: controllerClass } },

@@ -72,6 +72,18 @@ test("it is reached where ingress-nginx is: the same ports, Service, class and n
   expect(container().args).toEqual(expect.arrayContaining(["--providers.kubernetesingressnginx.controllerclass=k8s.io/edge", "--providers.kubernetesingressnginx.ingressclass=edge"]));
 });
 
+test("what both have is the same object, so that a move that failed halfway goes on, or back", async () => {
+  const names = () => new Map(objects().map(({ type, name, inputs }) => [`${type} ${name}`, inputs.metadata.name as string]));
+  new IngressNginx("ingress-nginx", { image: "i" });
+  await settled();
+  const before = names();
+  await useMocks();
+  await make();
+  const both = [...names()].filter(([urn]) => before.has(urn));
+  expect(both.length).toBeGreaterThan(2);
+  for (const [urn, name] of both) expect([urn, name]).toEqual([urn, before.get(urn)]);
+});
+
 test("what is its own meets nothing of ingress-nginx', so that both are there while one follows the other", async () => {
   const own = () => objects().filter(({ type }) => /Deployment|ClusterRole|ConfigMap|^.*Role/.test(type)).flatMap(({ type, name, inputs }) => [name, `${type} ${inputs.metadata.name}`]);
   new IngressNginx("ingress-nginx", { image: "i" });
@@ -134,6 +146,7 @@ test("it gets no request before it has read the Ingresses, which its own way to 
   const { startupProbe, livenessProbe } = container();
   expect([startupProbe.httpGet, ingress.spec.ingressClassName]).toEqual([{ path, port: "http", httpHeaders: [{ name: "Host", value: host }] }, "edge"]);
   expect(host).toContain("edge");
+  expect(ingress.metadata.annotations["nginx.ingress.kubernetes.io/service-upstream"]).toBe("true");
   expect(backend.service).toEqual({ name: "traefik-ready", port: { number: service.spec.ports[0].port } });
   // No pod is ready before the way is open, and the way leads to one.
   expect(service.spec).toMatchObject({ selector: the("Deployment").inputs.spec.selector.matchLabels, publishNotReadyAddresses: true, ports: [{ targetPort: livenessProbe.httpGet.port }] });
