@@ -227,8 +227,10 @@ class WarmAgents implements Runnable {
 
   /** What agents of a template are made from, but for how many there are to be. */
   private static String digest(KubernetesCloud cloud, template) {
-    String xml = Jenkins.XSTREAM2.toXML(cloud.getUnwrappedTemplate(template)).replaceAll("(?s)<[\\w.]*PodAnnotation>\\s*<key>build-platform/min-idle.*?</[\\w.]*PodAnnotation>", "")
-    return Util.getDigestOf([xml, cloud.namespace, cloud.jenkinsUrl, cloud.jenkinsTunnel, cloud.webSocket].join("\n")).substring(0, 12)
+    def whole = cloud.getUnwrappedTemplate(template)
+    // Of the pods' YAML that was merged into it, nothing is in its XML.
+    String xml = Jenkins.XSTREAM2.toXML(whole).replaceAll("(?s)<[\\w.]*PodAnnotation>\\s*<key>build-platform/min-idle.*?</[\\w.]*PodAnnotation>", "")
+    return Util.getDigestOf([xml, *whole.yamls, cloud.namespace, cloud.jenkinsUrl, cloud.jenkinsTunnel, cloud.webSocket].join("\n")).substring(0, 12)
   }
 
   private boolean make(KubernetesCloud cloud, template, String description) {

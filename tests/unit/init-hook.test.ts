@@ -57,6 +57,8 @@ test("a template says how many wait, and when; Jenkins reads the script at its s
   for (const { annotations: found = [] } of documents) for (const { key } of found as { key: string }[]) expect(text).toContain(`"${key}"`);
   // It takes its own copy away, whose name is the mount's.
   expect(text).toContain('"init.groovy.d/build-platform-agents.groovy").delete()');
+  // XML of a template leaves out the YAML of its pod, and with it the image.
+  expect(text).toContain("whole.yamls");
   // Images that fill variables into hooks would change what Groovy fills in itself.
   expect(text).not.toContain("${");
   expect(annotations["build-platform/init-hook"]).toMatch(/^[0-9a-f]{12}$/);
