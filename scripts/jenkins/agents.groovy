@@ -3,6 +3,7 @@
 // log, never a Jenkins that does not start, and leaves what the plugin does by itself.
 // No text with a brace behind a dollar: images may put variables into files that they copy (JENKINS_ENABLE_ENV_SUBST).
 import hudson.ExtensionList
+import hudson.FilePath
 import hudson.Launcher
 import hudson.model.Computer
 import hudson.model.Executor
@@ -13,8 +14,10 @@ import hudson.model.TaskListener
 import hudson.model.queue.CauseOfBlockage
 import hudson.model.queue.QueueListener
 import hudson.model.queue.QueueTaskDispatcher
+import hudson.remoting.Channel
 import hudson.scheduler.CronTab
 import hudson.slaves.Cloud
+import hudson.slaves.CloudProvisioningListener
 import hudson.slaves.ComputerListener
 import hudson.slaves.NodeProvisioner
 import hudson.Util
@@ -32,6 +35,12 @@ import org.csanchez.jenkins.plugins.kubernetes.KubernetesSlave
 import org.jenkinsci.plugins.durabletask.executors.ContinuableExecutable
 import org.jenkinsci.plugins.durabletask.executors.OnceRetentionStrategy
 
+class NotNow extends CauseOfBlockage {
+  final String shortDescription
+
+  NotNow(String why) { shortDescription = why }
+}
+
 /**
  * The way from a build that waits to its agent's first line, without what only waits. Left to themselves Jenkins plans an agent at one of
  * its looks and makes it at the next; the plugin's launcher asks once a second whether a pod that is ready has connected as well; and a
@@ -45,15 +54,18 @@ class PromptStart implements ExecutorListener {
   void install() {
     PromptStart self = this
     ExtensionList.lookup(ComputerListener).add(new ComputerListener() {
-      void onOnline(Computer computer, TaskListener listener) { if (computer instanceof KubernetesComputer) self.connected(computer) }
+      void preOnline(Computer computer, Channel channel, FilePath root, TaskListener listener) { if (computer instanceof KubernetesComputer) self.letIn(computer) }
+      void onOnline(Computer computer, TaskListener listener) { if (computer instanceof KubernetesComputer && !self.early.containsKey(computer.name)) self.follow(computer, computer.node) }
+    })
+    ExtensionList.lookup(CloudProvisioningListener).add(new CloudProvisioningListener() {
+      CauseOfBlockage canProvision(Cloud cloud, Cloud.CloudState state, int wanted) { self.comes(cloud, state.label, wanted) }
     })
     ExtensionList.lookup(QueueListener).add(new QueueListener() {
       void onEnterBuildable(Queue.BuildableItem item) { self.waits(item) }
     })
     ExtensionList.lookup(QueueTaskDispatcher).add(new QueueTaskDispatcher() {
       CauseOfBlockage canTake(hudson.model.Node node, Queue.BuildableItem item) {
-        if (!self.early[node.nodeName]) return null
-        return new CauseOfBlockage() { String getShortDescription() { "its agent had its one build" } }
+        self.early[node.nodeName] ? new NotNow("its agent had its one build") : null
       }
     })
     ExtensionList.lookup(ExecutorListener).add(this)
@@ -72,17 +84,29 @@ class PromptStart implements ExecutorListener {
     } as Runnable)
   }
 
+  /** No agent is made for a build that has one which is connected and not let in yet: to Jenkins that is neither coming nor free. */
+  CauseOfBlockage comes(Cloud cloud, label, int wanted) {
+    int coming = Jenkins.get().computers.count { Computer computer ->
+      if (!(computer instanceof KubernetesComputer) || !computer.online || computer.acceptingTasks || !computer.launchSupported || early.containsKey(computer.name)) return false
+      KubernetesSlave agent = computer.node
+      agent?.cloudName == cloud.name && (label == null ? agent.mode == hudson.model.Node.Mode.NORMAL : label.matches(agent))
+    }
+    coming >= wanted ? new NotNow("its agent is about to be ready") : null
+  }
+
   /** An agent of a single container is ready when it connects; what else a pod has may have to be waited for. */
-  void connected(KubernetesComputer computer) {
-    KubernetesSlave agent = computer.node
-    if (agent == null) return
-    if (computer.launching && agent.retentionStrategy instanceof OnceRetentionStrategy && agent.pod.map { it.spec.containers.size() == 1 }.orElse(false)) {
+  void letIn(KubernetesComputer computer) {
+    try {
+      KubernetesSlave agent = computer.node
+      if (agent == null || !computer.launching || !(agent.retentionStrategy instanceof OnceRetentionStrategy) || !agent.pod.map { it.spec.containers.size() == 1 }.orElse(false)) return
       // It does not end while the launcher waits for it, which would take that for a failure.
       ends(agent, false)
       early[agent.nodeName] = false
       computer.acceptingTasks = true
+      follow(computer, agent)
+    } catch (Throwable problem) {
+      Logger.getLogger("build-platform.agents").log(Level.WARNING, "Agent " + computer.name + " is let in by its launcher", problem)
     }
-    follow(computer, agent)
   }
 
   private static void ends(KubernetesSlave agent, boolean may) {
@@ -91,8 +115,8 @@ class PromptStart implements ExecutorListener {
   }
 
   /** Looks until the launcher has let the agent in, or the agent is gone. */
-  private void follow(KubernetesComputer computer, KubernetesSlave agent) {
-    if (computer.node != agent) early.remove(agent.nodeName)
+  void follow(KubernetesComputer computer, KubernetesSlave agent) {
+    if (agent == null || computer.node != agent) early.remove(computer.name)
     else if (computer.launchSupported) Timer.get().schedule({ follow(computer, agent) } as Runnable, 100, TimeUnit.MILLISECONDS)
     else if (early.containsKey(agent.nodeName)) {
       ends(agent, true)

@@ -113,7 +113,7 @@ test("a changed template has agents of its own, and none of the former is left",
 });
 
 test("builds that end before the launcher has looked have an agent each, which goes in order", async () => {
-  const on: (string | undefined)[] = [];
+  const [on, begun]: [(string | undefined)[], string] = [[], new Date().toISOString()];
   for (let i = 0; i < 12; i++) {
     const { result, builtOn } = await finishedBuild("other-short", await startBuild("other-short"));
     expect(result).toBe("SUCCESS");
@@ -121,7 +121,10 @@ test("builds that end before the launcher has looked have an agent each, which g
   }
   expect(new Set(on).size).toBe(12);
   await waitFor("their pods to be gone", 60, async () => (await pods("other")).length === 0);
-  expect((await kubectl(["-n", NAMESPACE, "logs", "deployment/jenkins", "-c", "jenkins", "--since=10m"])).split("\n").filter((line) => /Error in provisioning|Failed to launch|below zero/.test(line))).toEqual([]);
+  const log = await kubectl(["-n", NAMESPACE, "logs", "deployment/jenkins", "-c", "jenkins", `--since-time=${begun}`]);
+  expect(log.split("\n").filter((line) => /Error in provisioning|Failed to launch|below zero|is let in by/.test(line))).toEqual([]);
+  // None was made that no build had.
+  expect([...log.matchAll(/Created Pod: \S+ \S+\/(other-\w+)/g)].map(([, pod]) => pod).sort()).toEqual([...on].sort());
 });
 
 test("only within its times, and with another number none is renewed", async () => {
