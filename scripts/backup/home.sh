@@ -252,6 +252,9 @@ save() {
 # Leaves "SNAPSHOT" in $snapshot and the summary line in $summary; returns 1 where files that exist could not be read.
 one_pass() {
   save
+  # restic itself goes on asking for a quarter of an hour: no need to begin that anew.
+  [ "$code" != 1 ] || ! grep -q 'retrying after' "$WORK_DIR/backup.err" ||
+    fail "the home repository is gone, or cannot be reached: $(said "$WORK_DIR/backup.err")" "earlier snapshots are as they were; mend the target and run the backup again"
   # Exit codes of a repository that is not there and of a wrong password; of others opening it says why, too.
   if [ "$code" != 0 ] && [ "$code" != 3 ] && [ "$opened" = no ]; then
     cp "$WORK_DIR/backup.err" "$WORK_DIR/first.err"
