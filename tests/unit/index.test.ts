@@ -45,7 +45,7 @@ test("the whole stack is wired: components, their order and what they hand on", 
   const components = registered.filter((r) => r.type.startsWith("build-platform:")).map((r) => r.type);
   expect(components.sort()).toEqual(["build-platform:cluster:NodePortRange", "build-platform:images:AgentImages", "build-platform:ingress:IngressNginx", "build-platform:jenkins:JenkinsMaster", "build-platform:storage:OpenEbsStorage"]);
   expect(the("PersistentVolumeClaim").inputs.spec.storageClassName).toBe("openebs-hostpath");
-  expect(the("Ingress").inputs.spec).toMatchObject({ ingressClassName: "nginx", rules: [{ host: "jenkins.sandbox.test" }] });
+  expect(the("Ingress", "jenkins").inputs.spec).toMatchObject({ ingressClassName: "nginx", rules: [{ host: "jenkins.sandbox.test" }] });
   expect(the("Deployment", "jenkins").inputs.spec.template.spec.containers[0].image).toBe(digest("controller"));
   const casc = the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"];
   expect(casc).toContain(`image: ${digest("maven-dind")}`);
@@ -150,21 +150,21 @@ test("every image that runs is one that config names or that was built", async (
 
 test("Traefik takes ingress-nginx' place: one controller, the same Ingress, and nobody waits for an address in it", async () => {
   await run();
-  const before = the("Ingress").inputs;
+  const before = the("Ingress", "jenkins").inputs;
   await useMocks();
   await run({ ingress: { controller: "traefik" } });
   expect(registered.map(({ type }) => type).filter((type) => type.startsWith("build-platform:ingress"))).toEqual(["build-platform:ingress:IngressTraefik"]);
   expect(all("Deployment").map(({ inputs }) => inputs.metadata.name)).toEqual(expect.arrayContaining(["traefik"]));
   expect(all("Deployment").map(({ inputs }) => inputs.metadata.name)).not.toContain("ingress-nginx-controller");
-  expect(the("Ingress").inputs).toEqual({ ...before, metadata: { ...before.metadata, annotations: { ...before.metadata.annotations, "pulumi.com/skipAwait": "true" } } });
+  expect(the("Ingress", "jenkins").inputs).toEqual({ ...before, metadata: { ...before.metadata, annotations: { ...before.metadata.annotations, "pulumi.com/skipAwait": "true" } } });
   expect(before.metadata.annotations).not.toHaveProperty(["pulumi.com/skipAwait"]);
 });
 
 test.each([[{ install: false }], [{ controller: "none" }]])("another ingress controller's class is used as it is: %j", async (none) => {
   await run({ ingress: { ...none, className: "traefik", namespace: "traefik" } });
-  expect(the("Ingress").inputs.metadata.annotations["pulumi.com/skipAwait"]).toBe("true");
+  expect(the("Ingress", "jenkins").inputs.metadata.annotations["pulumi.com/skipAwait"]).toBe("true");
   expect(all("IngressClass")).toHaveLength(0);
-  expect(the("Ingress").inputs.spec.ingressClassName).toBe("traefik");
+  expect(the("Ingress", "jenkins").inputs.spec.ingressClassName).toBe("traefik");
   expect(JSON.stringify(the("NetworkPolicy", "jenkins").inputs.spec)).toContain('"kubernetes.io/metadata.name":"traefik"');
 });
 
@@ -219,15 +219,15 @@ test("an ingress of its own on other ports: the address names the port", async (
 
 describe("the address that people use outside", () => {
   const proxied = { trustedProxies: ["192.0.2.0/24"], externalTrafficPolicy: "Local" };
-  const annotations = () => the("Ingress").inputs.metadata.annotations as Record<string, string>;
+  const annotations = () => the("Ingress", "jenkins").inputs.metadata.annotations as Record<string, string>;
   const casc = () => parse(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]);
 
   test("is Jenkins' own, and the ingress goes on serving what it serves", async () => {
     const outputs = await run({ ingress: { ...proxied, externalUrl: "https://ci.example.com:8443" } });
     expect(await valueOf(pulumi.output(outputs.jenkinsUrl))).toBe("https://ci.example.com:8443/");
     expect(casc().unclassified.location.url).toBe("https://ci.example.com:8443/");
-    expect(the("Ingress").inputs.spec.rules).toMatchObject([{ host: "jenkins.sandbox.test", http: { paths: [{ path: "/" }] } }]);
-    expect(the("Ingress").inputs.spec).not.toHaveProperty("tls");
+    expect(the("Ingress", "jenkins").inputs.spec.rules).toMatchObject([{ host: "jenkins.sandbox.test", http: { paths: [{ path: "/" }] } }]);
+    expect(the("Ingress", "jenkins").inputs.spec).not.toHaveProperty("tls");
     expect(annotations()["nginx.ingress.kubernetes.io/ssl-redirect"]).toBe("false");
     // On another port or host than the annotation can say nobody is sent anywhere.
     expect(annotations()).not.toHaveProperty("nginx.ingress.kubernetes.io/force-ssl-redirect");
@@ -257,7 +257,7 @@ describe("the address that people use outside", () => {
     const outputs = await run({ ...complete, ingress: { tlsSecret: "tls", externalUrl: "https://jenkins.sandbox.test/ci/jenkins/" }, prometheusNamespace: "monitoring", serviceMonitor: true, dashboard: true }, ["backup"]);
     const prefix = "/ci/jenkins";
     expect(await valueOf(pulumi.output(outputs.jenkinsUrl))).toBe(`https://jenkins.sandbox.test${prefix}/`);
-    expect(the("Ingress").inputs.spec.rules).toMatchObject([{ http: { paths: [{ path: prefix, pathType: "Prefix" }] } }]);
+    expect(the("Ingress", "jenkins").inputs.spec.rules).toMatchObject([{ http: { paths: [{ path: prefix, pathType: "Prefix" }] } }]);
     const found = pods();
     const container = (pod: string, name: string) => {
       const { containers, initContainers = [] } = found.find(([what]) => what === pod)![2] as unknown as Record<string, { name: string; env: object[] }[]>;

@@ -70,7 +70,7 @@ type Json = any;
 const pod = (): Json => the("Deployment", "jenkins").inputs.spec.template.spec;
 const container = (): Json => pod().containers[0];
 const env = (of: Json): Record<string, string> => Object.fromEntries(of.env.map((e: { name: string; value: string }) => [e.name, e.value]));
-const document = (): Json => parse(the("ConfigMap").inputs.data["jenkins.yaml"]);
+const document = (): Json => parse(the("ConfigMap", "jenkins-casc").inputs.data["jenkins.yaml"]);
 const cloud = (): Json => document().jenkins.clouds[0].kubernetes;
 /** A pulumi secret as mocks see it. */
 const secret = (value: unknown) => ({ "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", value });
@@ -84,6 +84,7 @@ describe("the controller", () => {
     expect(named.sort()).toEqual(
       [
         "ConfigMap jenkins/jenkins-casc",
+        "ConfigMap jenkins/jenkins-init-hook",
         "DaemonSet jenkins-agents/agent-cache",
         "Deployment jenkins/jenkins",
         "Ingress jenkins/jenkins",
@@ -150,7 +151,7 @@ describe("the controller", () => {
     expect(container().volumeMounts).toContainEqual({ name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true });
     expect(pod().volumes).toContainEqual({ name: "admin", secret: { secretName: "jenkins-admin" } });
     expect(JSON.stringify(the("Deployment", "jenkins").inputs)).not.toContain(password);
-    expect(JSON.stringify(the("ConfigMap").inputs)).not.toContain(password);
+    expect(JSON.stringify(the("ConfigMap", "jenkins-casc").inputs)).not.toContain(password);
   });
 
   test("the mounted documents are made plain files before it starts, after a restore", async () => {
@@ -228,12 +229,12 @@ describe("the controller", () => {
   test("sets back and tells of keys that are no longer set, and says nothing where none is gone", async () => {
     const warn = jest.spyOn(pulumi.log, "warn").mockResolvedValue();
     await make();
-    const data = the("ConfigMap").inputs.data;
+    const data = the("ConfigMap", "jenkins-casc").inputs.data;
     for (const [live, times] of [[data, 0], [{ ...data, "own.yaml": "jenkins: { systemMessage: x }" }, 1]] as const) {
       await useMocks();
       await make({ configuration: { live } });
       expect(warn).toHaveBeenCalledTimes(times);
-      expect(Object.keys(the("ConfigMap").inputs.data)).toHaveLength(Object.keys(data).length + times);
+      expect(Object.keys(the("ConfigMap", "jenkins-casc").inputs.data)).toHaveLength(Object.keys(data).length + times);
     }
     expect(warn).toHaveBeenCalledWith(expect.stringContaining(': jenkins.systemMessage ""'), expect.anything());
     // What a transform brings is there because of it.
@@ -307,7 +308,7 @@ describe("the controller", () => {
   test("its main objects can be changed last, by programs that use the component", async () => {
     await make({ transform: { deployment: ({ spec }) => ((spec as Json).template.spec.dnsPolicy = "Default"), configMap: ({ data }) => ((data as Json).extra = "x") } });
     expect(pod().dnsPolicy).toBe("Default");
-    expect(the("ConfigMap").inputs.data).toHaveProperty("extra", "x");
+    expect(the("ConfigMap", "jenkins-casc").inputs.data).toHaveProperty("extra", "x");
   });
 
   test("is scraped only where a Prometheus namespace is named", async () => {
@@ -400,7 +401,7 @@ describe("login and rights", () => {
       await make({ access: { login, rights } });
       expect(the("Secret", "jenkins-login").inputs).toMatchObject({ metadata: { name: "jenkins-login", namespace: "jenkins" }, data: secret({ [key]: Buffer.from(value).toString("base64") }) });
       expect(pod().volumes).toContainEqual({ name: "admin", projected: { sources: [{ secret: { name: "jenkins-admin" } }, { secret: { name: "jenkins-login" } }] } });
-      expect(JSON.stringify([the("ConfigMap").inputs, the("Deployment", "jenkins").inputs])).not.toContain("s3cret");
+      expect(JSON.stringify([the("ConfigMap", "jenkins-casc").inputs, the("Deployment", "jenkins").inputs])).not.toContain("s3cret");
     }
   });
 
@@ -997,7 +998,7 @@ describe("the JCasC document", () => {
     test("keeps theirs as they are", async () => {
       const text = "unclassified:\n  mailer:\n    smtpHost: mail\n";
       await make({ configuration: { fragments: { "mail.yaml": text } } });
-      expect(the("ConfigMap").inputs.data["mail.yaml"]).toBe(text);
+      expect(the("ConfigMap", "jenkins-casc").inputs.data["mail.yaml"]).toBe(text);
       expect(document().jenkins.securityRealm).toHaveProperty("local");
     });
 
