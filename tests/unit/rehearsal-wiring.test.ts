@@ -85,7 +85,7 @@ test("nothing plain holds a secret or the objects", async () => {
   await make();
   const { stdin: _, environment, ...rest } = the("Command", "jenkins-rehearsal").inputs;
   expect(JSON.stringify({ environment, rest })).not.toMatch(new RegExp(`${password}|${Buffer.from(password).toString("base64")}`));
-  expect(environment).toEqual({ IMAGE: "registry.test/controller:1", CONFIGURATION: expect.stringMatching(/^jenkins\.yaml [0-9a-f]{12}$/), POD: expect.stringMatching(/^[0-9a-f]{12}$/) });
+  expect(environment).toEqual({ IMAGE: "registry.test/controller:1", CONFIGURATION: expect.stringMatching(/^build-platform-agents\.groovy [0-9a-f]{12}, jenkins\.yaml [0-9a-f]{12}$/), POD: expect.stringMatching(/^[0-9a-f]{12}$/) });
 });
 
 test("off: no such resource, and the same objects as with it", async () => {
