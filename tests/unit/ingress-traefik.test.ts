@@ -4,6 +4,9 @@ import { IngressNginx } from "../../components/ingress-nginx";
 import { IngressTraefik, traefikArguments, traefikSettings, type IngressTraefikArgs } from "../../components/ingress-traefik";
 import { all, objects, settled, the, useMocks, valueOf } from "./mocks";
 
+// A component is made several times in one test, on a busy machine as well.
+jest.setTimeout(60_000);
+
 async function make(further: Partial<IngressTraefikArgs> = {}): Promise<IngressTraefik> {
   const ingress = new IngressTraefik("ingress-nginx", { image: "registry.test/traefik:1", ...further });
   await settled();

@@ -5,6 +5,9 @@ import { JenkinsBackup } from "../../components/jenkins-backup";
 import { OpenEbsStorage } from "../../components/openebs-storage";
 import { registered, settled, useMocks } from "./mocks";
 
+// A component is made several times in one test, on a busy machine as well.
+jest.setTimeout(60_000);
+
 // `any`: one change for objects of any kind.
 type Change = (args: any) => void;
 
