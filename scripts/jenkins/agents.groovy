@@ -80,6 +80,9 @@ class PromptStart implements ExecutorListener {
       // The look at the queue that found the build ends before others see it.
       Queue.withLock({} as Runnable)
       asked.remove(provisioner)
+      // A build that an agent has just been given counts as one that waits until it runs.
+      for (int i = 0; i < 20 && Queue.instance.pendingItems.any { it.assignedLabel == label }; i++) Thread.sleep(50)
+      if (!Queue.instance.buildableItems.any { it.assignedLabel == label }) return
       if (Jenkins.get().clouds.any { it instanceof KubernetesCloud && it.canProvision(new Cloud.CloudState(label, 0)) }) 2.times { provisioner.update() }
     } as Runnable)
   }

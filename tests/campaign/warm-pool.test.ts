@@ -35,6 +35,9 @@ const waiting = (count: number, seconds = 240) =>
     const found = await agents();
     return found.length === count && found.every(({ idle, offline, description }) => idle && !offline && description.startsWith("Ready")) && (await pods()).length === count && names(found);
   });
+const logSince = (time: string) => kubectl(["-n", NAMESPACE, "logs", "deployment/jenkins", "-c", "jenkins", `--since-time=${time}`]);
+/** Agents of a kind that were made since then. */
+const created = async (kind: string, time: string) => [...(await logSince(time)).matchAll(/Created Pod: \S+ \S+\/(\w+)-(\w+)/g)].filter(([, of]) => of === kind).map(([, of, end]) => `${of}-${end}`).sort();
 const pause = (seconds: number) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 const restart = async () => {
   await kubectl(["-n", NAMESPACE, "delete", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller"]);
@@ -60,12 +63,14 @@ afterAll(async () => {
 });
 
 test("agents are connected before any build, each has one, and another takes its place", async () => {
-  const first = await waiting(2);
+  const [first, begun] = [await waiting(2), new Date().toISOString()];
   const built = await Promise.all(["warm-a", "warm-b"].map(async (job) => finishedBuild(job, await startBuild(job))));
   expect(built.map(({ result }) => result)).toEqual(["SUCCESS", "SUCCESS"]);
   expect(built.map(({ builtOn }) => builtOn).sort()).toEqual(first);
   const second = await waiting(2);
   expect(second.filter((name) => first.includes(name))).toEqual([]);
+  // None was made for builds that had theirs at once.
+  expect(await created("warm", begun)).toEqual(second);
 });
 
 test("where the cap leaves no room for others' builds, agents that only wait go, and come back", async () => {
@@ -121,10 +126,10 @@ test("builds that end before the launcher has looked have an agent each, which g
   }
   expect(new Set(on).size).toBe(12);
   await waitFor("their pods to be gone", 60, async () => (await pods("other")).length === 0);
-  const log = await kubectl(["-n", NAMESPACE, "logs", "deployment/jenkins", "-c", "jenkins", `--since-time=${begun}`]);
+  const log = await logSince(begun);
   expect(log.split("\n").filter((line) => /Error in provisioning|Failed to launch|below zero|is let in by/.test(line))).toEqual([]);
   // None was made that no build had.
-  expect([...log.matchAll(/Created Pod: \S+ \S+\/(other-\w+)/g)].map(([, pod]) => pod).sort()).toEqual([...on].sort());
+  expect(await created("other", begun)).toEqual([...on].sort());
 });
 
 test("only within its times, and with another number none is renewed", async () => {
