@@ -87,13 +87,17 @@ class PromptStart implements ExecutorListener {
     } as Runnable)
   }
 
-  /** No agent is made for a build that has one which is connected and not let in yet: to Jenkins that is neither coming nor free. */
+  /**
+   * No agent is made for a build that has one: which is connected and not let in yet, to Jenkins neither coming nor free; or which it has just
+   * been given, whereupon the agent is busy and the build counts as one that waits until it runs.
+   */
   CauseOfBlockage comes(Cloud cloud, label, int wanted) {
     int coming = Jenkins.get().computers.count { Computer computer ->
       if (!(computer instanceof KubernetesComputer) || !computer.online || computer.acceptingTasks || !computer.launchSupported || early.containsKey(computer.name)) return false
       KubernetesSlave agent = computer.node
       agent?.cloudName == cloud.name && (label == null ? agent.mode == hudson.model.Node.Mode.NORMAL : label.matches(agent))
     }
+    coming += Queue.instance.pendingItems.count { it.assignedLabel == label }
     coming >= wanted ? new NotNow("its agent is about to be ready") : null
   }
 
