@@ -8,7 +8,7 @@ import { Registration, transformed } from "../transform";
 import { prefixOf } from "./address";
 import type { BeforeStart, ControllerArgs, HomeArgs, JenkinsMasterArgs } from "./args";
 import { configMapName, secretFileName } from "./configuration";
-import { initHookInPod } from "./init-hook";
+import { initHookAnnotations, initHookMount, initHookVolume } from "./init-hook";
 import { scrapeAnnotations } from "./monitoring";
 import { controllerLabels, labels, Place } from "./place";
 import { configReloadScript, configurationScript, liveConfiguration, reloadState } from "./reload";
@@ -72,7 +72,7 @@ export function controllerObject({ name, parent, here }: Place, { address, contr
         metadata: {
           labels: controllerLabels,
           // Neither configuration nor password is named here: a change is read by the running Jenkins, see reload.ts.
-          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring, prefixOf(address.externalUrl)), ...caAnnotation(surroundings), ...initHookInPod().annotations },
+          annotations: { "kubectl.kubernetes.io/default-container": "jenkins", ...scrapeAnnotations(monitoring, prefixOf(address.externalUrl)), ...caAnnotation(surroundings), ...initHookAnnotations() },
         },
         spec: controller.beforeStart ? afterFirst(pod, controller.beforeStart) : pod,
       },
@@ -123,7 +123,6 @@ export const ownVariables = [...ownEnvironment({}).map(({ name }) => name), "JEN
 export function controllerPod({ address, agents, controller, configuration: { secretFiles = [] } = {}, surroundings }: JenkinsMasterArgs, refs: ControllerRefs): PodSpec {
   const network = withoutNodes(surroundings);
   const prefix = prefixOf(address.externalUrl);
-  const hook = initHookInPod();
   const probe = { httpGet: { path: `${prefix}/login`, port: "http" }, timeoutSeconds: 5, periodSeconds: 10 };
   const confined = { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ["ALL"] } };
   const secretsMount = { name: "admin", mountPath: "/run/secrets/jenkins", readOnly: true };
@@ -179,7 +178,7 @@ export function controllerPod({ address, agents, controller, configuration: { se
         livenessProbe: { ...probe, failureThreshold: 6 },
         readinessProbe: { ...probe, failureThreshold: 3 },
         securityContext: confined,
-        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, { ...live, readOnly: true }, secretsMount, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }, ...toolMounts(network), hook.mount],
+        volumeMounts: [{ name: "home", mountPath: "/var/jenkins_home" }, { ...live, readOnly: true }, secretsMount, { name: "cache", mountPath: "/var/cache/jenkins" }, { name: "tmp", mountPath: "/tmp" }, ...toolMounts(network), initHookMount],
       },
       {
         name: "config-reload",
@@ -200,7 +199,7 @@ export function controllerPod({ address, agents, controller, configuration: { se
       { name: "cache", ...scratch("5Gi") },
       { name: "tmp", ...scratch("20Gi") },
       ...networkVolumes(network),
-      hook.volume,
+      initHookVolume,
     ],
   };
 }

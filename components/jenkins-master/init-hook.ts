@@ -18,13 +18,12 @@ export const warmAnnotations = ({ minIdle = 0, minIdleTimes }: Pick<AgentTemplat
 /** The ConfigMap with the script. */
 export const initHookObject = ({ name, parent, here }: Place): Registration<k8s.core.v1.ConfigMapArgs> => [`${name}-init-hook`, { metadata: { name: configMapName, namespace: here, labels }, data: { [file]: script() } }, parent];
 
+/** Jenkins reads the script once: another script is another pod. */
+export const initHookAnnotations = (): Record<string, string> => ({ "build-platform/init-hook": createHash("sha256").update(script()).digest("hex").slice(0, 12) });
+
 /**
  * What the controller's pod has of it. The image's own way of hooks into the home (its folder ref, where .override replaces what is
  * there) takes the script along into rehearsals and checks of backups as well: these are quiet, and then it does nothing.
  */
-export const initHookInPod = (): { annotations: Record<string, string>; volume: k8s.types.input.core.v1.Volume; mount: k8s.types.input.core.v1.VolumeMount } => ({
-  // Jenkins reads it once: another script is another pod.
-  annotations: { "build-platform/init-hook": createHash("sha256").update(script()).digest("hex").slice(0, 12) },
-  volume: { name: "init-hook", configMap: { name: configMapName } },
-  mount: { name: "init-hook", mountPath: `/usr/share/jenkins/ref/init.groovy.d/${file}.override`, subPath: file, readOnly: true },
-});
+export const initHookVolume: k8s.types.input.core.v1.Volume = { name: "init-hook", configMap: { name: configMapName } };
+export const initHookMount: k8s.types.input.core.v1.VolumeMount = { name: "init-hook", mountPath: `/usr/share/jenkins/ref/init.groovy.d/${file}.override`, subPath: file, readOnly: true };
