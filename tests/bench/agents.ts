@@ -158,7 +158,12 @@ async function main(): Promise<void> {
     await noPods();
 
     const loads: string[] = [];
-    const load = (part: string) => loads.push(`${part} ${os.loadavg()[0].toFixed(1)}`);
+    const load = (part: string) => {
+      loads.push(`${part} ${os.loadavg()[0].toFixed(1)}`);
+      process.stderr.write(`${part}: load ${os.loadavg()[0].toFixed(1)} ...\n`);
+    };
+    const seconds = (samples: Sample[]) => samples.map((sample) => sample.seconds);
+    const tell = (what: string, samples: Sample[]) => void (samples.length > 0 && process.stderr.write(`   ${what}: ${both(seconds(samples))} (${samples.length})\n`));
     load("one at a time");
     const one: [Sample[], Sample[]] = [[], []];
     const kept: Sample[] = [];
@@ -171,6 +176,9 @@ async function main(): Promise<void> {
       await clear();
       await noPods();
     }
+    tell("builds", one[0]);
+    tell("builds, jars kept", kept);
+    tell("bare pods", one[1]);
     load("20 at once");
     const many: [Sample[], Sample[]] = [[], []];
     const manyKept: Sample[] = [];
@@ -183,6 +191,9 @@ async function main(): Promise<void> {
       await clear();
       await noPods();
     }
+    tell("builds", many[0]);
+    tell("builds, jars kept", manyKept);
+    tell("bare pods", many[1]);
 
     // From agents that wait. The moment is that in which it runs what builds begin with.
     const warm: Sample[] = [];
@@ -195,6 +206,7 @@ async function main(): Promise<void> {
         await new Promise((resolve) => setTimeout(resolve, 5000));
         warm.push(await build(WARM));
       }
+      tell("builds", warm);
     }
 
     // The first agent of a controller that has just started, from its first answer on.
@@ -233,7 +245,6 @@ async function main(): Promise<void> {
     const agents = new Set(builds.filter(({ job }) => jobs.includes(job)).map(({ name }) => listener.signals.get(name)?.[0].pod));
     const surplus = watch.seen.size - agents.size;
 
-    const seconds = (samples: Sample[]) => samples.map((sample) => sample.seconds);
     const overhead = quantile(seconds(one[0]), 0.99) - quantile(seconds(one[1]), 0.99);
     const inside = one[0].map(({ age }) => age);
     const row = (what: string, pair: [Sample[], Sample[]], share: number) => ({ what, seconds: [quantile(seconds(pair[0]), share), quantile(seconds(pair[1]), share)] as [number, number] });

@@ -219,6 +219,9 @@ export async function setCloud(name: string, template?: AgentTemplate, settings?
     const { clouds } = (cascConfig(input) as { jenkins: { clouds: { kubernetes: object }[] } }).jenkins;
     document = JSON.stringify({ jenkins: { clouds: clouds.map(({ kubernetes }) => ({ kubernetes: { ...kubernetes, name } })) } });
   }
+  // A run that was killed may have left the same document: nothing would be read again then, and nobody would say so.
+  const { data } = await kubectlJson<{ data: Record<string, string> }>(["-n", NAMESPACE, "get", "configmap", "jenkins-casc"]);
+  if ((data[`${name}.yaml`] ?? null) === document) return;
   const applied = async () => (await kubectl(["-n", NAMESPACE, "logs", "deployment/jenkins", "-c", "config-reload"])).split("is in force").length;
   const before = await applied();
   await kubectl(["-n", NAMESPACE, "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { [`${name}.yaml`]: document } })]);
