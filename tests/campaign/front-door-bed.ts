@@ -44,6 +44,9 @@ export class FrontDoor {
   private proxy?: ChildProcess;
   /** Each has a pod of the controller: the others do not answer. */
   private nodes = 1;
+  /** The stack's file that was brought up last, and its mode. */
+  private there = "";
+  private mode: keyof typeof modes = "port";
   /** Keys of the backup, once its passwords are encrypted. */
   private backup: object = { repository: repositories.address("jenkins"), keysRepository: repositories.address("jenkins-keys") };
 
@@ -66,6 +69,7 @@ export class FrontDoor {
     fs.writeFileSync(this.at("hosts"), `127.0.0.1 localhost\n${NETWORK.gateway} ${HOST} ${OLD}\n`);
     await this.startProxy();
     // What an interrupted run left: its objects are in the stack's state alone.
+    await kubectl(["delete", "namespace", backend, "--ignore-not-found"]);
     await pulumi(["destroy", "--stack", SITE, "--yes", "--skip-preview"], { allowFailure: true });
     await pulumi(["stack", "rm", SITE, "--yes", "--force", "--preserve-config"], { allowFailure: true });
     await this.write("nginx", "port");
@@ -92,6 +96,7 @@ export class FrontDoor {
       location / {
         proxy_pass http://${NODE}:${ports.http};
         proxy_set_header Host $host;
+        proxy_set_header X-Forwarded-Host $host;
         proxy_set_header X-Forwarded-For $remote_addr;
         proxy_set_header Upgrade $http_upgrade;
         proxy_set_header Connection $connection_upgrade;
@@ -111,8 +116,8 @@ export class FrontDoor {
         ${told(outside.port)} ${told(outside.usual)} ${server(outside.silent)}
       }
       stream { server { listen ${NETWORK.gateway}:${outside.packets}; proxy_pass ${NODE}:${ports.http}; proxy_protocol on; } }`);
-    this.proxy = spawn("/usr/sbin/nginx", ["-c", this.at("nginx.conf")], { stdio: "ignore" });
-    await waitFor("the proxy", 20, () => visit({ address: NETWORK.gateway, port: outside.port, host: HOST, path: "/", ca: this.authority.pem }).then(() => true, (error: Error) => !/ECONNREFUSED/.test(error.message)));
+    const proxy = (this.proxy = spawn("/usr/sbin/nginx", ["-c", this.at("nginx.conf")], { stdio: "ignore" }));
+    await waitFor("the proxy", 20, async () => proxy.exitCode === null && visit({ address: NETWORK.gateway, port: outside.port, host: HOST, path: "/", ca: this.authority.pem }).then(() => true, (error: Error) => !/ECONNREFUSED/.test(error.message)));
   }
 
   /** Writes the stack's file: that of the sandbox with what is this environment's own. */
@@ -127,7 +132,7 @@ export class FrontDoor {
       },
       controller: { agentNodePort: ports.agents, resources: { requests: { cpu: "50m", memory: "512Mi" }, limits: { memory: "1536Mi" } } },
       // The first one is made below the path as well; later changes are tried on the running one.
-      rehearsal: { enabled: controller === "nginx" && mode === "port" },
+      rehearsal: { enabled: this.there === "" },
       backup: this.backup,
       ...more,
     };
@@ -137,8 +142,12 @@ export class FrontDoor {
 
   /** Brings it up and waits until the outer address answers. */
   async up(controller: (typeof CONTROLLERS)[number], mode: keyof typeof modes, more: Record<string, unknown> = {}): Promise<void> {
+    const before = this.there;
     await this.write(controller, mode, more);
-    await pulumi(["up", "--stack", SITE, "--yes", "--skip-preview"]);
+    const wanted = fs.readFileSync(stackFile, "utf8");
+    [this.there, this.mode] = ["", mode];
+    if (wanted !== before) await pulumi(["up", "--stack", SITE, "--yes", "--skip-preview"]);
+    this.there = wanted;
     await waitFor(`${modes[mode].externalUrl} to answer`, 120, () => this.outer(mode, `${PREFIX}/login`).then(({ status }) => status === 200, () => false));
   }
 
@@ -173,7 +182,9 @@ export class FrontDoor {
   async jenkins(): Promise<Jenkins> {
     const { data } = await kubectlJson<{ data: Record<string, string> }>(["-n", SITE, "get", "secret", "jenkins-admin"]);
     const auth = ["admin-user", "admin-password"].map((key) => Buffer.from(data[key], "base64").toString()).join(":");
-    return new Jenkins({ host: NODE, port: ports.http, prefix: PREFIX, headers: { Host: HOST } }, auth);
+    // Where PROXY protocol is spoken, ingress-nginx answers nobody who comes past the proxy.
+    const at = this.mode === "packets" ? { host: NETWORK.gateway, port: outside.packets } : { host: NODE, port: ports.http };
+    return new Jenkins({ ...at, prefix: PREFIX, headers: { Host: HOST } }, auth);
   }
 
   /** Another server behind the same controller, its Ingress with the very annotations of Jenkins' own; `annotations` take the place of some. */
