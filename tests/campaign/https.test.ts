@@ -122,10 +122,12 @@ describe.each(ways)("%s", (way) => {
     await kubectl(["apply", "--server-side", "-f", await acme.definitions()]);
     await acme.install([DOMAIN, OLD]);
     await acme.makeIssuer({ ingress: { ingressClassName: "nginx" } });
-    await withoutSecrets();
+    if (way === ways[0]) await withoutSecrets();
     await up(...configWith(ingress));
+    // A challenge between two ways in might be refused, and is tried again after an hour: asked for once the move is over.
+    if (way !== ways[0]) await withoutSecrets();
     const started = Date.now();
-    first = await waitFor("the login page by HTTPS", 300, () => secure()).catch(async (error: Error) => {
+    first = await waitFor("the login page by HTTPS", 300, async () => (await asStatus(ingress)) === "" && secure()).catch(async (error: Error) => {
       throw new Error(`${error.message}\n${await certificates()}\n${acme.log()}`);
     });
     process.stderr.write(`   ${way}: a certificate after ${Math.round((Date.now() - started) / 1000)} s\n`);
@@ -174,6 +176,6 @@ describe.each(ways)("%s", (way) => {
       await waitFor("a certificate of the controller's own", 60, async () => !(await secure().then(() => true, (error: Error) => !/self.signed|unable to|altname/i.test(error.message))));
       await acme.scale(1);
       await waitFor("a certificate again", 300, () => secure());
-      expect(await asStatus(ingress)).toBe("");
+      await waitFor("the other host's as well", 120, async () => (await asStatus(ingress)) === "");
     });
 });
