@@ -75,6 +75,8 @@ beforeAll(async () => {
   await ensurePlatform();
   // An interrupted run leaves them.
   await kubectl(["delete", "--ignore-not-found", "-f", await definitions(), "--timeout=120s"]);
+  await kubectl(["-n", "jenkins", "delete", "secret", "jenkins-tls", "--ignore-not-found"]);
+  await deleteJob(JOB);
 }, 2_400_000);
 
 afterAll(async () => {
@@ -132,6 +134,9 @@ test("HTTPS by a certificate of cert-manager's, which answers through the Gatewa
   await acme.install([DOMAIN], true);
   await acme.makeIssuer({ gatewayHTTPRoute: { parentRefs: [{ group: "gateway.networking.k8s.io", kind: "Gateway", name: "jenkins", namespace: "jenkins" }] } });
   await up(...configWith(secured));
+  // The file of Traefik's running pod is written anew when the kubelet looks at the pod: at once where the pod changes, else about once a minute.
+  await kubectl(["-n", "ingress-nginx", "annotate", "pod", "-l", "app.kubernetes.io/name=traefik", "--overwrite", `build-platform/settings=${Date.now()}`]);
+  await waitFor("plain HTTP to be sent on", 150, async () => [301, 308].includes((await request("GET", "/login")).status));
   const page = await waitFor("the login page by HTTPS", 300, secure).catch(async (error: Error) => {
     throw new Error(`${error.message}\n${await kubectl(["get", "certificates,orders,challenges,httproutes", "--all-namespaces"])}\n${acme.log()}`);
   });
