@@ -191,6 +191,8 @@ describe("ingress-nginx", () => {
 
 test("from ingress-nginx to Traefik behind the proxy: at most two seconds without an answer, and an agent of another machine goes on with its build", async () => {
   const way = realJenkins ? "webSocket" : "tcp";
+  // As the part before leaves it; run alone, it has it made.
+  await bed.up("nginx", "packets");
   const child = await agent("packets", way);
   const { ended } = await building(`outside-${way.toLowerCase()}`, "sleep 60");
   const watched = watch(100, () => bed.outer("packets", `${PREFIX}/login`));
