@@ -116,10 +116,11 @@ const ofMode = {
       expect(status.stdout).toContain(`answers at ${HOST}`);
     });
 
-    test("configuration is reloaded below the path", async () => {
+    // The container beside Jenkins asks for it, past every ingress: once is enough.
+    if (controller === "nginx") test("configuration is reloaded below the path", async () => {
       const reloads = async () => (await kubectl(["-n", SITE, "logs", "deployment/jenkins", "-c", "config-reload"])).split("is in force").length;
       const before = await reloads();
-      await kubectl(["-n", SITE, "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { "words.yaml": `jenkins: {systemMessage: "${controller} ${Date.now()}"}` } })]);
+      await kubectl(["-n", SITE, "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { "words.yaml": `jenkins: {systemMessage: "reloaded ${Date.now()}"}` } })]);
       await kubectl(["-n", SITE, "annotate", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--overwrite", `build-platform/words=${Date.now()}`]);
       await waitFor("the reload", 180, async () => (await reloads()) > before);
     });
