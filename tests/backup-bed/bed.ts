@@ -26,6 +26,11 @@ const post = `post() {
   return $code
 }`;
 
+/** Makes the platform where its storage class is missing. */
+export async function platformFirst(): Promise<void> {
+  if (!(await kubectl(["get", "storageclass", "openebs-hostpath", "--ignore-not-found"]))) await ensurePlatform();
+}
+
 export class Bed {
   /** Whether the repositories go with this bed. */
   private owner = true;
@@ -58,14 +63,23 @@ export class Bed {
     await this.answers();
   }
 
-  async down(): Promise<void> {
+  private get file(): string {
+    return path.join(BED, `Pulumi.${this.namespace}.yaml`);
+  }
+
+  /** Takes the stack away with all that it made, in whatever state it is. */
+  private async clear(): Promise<void> {
     await this.kubectl(["delete", "configmap", "jenkins-restore", "jenkins-failover", "--ignore-not-found"], true);
     await this.pulumi(["config", "set", "protect", "false"], true);
     await this.pulumi(["up", "--yes", "--skip-preview"], true);
     await this.pulumi(["destroy", "--yes", "--skip-preview"], true);
     await this.pulumi(["stack", "rm", "--yes", "--force"], true);
-    fs.rmSync(path.join(BED, `Pulumi.${this.namespace}.yaml`), { force: true });
+    fs.rmSync(this.file, { force: true });
     await deleteVolumes(this.namespace);
+  }
+
+  async down(): Promise<void> {
+    await this.clear();
     if (this.owner) await this.repositories.remove();
   }
 
@@ -125,9 +139,11 @@ export class Bed {
     return Object.fromEntries(stdout.split("\n").filter(Boolean).map((line) => line.split("\t")).map(([name, numbers]) => [name, (numbers ?? "").split(",").filter(Boolean).map(Number)]));
   }
 
-  /** Sets the bed up, and before it the platform where its storage class is missing. */
+  /** Sets the bed up anew, and before it the platform. */
   async upOnPlatform(): Promise<void> {
-    if (!(await kubectl(["get", "storageclass", "openebs-hostpath", "--ignore-not-found"]))) await ensurePlatform();
+    await platformFirst();
+    // What a run that was killed has left speaks of repositories that went with it.
+    if (fs.existsSync(this.file) || (await kubectl(["get", "namespace", this.namespace, "--ignore-not-found"]))) await this.clear();
     await this.up();
   }
 

@@ -55,13 +55,20 @@ abstract class Server implements Repositories {
 
   async start(): Promise<void> {
     if (this.child) return;
+    if (await this.answers()) throw new Error(`something answers on port ${this.port} already: end the server that a run before has left`);
     const { program, args, env } = await this.command();
     const child = spawn(program, args, { stdio: "ignore", env: { ...process.env, ...env } });
     this.child = child;
-    await waitFor(`${path.basename(program)} on port ${this.port}`, 20, () => new Promise<boolean>((resolve, reject) => {
-      if (child.exitCode !== null) return reject(new Error(`it ended with exit code ${child.exitCode}`));
+    await waitFor(`${path.basename(program)} on port ${this.port}`, 60, () => {
+      if (child.exitCode !== null) throw new Error(`it ended with exit code ${child.exitCode}`);
+      return this.answers();
+    });
+  }
+
+  private answers(): Promise<boolean> {
+    return new Promise((resolve) => {
       const socket = net.connect(this.port, this.host, () => resolve(socket.destroy() !== undefined)).on("error", () => resolve(false));
-    }));
+    });
   }
 
   stop(): void {

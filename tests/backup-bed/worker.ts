@@ -1,8 +1,8 @@
-import { existingNodes, removeNode } from "../../sandbox/cluster/nodes";
+import { existingNodes, initOf, removeNode } from "../../sandbox/cluster/nodes";
 import { REPO } from "../../sandbox/paths";
-import { run } from "../../sandbox/shell";
+import { run, waitFor } from "../../sandbox/shell";
 import { ENV, kubectl } from "../e2e/sandbox";
-import type { Bed } from "./bed";
+import { platformFirst, type Bed } from "./bed";
 
 /** The second node, which a bed's home may lie on and lose, and what must come back then. */
 
@@ -13,8 +13,21 @@ export const sandbox = (...args: string[]) => run("npx", ["tsx", "sandbox/cli.ts
 /** The worker's only link, as seen from the machine below it; worker-1 has address .11. */
 export const link = (state: "up" | "down") => run("ip", ["link", "set", "bp-v11", state]);
 
+const hasPower = (): boolean => initOf({ name: WORKER }) !== undefined;
+
+/**
+ * Has the worker there and ready, in whatever state a test or a run before has left it. The platform comes first: a part of it that is put
+ * on the worker, such as the one that makes volumes, would be lost with it.
+ */
 export async function addWorker(): Promise<void> {
-  if (!existingNodes().some(({ name }) => name === WORKER)) await sandbox("add-node", WORKER);
+  await platformFirst();
+  if (existingNodes().some(({ name }) => name === WORKER)) {
+    await link("up").catch(() => undefined);
+    if (!hasPower()) await sandbox("start-node", WORKER).catch(() => undefined);
+    if (await waitFor("the worker to be ready", 180, isReady).catch(() => false)) return void (await run("kubectl", ["uncordon", WORKER], { env: ENV }));
+    await removeWorker();
+  }
+  await sandbox("add-node", WORKER);
 }
 
 export async function removeWorker(): Promise<void> {
@@ -27,6 +40,8 @@ export const isReady = async (): Promise<boolean> => (await kubectl(["get", "nod
 /** Takes down what a test of losses has left in any state. */
 export async function clearUp(bed: Bed): Promise<void> {
   await link("up").catch(() => undefined);
+  // Without power nothing on it ends by itself any more.
+  if (!hasPower()) await removeWorker();
   await bed.down();
   await removeWorker();
 }
