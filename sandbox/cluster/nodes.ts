@@ -201,7 +201,7 @@ export async function startNode(node: Node, tools: string, pause = ""): Promise<
     `--net=/run/netns/${namespaceOf(node)}`, ...namespaces, "bash", script, "build", folderOf(node), node.name, tools,
   ]);
   fs.writeFileSync(path.join(folderOf(node), "pid"), String(pid));
-  await waitFor(`containerd on ${node.name} (see ${STATE}/logs/${node.name}.log)`, 30, async () => {
+  await waitFor(`containerd on ${node.name} (see ${STATE}/logs/${node.name}.log)`, 90, async () => {
     const probe = await inNode(node, ["ctr", "version"], { allowFailure: true });
     return probe.code === 0;
   });

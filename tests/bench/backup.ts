@@ -138,11 +138,11 @@ async function onDisk(builds: number) {
 
 /** Seconds without Jenkins after each loss, with a home of a few jobs. Every build is asked for again before the clock stops. */
 async function losses() {
-  await addWorker();
   const bed = new Bed("bench-backup", new RestServer(8007));
   const elsewhere = bed.twin("bench-backup-elsewhere", { startFrom: "latest" });
   try {
     await bed.upOnPlatform();
+    await addWorker();
     for (const job of ["one", "two"]) {
       await bed.job(job, 3_000_000);
       await bed.build(job, 3);

@@ -6,7 +6,7 @@ import { addWorker, clearUp, expectBack, isReady, link, record, sandbox, type Sa
 
 /** The home on a node that is retired, cut off and lost: jobs and builds come back on another one, byte for byte. */
 
-jest.setTimeout(900_000);
+jest.setTimeout(1_800_000);
 const bed = new Bed("backup-nodes", new RestServer(8003));
 
 const nodeOf = async () => (await bed.json(["get", "pods", "-l", "app.kubernetes.io/component=controller"])).items[0].spec.nodeName as string;
@@ -26,8 +26,16 @@ const onWorker = (...command: string[]) => inNode({ name: WORKER }, command, { a
 const keeps = async (uid: string): Promise<boolean> => (await onWorker("test", "-e", `/var/lib/kubelet/pods/${uid}/volumes`)).code === 0;
 
 beforeAll(async () => {
-  await addWorker();
+  // The home is made before there is another node to make it on.
   await bed.upOnPlatform();
+  await addWorker();
+});
+/** Each part finds both nodes and no restore under way, also after one that failed. */
+beforeEach(async () => {
+  await addWorker();
+  if ((await bed.kubectl(["get", "configmap", "jenkins-restore"], true)).code !== 0) return;
+  await bed.cli(["restore"]);
+  await bed.cli(["restore", "--confirm"]);
 });
 afterAll(() => clearUp(bed));
 
@@ -42,7 +50,7 @@ test("the home moves to another node and back; the left volume's files go with i
     await expectBack(bed, before);
     await bed.unchanged();
     await bed.cli(["restore", "--confirm"]);
-    await waitFor(`the files of ${left} to go`, 90, async () => (await inNode({ name: at }, ["test", "-e", folder], { allowFailure: true })).code !== 0);
+    await waitFor(`the files of ${left} to go`, 240, async () => (await inNode({ name: at }, ["test", "-e", folder], { allowFailure: true })).code !== 0);
   }
   await bed.build("moved");
   expect((await bed.builds()).moved).toEqual([4, 3, 2, 1]);
@@ -64,13 +72,13 @@ test("a node that is cut off: Jenkins comes back elsewhere, and the old one ends
   await expectBack(bed, before);
   await bed.build("cut off");
   await link("up");
-  await waitFor("the node to be ready again", 120, isReady);
+  await waitFor("the node to be ready again", 180, isReady);
   // The kubelet finds that its pod is no longer wanted.
-  await waitFor("the old controller to end", 120, async () => !(await keeps(stale)));
+  await waitFor("the old controller to end", 180, async () => !(await keeps(stale)));
   expect((await bed.builds())["cut off"]).toEqual([4, 3, 2, 1]);
   await bed.unchanged();
   await bed.cli(["restore", "--confirm"]);
-  await waitFor("the former volume to go", 120, async () => (await bed.kubectl(["get", "pv", left], true)).code !== 0);
+  await waitFor("the former volume to go", 240, async () => (await bed.kubectl(["get", "pv", left], true)).code !== 0);
 });
 
 test.each(["stopped for good", "stopped and deleted from the cluster"])("a node %s: one command brings Jenkins back on another one from the last backup", async (how) => {

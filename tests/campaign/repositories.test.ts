@@ -3,7 +3,7 @@ import { NodeFolder, S3Server, SftpServer, type Repositories } from "../backup-b
 
 /** Each kind of repository with a real server behind it: backup, what is new in a second one, boot check, restore. */
 
-jest.setTimeout(900_000);
+jest.setTimeout(1_800_000);
 const kinds: [string, Repositories][] = [
   ["s3", new S3Server(8004)],
   ["sftp", new SftpServer(8005)],
