@@ -1,4 +1,4 @@
-import { names } from "../../components/jenkins-backup";
+import { names } from "../../components/jenkins-backup/names";
 import { get, random, remove, say, theCron, where } from "../backup/cluster";
 import { Book } from "../backup/journal";
 import { BACKUP_CRON, DEPLOYMENT, FAILOVER_JOURNAL, HOME_CLAIM, JOURNAL, VERIFY_CRON } from "../backup/objects";

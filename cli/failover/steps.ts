@@ -1,4 +1,4 @@
-import { names, selectedNode } from "../../components/jenkins-backup";
+import { names, selectedNode } from "../../components/jenkins-backup/names";
 import { get, kubectl, list, listNodes, lostNodes, patch, random, remove, runJob, say, sleep, theCron } from "../backup/cluster";
 import { Book } from "../backup/journal";
 import { BACKUP_CRON, boundTo, claimAsWritten, HOME_CLAIM, type KubernetesObject, pulumiManager, RENEW_JOURNAL, resticJob, STATUS } from "../backup/objects";
@@ -101,14 +101,18 @@ export async function save(journal: Journal, noted: (journal: Journal) => Promis
 
 const jobName = ({ id, turns }: Journal, what: string) => `jenkins-failover-${id}-${what}-${turns}`;
 
+/** Ends when both have ended, also where one failed: nothing of it goes on behind the back of whoever runs the command again. */
+async function both(...works: Promise<void>[]): Promise<void> {
+  for (const ended of await Promise.allSettled(works)) if (ended.status === "rejected") throw ended.reason;
+}
+
 /** Gives each of the two claims the other's volume. */
 export async function swap({ home, standby, from, to }: Journal): Promise<void> {
   await keepVolumes(from.volume, to.volume);
   for (const { volume } of [from, to]) if (!(await get("pv", volume))) throw new Error(`volume ${volume} is gone`);
-  await unbind(HOME_CLAIM, to.volume);
-  await unbind(names.standbyClaim, from.volume);
-  await bind(boundTo(home.written, to.volume), to.volume, home.manager);
-  await bind(boundTo(standby.written, from.volume), from.volume, standby.manager);
+  // Both at once, for Jenkins is away meanwhile; neither claim is made before both are gone.
+  await both(unbind(HOME_CLAIM, to.volume), unbind(names.standbyClaim, from.volume));
+  await both(bind(boundTo(home.written, to.volume), to.volume, home.manager), bind(boundTo(standby.written, from.volume), from.volume, standby.manager));
 }
 
 /** Makes a home of the standby, which has the home's claim now. */

@@ -21,10 +21,10 @@ import { folderRepositories, scripts } from "./restic";
 import { makeStandby } from "./standby";
 
 export { type JenkinsBackupArgs, jenkinsBackupProblems, type ResticArgs, type Retention, sftpCommand } from "./args";
-export { names, saverLabels } from "./names";
+export { names, saverLabels, selectedNode } from "./names";
 export { saverPod, verifierPod } from "./pods";
 export { resticContainer, scripts, startFrom } from "./restic";
-export { homeFence, selectedNode, standbyPod } from "./standby";
+export { homeFence, standbyPod } from "./standby";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
 

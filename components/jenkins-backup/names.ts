@@ -11,6 +11,9 @@ export const names = {
   failover: "jenkins-failover",
 } as const;
 
+/** The node that a claim's volume is made on, set by whoever wants to have a say before a pod does. */
+export const selectedNode = "volume.kubernetes.io/selected-node";
+
 /** Of every object of the backup. */
 export const labels = { "app.kubernetes.io/name": names.backup, ...partOf };
 /** Of the pods that save the home: no two of them run at once, whoever started them. */

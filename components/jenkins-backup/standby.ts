@@ -3,7 +3,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { canonicalQuantity } from "../quantity";
 import type { JenkinsBackupArgs } from "./args";
-import { names, standbyLabels } from "./names";
+import { names, selectedNode, standbyLabels } from "./names";
 import { basePod, memoryLimit, reportContainer, tokenVolume } from "./pods";
 import { resticContainer } from "./restic";
 
@@ -11,9 +11,6 @@ type PodSpec = k8s.types.input.core.v1.PodSpec;
 type Container = k8s.types.input.core.v1.Container;
 type EnvVar = k8s.types.input.core.v1.EnvVar;
 type VolumeMount = k8s.types.input.core.v1.VolumeMount;
-
-/** The node that a claim's volume is made on, set by whoever wants to have a say before a pod does. */
-export const selectedNode = "volume.kubernetes.io/selected-node";
 
 /**
  * Holds the lock of the home's volume for as long as Jenkins runs beside it: the kubelet starts it before and ends it after the

@@ -71,7 +71,9 @@ test("the two claims change volumes, and all that Pulumi wrote of them is Pulumi
   const [home, standby] = ["jenkins-home", "jenkins-home-standby"].map((name) => asWritten({ ...objects.get(`pvc/${name}`), metadata: { ...objects.get(`pvc/${name}`)!.metadata, managedFields: [{ manager: "pulumi-1" }] } }));
   await swap({ ...journal(), home, standby });
   const applied = jest.mocked(cluster.kubectl).mock.calls.filter(([[verb]]) => verb === "apply").map(([args, input]) => [args[args.indexOf("--field-manager") + 1], JSON.parse(input!) as KubernetesObject] as const);
-  expect(applied.map(([manager, { metadata, spec }]) => [manager, metadata.name, spec.volumeName])).toEqual(["jenkins-home", "jenkins-home-standby"].flatMap((name) => ["jenkins-restore", "pulumi-1", "jenkins-restore"].map((manager) => [manager, name, manager === "pulumi-1" ? undefined : name === "jenkins-home" ? "pvc-2" : "pvc-1"])));
+  for (const [name, other] of [["jenkins-home", "pvc-2"], ["jenkins-home-standby", "pvc-1"]]) expect(applied.filter(([, { metadata }]) => metadata.name === name).map(([manager, { spec }]) => [manager, spec.volumeName])).toEqual([["jenkins-restore", other], ["pulumi-1", undefined], ["jenkins-restore", other]]);
+  // Neither is made before both are gone, and before nobody deletes a volume with its claim.
+  expect(done.slice(0, 4).sort()).toEqual([expect.stringMatching(/^patch pv pvc-1 .*Retain/), expect.stringMatching(/^patch pv pvc-2 .*Retain/), "remove pvc jenkins-home", "remove pvc jenkins-home-standby"]);
   const of = (name: string) => applied.filter(([manager, { metadata }]) => manager === "pulumi-1" && metadata.name === name).map(([, object]) => object);
   expect(of("jenkins-home-standby")).toEqual([standby.written]);
   expect(of("jenkins-home")).toEqual([home.written]);
