@@ -85,6 +85,17 @@ export async function hindrance(pod: KubernetesObject): Promise<string | undefin
 export const listNodes = async (): Promise<KubernetesObject[]> => JSON.parse(await kubectl(["get", "nodes", "-o", "json"])).items;
 export const lostNodes = async (): Promise<(node: string) => boolean> => lostAmong(await listNodes());
 
+/**
+ * Whether a node's kubelet answers when the API server passes a question on to it; undefined where that cannot be told, as without the
+ * right to ask (nodes/proxy).
+ */
+export async function answers(node: string): Promise<boolean | undefined> {
+  const { code, err } = await run("kubectl", [...target(), "get", "--raw", `/api/v1/nodes/${node}/proxy/healthz`, "--request-timeout=5s"]);
+  if (code === 0) return true;
+  // An API server that answers others at once has had no answer itself.
+  return /error trying to reach service: .*(no route to host|connection refused|timeout|timed out|reset by peer|EOF)|Client\.Timeout|deadline exceeded/.test(err) ? false : undefined;
+}
+
 /** The node that has the home and does not answer; undefined where the home can be reached. */
 export async function lostHome(): Promise<string | undefined> {
   const volume = (await get("pvc", HOME_CLAIM))?.spec.volumeName as string | undefined;

@@ -1,5 +1,5 @@
 import { names, selectedNode } from "../../components/jenkins-backup/names";
-import { get, kubectl, list, listNodes, lostNodes, patch, random, remove, runJob, say, sleep, theCron } from "../backup/cluster";
+import { answers, get, kubectl, list, listNodes, lostNodes, patch, random, remove, runJob, say, sleep, theCron } from "../backup/cluster";
 import { Book } from "../backup/journal";
 import { BACKUP_CRON, boundTo, claimAsWritten, HOME_CLAIM, type KubernetesObject, pulumiManager, RENEW_JOURNAL, resticJob, STATUS } from "../backup/objects";
 import { runBackup } from "../backup/snapshots";
@@ -16,7 +16,7 @@ const readNodes = async () => ({ noticed: await lostNodes(), leases: JSON.parse(
 const SILENT = 3;
 
 /**
- * Tells nodes that are gone: those that the cluster has noticed, which takes it 40 s, and those whose kubelet says nothing while
+ * Tells nodes that are gone: those that the cluster has noticed, which takes it 40 to 60 s, and those whose kubelet says nothing while
  * another one does. A node that is given up too early harms nobody: the volumes are two, and whoever writes to one holds its lock.
  */
 export function watchNodes(look = readNodes): () => Promise<(node: string) => boolean> {
@@ -71,10 +71,12 @@ export const fence = (lost: () => Promise<(node: string) => boolean>) => stop([n
  * lost meanwhile, that is noted instead.
  */
 export async function save(journal: Journal, noted: (journal: Journal) => Promise<void>, lost: () => Promise<(node: string) => boolean>): Promise<void> {
-  // One that is silent is not given up before the cluster has noticed: it may be slow, and what it has is saved.
+  // One that is silent may be slow, and what it has is saved: it is given up once it leaves two questions in a row unanswered as well, or the cluster has noticed.
   const gone = async (): Promise<boolean> => {
-    while (!(await lostNodes())(journal.from.node)) {
+    for (let unanswered = 0; !(await lostNodes())(journal.from.node); ) {
       if (!(await lost())(journal.from.node)) return false;
+      unanswered = (await answers(journal.from.node)) === false ? unanswered + 1 : 0;
+      if (unanswered === 2) return true;
       await sleep(1);
     }
     return true;

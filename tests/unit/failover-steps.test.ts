@@ -67,6 +67,20 @@ test("one that has what backups leave out is noted as kept", async () => {
   expect(now.kept).toBe(true);
 });
 
+test.each([
+  ["answers nothing", false, ["left"]],
+  ["answers", true, ["left after the cluster had noticed"]],
+  ["cannot be asked", undefined, ["left after the cluster had noticed"]],
+])("a silent node that %s", async (_, answer, expected) => {
+  const now = journal();
+  let looks = 0;
+  jest.mocked(cluster.lostNodes).mockImplementation(() => Promise.resolve(() => ++looks > 5));
+  jest.mocked(cluster.answers).mockResolvedValue(answer);
+  await save(now, () => Promise.resolve(), () => Promise.resolve(() => true));
+  expect([now.lost, done]).toEqual([true, []]);
+  expect([looks > 5 ? "left after the cluster had noticed" : "left"]).toEqual(expected);
+});
+
 test("the two claims change volumes, and all that Pulumi wrote of them is Pulumi's again, the standby's node included", async () => {
   const [home, standby] = ["jenkins-home", "jenkins-home-standby"].map((name) => asWritten({ ...objects.get(`pvc/${name}`), metadata: { ...objects.get(`pvc/${name}`)!.metadata, managedFields: [{ manager: "pulumi-1" }] } }));
   await swap({ ...journal(), home, standby });
