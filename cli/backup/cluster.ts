@@ -137,10 +137,16 @@ export async function runJob(job: KubernetesObject, container: string, away = ho
       await remove("job", name, "--wait=true", "--cascade=foreground");
       await kubectl(["create", "-f", "-"], JSON.stringify(job));
     }
-    const problem = pod && (await hindrance(pod));
+    const problem = pod && ((await hindrance(pod)) ?? (waited % 60 === 59 ? await trying(pod) : undefined));
     if (problem && problem !== told) say(`   waiting: ${(told = problem)}`);
     await sleep(1);
   }
+}
+
+/** What a pod's restic says last where that is that it tries again. */
+async function trying(pod: KubernetesObject): Promise<string | undefined> {
+  const { out } = await run("kubectl", [...target(), "logs", pod.metadata.name, "-c", "restic", "--tail=1"]);
+  return /restic still tries: .*/.exec(out)?.[0];
 }
 
 export const random = () => randomBytes(3).toString("hex");

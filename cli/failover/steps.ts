@@ -105,7 +105,7 @@ const jobName = ({ id, turns }: Journal, what: string) => `jenkins-failover-${id
 
 /** Ends when both have ended, also where one failed: nothing of it goes on behind the back of whoever runs the command again. */
 async function both(...works: Promise<void>[]): Promise<void> {
-  for (const ended of await Promise.allSettled(works)) if (ended.status === "rejected") throw ended.reason;
+  for (const ended of await Promise.allSettled(works)) if (ended.status === "rejected") throw ended.reason as Error;
 }
 
 /** Gives each of the two claims the other's volume. */

@@ -49,6 +49,7 @@ Environment
   MEMORY_LIMIT    bytes that this container may use; restic keeps below nine tenths of it where it can
   STATUS_DIR      folder of the last results; where it names a snapshot, a missing repository is an error
   SFTP_COMMAND KEY_SFTP_COMMAND  how the SFTP servers are reached, with key and known hosts
+  TRIES_PAUSE     seconds between two words of a target that does not answer, default 60
   LEAVING_IMAGE   image that the controller is about to leave: the snapshot is kept for as long as none was made later as it was left
   ACCEPT_SHRINK   1: retention goes on although most jobs are gone since the last snapshot
 TEXT
@@ -238,6 +239,16 @@ examine_report() {
   behind "$WORK_DIR/doubtful" "$WORK_DIR/numbers"
 }
 
+# Beside a backup: says each minute what keeps restic, which asks a target that is gone for a quarter of an hour.
+say_tries() {
+  while sleep "${TRIES_PAUSE:-60}" >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+    for errors in "$WORK_DIR"/*.err; do
+      last=$(tail -n 1 "$errors" 2>/dev/null | cut -c 1-300)
+      case "$last" in *'retrying after'*) say "restic still tries: $last" ;; esac
+    done
+  done
+}
+
 # restic's report of the snapshot goes to WORK_DIR/report, the rest to backup.out; its exit code to $code. Nobody waits for
 # an estimate, so the home is not walked for one.
 save() {
@@ -368,6 +379,7 @@ forget() {
 # Runs at the end, however that comes. A snapshot that did not pass is taken out of "latest" and of retention.
 write_result() {
   status=$?
+  kill "$saying" 2>/dev/null || true
   if [ "$status" != 0 ] && [ -n "$snapshot" ] && [ "$proven" = no ] && ! mark_suspect; then
     FAILURE="${FAILURE:-stopped with exit code $status}; snapshot $snapshot could not be marked as suspect ($(said "$WORK_DIR/tag.err")): until it is, latest may mean it"
   fi
@@ -430,6 +442,9 @@ backup() {
   started=$(date +%s)
   proven=no snapshot='' superseded='' summary='' checked='' note='' added=0 items=0 builds=0 pass=0
   due=yes opened=no former='' known_keys='' upkeep='' place='' keys_sum='' parent=''
+  rm -f "$WORK_DIR"/*.err
+  say_tries &
+  saying=$!
   trap write_result EXIT
   cd "$HOME_DIR" || fail "$HOME_DIR is missing"
   [ ! -e "$UNFINISHED" ] || fail "$HOME_DIR is being filled from a snapshot (backup.startFrom)" "nothing was saved; the next backup is made once Jenkins has started"

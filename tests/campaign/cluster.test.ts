@@ -102,6 +102,7 @@ test("with the target gone the backup fails visibly, nothing else does", async (
   try {
     const failed = await bed.cli(["backup"], true);
     expect(failed.code).toBe(1);
+    expect(failed.stderr).toMatch(/waiting: restic still tries: .*connection refused/);
     expect(failed.stderr).toMatch(/the home repository is gone, or cannot be reached/);
     const events = (await bed.json(["get", "events"])).items.filter((event: { reason: string }) => event.reason === "BackupFailed");
     expect(events.map(({ message }: { message: string }) => message)).toContainEqual(expect.stringMatching(/the home repository is gone, or cannot be reached: .*connection refused/));
