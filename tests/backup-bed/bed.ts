@@ -142,9 +142,13 @@ export class Bed {
   /** Sets the bed up anew, and before it the platform. */
   async upOnPlatform(): Promise<void> {
     await platformFirst();
-    // What a run that was killed has left speaks of repositories that went with it.
-    if (fs.existsSync(this.file) || (await kubectl(["get", "namespace", this.namespace, "--ignore-not-found"]))) await this.clear();
+    await this.anew();
     await this.up();
+  }
+
+  /** Takes away what a run that was killed has left: it speaks of repositories that went with that run. */
+  async anew(): Promise<void> {
+    if (fs.existsSync(this.file) || (await kubectl(["get", "namespace", this.namespace, "--ignore-not-found"]))) await this.clear();
   }
 
   /** Moves the home to another node, for good. */

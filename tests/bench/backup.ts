@@ -142,6 +142,7 @@ async function losses() {
   const elsewhere = bed.twin("bench-backup-elsewhere", { startFrom: "latest" });
   try {
     await bed.upOnPlatform();
+    await elsewhere.anew();
     await addWorker();
     for (const job of ["one", "two"]) {
       await bed.job(job, 3_000_000);

@@ -21,6 +21,7 @@ let files: Map<string, string>;
 
 beforeAll(async () => {
   await bed.upOnPlatform();
+  for (const each of [other, fresh]) await each.anew();
   await bed.job("moved", 20_000);
   await bed.job("搬家 job", 100);
   await bed.build("moved", 3);
