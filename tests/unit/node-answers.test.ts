@@ -1,20 +1,20 @@
-import * as fs from "node:fs";
-import * as os from "node:os";
-import * as path from "node:path";
+import { spawn } from "node:child_process";
+import { EventEmitter } from "node:events";
+import { PassThrough } from "node:stream";
 import { answers } from "../../cli/backup/cluster";
 
 /** What kubectl says of a node's kubelet that is asked through the API server. */
 
-const [folder, former] = [fs.mkdtempSync(path.join(os.tmpdir(), "kubectl-")), process.env.PATH];
-beforeAll(() => {
-  fs.writeFileSync(path.join(folder, "kubectl"), '#!/bin/sh\n[ -z "$KUBECTL_SAYS" ] || { echo "$KUBECTL_SAYS" >&2; exit 1; }\n', { mode: 0o755 });
-  process.env.PATH = `${folder}:${former}`;
-});
-afterAll(() => {
-  process.env.PATH = former;
-  delete process.env.KUBECTL_SAYS;
-  fs.rmSync(folder, { recursive: true });
-});
+jest.mock("node:child_process", () => ({ spawn: jest.fn() }));
+
+/** A kubectl that says this on stderr and fails, or that succeeds where it has nothing to say. */
+function kubectlSays(text: string): void {
+  const streams = { stdin: new PassThrough(), stdout: new PassThrough(), stderr: new PassThrough() };
+  const child = Object.assign(new EventEmitter(), streams);
+  streams.stderr.on("end", () => child.emit("close", text === "" ? 0 : 1));
+  jest.mocked(spawn).mockReturnValue(child as unknown as ReturnType<typeof spawn>);
+  streams.stderr.end(text);
+}
 
 const unreached = "Error from server (ServiceUnavailable): error trying to reach service: ";
 const cases: [string, boolean | undefined][] = [
@@ -29,6 +29,7 @@ const cases: [string, boolean | undefined][] = [
   ["The connection to the server 10.88.0.2:6443 was refused - did you specify the right host or port?", undefined],
 ];
 test.each(cases)("%j", async (says, answer) => {
-  process.env.KUBECTL_SAYS = says;
+  kubectlSays(says);
   expect(await answers("worker-1")).toBe(answer);
+  expect(jest.mocked(spawn)).toHaveBeenLastCalledWith("kubectl", expect.arrayContaining(["/api/v1/nodes/worker-1/proxy/healthz", "--request-timeout=5s"]), expect.anything());
 });
