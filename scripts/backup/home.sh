@@ -242,8 +242,8 @@ examine_report() {
 # Beside a backup: says each minute what keeps restic, which asks a target that is gone for a quarter of an hour.
 say_tries() {
   while sleep "${TRIES_PAUSE:-60}" >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-    for errors in "$WORK_DIR"/*.err; do
-      last=$(tail -n 1 "$errors" 2>/dev/null | cut -c 1-300)
+    for step in open backup forget; do
+      last=$(tail -n 1 "$WORK_DIR/$step.err" 2>/dev/null | cut -c 1-300)
       case "$last" in *'retrying after'*) say "restic still tries: $last" ;; esac
     done
   done
@@ -442,7 +442,6 @@ backup() {
   started=$(date +%s)
   proven=no snapshot='' superseded='' summary='' checked='' note='' added=0 items=0 builds=0 pass=0
   due=yes opened=no former='' known_keys='' upkeep='' place='' keys_sum='' parent=''
-  rm -f "$WORK_DIR"/*.err
   say_tries &
   saying=$!
   trap write_result EXIT
