@@ -26,7 +26,9 @@ async function rollouts(deployment: string, times: number) {
     // The old pod answers on until its own end.
     await waitFor("one pod", 60, async () => (await kubectl(["-n", NAMESPACE, "get", "pods", "-o", "name"])).trim().split("\n").length === 1);
   }
-  return watched.stop();
+  const seen = await watched.stop();
+  process.stderr.write(`   ${times} rollouts of ${deployment}: ${JSON.stringify(seen)}\n`);
+  return seen;
 }
 
 let before: string[];
