@@ -111,17 +111,21 @@ no_wrong_password() {
 }
 
 # $1 = home_restic or key_restic, $2 its name for people. Leaves the list of snapshots in $snapshots, as JSON; makes the
-# repository where nothing is there yet.
+# repository where nothing is there yet. Of one that may be new, making it is tried first, which restic refuses at once where
+# there is one: it would ask a bucket that is not there for its list for a quarter of an hour.
 open_repository() {
+  if [ ! -s "${STATUS_DIR:-/nonexistent}/snapshot" ] && "$1" init >/dev/null 2>"$WORK_DIR/init.err"; then
+    say "made the $2 repository"
+    snapshots='[]'
+    return
+  fi
   if snapshots=$("$1" snapshots --no-lock --json --host "$HOST" 2>"$WORK_DIR/open.err"); then return; fi
   problem=$(said "$WORK_DIR/open.err")
   no_wrong_password "$2"
   # A share that is not mounted looks like an empty folder; a new repository there would hide the loss.
   [ ! -s "${STATUS_DIR:-/nonexistent}/snapshot" ] || fail "the $2 repository is gone, or cannot be reached: $problem" \
     "snapshot $(cat "$STATUS_DIR/snapshot") was saved before, so no new one is made; for a new repository on purpose: kubectl -n NAMESPACE delete configmap jenkins-backup-status && pulumi up --refresh"
-  "$1" init >/dev/null 2>"$WORK_DIR/init.err" || fail "the $2 repository cannot be opened: $problem" "nor made: $(said "$WORK_DIR/init.err")"
-  say "made the $2 repository"
-  snapshots='[]'
+  fail "the $2 repository cannot be opened: $problem" "nor made: $(said "$WORK_DIR/init.err")"
 }
 
 # Value of a number or plain string of one JSON line on stdin: field NAME
