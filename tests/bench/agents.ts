@@ -246,6 +246,7 @@ async function main(): Promise<void> {
     const surplus = watch.seen.size - agents.size;
 
     const overhead = quantile(seconds(one[0]), 0.99) - quantile(seconds(one[1]), 0.99);
+    const ratio = (samples: Sample[]) => (quantile(seconds(samples), 0.99) / quantile(seconds(many[1]), 0.99)).toFixed(2);
     const inside = one[0].map(({ age }) => age);
     const row = (what: string, pair: [Sample[], Sample[]], share: number) => ({ what, seconds: [quantile(seconds(pair[0]), share), quantile(seconds(pair[1]), share)] as [number, number] });
     const versions = JSON.parse(await kubectl(["version", "-o", "json"])) as { serverVersion: { gitVersion: string } };
@@ -259,6 +260,7 @@ async function main(): Promise<void> {
         notes: [
           `${one[0].length} builds one at a time and ${ROUNDS} rounds of ${AT_ONCE}, in turns with as many bare pods; the lightest agent that the platform renders (no docker daemon, no cache), its image on the node.`,
           `Overhead of Jenkins over the bare pod, one at a time: p50 ${(quantile(seconds(one[0]), 0.5) - quantile(seconds(one[1]), 0.5)).toFixed(2)} s, p99 ${overhead.toFixed(2)} s${keepsJars ? `; with caches: [remoting] p99 ${(quantile(seconds(kept), 0.99) - quantile(seconds(one[1]), 0.99)).toFixed(2)} s` : ""}; target p99 under 1.5 s.`,
+          `20 at once, p99: ${ratio(many[0])} times the bare pods${keepsJars ? `, ${ratio(manyKept)} times with caches: [remoting]` : ""}; target at most 5.${warm.length > 0 ? ` From an agent that waits: p50 ${quantile(seconds(warm), 0.5).toFixed(2)} s, p99 ${quantile(seconds(warm), 0.99).toFixed(2)} s; target under 0.5 s.` : ""}`,
           `Of a build's time before its first line, its container ran for ${both(inside)} (p50 / p99): agent program, connection, acceptance, the build's own start. The agent program alone (fetching its jar, JVM up to its first class) took ${both(programs)} in the bare pod.`,
           ...(starts.length > 0 ? [`First agent of a controller that has just started, from its first answer to the build's first line: ${starts.map((each) => each.toFixed(1)).join(", ")} s; target 10 s.`] : []),
           `Load of the machine over a minute as each part began: ${loads.join(", ")}.`,
