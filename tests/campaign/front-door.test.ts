@@ -37,7 +37,7 @@ async function agent(mode: keyof typeof modes, way: "tcp" | "webSocket"): Promis
     const jar = bed.at("agent.jar");
     const [curl, words, options] = bed.resolving("curl", ["-fsS", "--cacert", bed.authority.file, "-o", jar, `${url}jnlpJars/agent.jar`]);
     await run(curl, words, options);
-    started = bed.resolving("java", ["-jar", jar, "-url", url, ...to, "-name", name, "-secret", secret, "-workDir", bed.at(name), "-cert", `@${bed.authority.file}`]);
+    started = bed.resolving("java", ["-jar", jar, "-url", url, ...to, "-name", name, "-secret", secret, "-workDir", bed.at(name), `-cert=@${bed.authority.file}`]);
   } else {
     const trust = bed.at("trust.p12");
     if (!fs.existsSync(trust)) await run("keytool", ["-importcert", "-noprompt", "-alias", "bed", "-file", bed.authority.file, "-keystore", trust, "-storepass", "changeit"]);
@@ -54,7 +54,9 @@ async function agent(mode: keyof typeof modes, way: "tcp" | "webSocket"): Promis
 
 async function connected(name: string): Promise<void> {
   await waitFor(`${name} to be connected`, 120, async () => !(await (await bed.jenkins()).json<{ offline: boolean }>(`/computer/${name}/api/json`)).offline).catch((error: Error) => {
-    throw new Error(`${error.message}: ${fs.readFileSync(bed.at(`${name}.log`), "utf8").slice(-1500)}`);
+    // A wrong option is named before the list of all.
+    const said = fs.readFileSync(bed.at(`${name}.log`), "utf8");
+    throw new Error(`${error.message}: ${said.slice(0, 500)} ... ${said.slice(-1000)}`);
   });
 }
 
@@ -101,7 +103,7 @@ const ofMode = {
       // The sandbox's template of nginx says 503 for a path that nobody has.
       expect([404, 503]).toContain((await bed.outer("port", "/login")).status);
       expect((await bed.outer("port", `${PREFIX}/login`, { host: `${OLD}:${outside.port}` })).status).toBe(200);
-      expect((await bed.outer("port", `${PREFIX}/login`, { host: "other.sandbox.test" })).status).toBe(404);
+      expect((await bed.outer("port", `${PREFIX}/login`, { host: "other.sandbox.test", servername: HOST })).status).toBe(404);
       expect((await pulumi(["stack", "output", "jenkinsUrl", "--stack", SITE])).stdout.trim()).toBe(`${modes.port.externalUrl}/`);
       expect(await kubectl(["-n", SITE, "get", "configmap", "jenkins-casc", "-o", "yaml"])).toContain(`${modes.port.externalUrl}/`);
       // Where Jenkins sends on to, as a browser reads it.

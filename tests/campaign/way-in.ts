@@ -3,6 +3,7 @@ import * as http from "node:http";
 import * as https from "node:https";
 import * as os from "node:os";
 import * as path from "node:path";
+import { checkServerIdentity } from "node:tls";
 import { parse, stringify } from "yaml";
 import { REPO } from "../../sandbox/paths";
 import { pulumi, STACK, type Answer } from "../e2e/sandbox";
@@ -18,12 +19,13 @@ export interface Visit {
   headers?: http.OutgoingHttpHeaders;
   /** Address of this machine that it comes from. */
   from?: string;
-  /** Authority of the server's certificate, with TLS. */
+  /** Authority of the server's certificate, with TLS; the name in it where that is another than the host's. */
   ca?: string;
+  servername?: string;
 }
 
 /** One request on a connection of its own: what is kept open would stay with the pod that had it. */
-export function visit({ address, port, host, path, headers, from, ca }: Visit): Promise<Answer> {
+export function visit({ address, port, host, path, headers, from, ca, servername = host.replace(/:\d+$/, "") }: Visit): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const options = { host: address, port, path, headers: { Host: host, ...headers }, agent: false, timeout: 5000, ...(from && { localAddress: from }) };
     const read = (answer: http.IncomingMessage) => {
@@ -31,7 +33,7 @@ export function visit({ address, port, host, path, headers, from, ca }: Visit): 
       answer.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
       answer.on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body })).on("error", reject);
     };
-    const sent = ca === undefined ? http.get(options, read) : https.get({ ...options, ca, servername: host.replace(/:\d+$/, "") }, read);
+    const sent = ca === undefined ? http.get(options, read) : https.get({ ...options, ca, servername, checkServerIdentity: (_, certificate) => checkServerIdentity(servername, certificate) }, read);
     sent.on("timeout", () => sent.destroy(new Error(`no ${sent.socket?.connecting ? "connection" : "answer"} within 5 s`))).on("error", reject);
   });
 }
