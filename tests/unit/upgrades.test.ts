@@ -7,6 +7,7 @@ import { parseSnapshots, type Snapshot } from "../../cli/backup/plan";
 import { goal } from "../../cli/rollback";
 import { Files } from "../../cli/upgrade";
 import { type Center, propose, releaseNotes, withPins, withReference } from "../../cli/upgrades/center";
+import { rehearsalInput } from "../../cli/upgrades/candidate";
 import { startSeconds, type Trial } from "../../cli/upgrades/copy";
 import { factsOf, readFacts } from "../../cli/upgrades/facts";
 import { withImage } from "../../cli/upgrades/image";
@@ -211,4 +212,13 @@ describe("where a rollback goes", () => {
     expect(parseArguments(["backup", "--before", image("b"), "--context", "c", "--namespace", "n", "--kubeconfig", "~/k"], [])).toMatchObject({ command: "backup", before: image("b"), context: "c", namespace: "n", kubeconfig: "~/k", ofStack: false });
     expect(() => parseArguments(["restore", "--before", "x"], [])).toThrow(/--before is about a backup/);
   });
+});
+
+test("what the program is given to try: with a rehearsal, and as secrets what is encrypted and what stands for a private key's file", () => {
+  const given = { "build-platform:controlPlane": { user: "root", privateKeyFile: "~/.ssh/id_ed25519" }, "build-platform:rehearsal": '{"enabled":false,"timeoutSeconds":60}', "build-platform:backup": { password: "text of it" } };
+  const { config, secretKeys } = rehearsalInput({ name: "build-platform", config: {} }, given, ["backup"]);
+  expect(secretKeys.sort()).toEqual(["build-platform:backup", "build-platform:controlPlane"]);
+  expect(JSON.parse(config["build-platform:rehearsal"])).toEqual({ enabled: true, timeoutSeconds: 60 });
+  expect(config["build-platform:controlPlane"]).toContain("PRIVATE KEY");
+  expect(config["build-platform:backup"]).toContain("text of it");
 });
