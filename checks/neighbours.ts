@@ -166,6 +166,11 @@ function nodePortProblems({ config: { namespaces, ingress, controller, nodePorts
     const namespace = seen.namespaces?.find((each) => each.metadata.name === metadata.namespace);
     return (namespace && foreignOwner(namespace)) ?? "this stack";
   };
+  const fixOf = (key: string, service: ClusterObject): string => {
+    if (key === "controller.agentNodePort") return `pulumi config set --path ${key} <port>`;
+    // To share a controller that goes with this very update would be nobody's way in.
+    return ownerOf(service) === "this stack" ? `pulumi config set --path ingress.namespace ${service.metadata.namespace}, where it is now, or another ${key}` : `pulumi config set --path ingress.controller none to share that controller, or another ${key}`;
+  };
   const ports = heldPorts({ ingress, controller, namespaces });
   const keys = ports.map(({ key }) => key);
   const ofIngress = keys.includes("controller.agentNodePort") ? "of the platform" : "of the ingress";
@@ -176,7 +181,7 @@ function nodePortProblems({ config: { namespaces, ingress, controller, nodePorts
           key,
           found: `${port}, which Service ${named(service)} of ${ownerOf(service)} holds`,
           expected: "a node port that is free",
-          fix: key === "controller.agentNodePort" ? `pulumi config set --path ${key} <port>` : `pulumi config set --path ingress.controller none to share that controller, or another ${key}`,
+          fix: fixOf(key, service),
         });
 
   const owners = (seen.namespaces ?? []).filter(({ metadata }) => metadata.labels?.[nodePortsLabel] !== undefined);
@@ -243,13 +248,14 @@ function storageProblems({ config: { storage, backup }, seen: { storageClasses }
   return [];
 }
 
-/** A class that nobody serves: the Ingress would be made, and Jenkins would answer nowhere. */
-function ingressProblems({ config: { ingress }, seen: { ingressClasses } }: View): Problem[] {
-  const names = ingressClasses?.map(({ metadata }) => metadata.name);
+/** A class that nobody serves, or nobody any more: the Ingress would be made, and Jenkins would answer nowhere. */
+function ingressProblems({ config: { ingress }, own, seen: { ingressClasses } }: View): Problem[] {
+  const ours = ingressClasses?.filter(({ metadata }) => metadata.labels?.[ownerLabel] === own).map(({ metadata }) => metadata.name) ?? [];
+  const names = ingressClasses?.map(({ metadata }) => metadata.name).filter((name) => !ours.includes(name));
   if (ingress.install || ingress.controller === "gateway" || !names || names.includes(ingress.className)) return [];
   return [
     {
-      key: "ingress.className", found: ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.controller is none`,
+      key: "ingress.className", found: ours.includes(ingress.className) ? `${ingress.className}, this stack's own, which goes with its controller` : ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.controller is none`,
       fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.controller traefik (in place of ingress.install, where that is said)",
     },
   ];

@@ -93,7 +93,7 @@ export const nodeFolder: Piece = {
   pattern: /^(?!\/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|media|opt|proc|root|run|sbin|sys|tmp|usr|var)$)(\/[A-Za-z0-9._-]+)+$/,
   also: (text) => !text.split("/").some((part) => part === "." || part === ".."),
 };
-export const nginxSize: Piece = { expected: "a size as nginx writes it, such as 64m", pattern: /^\d+[kmgKMG]?$/ };
+export const nginxSize: Piece = { expected: "a size as nginx writes it, such as 64m", pattern: /^\d{1,9}[kmgKMG]?$/ };
 export const plugin: Piece = { expected: "a plugin with its version such as git:5.10.1", pattern: /^[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._+-]*$/ };
 export const labelName: Piece = { expected: "the name of a node label such as disk or example.com/disk", pattern: /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$/ };
 export const labelValue: Piece = { expected: "a node label's value of at most 63 letters, digits, dots, hyphens and underscores", pattern: /^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$/ };
@@ -112,7 +112,8 @@ export const noProxy: Piece = {
 };
 export const networkAddress: Piece = {
   expected: "an address, or a CIDR such as 192.0.2.0/24",
-  also: (text) => (text.includes("/") ? prefix(text.split("/")[0], text.slice(text.indexOf("/") + 1)) : net.isIP(text) !== 0),
+  // One with a zone, which Node takes for an address, is one machine's own.
+  also: (text) => !text.includes("%") && (text.includes("/") ? prefix(text.split("/")[0], text.slice(text.indexOf("/") + 1)) : net.isIP(text) !== 0),
 };
 /** A key of a Secret or ConfigMap. */
 export const dataKey = (expected: string): Piece => ({ expected, pattern: /^[-._A-Za-z0-9]+$/ });

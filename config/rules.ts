@@ -6,7 +6,7 @@ import { roles } from "../components/jenkins-master/login";
 import { upstreamOf } from "../components/mirrors";
 import { controllerBuild, ownBuilds } from "./builds";
 import { mirrorsOf } from "./mirrors";
-import { fits, imageReference, isObject, portRange, rangeEnds, usual, usualRegistryPort } from "./pieces";
+import { fits, imageReference, isObject, networkAddress, portRange, rangeEnds, usual, usualRegistryPort } from "./pieces";
 import type { Settings } from "./schema";
 
 /** What holds between keys. Each rule is asked with the keys that are good by themselves; what is not has been reported. */
@@ -78,6 +78,9 @@ const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
   if (!bringsIngress(ingress) || (controller === "nginx" && allows)) return;
   const refuse = (key: string) => say(key, "a snippet for nginx' own configuration", `no annotation of that kind: ${controller === "nginx" ? "ingress-nginx as the platform sets it up" : "Traefik"} refuses an Ingress that has one, and nobody would reach Jenkins`, "remove it; most snippets have an annotation of their own");
   Object.keys(ingress.annotations).filter(isSnippet).forEach((key) => refuse(`ingress.annotations.${key}`));
+  // A list with anything else in it is no list to either of them.
+  for (const [key, value] of Object.entries(ingress.annotations).filter(([key]) => /^nginx\.ingress\.kubernetes\.io\/(whitelist|allowlist|denylist)-source-range$/.test(key)))
+    for (const each of value.split(",").map((text) => text.trim()).filter((text) => !fits(networkAddress, text))) say(`ingress.annotations["${key}"]`, each, `${networkAddress.expected}, several of them with commas between: the controller leaves out an Ingress with anything else, and nobody would reach Jenkins`, "correct it");
   patches.forEach(({ target, patch: { metadata } }, i) => {
     if (target.kind !== "Ingress" || !isObject(metadata) || !isObject(metadata.annotations)) return;
     Object.entries(metadata.annotations).filter(([key, value]) => isSnippet(key) && value !== null).forEach(([key]) => refuse(`patches[${i}].patch.metadata.annotations.${key}`));
@@ -139,7 +142,7 @@ const folderIsTheClassesOwn: Rule = ({ storageInstall, storageBasePath }, say) =
 
 const rangeHoldsIngress: Rule = ({ nodePortRange, ingress, controller: { agentNodePort } }, say) => {
   const wrong = nodePortRange === "none" ? undefined : rangeProblem(nodePortRange, [ingress.httpNodePort, ingress.httpsNodePort, ...(agentNodePort === undefined ? [] : [agentNodePort])], bringsIngress(ingress));
-  if (wrong) say("nodePortRange", nodePortRange, `${wrong}, or none where it is left as it is`, "pulumi config set nodePortRange 80-32767");
+  if (wrong) say("nodePortRange", nodePortRange, `${wrong}, or none where it is left as it is`, nodePortRange === "80-32767" ? "choose ports within it, of ingress.httpNodePort, ingress.httpsNodePort and controller.agentNodePort" : "pulumi config set nodePortRange 80-32767");
 };
 
 const nodesAreLeftAlone: Rule = ({ nodePortRange }, say, given) => {

@@ -90,8 +90,8 @@ const place = {
     namespace: text("Namespace of the ingress controller; with ingress.gateway that of the pods behind the Gateway, its own where nothing is said.", { is: piece.name("the namespace of the ingress controller"), example: "ingress-nginx", default: usual.ingressNamespace }),
     httpNodePort: integer("Port of every node for HTTP.", piece.httpNodePort),
     httpsNodePort: integer("Port of every node for HTTPS.", piece.httpsNodePort),
-    tlsSecret: text("Secret with the certificate for HTTPS, in the controller's namespace.", { is: piece.name("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "jenkins-tls", defaultText: "none, or jenkins-tls with clusterIssuer" }),
-    clusterIssuer: text("ClusterIssuer of cert-manager that makes and renews the certificate.", { is: piece.name("the name of a cert-manager ClusterIssuer"), example: "letsencrypt", ask: "cert-manager ClusterIssuer for HTTPS, - for none" }),
+    tlsSecret: text("Secret with the certificate for HTTPS, in Jenkins' namespace.", { is: piece.longName("the name of a Secret of type kubernetes.io/tls in Jenkins' namespace"), example: "jenkins-tls", defaultText: "none, or jenkins-tls with clusterIssuer" }),
+    clusterIssuer: text("ClusterIssuer of cert-manager that makes and renews the certificate.", { is: piece.longName("the name of a cert-manager ClusterIssuer"), example: "letsencrypt", ask: "cert-manager ClusterIssuer for HTTPS, - for none" }),
     gateway: maybe("A Gateway (gateway.networking.k8s.io/v1) that is there and leads to Jenkins, with controller: gateway. Where none is named the stack makes one, which Traefik serves.", {
       name: text("The name of the Gateway.", { is: piece.longName("the name of a Gateway"), example: "edge", required: true }),
       namespace: text("Its namespace.", { is: piece.name("the namespace of that Gateway"), example: "edge", required: true }),
@@ -102,7 +102,7 @@ const place = {
     proxyProtocol: flag("Whether these speak PROXY protocol instead of sending X-Forwarded-*; ingress-nginx then takes nothing else.", false),
     hosts: list("Further host names on which Jenkins answers, such as a former address.", {
       name: text("The host name.", { is: piece.domain, example: "old.example.com", required: true }),
-      tlsSecret: text("Secret with its certificate, in the controller's namespace.", { is: piece.longName("the name of a Secret of type kubernetes.io/tls in the controller's namespace"), example: "old-tls", defaultText: "nothing beside clusterIssuer, which has one made; else the domain's, which has to name it" }),
+      tlsSecret: text("Secret with its certificate, in Jenkins' namespace.", { is: piece.longName("the name of a Secret of type kubernetes.io/tls in Jenkins' namespace"), example: "old-tls", defaultText: "nothing beside clusterIssuer, which has one made; else the domain's, which has to name it" }),
       resources: flag("Whether it is Jenkins' resource root URL: what builds and people put there is shown from this name, apart from Jenkins itself.", false),
     }),
     annotations: texts("Further annotations of the Ingress.", { example: { "nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.0/24" } }),

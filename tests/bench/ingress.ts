@@ -34,11 +34,15 @@ async function load(url: string, { path, requests, atOnce }: (typeof asked)[numb
   return { each: rows.map((row) => Number(row[time])), all };
 }
 
-/** A session of the administrator, as a cookie. */
+/** A session of the administrator, as a cookie. The real Jenkins logs in with the crumb of its own form alone. */
 async function session(pod: string): Promise<string> {
   const [user, password] = (await adminAuth()).split(":");
-  const { headers } = await fetch(`${pod}/${realJenkins ? "j_spring_security_check" : "j_acegi_security_check"}`, { method: "POST", redirect: "manual", body: new URLSearchParams({ j_username: user, j_password: password }) });
-  return headers.getSetCookie().map((cookie) => cookie.split(";")[0]).join("; ");
+  const cookiesOf = ({ headers }: Response) => headers.getSetCookie().map((cookie) => cookie.split(";")[0]).filter((cookie) => cookie.startsWith("JSESSIONID")).join("; ");
+  const form = await fetch(`${pod}/login`);
+  const crumb = /data-crumb-value="([^"]*)"/.exec(await form.text())?.[1];
+  const body = new URLSearchParams({ j_username: user, j_password: password, ...(crumb && { "Jenkins-Crumb": crumb }) });
+  const answer = await fetch(`${pod}/${realJenkins ? "j_spring_security_check" : "j_acegi_security_check"}`, { method: "POST", redirect: "manual", body, headers: { cookie: cookiesOf(form) } });
+  return cookiesOf(answer) || cookiesOf(form);
 }
 
 const quantile = (values: number[], share: number) => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.ceil(share * values.length) - 1)];

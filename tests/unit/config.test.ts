@@ -558,6 +558,22 @@ describe("the ingress controller", () => {
     expect(keysOf({ ingress: { annotations: { "example.com/a": "b" } } })).toEqual([]);
   });
 
+  test.each(["nginx", "traefik"])("%s takes a list of addresses alone, and trusts none with a zone", (controller) => {
+    const list = (value: string) => keysOf({ ingress: { controller, annotations: { "nginx.ingress.kubernetes.io/whitelist-source-range": value } } });
+    expect(list("192.0.2.0/24, 2001:db8::1")).toEqual([]);
+    expect(list("192.0.2.0/24,10.0.0.0/33")).toEqual(['ingress.annotations["nginx.ingress.kubernetes.io/whitelist-source-range"]']);
+    expect(keysOf({ ingress: { controller, externalTrafficPolicy: "Local", trustedProxies: ["fe80::1%eth0"] } })).toEqual(["ingress.trustedProxies"]);
+  });
+
+  test("names of Secrets and issuers may have dots", () => {
+    expect(keysOf({ ingress: { tlsSecret: "wildcard.example.com" } })).toEqual([]);
+    expect(keysOf({ ingress: { clusterIssuer: "letsencrypt.prod" } })).toEqual([]);
+  });
+
+  test("ports outside the usual range are to come into it", () => {
+    expect(problemsOf({ controller: { agentNodePort: 50000 } })).toEqual([expect.objectContaining({ key: "nodePortRange", fix: expect.stringMatching(/^choose ports within it/) })]);
+  });
+
   describe("takes no snippet", () => {
     const snippet = "nginx.ingress.kubernetes.io/configuration-snippet";
     const annotations = { [snippet]: "more_set_headers 'X: y';", "nginx.ingress.kubernetes.io/limit-rps": "5" };

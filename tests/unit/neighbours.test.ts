@@ -140,6 +140,14 @@ test("what is not the platform's is somebody else's, and nobody is told to relab
   expect(JSON.stringify(problems)).not.toContain("kubectl label");
 });
 
+test("a stack's own controller goes with its class: another's way in is none, and a move of it is not told to share it", () => {
+  expect(neighbourProblems(parse({ ingress: { controller: "none" } }), "a", cluster(first, "a"))).toEqual([
+    expect.objectContaining({ key: "ingress.className", found: "nginx, this stack's own, which goes with its controller", expected: expect.stringContaining("(there is none)") }),
+  ]);
+  const moved = neighbourProblems(parse({ ingress: { namespace: "edge" } }), "a", cluster(first, "a"));
+  expect(moved.map(({ key, fix }) => [key, fix])).toEqual(["ingress.httpNodePort", "ingress.httpsNodePort"].map((key) => [key, `pulumi config set --path ingress.namespace ingress-nginx, where it is now, or another ${key}`]));
+});
+
 test.each<[string, Record<string, unknown>, (seen: Required<Neighbourhood>) => void, string[], RegExp]>([
   ["one host name", { domain: first.domain }, () => undefined, ["domain"], /jenkins\.sandbox\.test, which Ingress jenkins\/jenkins serves already/],
   ["the ports of another's ingress", { ingress: { namespace: "edge", className: "edge" } }, () => undefined, ["ingress.httpNodePort", "ingress.httpsNodePort"], /^80, which Service ingress-nginx\/ingress-nginx-controller of stack a holds$/],
