@@ -170,6 +170,7 @@ const ofMode = {
 
     for (const way of realJenkins ? (["tcp", "webSocket"] as const) : (["tcp"] as const))
       test(`an agent of another machine comes in by ${way} and builds`, async () => {
+        await bed.up(controller, "packets");
         const child = await agent("packets", way);
         const { ended } = await building(`outside-${way.toLowerCase()}`, "echo on $NODE_NAME");
         expect(await ended).toBe("SUCCESS");
