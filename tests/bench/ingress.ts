@@ -39,7 +39,7 @@ async function session(pod: string): Promise<string> {
   const [user, password] = (await adminAuth()).split(":");
   const cookiesOf = ({ headers }: Response) => headers.getSetCookie().map((cookie) => cookie.split(";")[0]).filter((cookie) => cookie.startsWith("JSESSIONID")).join("; ");
   const form = await fetch(`${pod}/login`);
-  const crumb = /data-crumb-value="([^"]*)"/.exec(await form.text())?.[1];
+  const crumb = /name="Jenkins-Crumb"[^>]* value="([^"]*)"/.exec(await form.text())?.[1];
   const body = new URLSearchParams({ j_username: user, j_password: password, ...(crumb && { "Jenkins-Crumb": crumb }) });
   const answer = await fetch(`${pod}/${realJenkins ? "j_spring_security_check" : "j_acegi_security_check"}`, { method: "POST", redirect: "manual", body, headers: { cookie: cookiesOf(form) } });
   return cookiesOf(answer) || cookiesOf(form);
