@@ -35,7 +35,7 @@ async function fetched(url: string, surroundings: Surroundings): Promise<Center>
     const answer = await askOutside(at, {}, { timeoutMs: 60_000, attempts: 1, pauseMs: 0 }, surroundings);
     if ("failure" in answer) throw new Error(`${at} cannot be reached: ${answer.failure}; a mirror is mirrors.jenkinsUpdates, a proxy is proxy`);
     if (answer.location !== undefined && answer.status >= 300 && answer.status < 400) at = new URL(answer.location, at).href;
-    else if (answer.status !== 200) throw new Error(`${at} answers ${answer.status}`);
+    else if (answer.status !== 200) throw new Error(`${at} answers ${answer.status}; where it is asked, mirrors.jenkinsUpdates says`);
     else {
       const center = JSON.parse(answer.body.trim().replace(/^updateCenter\.post\(\s*|\s*\);$/g, "")) as Center;
       if (typeof center.plugins !== "object" || center.plugins === null) throw new Error(`${at} is no document of an update centre: it has no plugins`);

@@ -231,7 +231,7 @@ export function parseInspection(node: string, printed: string): Inspection {
 export function allowed(nodes: { name: string }[], inspections: Inspection[]): Inspection[] {
   const lines = inspections.flatMap(({ refusals }, i) => refusals.map((each) => `  ${nodes[i].name}: ${each}`));
   if (lines.length === 0) return inspections;
-  const ports = lines.some((line) => line.includes("of the ingress")) ? "\nA Service takes its node port away from whatever listens there: give ingress.httpNodePort or ingress.httpsNodePort another port, or move that program to another." : "";
+  const ports = lines.some((line) => line.includes("of the ingress")) ? "\nA Service takes its node port away from whatever listens there: give ingress.httpNodePort, ingress.httpsNodePort or controller.agentNodePort, whichever says that one, another port, or move that program to another." : "";
   throw refusal(`The node-port range cannot be set; no control-plane node was changed:\n${lines.join("\n")}${ports}`);
 }
 

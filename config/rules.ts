@@ -63,7 +63,7 @@ const isSnippet = (annotation: string) => /^nginx\.ingress\.kubernetes\.io\/.*-s
 
 /** What the policy pack goes by is the platform's own to say. */
 const ownAnnotations: Rule = ({ ingress, patches }, say) => {
-  const refuse = (at: string, names: string[]) => names.filter((each) => each.startsWith("build-platform/")).forEach((each) => say(`${at}.${each}`, "an annotation of the platform's own", "none that begins with build-platform/: policies go by what the platform says there", "remove it; ingress.externalUrl says an address where TLS ends before the ingress"));
+  const refuse = (at: string, names: string[]) => names.filter((each) => each.startsWith("build-platform/")).forEach((each) => say(`${at}["${each}"]`, "an annotation of the platform's own", "none that begins with build-platform/: policies go by what the platform says there", "remove it; ingress.externalUrl says an address where TLS ends before the ingress"));
   refuse("ingress.annotations", Object.keys(ingress.annotations));
   patches.forEach(({ target, patch: { metadata } }, i) => {
     if (["Ingress", "HTTPRoute"].includes(target.kind) && isObject(metadata) && isObject(metadata.annotations)) refuse(`patches[${i}].patch.metadata.annotations`, Object.keys(metadata.annotations));
@@ -77,13 +77,13 @@ const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
   const allows = patches.some(({ target, patch }) => target.kind === "ConfigMap" && data(patch)["allow-snippet-annotations"] === "true" && data(patch)["annotations-risk-level"] === "Critical");
   if (!bringsIngress(ingress) || (controller === "nginx" && allows)) return;
   const refuse = (key: string) => say(key, "a snippet for nginx' own configuration", `no annotation of that kind: ${controller === "nginx" ? "ingress-nginx as the platform sets it up" : "Traefik"} refuses an Ingress that has one, and nobody would reach Jenkins`, "remove it; most snippets have an annotation of their own");
-  Object.keys(ingress.annotations).filter(isSnippet).forEach((key) => refuse(`ingress.annotations.${key}`));
+  Object.keys(ingress.annotations).filter(isSnippet).forEach((key) => refuse(`ingress.annotations["${key}"]`));
   // A list with anything else in it is no list to either of them.
   for (const [key, value] of Object.entries(ingress.annotations).filter(([key]) => /^nginx\.ingress\.kubernetes\.io\/(whitelist|allowlist|denylist)-source-range$/.test(key)))
     for (const each of value.split(",").map((text) => text.trim()).filter((text) => !fits(networkAddress, text))) say(`ingress.annotations["${key}"]`, each, `${networkAddress.expected}, several of them with commas between: the controller leaves out an Ingress with anything else, and nobody would reach Jenkins`, "correct it");
   patches.forEach(({ target, patch: { metadata } }, i) => {
     if (target.kind !== "Ingress" || !isObject(metadata) || !isObject(metadata.annotations)) return;
-    Object.entries(metadata.annotations).filter(([key, value]) => isSnippet(key) && value !== null).forEach(([key]) => refuse(`patches[${i}].patch.metadata.annotations.${key}`));
+    Object.entries(metadata.annotations).filter(([key, value]) => isSnippet(key) && value !== null).forEach(([key]) => refuse(`patches[${i}].patch.metadata.annotations["${key}"]`));
   });
 };
 

@@ -580,8 +580,8 @@ describe("the ingress controller", () => {
     const patch = (kind: string, patch: object) => ({ target: { kind }, patch });
 
     test.each(["nginx", "traefik"])("%s, neither as an annotation nor by a patch", (controller) => {
-      expect(keysOf({ ingress: { controller, annotations } })).toEqual([`ingress.annotations.${snippet}`]);
-      expect(keysOf({ ingress: { controller }, patches: [patch("Ingress", { metadata: { annotations } })] })).toEqual([`patches[0].patch.metadata.annotations.${snippet}`]);
+      expect(keysOf({ ingress: { controller, annotations } })).toEqual([`ingress.annotations["${snippet}"]`]);
+      expect(keysOf({ ingress: { controller }, patches: [patch("Ingress", { metadata: { annotations } })] })).toEqual([`patches[0].patch.metadata.annotations["${snippet}"]`]);
       expect(keysOf({ ingress: { controller }, patches: [patch("Ingress", { metadata: { annotations: { [snippet]: null } } })] })).toEqual([]);
       for (const name of ["server", "auth", "stream", "modsecurity"]) expect(keysOf({ ingress: { controller, annotations: { [`nginx.ingress.kubernetes.io/${name}-snippet`]: "x" } } })).toHaveLength(1);
     });
