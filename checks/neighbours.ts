@@ -162,14 +162,14 @@ function homeProblems({ config: { namespaces }, own, seen }: View): Problem[] {
 /** Node ports that another's Service holds, and a range that is another's or does not hold them. */
 function nodePortProblems({ config: { namespaces, ingress, controller, nodePorts }, seen, foreignOwner }: View): Problem[] {
   const problems: Problem[] = [];
-  const ownerOf = ({ metadata }: ClusterObject): string => {
+  const ownerOf = ({ metadata }: ClusterObject): string | undefined => {
     const namespace = seen.namespaces?.find((each) => each.metadata.name === metadata.namespace);
-    return (namespace && foreignOwner(namespace)) ?? "this stack";
+    return namespace && foreignOwner(namespace);
   };
   const fixOf = (key: string, service: ClusterObject): string => {
     if (key === "controller.agentNodePort") return `pulumi config set --path ${key} <port>`;
     // To share a controller that goes with this very update would be nobody's way in.
-    return ownerOf(service) === "this stack" ? `pulumi config set --path ingress.namespace ${service.metadata.namespace}, where it is now, or another ${key}` : `pulumi config set --path ingress.controller none to share that controller, or another ${key}`;
+    return ownerOf(service) === undefined ? `pulumi config set --path ingress.namespace ${service.metadata.namespace}, where it is now, or another ${key}` : `pulumi config set --path ingress.controller none to share that controller, or another ${key}`;
   };
   const ports = heldPorts({ ingress, controller, namespaces });
   const keys = ports.map(({ key }) => key);
@@ -179,7 +179,7 @@ function nodePortProblems({ config: { namespaces, ingress, controller, nodePorts
       for (const service of elsewhere(seen.services, namespace).filter(({ spec }) => spec?.ports?.some(({ nodePort }) => nodePort === port)))
         problems.push({
           key,
-          found: `${port}, which Service ${named(service)} of ${ownerOf(service)} holds`,
+          found: `${port}, which Service ${named(service)} of ${ownerOf(service) ?? "this stack"} holds`,
           expected: "a node port that is free",
           fix: fixOf(key, service),
         });
@@ -249,13 +249,12 @@ function storageProblems({ config: { storage, backup }, seen: { storageClasses }
 }
 
 /** A class that nobody serves, or nobody any more: the Ingress would be made, and Jenkins would answer nowhere. */
-function ingressProblems({ config: { ingress }, own, seen: { ingressClasses } }: View): Problem[] {
-  const ours = ingressClasses?.filter(({ metadata }) => metadata.labels?.[ownerLabel] === own).map(({ metadata }) => metadata.name) ?? [];
-  const names = ingressClasses?.map(({ metadata }) => metadata.name).filter((name) => !ours.includes(name));
+function ingressProblems({ config: { ingress }, seen: { ingressClasses }, foreignOwner }: View): Problem[] {
+  const names = ingressClasses?.filter((each) => foreignOwner(each) !== undefined).map(({ metadata }) => metadata.name);
   if (ingress.install || ingress.controller === "gateway" || !names || names.includes(ingress.className)) return [];
   return [
     {
-      key: "ingress.className", found: ours.includes(ingress.className) ? `${ingress.className}, this stack's own, which goes with its controller` : ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.controller is none`,
+      key: "ingress.className", found: ingressClasses?.some(({ metadata }) => metadata.name === ingress.className) ? `${ingress.className}, this stack's own, which goes with its controller` : ingress.className, expected: `an IngressClass that is there (${names.join(", ") || "there is none"}), since ingress.controller is none`,
       fix: "correct the name, bring up the controller that serves it first, or pulumi config set --path ingress.controller traefik (in place of ingress.install, where that is said)",
     },
   ];

@@ -185,6 +185,7 @@ export const usual = {
   ingressNamespace: "ingress-nginx",
   maxBodySize: "64m",
   agentCachePath: "/var/cache/build-platform",
+  nodePortRange: "80-32767",
   cacheGroup: "agents",
 } as const;
 

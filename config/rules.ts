@@ -70,21 +70,25 @@ const ownAnnotations: Rule = ({ ingress, patches }, say) => {
   });
 };
 
+/** Annotations that are lists of addresses. */
+const isSourceList = (annotation: string) => /^nginx\.ingress\.kubernetes\.io\/(whitelist|allowlist|denylist)-source-range$/.test(annotation);
+
 /** ingress-nginx leaves such an Ingress out from its next start on, Traefik at once: the API server takes it all the same. */
 const ingressIsTaken: Rule = ({ ingress, patches }, say) => {
-  const controller = ingressController(ingress);
+  if (!bringsIngress(ingress)) return;
+  const nginx = ingressController(ingress) === "nginx";
   const data = (patch: Record<string, unknown>) => (isObject(patch.data) ? patch.data : {});
-  const allows = patches.some(({ target, patch }) => target.kind === "ConfigMap" && data(patch)["allow-snippet-annotations"] === "true" && data(patch)["annotations-risk-level"] === "Critical");
-  if (!bringsIngress(ingress) || (controller === "nginx" && allows)) return;
-  const refuse = (key: string) => say(key, "a snippet for nginx' own configuration", `no annotation of that kind: ${controller === "nginx" ? "ingress-nginx as the platform sets it up" : "Traefik"} refuses an Ingress that has one, and nobody would reach Jenkins`, "remove it; most snippets have an annotation of their own");
-  Object.keys(ingress.annotations).filter(isSnippet).forEach((key) => refuse(`ingress.annotations["${key}"]`));
-  // A list with anything else in it is no list to either of them.
-  for (const [key, value] of Object.entries(ingress.annotations).filter(([key]) => /^nginx\.ingress\.kubernetes\.io\/(whitelist|allowlist|denylist)-source-range$/.test(key)))
-    for (const each of value.split(",").map((text) => text.trim()).filter((text) => !fits(networkAddress, text))) say(`ingress.annotations["${key}"]`, each, `${networkAddress.expected}, several of them with commas between: the controller leaves out an Ingress with anything else, and nobody would reach Jenkins`, "correct it");
-  patches.forEach(({ target, patch: { metadata } }, i) => {
-    if (target.kind !== "Ingress" || !isObject(metadata) || !isObject(metadata.annotations)) return;
-    Object.entries(metadata.annotations).filter(([key, value]) => isSnippet(key) && value !== null).forEach(([key]) => refuse(`patches[${i}].patch.metadata.annotations["${key}"]`));
-  });
+  const snippets = nginx && patches.some(({ target, patch }) => target.kind === "ConfigMap" && data(patch)["allow-snippet-annotations"] === "true" && data(patch)["annotations-risk-level"] === "Critical");
+  const places: [string, unknown][] = [["ingress", ingress], ...patches.map(({ target, patch }, i): [string, unknown] => [`patches[${i}].patch.metadata`, target.kind === "Ingress" && patch.metadata])];
+  for (const [at, place] of places)
+    for (const [name, value] of Object.entries(isObject(place) && isObject(place.annotations) ? place.annotations : {})) {
+      const key = `${at}.annotations["${name}"]`;
+      if (isSnippet(name) && value !== null && !snippets)
+        say(key, "a snippet for nginx' own configuration", `no annotation of that kind: ${nginx ? "ingress-nginx as the platform sets it up" : "Traefik"} refuses an Ingress that has one, and nobody would reach Jenkins`, "remove it; most snippets have an annotation of their own");
+      if (isSourceList(name) && typeof value === "string")
+        for (const each of value.split(",").map((text) => text.trim()).filter((text) => !fits(networkAddress, text)))
+          say(key, each, `${networkAddress.expected}, several of them with commas between: the controller leaves out an Ingress with anything else, and nobody would reach Jenkins`, "correct it");
+    }
 };
 
 /** What stands before the nodes: TLS ends in one place, and who ends it before the ingress is believed to have done so. */
@@ -142,7 +146,7 @@ const folderIsTheClassesOwn: Rule = ({ storageInstall, storageBasePath }, say) =
 
 const rangeHoldsIngress: Rule = ({ nodePortRange, ingress, controller: { agentNodePort } }, say) => {
   const wrong = nodePortRange === "none" ? undefined : rangeProblem(nodePortRange, [ingress.httpNodePort, ingress.httpsNodePort, ...(agentNodePort === undefined ? [] : [agentNodePort])], bringsIngress(ingress));
-  if (wrong) say("nodePortRange", nodePortRange, `${wrong}, or none where it is left as it is`, nodePortRange === "80-32767" ? "choose ports within it, of ingress.httpNodePort, ingress.httpsNodePort and controller.agentNodePort" : "pulumi config set nodePortRange 80-32767");
+  if (wrong) say("nodePortRange", nodePortRange, `${wrong}, or none where it is left as it is`, nodePortRange === usual.nodePortRange ? "choose ports within it, of ingress.httpNodePort, ingress.httpsNodePort and controller.agentNodePort" : `pulumi config set nodePortRange ${usual.nodePortRange}`);
 };
 
 const nodesAreLeftAlone: Rule = ({ nodePortRange }, say, given) => {

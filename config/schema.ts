@@ -126,7 +126,7 @@ const storage = {
 
 const nodePorts = {
   nodePortRange: text("Range of node ports the API server allows; must hold the ports of the ingress. none leaves it as it is, for every environment on a cluster but the one that sets it.", {
-    is: { expected: "a range such as 80-32767, or none where it is left as it is", pattern: /^(none|\d{1,5}-\d{1,5})$/ }, example: "80-32767", default: "80-32767",
+    is: { expected: "a range such as 80-32767, or none where it is left as it is", pattern: /^(none|\d{1,5}-\d{1,5})$/ }, example: usual.nodePortRange, default: usual.nodePortRange,
   }),
   reserveLocalPorts: flag("Whether the range is kept from the nodes' own outgoing connections (net.ipv4.ip_local_reserved_ports).", true),
   controlPlane: section("How the control-plane nodes are reached. Required unless nodePortRange is none.", {

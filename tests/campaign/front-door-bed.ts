@@ -7,8 +7,9 @@ import { Jenkins } from "../../cli/jenkins";
 import { installPackages } from "../../sandbox/cluster/packages";
 import { NETWORK, REPO } from "../../sandbox/paths";
 import { run, type Result } from "../../sandbox/shell";
+import { platformFirst } from "../backup-bed/bed";
 import { RestServer } from "../backup-bed/servers";
-import { ENV, ensurePlatform, kubectl, kubectlJson, NODE, pulumi, STACK, waitFor } from "../e2e/sandbox";
+import { ENV, kubectl, kubectlJson, NODE, pulumi, STACK, waitFor } from "../e2e/sandbox";
 import { authority, type Authority } from "../unit/certificates";
 import { ensureTraefikImage } from "./traefik-image";
 import { visit, type Visit } from "./way-in";
@@ -61,7 +62,7 @@ export class FrontDoor {
   async setUp(): Promise<void> {
     await installPackages(["curl", "libnginx-mod-stream", "nginx-light", "openssl"]);
     await ensureTraefikImage();
-    if (!(await kubectl(["get", "storageclass", "openebs-hostpath", "--ignore-not-found"]))) await ensurePlatform();
+    await platformFirst();
     this.nodes = (await kubectl(["get", "nodes", "-o", "name"])).trim().split("\n").length;
     await repositories.start();
     await run("ip", ["address", "replace", `${PERSON}/32`, "dev", "lo"]);

@@ -4,7 +4,7 @@ import * as http from "node:http";
 import { usual } from "../../config/pieces";
 import { REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
-import { jobXml, kubectl, NODE, pulumi, realJenkins, waitFor } from "../e2e/sandbox";
+import { jobXml, kubectl, NODE, pulumi, realJenkins, volumesLookedAt, waitFor } from "../e2e/sandbox";
 import { CONTROLLERS, FrontDoor, HOST, ingressNamespace, modes, OLD, outside, PERSON, ports, PREFIX, SITE } from "./front-door-bed";
 import { watch } from "./way-in";
 
@@ -123,7 +123,7 @@ const ofMode = {
       const reloads = async () => (await kubectl(["-n", SITE, "logs", "deployment/jenkins", "-c", "config-reload"])).split("is in force").length;
       const before = await reloads();
       await kubectl(["-n", SITE, "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { "words.yaml": `jenkins: {systemMessage: "reloaded ${Date.now()}"}` } })]);
-      await kubectl(["-n", SITE, "annotate", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--overwrite", `build-platform/words=${Date.now()}`]);
+      await volumesLookedAt(SITE, "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller");
       await waitFor("the reload", 180, async () => (await reloads()) > before);
     });
 

@@ -4,7 +4,7 @@ import * as path from "node:path";
 import { certificateTrouble, frontDoors, judgeDoors } from "../../cli/front-door";
 import { readStack } from "../../cli/stack";
 import { moduleFolder } from "../../sandbox/cluster/binaries";
-import { createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, NODE, pulumi, request, STACK, startBuild, up, waitFor } from "../e2e/sandbox";
+import { createJob, deleteJob, DOMAIN, ensurePlatform, finishedBuild, jenkinsAnswers, jobXml, kubectl, kubectlJson, NODE, pulumi, request, STACK, startBuild, up, volumesLookedAt, waitFor } from "../e2e/sandbox";
 import { Acme, ISSUER } from "./acme";
 import { ensureTraefikImage } from "./traefik-image";
 import { otherWays } from "./way-in";
@@ -134,8 +134,7 @@ test("HTTPS by a certificate of cert-manager's, which answers through the Gatewa
   await acme.install([DOMAIN], true);
   await acme.makeIssuer({ gatewayHTTPRoute: { parentRefs: [{ group: "gateway.networking.k8s.io", kind: "Gateway", name: "jenkins", namespace: "jenkins" }] } });
   await up(...configWith(secured));
-  // The file of Traefik's running pod is written anew when the kubelet looks at the pod: at once where the pod changes, else about once a minute.
-  await kubectl(["-n", "ingress-nginx", "annotate", "pod", "-l", "app.kubernetes.io/name=traefik", "--overwrite", `build-platform/settings=${Date.now()}`]);
+  await volumesLookedAt("ingress-nginx", "app.kubernetes.io/name=traefik");
   await waitFor("plain HTTP to be sent on", 150, async () => [301, 308].includes((await request("GET", "/login")).status));
   const page = await waitFor("the login page by HTTPS", 300, secure).catch(async (error: Error) => {
     throw new Error(`${error.message}\n${await kubectl(["get", "certificates,orders,challenges,httproutes", "--all-namespaces"])}\n${acme.log()}`);

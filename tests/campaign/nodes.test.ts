@@ -28,7 +28,6 @@ const keeps = async (uid: string): Promise<boolean> => (await onWorker("test", "
 beforeAll(async () => {
   // The home is made before there is another node to make it on.
   await bed.upOnPlatform();
-  await addWorker();
 });
 /** Each part finds both nodes and no restore under way, also after one that failed. */
 beforeEach(async () => {

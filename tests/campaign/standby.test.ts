@@ -3,6 +3,7 @@ import { waitFor } from "../../sandbox/shell";
 import { Bed } from "../backup-bed/bed";
 import { RestServer } from "../backup-bed/servers";
 import { addWorker, clearUp, expectBack, isReady, link, record, sandbox, WORKER } from "../backup-bed/worker";
+import { volumesLookedAt } from "../e2e/sandbox";
 
 /** The standby of the home: followed, failed over to when a node loses its power or its network, and failed back from, byte for byte; and the command killed at each of its steps. */
 
@@ -35,8 +36,7 @@ async function told(): Promise<{ last?: Told; backup: Told }> {
 /** Waits until the standby is as the last backup. */
 async function caughtUp(): Promise<void> {
   await waitFor("the standby to follow", 360, async () => {
-    // The kubelet looks at a pod's volumes when the pod changes, else about once a minute.
-    await bed.kubectl(["annotate", "pod", "-l", "app.kubernetes.io/component=standby", "--overwrite", `build-platform/look=${Date.now()}`], true);
+    await volumesLookedAt(bed.namespace, "app.kubernetes.io/component=standby", { allowFailure: true });
     const { last, backup } = await told();
     if (last?.status === "ok" && last.snapshot === backup.snapshot) return true;
     // Whoever asks all the time takes the processor from those that are asked about.

@@ -3,7 +3,7 @@ import { REPO } from "../../sandbox/paths";
 import { run } from "../../sandbox/shell";
 import {
   BUILDKIT_IMAGE,
-  adminAuth, createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, ownCloud, plainTemplate, pulumi, request, setCloud, STACK, startBuild, unpack, up, waitFor,
+  adminAuth, createJob, deleteJob, DOMAIN, ENV, ensurePlatform, finishedBuild, jenkins, jenkinsAnswers, jobXml, KUBEADM_CONFIG, kubectl, kubectlJson, onNode, ownCloud, plainTemplate, pulumi, request, setCloud, STACK, startBuild, unpack, up, volumesLookedAt, waitFor,
 } from "./sandbox";
 
 jest.setTimeout(900_000);
@@ -209,8 +209,7 @@ describe("the platform on a live cluster", () => {
     const log = () => kubectl(["-n", "jenkins", "logs", "deployment/jenkins", "-c", "config-reload"]);
     const apply = async (text: string | null) => {
       await kubectl(["-n", "jenkins", "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { "e2e.yaml": text } })]);
-      // The kubelet looks at a pod's volumes when the pod changes, else about once a minute.
-      await kubectl(["-n", "jenkins", "annotate", "pod", "-l", controllerLabels, "--overwrite", `build-platform/e2e=${Date.now()}`]);
+      await volumesLookedAt("jenkins", controllerLabels);
     };
     const job = "e2e-reload";
     const before = (await controllerPods()).map(({ metadata }) => metadata.uid);

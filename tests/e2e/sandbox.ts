@@ -210,6 +210,10 @@ export async function plainTemplate(name: string): Promise<AgentTemplate> {
   };
 }
 
+/** Has the kubelet look at the volumes of pods: it does so when a pod changes, else about once a minute. */
+export const volumesLookedAt = (namespace: string, labels: string, options: RunOptions = {}): Promise<string> =>
+  kubectl(["-n", namespace, "annotate", "pod", "-l", labels, "--overwrite", `build-platform/looked-at=${Date.now()}`], options);
+
 /** Puts a cloud with one template, rendered as the platform's own, beside the platform's by configuration as code; without a template takes it away. */
 export async function setCloud(name: string, template?: AgentTemplate, settings?: AgentSettings): Promise<void> {
   const { namespace } = await ownCloud();
@@ -225,7 +229,6 @@ export async function setCloud(name: string, template?: AgentTemplate, settings?
   const applied = async () => (await kubectl(["-n", NAMESPACE, "logs", "deployment/jenkins", "-c", "config-reload"])).split("is in force").length;
   const before = await applied();
   await kubectl(["-n", NAMESPACE, "patch", "configmap", "jenkins-casc", "--type=merge", "-p", JSON.stringify({ data: { [`${name}.yaml`]: document } })]);
-  // The kubelet looks at a pod's volumes when the pod changes, else about once a minute.
-  await kubectl(["-n", NAMESPACE, "annotate", "pod", "-l", "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller", "--overwrite", `build-platform/cloud=${Date.now()}`]);
+  await volumesLookedAt(NAMESPACE, "app.kubernetes.io/name=jenkins,app.kubernetes.io/component=controller");
   await waitFor(`the cloud ${name} to be ${template ? "in force" : "gone"}`, 180, async () => (await applied()) > before);
 }

@@ -562,6 +562,9 @@ describe("the ingress controller", () => {
     const list = (value: string) => keysOf({ ingress: { controller, annotations: { "nginx.ingress.kubernetes.io/whitelist-source-range": value } } });
     expect(list("192.0.2.0/24, 2001:db8::1")).toEqual([]);
     expect(list("192.0.2.0/24,10.0.0.0/33")).toEqual(['ingress.annotations["nginx.ingress.kubernetes.io/whitelist-source-range"]']);
+    const patched = { target: { kind: "Ingress", name: "jenkins" }, patch: { metadata: { annotations: { "nginx.ingress.kubernetes.io/denylist-source-range": "nobody" } } } };
+    const allowed = { target: { kind: "ConfigMap", name: "ingress-nginx-controller" }, patch: { data: { "allow-snippet-annotations": "true", "annotations-risk-level": "Critical" } } };
+    expect(keysOf({ ingress: { controller }, patches: [patched, allowed] })).toEqual(['patches[0].patch.metadata.annotations["nginx.ingress.kubernetes.io/denylist-source-range"]']);
     expect(keysOf({ ingress: { controller, externalTrafficPolicy: "Local", trustedProxies: ["fe80::1%eth0"] } })).toEqual(["ingress.trustedProxies"]);
   });
 
